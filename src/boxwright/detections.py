@@ -1,0 +1,171 @@
+"""``Detections``: what a detector found in one image, for people and their programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from boxwright.drawing import draw_boxes
+from boxwright.structures import Classes, InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The objects found in one image, in pixels of the original image, usually sorted by score.
+
+    ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive; ``scores`` float32 ``[n]`` in 0..1; ``labels`` int64 ``[n]``,
+    indexes into ``names``; ``size`` the image's (height, width) after its EXIF orientation; ``masks`` bool
+    ``[n, height, width]`` or None; ``path`` the file it came from, if it came from one.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: Classes
+    size: tuple[int, int]
+    masks: np.ndarray | None = None
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes, dtype=np.float32).reshape(-1, 4)
+        scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
+        labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
+        if not len(boxes) == len(scores) == len(labels):
+            raise InputError(f"{len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels; give one of each")
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.names)):
+            raise InputError(
+                f"labels {labels.min()}..{labels.max()} do not fit {len(self.names)} class names; "
+                f"labels run from 0 to {len(self.names) - 1}"
+            )
+        if self.masks is not None:
+            masks = np.asarray(self.masks, dtype=bool)
+            if masks.shape != (len(boxes), *self.size):
+                raise InputError(f"masks are {masks.shape} but must be {(len(boxes), *self.size)}")
+            object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: int | slice | np.ndarray | list[int] | list[bool]) -> Detections:
+        """The chosen detections, in the order asked for; one index gives a value of length 1."""
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):  # also what ends a `for` loop
+                raise IndexError(f"detection {index} of {len(self)}")
+            index = [int(index)]
+        rows = np.arange(len(self))[index]
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
+
+    def above(self, threshold: float) -> Detections:
+        """The detections with a score of at least ``threshold`` (0..1)."""
+        return self[np.flatnonzero(self.scores >= threshold)]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.names.names[k] for k in self.labels]
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Entries of a COCO results file: the data set's own category ids, boxes as x y width height, masks as RLE."""
+        segmentations = [None] * len(self) if self.masks is None else [_rle(mask) for mask in self.masks]
+        entries: list[dict[str, Any]] = []
+        for box, score, label, segmentation in zip(self.boxes, self.scores, self.labels, segmentations, strict=True):
+            x1, y1, x2, y2 = (float(v) for v in box)
+            entry: dict[str, Any] = {
+                "image_id": image_id,
+                "category_id": self.names.ids[label],
+                "bbox": [_short(v) for v in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(float(score), 6),
+            }
+            if segmentation is not None:
+                entry["segmentation"] = segmentation
+            entries.append(entry)
+        return entries
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: path, width, height, and one object a detection (masks left out)."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "width": self.size[1],
+            "height": self.size[0],
+            "detections": [
+                {
+                    "label": int(label),
+                    "name": name,
+                    "score": round(float(score), 6),
+                    "box": [_short(float(v)) for v in box],
+                }
+                for box, score, label, name in zip(self.boxes, self.scores, self.labels, self.class_names, strict=True)
+            ],
+        }
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections``; needs the optional package ``supervision``."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise InputError(
+                "to_supervision() needs the package supervision; install it with: pip install 'boxwright[supervision]'"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            mask=None if self.masks is None else self.masks.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.copy(),
+            data={"class_name": np.array(self.class_names, dtype=str)},
+        )
+
+    def table(self) -> Table:
+        """A rich table, one row a detection; print it with ``rich.print``."""
+        from rich.table import Table
+
+        title = f"{self.path.name if self.path else 'image'} ({self.size[1]} x {self.size[0]}): {len(self)} found"
+        table = Table(title=title, title_justify="left")
+        table.add_column("class")
+        for heading in ("score", "x1", "y1", "x2", "y2"):
+            table.add_column(heading, justify="right")
+        for name, score, box in zip(self.class_names, self.scores, self.boxes, strict=True):
+            table.add_row(name, f"{score:.3f}", *(f"{v:.1f}" for v in box))
+        return table
+
+    def draw(self, image: Image.Image | np.ndarray | None = None) -> Image.Image:
+        """A copy of the image with the detections drawn; without ``image`` the file at ``path`` is read."""
+        if image is None:
+            if self.path is None:
+                raise InputError("these detections came from no file; give draw() the image")
+            from PIL import ImageOps
+
+            with Image.open(self.path) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGB")
+        elif isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        if (image.height, image.width) != tuple(self.size):
+            raise InputError(
+                f"the image is {image.width}x{image.height} but the detections are of one of "
+                f"{self.size[1]}x{self.size[0]}; give the original, turned as its EXIF orientation says"
+            )
+        return draw_boxes(image, self.boxes, self.labels, self.names.names, self.scores, self.masks)
+
+
+def _short(value: float) -> float:
+    """A hundredth of a pixel would do; more keeps COCO's strictest IoU untouched."""
+    return round(value, 3)
+
+
+def _rle(mask: np.ndarray) -> dict[str, Any]:
+    """A mask bool ``[H, W]`` as COCO's compressed run-length code, ready for JSON."""
+    from faster_coco_eval.core import mask as mask_api
+
+    code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+    counts = code["counts"]
+    return {"size": [int(v) for v in code["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}

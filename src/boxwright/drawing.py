@@ -1,0 +1,231 @@
+"""Boxes, labels and masks drawn onto a picture, with Pillow alone.
+
+Everything scales with the picture: a 300-pixel thumbnail and a 40-megapixel photograph are equally readable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from boxwright.structures import InputError
+
+Rectangle = tuple[float, float, float, float]
+
+_GOLDEN_ANGLE = 137.50776  # degrees: hues stay far apart however many classes there are, and a label keeps its colour
+_TONES = ((0.72, 0.17), (0.60, 0.20), (0.84, 0.14))  # OKLCH lightness and chroma, in turn
+_MASK_OPACITY = 0.42
+
+
+@lru_cache(maxsize=1024)
+def class_colour(label: int) -> tuple[int, int, int]:
+    """The sRGB colour of a label, 0..255 each; the same for ever, and far in OKLCH from its neighbours' colours."""
+    lightness, chroma = _TONES[label % len(_TONES)]
+    hue = math.radians(25.0 + label * _GOLDEN_ANGLE)
+    while True:  # less chroma until the colour exists in sRGB
+        rgb = _oklch_to_linear(lightness, chroma, hue)
+        if all(-1e-4 <= channel <= 1.0001 for channel in rgb):
+            red, green, blue = (_gamma(channel) for channel in rgb)
+            return red, green, blue
+        chroma *= 0.95
+
+
+def draw_boxes(
+    image: Image.Image,
+    boxes: np.ndarray | Sequence[Sequence[float]],
+    labels: np.ndarray | Sequence[int],
+    names: Sequence[str],
+    scores: np.ndarray | Sequence[float] | None = None,
+    masks: np.ndarray | None = None,
+    crowd: np.ndarray | Sequence[bool] | None = None,
+    difficult: np.ndarray | Sequence[bool] | None = None,
+) -> Image.Image:
+    """A copy of ``image`` in RGB with the boxes drawn.
+
+    ``boxes`` ``[n, 4]`` are x1 y1 x2 y2 in the image's pixels, exclusive; ``labels`` ``[n]`` index ``names``;
+    ``scores`` ``[n]`` in 0..1 are written beside the names; ``masks`` bool ``[n, H, W]`` are laid over translucently;
+    boxes whose ``crowd`` or ``difficult`` flag is set are dashed. Labels stay inside the image. Raises ``InputError``
+    when the lengths or a mask's size disagree.
+    """
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    classes = np.asarray(labels, dtype=np.int64).reshape(-1)
+    count = len(corners)
+    for what, values in (
+        ("labels", classes),
+        ("scores", scores),
+        ("masks", masks),
+        ("crowd", crowd),
+        ("difficult", difficult),
+    ):
+        if values is not None and len(values) != count:
+            raise InputError(f"{count} boxes but {len(values)} {what}; give one for each box")
+    canvas = image.convert("RGB")
+    if canvas is image:
+        canvas = image.copy()
+    if masks is not None and count:
+        canvas = _lay_masks(canvas, np.asarray(masks, dtype=bool), classes)
+    dashed = np.zeros(count, dtype=bool)
+    for flags in (crowd, difficult):
+        if flags is not None:
+            dashed |= np.asarray(flags, dtype=bool)
+
+    draw = ImageDraw.Draw(canvas)
+    width = line_width(canvas.size)
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    for i in np.argsort(-areas, kind="stable").tolist():  # the large first, so that they do not hide the small
+        _draw_outline(draw, canvas.size, corners[i], class_colour(int(classes[i])), width, bool(dashed[i]))
+    ranks = np.zeros(count) if scores is None else -np.asarray(scores, dtype=np.float64)
+    taken: list[Rectangle] = []
+    for i in np.argsort(ranks, kind="stable").tolist():  # the surest gets the best place
+        label = int(classes[i])
+        text = names[label] if 0 <= label < len(names) else f"class {label}"
+        if scores is not None:
+            text = f"{text} {float(scores[i]):.2f}"
+        taken.append(_draw_label(draw, canvas.size, corners[i], text, class_colour(label), taken))
+    return canvas
+
+
+def line_width(size: tuple[int, int]) -> int:
+    """The width of a box's line, in pixels, for an image of (width, height)."""
+    return max(1, round(math.sqrt(size[0] * size[1]) / 280))
+
+
+def font_size(size: tuple[int, int]) -> int:
+    """The height of a label's text, in pixels, for an image of (width, height)."""
+    return max(10, round(math.sqrt(size[0] * size[1]) / 42))
+
+
+@lru_cache(maxsize=64)
+def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(height)
+
+
+def _gamma(channel: float) -> int:
+    channel = min(1.0, max(0.0, channel))
+    encoded = 12.92 * channel if channel <= 0.0031308 else 1.055 * channel ** (1 / 2.4) - 0.055
+    return round(255 * encoded)
+
+
+def _oklch_to_linear(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
+    """Björn Ottosson's OKLab, in polar form, to linear sRGB."""
+    a, b = chroma * math.cos(hue), chroma * math.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    return (
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+    )
+
+
+def _lay_masks(canvas: Image.Image, masks: np.ndarray, labels: np.ndarray) -> Image.Image:
+    """The image with every mask tinted and its rim drawn in full colour."""
+    if masks.shape[1:] != (canvas.height, canvas.width):
+        raise InputError(
+            f"masks are {masks.shape[2]}x{masks.shape[1]} but the image is {canvas.width}x{canvas.height}; "
+            "masks must be in the image's own pixels"
+        )
+    pixels = np.asarray(canvas).copy()
+    reach = max(1, line_width(canvas.size) // 2)
+    for mask, label in zip(masks, labels, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            continue
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # work in the object's own box
+        inside, patch = mask[window], pixels[window]
+        colour = np.array(class_colour(int(label)), dtype=np.float32)
+        patch[inside] = (patch[inside] * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY).astype(np.uint8)
+        padded = np.pad(inside, reach)
+        core = inside.copy()
+        for down, right in ((0, reach), (2 * reach, reach), (reach, 0), (reach, 2 * reach)):
+            core &= padded[down : down + inside.shape[0], right : right + inside.shape[1]]
+        patch[inside & ~core] = colour.astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _draw_outline(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: np.ndarray,
+    colour: tuple[int, int, int],
+    width: int,
+    dashed: bool,
+) -> None:
+    """One box, on a dark rim that keeps it visible on any background."""
+    left, top = max(0, round(box[0])), max(0, round(box[1]))
+    right, bottom = min(size[0], round(box[2])) - 1, min(size[1], round(box[3])) - 1  # exclusive to last pixel
+    right, bottom = max(left, right), max(top, bottom)
+    if left >= size[0] or top >= size[1]:
+        return  # wholly outside
+    rim = max(1, width // 2)
+    if not dashed:
+        draw.rectangle((left - rim, top - rim, right + rim, bottom + rim), outline=(16, 16, 16), width=rim)
+        draw.rectangle((left, top, right, bottom), outline=colour, width=width)
+        return
+    step = 4 * width + 2
+    for start in range(left, right + 1, 2 * step):
+        end = min(start + step, right)
+        draw.rectangle((start, top, end, top + width - 1), fill=colour)
+        draw.rectangle((start, bottom - width + 1, end, bottom), fill=colour)
+    for start in range(top, bottom + 1, 2 * step):
+        end = min(start + step, bottom)
+        draw.rectangle((left, start, left + width - 1, end), fill=colour)
+        draw.rectangle((right - width + 1, start, right, end), fill=colour)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: np.ndarray,
+    text: str,
+    colour: tuple[int, int, int],
+    taken: list[Rectangle],
+) -> Rectangle:
+    """The text on a plate of the class's colour, inside the image and, where it can be, clear of the other plates."""
+    text, font, (text_width, text_height), padding = _fit_text(draw, size, text)
+    plate_width, plate_height = text_width + 2 * padding, text_height + 2 * padding
+    lefts = (box[0], box[2] - plate_width)
+    tops = (box[1] - plate_height, box[3], box[1], box[3] - plate_height)  # above, below, then inside
+    places: list[Rectangle] = []
+    for y in tops:
+        for x in lefts:
+            left = min(max(0.0, float(round(x))), max(0.0, size[0] - plate_width))
+            top = min(max(0.0, float(round(y))), max(0.0, size[1] - plate_height))
+            places.append((left, top, left + plate_width, top + plate_height))
+    place = next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
+    left, top, right, bottom = place
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    luminance = (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
+    ink = (0, 0, 0) if luminance > 0.5 else (255, 255, 255)
+    draw.text((left + padding, top + padding), text, fill=ink, font=font, anchor="lt")
+    return place
+
+
+def _fit_text(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], text: str
+) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont, tuple[int, int], int]:
+    """The text, shortened only when even the smallest letters are too wide; its font, (width, height) and padding."""
+    height = font_size(size)
+    while True:
+        font = _font(height)
+        padding = max(1, round(height * 0.18))
+        room = size[0] - 2 * padding
+        if draw.textlength(text, font=font) <= room or height <= 8:
+            break
+        height = max(8, int(height * 0.85))
+    if draw.textlength(text, font=font) > room:
+        while len(text) > 1 and draw.textlength(text + "…", font=font) > room:
+            text = text[:-1]
+        text += "…"
+    # One height for all words of a size, so that plates in a row line up whether or not a word has descenders.
+    _, top, _, bottom = draw.textbbox((0, 0), "Ágy", font=font, anchor="lt")
+    return text, font, (math.ceil(draw.textlength(text, font=font)), math.ceil(bottom - top)), padding
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
