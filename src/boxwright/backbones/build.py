@@ -1,0 +1,43 @@
+"""From a configuration to a backbone, and the backbones that have names."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from boxwright.backbones.blocks import ResidualBackbone
+from boxwright.backbones.detnet import DetNetConfig, build_detnet
+from boxwright.backbones.resnet import ResNetConfig, build_resnet
+
+BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig
+Backbone: TypeAlias = ResidualBackbone
+
+# A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
+NAMED_BACKBONES: dict[str, BackboneConfig] = {
+    "resnet18": ResNetConfig(depth=18),
+    "resnet34": ResNetConfig(depth=34),
+    "resnet50": ResNetConfig(depth=50),
+    "resnet50-v1": ResNetConfig(depth=50, stride_in_1x1=True),
+    "resnet50-dilated": ResNetConfig(depth=50, stride_in_1x1=True, output_stride=16),
+    "resnet101": ResNetConfig(depth=101),
+    "resnet101-v1": ResNetConfig(depth=101, stride_in_1x1=True),
+    "resnet152": ResNetConfig(depth=152),
+    "detnet59": DetNetConfig(),
+    "detnet59-v1.5": DetNetConfig(stride_in_1x1=False),
+    "detnet59-noproj": DetNetConfig(projections=(True, False)),
+    "detnet59-nodilation": DetNetConfig(dilation=1),
+    # Two of one cost, small enough to train on a CPU.
+    "detnet-small": DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False),
+    "resnet-small": ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16),
+}
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone that ``config`` describes, freshly initialised.
+
+    Its ``levels`` state what ``forward`` returns for normalised images ``[B, 3, H, W]``, in that order.
+    """
+    match config:
+        case ResNetConfig():
+            return build_resnet(config)
+        case DetNetConfig():
+            return build_detnet(config)

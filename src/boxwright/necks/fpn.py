@@ -1,0 +1,131 @@
+"""Feature pyramid network (Lin et al. 2017, arXiv 1612.03144), for any strides that its levels declare.
+
+Every level gets a lateral 1x1 convolution to a common width, plus the map of the level above: upsampled where that has
+a larger stride, and as it is where strides are equal (DetNet's stages 4, 5 and 6). Then a 3x3 convolution smooths the
+sum. The unsmoothed sum goes further down. Neither convolution has a norm or an activation in the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boxwright.structures import InputError, Level
+
+Extra = Literal["auto", "pool", "none"]
+OutputConvs = Literal["all", "upsampled"]
+Upsample = Literal["nearest", "bilinear_align_corners"]
+PassedDown = Literal["merged", "smoothed"]
+NeckNorm = Literal["none", "bn", "gn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNConfig:
+    """An FPN; the defaults are the paper's.
+
+    ``channels``: of every output level. ``extra``: ``pool`` adds a level above the top by taking every second pixel
+    (P6 on ResNet), ``none`` adds nothing, ``auto`` pools unless the backbone brings a C6 of its own (DetNet).
+    ``output_convs``: 3x3 convolution on ``all`` levels, or only on those that receive an ``upsampled`` map.
+    ``upsample``: how. ``passed_down``: the ``merged`` map or the ``smoothed`` one. ``norm``: after every convolution,
+    which then has no bias. The second values of ``output_convs``, ``upsample`` and ``passed_down`` together are what
+    guoruoqian/DetNet_pytorch does.
+    """
+
+    kind: Literal["fpn"] = "fpn"
+    channels: int = 256
+    extra: Extra = "auto"
+    output_convs: OutputConvs = "all"
+    upsample: Upsample = "nearest"
+    passed_down: PassedDown = "merged"
+    norm: NeckNorm = "none"
+
+    def __post_init__(self) -> None:
+        if type(self.channels) is not int or self.channels < 8 or self.channels % 8:
+            raise InputError(f"FPNConfig.channels = {self.channels!r}: must be a multiple of 8")
+        choices = {
+            "extra": Extra,
+            "output_convs": OutputConvs,
+            "upsample": Upsample,
+            "passed_down": PassedDown,
+            "norm": NeckNorm,
+        }
+        for field, literal in choices.items():
+            value, allowed = getattr(self, field), get_args(literal)
+            if value not in allowed:
+                raise InputError(f"FPNConfig.{field} = {value!r}: must be one of {', '.join(allowed)}")
+
+
+class FPN(nn.Module):
+    """Levels ``C2, C3, ...`` in, ``P2, P3, ...`` out, finest first; ``levels`` declares what comes out."""
+
+    def __init__(self, levels: Sequence[Level], config: FPNConfig) -> None:
+        super().__init__()
+        strides = [level.stride for level in levels]
+        if not strides or strides != sorted(strides):
+            raise InputError(f"an FPN needs levels from the finest to the coarsest, got strides {strides}")
+        self.config = config
+        names = [f"P{level.name.removeprefix('C')}" for level in levels]
+        above = [*strides[1:], strides[-1]]
+        # Whether level i receives an upsampled map: strides decide, never the level's number.
+        self._upsampled = tuple(s < a for s, a in zip(strides, above, strict=True))
+        self.lateral = nn.ModuleDict()
+        self.output = nn.ModuleDict()
+        for name, level, upsampled in zip(names, levels, self._upsampled, strict=True):
+            self.lateral[name] = _conv(level.channels, config.channels, 1, config.norm)
+            if config.output_convs == "all" or upsampled:
+                self.output[name] = _conv(config.channels, config.channels, 3, config.norm)
+        self._names = tuple(names)
+        out = [Level(name, stride, config.channels) for name, stride in zip(names, strides, strict=True)]
+        self._pool = config.extra == "pool" or (config.extra == "auto" and levels[-1].name != "C6")
+        if self._pool:
+            out.append(Level(_next_name(names[-1]), strides[-1] * 2, config.channels))
+        self.levels: tuple[Level, ...] = tuple(out)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """``[B, C, h, w]`` of every input level to ``[B, channels, h, w]`` of every output level."""
+        outputs: list[Tensor] = []
+        above: Tensor | None = None
+        for i in reversed(range(len(self._names))):
+            name = self._names[i]
+            merged = self.lateral[name](features[i])
+            if above is not None:
+                # In place: no convolution or norm keeps its output for the backward pass.
+                merged = merged.add_(self._to_size_of(merged, above) if self._upsampled[i] else above)
+            smoothed = self.output[name](merged) if name in self.output else merged
+            outputs.insert(0, smoothed)
+            above = merged if self.config.passed_down == "merged" else smoothed
+        if self._pool:
+            outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))
+        return outputs
+
+    def _to_size_of(self, target: Tensor, above: Tensor) -> Tensor:
+        """``above`` at the exact size of ``target``: a factor of 2 would not fit maps with an odd side."""
+        size = target.shape[-2:]
+        if self.config.upsample == "nearest":
+            return F.interpolate(above, size=size, mode="nearest")
+        return F.interpolate(above, size=size, mode="bilinear", align_corners=True)
+
+
+def _next_name(name: str) -> str:
+    """The name of the level above: P6 for P5."""
+    return f"P{int(name.removeprefix('P')) + 1}"
+
+
+def _conv(inputs: int, outputs: int, kernel: int, norm: str) -> nn.Sequential:
+    """A convolution that keeps the size, as ``conv``, and its norm, if any, as ``norm``."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    layers = OrderedDict[str, nn.Module](conv=conv)
+    if norm == "bn":
+        layers["norm"] = nn.BatchNorm2d(outputs)
+    elif norm == "gn":
+        layers["norm"] = nn.GroupNorm(math.gcd(32, outputs // 2), outputs)
+    return nn.Sequential(layers)
