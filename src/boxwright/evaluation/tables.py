@@ -1,0 +1,28 @@
+"""Metrics as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+
+
+def percent_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]], caption: str | None = None
+) -> Table:
+    """A rich table in which floats in 0..1 appear as percent with one decimal, NaN as a dash, the rest as it is."""
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    first = rows[0] if rows else ()
+    for position, column in enumerate(columns):
+        is_text = position < len(first) and isinstance(first[position], str)
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{100 * value:.1f}"
+    return str(value)
