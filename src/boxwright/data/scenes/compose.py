@@ -1,0 +1,224 @@
+"""A whole scene: background, things from the far ones to the near ones, light, lens, sensor and file."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from boxwright.data.scenes.config import SceneConfig
+from boxwright.data.scenes.distractors import DISTRACTORS
+from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, shadow_of
+from boxwright.data.scenes.shapes import FAVOURITE_HUES, SCENE_CLASSES, SHAPES
+from boxwright.data.scenes.textures import Picture, background, noise
+from boxwright.structures import InputError
+
+DIFFICULT_VISIBLE = 0.4
+"""An object with less than this part of its pixels to be seen is flagged difficult..."""
+DIFFICULT_SIDE = 12
+"""...and so is one whose visible box has a longer side under so many pixels."""
+_NOBODY = -1
+_TRIES = 16
+
+
+class Scene(NamedTuple):
+    """A drawn picture and what is in it; n objects, from the farthest to the nearest.
+
+    Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or its
+    visible box's longer side is under 12 pixels. Every object in the picture is labelled: things are only put down where
+    each object keeps at least ``1 - hidden`` of its pixels (25% by default) and ``smallest`` pixels of box.
+    """
+
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB."""
+    boxes: NDArray[np.float32]
+    """[n, 4] x1 y1 x2 y2, exclusive."""
+    labels: NDArray[np.int64]
+    """[n], indexes into SCENE_CLASSES."""
+    masks: NDArray[np.bool_]
+    """[n, H, W], the visible pixels; no pixel belongs to two objects."""
+    difficult: NDArray[np.bool_]
+    """[n]."""
+    visible: NDArray[np.float32]
+    """[n], the part of each object's own pixels that is visible, in 0..1."""
+
+
+@dataclass
+class _Canvas:
+    """The picture in the making: colours, and which object owns each pixel."""
+
+    colour: Picture
+    owner: NDArray[np.int32]
+    labels: list[int]
+    pixels: list[int]
+
+
+def draw_scene(seed: int, index: int, size: tuple[int, int] | None = None, config: SceneConfig | None = None) -> Scene:
+    """Draws scene ``index`` of the endless set ``seed``; the same numbers give the same picture, in any process.
+
+    ``size`` is (height, width) and overrides the configuration's. Raises InputError for numbers below 0 and settings
+    out of range.
+    """
+    if seed < 0 or index < 0:
+        raise InputError(f"scene seed {seed}, index {index}: give numbers of 0 or more")
+    config = config or SceneConfig()
+    config = config if size is None else replace(config, size=size)
+    rng = np.random.default_rng([seed, index])
+    height, width = config.size
+    ground = background(rng, height, width)
+    canvas = _Canvas(ground, np.full((height, width), _NOBODY, np.int32), [], [])
+    light = _draw_light(rng)
+    for label, pixels in _cast(rng, config):
+        _put_down(canvas, label, pixels, light, config, rng)
+    image = _photograph(canvas.colour, light, config, rng)
+    return _annotate(image, canvas)
+
+
+def _draw_light(rng: Generator) -> Light:
+    angle = rng.uniform(0, 2 * np.pi)
+    return Light(
+        x=float(np.cos(angle)),
+        y=float(np.sin(angle)),
+        shadow=rng.uniform(0.2, 0.6),
+        softness=rng.uniform(0.02, 0.06),
+        reach=rng.uniform(0.02, 0.10),
+    )
+
+
+def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
+    """Labels (-1 for a distractor) and sizes in pixels, from the farthest to the nearest: large things mostly behind."""
+    side = min(config.size)
+    low, high = (fraction * side for fraction in config.common)
+    cast: list[tuple[int, float]] = []
+    objects = 0 if rng.random() < config.empty else int(rng.integers(config.objects[0], config.objects[1] + 1))
+    for _ in range(objects):
+        tail = rng.random()
+        if tail < 0.06:
+            ends = (min(config.smallest * 1.1, low), low)
+        elif tail < 0.10:
+            ends = (high, config.largest * side)
+        else:
+            ends = (low, high)
+        cast.append((int(rng.integers(len(SHAPES))), float(np.exp(rng.uniform(*np.log(ends))))))
+    for _ in range(int(rng.integers(config.distractors[0], config.distractors[1] + 1))):
+        cast.append((_NOBODY, float(np.exp(rng.uniform(*np.log((low * 0.6, high * 0.8)))))))
+    nearness = [pixels * np.exp(rng.normal(0, 0.4)) for _, pixels in cast]
+    return [cast[i] for i in np.argsort(nearness)[::-1]]
+
+
+def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: SceneConfig, rng: Generator) -> None:
+    """Draws a thing and puts it where nothing is hidden too much; gives up (and leaves it out) after some tries."""
+    behind = canvas.colour.mean(axis=(0, 1))
+    if label == _NOBODY:
+        parts, colours = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))](rng), palette(rng, behind)
+    else:
+        name = SCENE_CLASSES.names[label]
+        parts, colours = SHAPES[name](rng), palette(rng, behind, FAVOURITE_HUES.get(name))
+    thing = draw_thing(parts, pixels, colours, light, rng)
+    if rng.random() < config.blur:
+        thing = blurred(thing, rng)
+    rows, columns = thing.alpha.shape
+    height, width = config.size
+    limit = config.hidden * rng.random()  # strong occlusion is possible but rarer than light
+    for _ in range(_TRIES):
+        top = int(rng.integers(round(-0.2 * rows), max(round(height - 0.8 * rows), 1)))
+        left = int(rng.integers(round(-0.2 * columns), max(round(width - 0.8 * columns), 1)))
+        if _fits(canvas, thing, top, left, label >= 0, limit, config.smallest):
+            _paint(canvas, thing, top, left, label, light)
+            return
+
+
+def _window(
+    shape: tuple[int, ...], top: int, left: int, rows: int, columns: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of the picture and of the small canvas [rows, columns] put down at (top, left), where the two overlap."""
+    y1, y2 = max(top, 0), max(min(top + rows, shape[0]), 0)
+    x1, x2 = max(left, 0), max(min(left + columns, shape[1]), 0)
+    return (slice(y1, y2), slice(x1, x2)), (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left))
+
+
+def _fits(canvas: _Canvas, thing: Cutout, top: int, left: int, labelled: bool, hidden: float, smallest: float) -> bool:
+    """Whether the thing here leaves enough to be seen of itself (if it is an object) and of all objects below it."""
+    there, here = _window(canvas.owner.shape, top, left, *thing.solid.shape)
+    covers = thing.solid[here]
+    if labelled:
+        if covers.sum() < (1 - hidden) * thing.solid.sum() or _longer_side(covers) < smallest:
+            return False
+    hit = np.unique(canvas.owner[there][covers])
+    for owner in hit[hit != _NOBODY].tolist():
+        left_over = canvas.owner == owner
+        left_over[there] &= ~covers
+        if left_over.sum() < (1 - hidden) * canvas.pixels[owner] or _longer_side(left_over) < smallest:
+            return False
+    return True
+
+
+def _longer_side(mask: NDArray[np.bool_]) -> int:
+    x1, y1, x2, y2 = _bounds(mask)
+    return max(x2 - x1, y2 - y1)
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Tight x1 y1 x2 y2 (exclusive) of a mask; zeros for an empty one."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(ys) == 0:
+        return 0, 0, 0, 0
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
+def _paint(canvas: _Canvas, thing: Cutout, top: int, left: int, label: int, light: Light) -> None:
+    """Shadow, then colour, then ownership of the pixels."""
+    shadow, down, right = shadow_of(thing, light)
+    there, here = _window(canvas.owner.shape, top + down, left + right, *shadow.shape)
+    canvas.colour[there] *= (1 - shadow[here])[..., None]
+    there, here = _window(canvas.owner.shape, top, left, *thing.alpha.shape)
+    cover = thing.alpha[here][..., None]
+    canvas.colour[there] += (thing.colour[here] - canvas.colour[there]) * cover
+    owner = _NOBODY
+    if label >= 0:
+        owner = len(canvas.labels)
+        canvas.labels.append(label)
+        canvas.pixels.append(int(thing.solid.sum()))
+    canvas.owner[there][thing.solid[here]] = owner
+
+
+def _photograph(colour: Picture, light: Light, config: SceneConfig, rng: Generator) -> NDArray[np.uint8]:
+    """Light falling on the scene, the lens, the sensor's noise and a JPEG file."""
+    height, width = config.size
+    y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+    x = np.linspace(-0.5, 0.5, width, dtype=np.float32)
+    spot_x, spot_y = light.x * rng.uniform(0.1, 0.45), light.y * rng.uniform(0.1, 0.45)
+    spot = np.exp(-((x - spot_x) ** 2 + (y - spot_y) ** 2) / rng.uniform(0.1, 0.5))
+    strength = rng.uniform(0.1, 0.5)
+    lit = (1 - strength + 1.3 * strength * spot) * (1 - rng.uniform(0, 0.6) * (x * x + y * y))
+    lit *= rng.uniform(0.85, 1.2) / float(lit.mean())  # the camera's exposure
+    if rng.random() < 0.2:  # the shade of something outside the picture
+        lit = lit * (1 - rng.uniform(0.2, 0.45) * np.clip((noise(rng, height, width, 3, 2) - 0.5) * 8, 0, 1))
+    tint = 1 + rng.uniform(-0.08, 0.08, 3)
+    grey = np.clip(colour * (lit[..., None] * tint), 0, 1).astype(np.float32) ** 0.85 * 255
+    picture = Image.fromarray(grey.astype(np.uint8))
+    if rng.random() < config.blur:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * min(height, width) / 256))
+    grey = np.asarray(picture, np.float32)
+    sigma = rng.uniform(*config.noise)
+    # Shot noise: brighter pixels are noisier.
+    grain = rng.standard_normal(grey.shape, dtype=np.float32) * (sigma * (0.6 + 0.6 * grey / 255))
+    noisy = np.clip(grey + grain, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noisy).save(file, "JPEG", quality=int(rng.integers(config.quality[0], config.quality[1] + 1)))
+    return np.array(Image.open(file))
+
+
+def _annotate(image: NDArray[np.uint8], canvas: _Canvas) -> Scene:
+    n = len(canvas.labels)
+    masks = canvas.owner[None] == np.arange(n, dtype=np.int32)[:, None, None]
+    boxes = np.array([_bounds(mask) for mask in masks], np.float32).reshape(n, 4)
+    visible = masks.sum(axis=(1, 2)).astype(np.float32) / np.maximum(np.array(canvas.pixels, np.float32), 1)
+    longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    difficult = (visible < DIFFICULT_VISIBLE) | (longer < DIFFICULT_SIDE)
+    return Scene(image, boxes, np.array(canvas.labels, np.int64), masks, difficult, visible)
