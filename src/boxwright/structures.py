@@ -54,15 +54,18 @@ class Images(NamedTuple):
     """A padded batch of RGB images.
 
     ``pixels`` is ``[B, 3, H, W]``, uint8 or float in 0..255, padded at the bottom and right (any value);
-    ``sizes`` is int64 ``[B, 2]``, the true height and width of each image inside the padding.
+    ``sizes`` is int64 ``[B, 2]``, the true height and width of each image inside the padding;
+    ``seeds`` is int64 ``[B]``, from which an image's random samples (anchors, RoIs) are drawn, so that they depend
+    on neither the device, nor the number of processes, nor what was drawn before. None: drawn from torch's state.
     """
 
     pixels: Tensor
     sizes: Tensor
+    seeds: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
         """The batch on another device."""
-        return Images(*(t.to(device, non_blocking=non_blocking) for t in self))
+        return Images(*(t if t is None else t.to(device, non_blocking=non_blocking) for t in self))
 
 
 class Targets(NamedTuple):

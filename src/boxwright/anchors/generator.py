@@ -1,0 +1,102 @@
+"""Anchors over a feature pyramid (Faster R-CNN §3.1.1, FPN §4.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from boxwright.structures import InputError, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorConfig:
+    """Shapes of the anchors and the three conventions in which implementations differ.
+
+    ``sizes``: for each level the sides in pixels of its square anchors. ``ratios``: aspect ratios.
+    ``ratio``: what a ratio divides, "h/w" (all but DetNet_pytorch) or "w/h".
+    ``centre``: place of the first anchor: "corner" at 0 (torchvision, detectron2), "pixel" at (stride - 1) / 2 (Caffe),
+    "cell" at stride / 2 (one-stage detectors).
+    ``rounding``: "none" (detectron2), "extent" rounds half widths and heights (torchvision), "caffe" rounds the ratio's
+    sides at the base stride before scaling and keeps inclusive corners.
+    ``order``: anchors of a cell by "size" then ratio, or by "ratio" then size.
+    """
+
+    sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ratio: Literal["h/w", "w/h"] = "h/w"
+    centre: Literal["corner", "pixel", "cell"] = "corner"
+    rounding: Literal["none", "extent", "caffe"] = "none"
+    order: Literal["size", "ratio"] = "size"
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not all(self.sizes) or min(min(s) for s in self.sizes) <= 0:
+            raise InputError(
+                f"anchors.sizes = {self.sizes}: give each level at least one side above 0, such as ((32,),)"
+            )
+        if not self.ratios or min(self.ratios) <= 0:
+            raise InputError(f"anchors.ratios = {self.ratios}: give at least one ratio above 0, such as (0.5, 1, 2)")
+
+
+class AnchorGenerator:
+    """Anchors for the whole batch as one ``[A, 4]``, in order level, y, x, anchor."""
+
+    def __init__(self, config: AnchorConfig, levels: Sequence[Level]) -> None:
+        if len(config.sizes) != len(levels):
+            names = ", ".join(level.name for level in levels)
+            raise InputError(
+                f"anchors.sizes has {len(config.sizes)} entries but the pyramid has {len(levels)} levels ({names}); "
+                "give one tuple of sides per level"
+            )
+        self.config = config
+        self.strides = [level.stride for level in levels]
+        # Python floats, not tensors: the generator then has no device, and a compiled graph folds them as constants.
+        self.cells = [self._cell(sizes, stride) for sizes, stride in zip(config.sizes, self.strides, strict=True)]
+
+    @property
+    def per_cell(self) -> list[int]:
+        """Anchors in each cell, by level."""
+        return [len(cell) for cell in self.cells]
+
+    def __call__(self, shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+        """Anchors ``[A, 4]`` for maps of ``shapes`` (height, width), one for each level."""
+        return torch.cat([self.level(i, shape, device) for i, shape in enumerate(shapes)])
+
+    def level(self, level: int, shape: tuple[int, int], device: torch.device) -> Tensor:
+        """Anchors ``[H * W * per_cell, 4]`` of one level."""
+        stride, (height, width) = self.strides[level], shape
+        y = torch.arange(height, dtype=torch.float32, device=device) * stride
+        x = torch.arange(width, dtype=torch.float32, device=device) * stride
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        shift = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1).reshape(-1, 1, 4)
+        cell = torch.tensor(self.cells[level], dtype=torch.float32, device=device)
+        return (shift + cell).reshape(-1, 4)
+
+    def _cell(self, sizes: Sequence[float], stride: int) -> list[list[float]]:
+        """Anchors of the first cell, as plain numbers."""
+        ratios = self.config.ratios
+        if self.config.order == "size":
+            pairs = [(size, ratio) for size in sizes for ratio in ratios]
+        else:
+            pairs = [(size, ratio) for ratio in ratios for size in sizes]
+        return [self._anchor(size, ratio if self.config.ratio == "h/w" else 1 / ratio, stride) for size, ratio in pairs]
+
+    def _anchor(self, size: float, h_over_w: float, stride: int) -> list[float]:
+        centre = {"corner": 0.0, "pixel": (stride - 1) / 2, "cell": stride / 2}[self.config.centre]
+        if self.config.rounding == "caffe":
+            # Caffe rounds the sides of a stride x stride box of that ratio, then scales; corners are inclusive.
+            base_width = round(math.sqrt(stride * stride / h_over_w))
+            width = base_width * size / stride
+            height = round(base_width * h_over_w) * size / stride
+            left, top = centre - (width - 1) / 2, centre - (height - 1) / 2
+            return [left, top, left + width - 1, top + height - 1]
+        width, height = size / math.sqrt(h_over_w), size * math.sqrt(h_over_w)
+        if self.config.rounding == "extent":
+            half_width, half_height = round(width / 2), round(height / 2)  # half to even, as torch.round
+        else:
+            half_width, half_height = width / 2, height / 2
+        return [centre - half_width, centre - half_height, centre + half_width, centre + half_height]

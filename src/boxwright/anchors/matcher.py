@@ -1,0 +1,91 @@
+"""Which ground truth each anchor or proposal stands for (Faster R-CNN §3.1.2, Fast R-CNN §2.3).
+
+Symbols: B images, G padded ground truth, N candidates (anchors or proposals).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from boxwright.geometry.boxes import box_iou
+from boxwright.structures import InputError
+
+
+class Matches(NamedTuple):
+    """``index`` int64 ``[B, N]`` into G (0 where there is nothing); ``positive`` and ``negative`` bool ``[B, N]``.
+
+    A candidate that is neither is ignored.
+    """
+
+    index: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matcher:
+    """Match by IoU.
+
+    ``positive``: a candidate with IoU at or above it is positive. ``negative``: below it, and at or above
+    ``negative_floor``, it is negative; what lies between is ignored.
+    ``low_quality``: the best candidates of every ground truth, ties included, are positive whatever their IoU. Their
+    target stays their own best ground truth (Caffe, torchvision and detectron2 alike). A ground truth that touches no
+    candidate has no best one; py-faster-rcnn would then take every candidate, torchvision and detectron2 as well.
+    ``crowd_ignore``: candidates covered by a crowd region by more than this share of their area are not negatives
+    (Detectron: 0.7); None treats crowd regions as background.
+    ``offset``: 1 for inclusive boxes.
+    """
+
+    positive: float
+    negative: float
+    negative_floor: float = 0.0
+    low_quality: bool = False
+    crowd_ignore: float | None = 0.7
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negative_floor <= self.negative <= self.positive <= 1:
+            raise InputError(
+                f"IoU thresholds floor {self.negative_floor}, negative {self.negative}, positive {self.positive}: "
+                "they must rise in this order within 0..1"
+            )
+
+    def __call__(
+        self, candidates: Tensor, boxes: Tensor, usable: Tensor, crowd: Tensor, allowed: Tensor | None = None
+    ) -> Matches:
+        """Match ``candidates`` ``[N, 4]`` or ``[B, N, 4]`` to ``boxes`` ``[B, G, 4]``.
+
+        ``usable`` and ``crowd`` bool ``[B, G]``: rows that can be matched, and rows that only shade negatives.
+        ``allowed`` bool ``[B, N]``: candidates that take part; the others are ignored.
+        """
+        batch, count = boxes.shape[:2]
+        if candidates.dim() == 2:
+            candidates = candidates.unsqueeze(0)
+        total = candidates.shape[-2]
+        if count == 0:
+            index = torch.zeros((batch, total), dtype=torch.int64, device=boxes.device)
+            positive = torch.zeros_like(index, dtype=torch.bool)
+            negative = torch.full_like(positive, self.negative_floor == 0)
+            return Matches(index, positive, negative if allowed is None else negative & allowed)
+
+        # Ground truth outside, candidates inside: the long axis stays contiguous. Crowd rows hold the share of the
+        # candidate that they cover, the others IoU; one tensor serves both.
+        overlap = box_iou(boxes, candidates, self.offset, over_b=crowd.unsqueeze(-1))  # [B, G, N]
+        eligible = usable.unsqueeze(-1) if allowed is None else usable.unsqueeze(-1) & allowed.unsqueeze(1)
+        iou = torch.where(eligible, overlap, -1.0)
+        best, index = iou.max(dim=1)  # [B, N]
+        positive = best >= self.positive
+        negative = (best < self.negative) & (best.clamp(min=0) >= self.negative_floor)
+        if self.low_quality:
+            peak = iou.amax(dim=2, keepdim=True)  # [B, G, 1]
+            positive = positive | ((iou == peak) & (peak > 0)).any(dim=1)
+        if self.crowd_ignore is not None:
+            shade = torch.where(crowd.unsqueeze(-1), overlap, 0.0).amax(dim=1)
+            negative = negative & (shade <= self.crowd_ignore)
+        if allowed is not None:
+            negative = negative & allowed
+        return Matches(index, positive, negative & ~positive)

@@ -1,0 +1,1 @@
+"""Detectors: the contract that all keep, and one file a paper."""

@@ -1,0 +1,217 @@
+"""What every detector is: one module from a padded batch to losses or detections, and a ``detect`` for people.
+
+Symbols: B images, H W pixels of the padded batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Generator, Tensor, nn
+from torchvision import tv_tensors
+
+from boxwright.backbones.norm import fold_norms
+from boxwright.data.images import read_image
+from boxwright.data.resizing import ResizeConfig
+from boxwright.data.sample import Sample
+from boxwright.data.transforms import TransformConfig, build_transform
+from boxwright.detections import Detections
+from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
+
+Source: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelConfig:
+    """From RGB values in 0..255 to what the backbone was trained on: ``(x - mean) / std``, channels in RGB order.
+
+    ``bgr`` swaps the channels after that, for weights from Caffe and detectron2; ``mean`` and ``std`` stay RGB.
+    """
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise InputError(f"pixels.std = {self.std}: each must be above 0; 1 leaves the values as they are")
+
+
+class Detector(nn.Module, ABC):
+    """A detector. The argument decides what ``forward`` does, never the training flag.
+
+    ``config`` is the frozen description it was built from; ``classes`` the names behind its labels; ``transforms`` how
+    ``detect`` prepares an image.
+    """
+
+    def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
+        super().__init__()
+        if len(classes) == 0:
+            raise InputError("a detector needs at least one class; the data set names none")
+        self.config = config
+        self.classes = classes
+        self.transforms: tuple[TransformConfig, ...] = (ResizeConfig(),)
+        self.pad_multiple = 32
+        self._bgr = pixels.bgr
+        self.register_buffer("pixel_mean", torch.tensor(pixels.mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixels.std).reshape(1, 3, 1, 1), persistent=False)
+
+    @overload
+    def __call__(self, images: Images, targets: None = None) -> DetectionBatch: ...
+    @overload
+    def __call__(self, images: Images, targets: Targets) -> dict[str, Tensor]: ...
+    def __call__(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        """Losses of a batch when ``targets`` are given, each a scalar; its detections when not."""
+        return super().__call__(images, targets)
+
+    @abstractmethod
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        """See ``__call__``."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the network computes in: that of its parameters."""
+        return next(self.parameters()).dtype
+
+    def normalise(self, images: Images) -> Tensor:
+        """Network input ``[B, 3, H, W]``, channels-last, zero outside each image."""
+        mean, std = self.get_buffer("pixel_mean").float(), self.get_buffer("pixel_std").float()
+        pixels = (images.pixels.float() - mean) / std
+        height, width = pixels.shape[-2:]
+        row = torch.arange(height, device=pixels.device).reshape(1, 1, -1, 1)
+        column = torch.arange(width, device=pixels.device).reshape(1, 1, 1, -1)
+        sizes = images.sizes[:, :, None, None]  # [B, 2, 1, 1]
+        inside = (row < sizes[:, :1]) & (column < sizes[:, 1:])
+        pixels = torch.where(inside, pixels, 0.0)
+        if self._bgr:
+            pixels = pixels.flip(1)
+        return pixels.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def sample_seeds(images: Images) -> Tensor:
+        """Seeds ``[B]`` for the random choices of a training step."""
+        if images.seeds is not None:
+            return images.seeds
+        return torch.randint(0, 2**62, (images.pixels.shape[0],), device=images.pixels.device)
+
+    def optimised(self, dtype: torch.dtype = torch.float32) -> Detector:
+        """A copy for inference: eval mode, norms folded into their convolutions, channels-last, in ``dtype``.
+
+        bfloat16 halves the memory and is about twice as fast where the processor has instructions for it; boxes are
+        still decoded in float32.
+        """
+        was_training = self.training
+        twin = fold_norms(self.eval()).requires_grad_(False)
+        self.train(was_training)
+        return twin.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def detect(
+        self, sources: Source | Sequence[Source], *, threshold: float = 0.5, batch_size: int = 1
+    ) -> list[Detections]:
+        """Detect objects in images: paths, PIL images, arrays or tensors; one result each, in the same order.
+
+        Arrays are RGB or gray ``[H, W, 3]`` or ``[H, W]`` and tensors RGB ``[3, H, W]``, both uint8. ``threshold``: least
+        score, 0..1. Boxes come back in pixels of the image as given (of a file: after its EXIF orientation).
+        """
+        if isinstance(sources, (str, Path, Image.Image, np.ndarray, Tensor)):
+            sources = [sources]
+        if batch_size < 1:
+            raise InputError(f"batch_size = {batch_size}: at least 1")
+        results: list[Detections] = []
+        for start in range(0, len(sources), batch_size):
+            chunk = sources[start : start + batch_size]
+            results += self.detect_arrays(
+                [_pixels(s) for s in chunk],
+                threshold=threshold,
+                paths=[Path(s) if isinstance(s, (str, Path)) else None for s in chunk],
+            )
+        return results
+
+    @torch.inference_mode()
+    def detect_arrays(
+        self, arrays: Sequence[np.ndarray], *, threshold: float = 0.0, paths: Iterable[Path | None] | None = None
+    ) -> list[Detections]:
+        """Detect in one batch of uint8 ``[H, W, 3]`` RGB arrays; ``threshold`` is the least score."""
+        was_training = self.training
+        self.eval()
+        samples = [self._prepared(array) for array in arrays]
+        device = self.get_buffer("pixel_mean").device
+        batch = self(_collated(samples, self.pad_multiple).to(device))
+        self.train(was_training)
+        keep = (batch.valid & (batch.scores >= threshold)).cpu()
+        boxes, scores, labels = (t.cpu() for t in (batch.boxes, batch.scores, batch.labels))
+        results = []
+        for i, (sample, path) in enumerate(zip(samples, paths or [None] * len(samples), strict=True)):
+            height, width = sample.original_size
+            sx, sy, ox, oy = sample.to_original
+            back = (boxes[i, keep[i]] - torch.tensor([ox, oy, ox, oy])) / torch.tensor([sx, sy, sx, sy])
+            back = torch.minimum(back.clamp(min=0), torch.tensor([width, height, width, height]).float())
+            results.append(
+                Detections(
+                    boxes=back.numpy(),
+                    scores=scores[i, keep[i]].numpy(),
+                    labels=labels[i, keep[i]].numpy(),
+                    names=self.classes,
+                    size=(height, width),
+                    path=path,
+                )
+            )
+        return results
+
+    def _prepared(self, array: np.ndarray) -> Sample:
+        height, width = array.shape[:2]
+        if min(height, width) == 0:
+            raise InputError(f"an image of {width} x {height} pixels; give images with at least one pixel")
+        none = torch.zeros(0, dtype=torch.bool)
+        sample = Sample(
+            image=tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)),
+            boxes=torch.zeros(0, 4),
+            labels=torch.zeros(0, dtype=torch.int64),
+            crowd=none,
+            difficult=none,
+            original_size=(height, width),
+        )
+        return build_transform(self.transforms)(sample, Generator().manual_seed(0))
+
+
+def _pixels(source: Source) -> np.ndarray:
+    """uint8 ``[H, W, 3]`` RGB of any source."""
+    if isinstance(source, (str, Path)):
+        return read_image(Path(source))
+    if isinstance(source, Image.Image):
+        return np.array(ImageOps.exif_transpose(source).convert("RGB"))
+    array = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+    if isinstance(source, Tensor) and array.ndim == 3:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        form = "[3, H, W]" if isinstance(source, Tensor) else "[H, W, 3] or [H, W]"
+        raise InputError(
+            f"an image of type {array.dtype} and shape {tuple(source.shape)}; give uint8 values in 0..255 as {form}"
+        )
+    return array
+
+
+def _collated(samples: Sequence[Sample], multiple: int) -> Images:
+    sizes = [sample.size for sample in samples]
+    height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+    pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
+    for row, sample in enumerate(samples):
+        pixels[row, :, : sample.size[0], : sample.size[1]] = sample.image
+    return Images(pixels, torch.tensor(sizes))
+
+
+def with_transforms(detector: Detector, transforms: Sequence[TransformConfig]) -> Detector:
+    """A shallow copy of the detector that prepares images by other transforms."""
+    twin = copy.copy(detector)
+    twin.transforms = tuple(transforms)
+    return twin

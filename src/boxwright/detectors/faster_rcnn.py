@@ -1,0 +1,98 @@
+"""Faster R-CNN on a feature pyramid.
+
+Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497;
+Lin et al.: Feature Pyramid Networks for Object Detection, arXiv 1612.03144;
+Li et al.: DetNet: A Backbone network for Object Detection, arXiv 1804.06215, whose backbone is the first of ours.
+
+Symbols: B images, K classes, A anchors over the pyramid, R proposals an image, S sampled regions, P cells of a pooled
+side, C channels of the pyramid.
+
+Trained by approximate joint training (§3.2): one network, four losses, proposals taken as fixed boxes.
+
+Departures, each an option of the configuration: boxes are half-open (no "+1"); anchors that cross the border are kept
+(FPN §5.1; Faster R-CNN dropped them); one objectness logit instead of a softmax over two; RoIAlign instead of RoIPool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.heads.box_head import BoxHead, BoxHeadConfig
+from boxwright.heads.rpn import RPN, RPNConfig
+from boxwright.necks.fpn import FPN, FPNConfig
+from boxwright.structures import Classes, DetectionBatch, Images, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterRCNNConfig:
+    """The parts, each with its own constants. The defaults are those of FPN (§5) where papers and code agree.
+
+    ``pooled_levels``: the box head reads the first so many levels; FPN and DetNet keep P6 for proposals only (§4.2).
+    ``difficult``: whether boxes marked difficult are trained on (Fast R-CNN and DetNet_pytorch do, py-faster-rcnn not).
+    """
+
+    kind: Literal["faster_rcnn"] = "faster_rcnn"
+    backbone: BackboneConfig = field(default_factory=ResNetConfig)
+    neck: FPNConfig = field(default_factory=FPNConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pooled_levels: int = 4
+    difficult: bool = True
+
+
+class FasterRCNN(Detector):
+    """Backbone, pyramid, region proposals, box head."""
+
+    def __init__(self, config: FasterRCNNConfig, classes: Classes) -> None:
+        super().__init__(config, classes, config.pixels)
+        self.backbone = build_backbone(config.backbone)
+        self.neck = FPN(self.backbone.levels, config.neck)
+        self.rpn = RPN(config.rpn, self.neck.levels)
+        self.head = BoxHead(config.head, config.neck.channels, len(classes))
+        self.strides = [level.stride for level in self.neck.levels]
+
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        """Four losses with ``targets``, detections without."""
+        maps = self.neck(self.backbone(self.normalise(images)))
+        shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
+        anchors = [self.rpn.anchors.level(i, shape, maps[0].device) for i, shape in enumerate(shapes)]
+        if targets is None:
+            return self._detections(images, maps, anchors)
+        return self._losses(images, targets, maps, anchors)
+
+    def _detections(self, images: Images, maps: list[Tensor], anchors: list[Tensor]) -> DetectionBatch:
+        logits, deltas = self.rpn(maps)
+        proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
+        pooled_levels = self.config.pooled_levels
+        table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
+        pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
+        return self.head.detections(*self.head(pooled), proposals, images.sizes)
+
+    def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
+        seeds = self.sample_seeds(images)
+        usable = targets.valid & ~targets.crowd
+        if not self.config.difficult:
+            usable = usable & ~targets.difficult
+
+        # Which anchors and regions the losses look at is decided without a graph; only those are computed with one.
+        with torch.no_grad():
+            logits, deltas = self.rpn([fmap.detach() for fmap in maps])
+            proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=True)
+        every_anchor = torch.cat(anchors)
+        choice, target = self.rpn.choose(every_anchor, targets, usable, images.sizes, seeds)
+        sample = self.head.choose(proposals, targets, usable, seeds)
+
+        table = FeatureTable.from_maps(maps, self.strides)
+        losses = self.rpn.loss(table, maps, every_anchor, choice, target)
+        pooled = pool_regions(table.first(self.config.pooled_levels), sample.boxes, self.config.head.pooling)
+        return losses | self.head.loss(*self.head(pooled), sample)

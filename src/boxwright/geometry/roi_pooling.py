@@ -1,0 +1,151 @@
+"""Features of fixed size from regions of any size: RoIAlign, RoIPool, and crop, resize, then pool.
+
+Symbols: B images, R regions an image, P cells of the output's side, S sample points along one axis, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor
+
+from boxwright.geometry.feature_table import FeatureTable, weighted_rows
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoIPoolingConfig:
+    """How a region becomes ``size x size`` cells.
+
+    ``method``: "align" (Mask R-CNN §3), "pool" (Fast R-CNN §2.1, Caffe's rounding), "crop" (bilinear crop of twice the
+    size from corner to corner, then 2x2 max pooling, as in tf-faster-rcnn).
+    ``sampling_ratio``: sample points along each axis of a cell for "align"; 0 takes as many as the cell has pixels.
+    ``aligned``: half-pixel shift of "align": True as detectron2's ROIAlignV2, False as torchvision and Detectron.
+    ``canonical_level``, ``canonical_size``: a region of that size goes to the level of that number (FPN eq. 1), counted
+    so that the first level is ``first_level``.
+    ``level_epsilon``: added after the logarithm, 1e-6 in torchvision; matters only at exact powers of two.
+    """
+
+    method: Literal["align", "pool", "crop"] = "align"
+    size: int = 7
+    sampling_ratio: int = 2
+    aligned: bool = True
+    canonical_level: int = 4
+    canonical_size: float = 224.0
+    first_level: int = 2
+    level_epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.sampling_ratio < 0 or self.canonical_size <= 0:
+            raise InputError(
+                f"pooling with size {self.size}, sampling_ratio {self.sampling_ratio}, canonical_size "
+                f"{self.canonical_size}: size must be at least 1, sampling_ratio at least 0, canonical_size above 0"
+            )
+
+
+def assign_levels(boxes: Tensor, levels: int, config: RoIPoolingConfig) -> Tensor:
+    """Index of the level, 0..levels-1, that each box ``[..., 4]`` is pooled from (FPN eq. 1); int64 ``[...]``."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    side = (width.clamp(min=0) * height.clamp(min=0)).sqrt().clamp(min=1e-6)  # finite logarithm for empty boxes
+    number = torch.floor(config.canonical_level + torch.log2(side / config.canonical_size) + config.level_epsilon)
+    return (number - config.first_level).clamp(0, levels - 1).to(torch.int64)
+
+
+def pool_regions(table: FeatureTable, boxes: Tensor, config: RoIPoolingConfig) -> Tensor:
+    """Pool ``boxes`` ``[B, R, 4]`` from the pyramid, each from one level: ``[B, R, P, P, C]``, channels last."""
+    level = assign_levels(boxes, len(table.shapes), config)
+    if config.method == "pool" or (config.method == "align" and config.sampling_ratio == 0):
+        return _pool_by_operator(table, boxes, level, config)
+    if config.method == "crop":
+        return _crop_and_pool(table, boxes, level, config)
+    return _align(table, boxes, level, config)
+
+
+def _align(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:
+    cells, samples = config.size, config.sampling_ratio
+    _, height, width, stride = table.constants(level)
+    shift = 0.5 if config.aligned else 0.0
+    corners = boxes / stride.unsqueeze(-1) - shift
+    extent = corners[..., 2:] - corners[..., :2]
+    if not config.aligned:
+        extent = extent.clamp(min=1.0)  # the first RoIAlign never pooled less than one cell
+    step = (torch.arange(cells * samples, device=boxes.device) + 0.5) / (cells * samples)
+    x = corners[..., 0:1] + extent[..., 0:1] * step  # [B, R, P * S]
+    y = corners[..., 1:2] + extent[..., 1:2] * step
+    return _bilinear_cells(table, level, _taps(y, height, cells), _taps(x, width, cells), width)
+
+
+def _taps(points: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """Rows (or columns) and weights that linear interpolation at ``points`` takes, averaged within each cell.
+
+    ``[B, R, P * S] -> [B, R, P, 2 * S]`` twice. A point more than one cell outside the map counts as zero; within that
+    margin the border is repeated.
+    """
+    limit = size.unsqueeze(-1)
+    inside = (points >= -1) & (points <= limit)
+    points = points.clamp(min=0)
+    low = points.floor().to(torch.int64).minimum(limit - 1)
+    fraction = (points - low).clamp(max=1).where(low < limit - 1, 0.0)
+    samples = points.shape[-1] // cells
+    index = torch.stack([low, (low + 1).minimum(limit - 1)], dim=-1)
+    weight = torch.stack([1 - fraction, fraction], dim=-1) * (inside.unsqueeze(-1) / samples)
+    shape = (*points.shape[:-1], cells, 2 * samples)
+    return index.reshape(shape), weight.reshape(shape)
+
+
+def _bilinear_cells(
+    table: FeatureTable, level: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], width: Tensor
+) -> Tensor:
+    """Sum over the outer product of row and column taps: ``[B, R, P, P, C]``."""
+    (y, y_weight), (x, x_weight) = rows, columns
+    batch, regions, cells, _ = y.shape
+    start = table.image_starts(level)[..., None, None, None, None]
+    width = width[..., None, None, None, None]
+    index = start + y[:, :, :, None, :, None] * width + x[:, :, None, :, None, :]
+    weight = y_weight[:, :, :, None, :, None] * x_weight[:, :, None, :, None, :]
+    flat = (batch * regions * cells * cells, -1)
+    pooled = weighted_rows(table.rows, index.reshape(flat), weight.reshape(flat))
+    return pooled.reshape(batch, regions, cells, cells, -1)
+
+
+def _crop_and_pool(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:
+    cells = 2 * config.size
+    _, height, width, stride = table.constants(level)
+    corners = boxes / stride.unsqueeze(-1)
+    step = torch.arange(cells, device=boxes.device) / (cells - 1)  # the outer samples lie on the box's corners
+    x = corners[..., 0:1] + (corners[..., 2:3] - corners[..., 0:1]) * step
+    y = corners[..., 1:2] + (corners[..., 3:4] - corners[..., 1:2]) * step
+    sampled = _bilinear_cells(table, level, _taps(y, height, cells), _taps(x, width, cells), width)
+    pairs = sampled.reshape(*boxes.shape[:2], config.size, 2, config.size, 2, -1)
+    return pairs.amax(dim=(3, 5))
+
+
+def _pool_by_operator(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:
+    """RoIPool, and RoIAlign with a sample count that follows the region's size, by torchvision's kernels.
+
+    Every level pools all regions, so that shapes stay fixed; a region of another level is swapped for one pixel, which
+    costs next to nothing, and its result dropped.
+    """
+    batch, regions = level.shape
+    image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions).unsqueeze(1)
+    channels, start, out = table.rows.shape[1], 0, None
+    for number, ((height, width), stride) in enumerate(zip(table.shapes, table.strides, strict=True)):
+        rows = table.rows[start : start + batch * height * width]
+        start += batch * height * width
+        fmap = rows.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        here = (level == number).reshape(-1)
+        pixel = torch.tensor([0.0, 0.0, 1.0, 1.0], device=boxes.device, dtype=boxes.dtype)
+        regions_here = torch.cat([image, torch.where(here.unsqueeze(1), boxes.reshape(-1, 4), pixel)], dim=1)
+        if config.method == "pool":
+            pooled = torchvision.ops.roi_pool(fmap.float(), regions_here, config.size, 1.0 / stride)
+        else:
+            pooled = torchvision.ops.roi_align(
+                fmap.float(), regions_here, config.size, 1.0 / stride, config.sampling_ratio, config.aligned
+            )
+        pooled = pooled.to(table.rows.dtype)
+        out = pooled if out is None else torch.where(here[:, None, None, None], pooled, out)
+    assert out is not None
+    return out.permute(0, 2, 3, 1).reshape(batch, regions, config.size, config.size, channels)

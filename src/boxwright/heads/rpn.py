@@ -1,0 +1,266 @@
+"""Region proposal network on a feature pyramid (Faster R-CNN §3.1; FPN §4.1).
+
+Symbols: B images, A anchors over the pyramid, a anchors in a cell, C channels, S sampled anchors, R proposals.
+
+The proposals take no gradient, and the loss looks at a few hundred sampled anchors only. In training the dense head
+therefore runs without a graph, and the sampled anchors' cells alone are computed again with one: the same numbers and
+the same gradient as the dense backward pass, at a small part of its time and memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from boxwright.anchors.coder import BoxCoder
+from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
+from boxwright.anchors.matcher import Matcher
+from boxwright.anchors.sampler import BalancedSampler, Choice
+from boxwright.geometry.boxes import clip_boxes
+from boxwright.geometry.feature_table import FeatureTable, patch_rows
+from boxwright.geometry.nms import nms
+from boxwright.heads.losses import BoxLoss, box_regression_loss
+from boxwright.structures import InputError, Level, Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RPNConfig:
+    """Faster R-CNN §3.1 with the settings that FPN papers and code share; each disputed convention has a name.
+
+    ``channels``: width of the hidden convolution, None for that of the pyramid. ``convs``: hidden 3x3 convolutions.
+    ``objectness``: "sigmoid", one logit an anchor, or "softmax" over two (Caffe); ``pairing`` says which channels of the
+    softmax belong together: "blocks" (first all background, then all foreground: Caffe), "pairs" (background and
+    foreground alternate), "crossed" (pairs in training, channel i against i + a for proposals: DetNet_pytorch's defect).
+    ``straddle``: pixels that an anchor may reach over the image in training; None keeps all (FPN, torchvision,
+    detectron2), 0 drops those that cross (Faster R-CNN §3.1.3).
+    ``pre_nms``/``post_nms``: proposals kept before and after NMS as (training, inference); before it for each level if
+    ``scope`` is "level" (FPN), over the image if "image" (one level, or DetNet_pytorch).
+    ``filter_first``: drop small boxes before the best ``pre_nms`` are taken (Caffe) instead of after.
+    ``min_size``: shortest side of a proposal in pixels. ``nms_inclusive``: suppress at IoU >= threshold (Caffe on CPU).
+    ``normalizer``: divide the sums by ``samples`` x images ("fixed", detectron2) or by the number of anchors really
+    sampled ("sampled", torchvision, Caffe).
+    """
+
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    channels: int | None = None
+    convs: int = 1
+    objectness: Literal["sigmoid", "softmax"] = "sigmoid"
+    pairing: Literal["blocks", "pairs", "crossed"] = "blocks"
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    low_quality: bool = True
+    crowd_ignore: float | None = 0.7
+    straddle: float | None = None
+    samples: int = 256
+    positive_fraction: float = 0.5
+    box_loss: BoxLoss = "smooth_l1"
+    beta: float = 1 / 9
+    box_weight: float = 1.0
+    normalizer: Literal["fixed", "sampled"] = "fixed"
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    clamp: float | None = math.log(1000.0 / 16)
+    offset: float = 0.0
+    pre_nms: tuple[int, int] = (2000, 1000)
+    post_nms: tuple[int, int] = (1000, 1000)
+    scope: Literal["level", "image"] = "level"
+    filter_first: bool = False
+    nms_iou: float = 0.7
+    nms_inclusive: bool = False
+    min_size: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if min(*self.pre_nms, *self.post_nms) < 1:
+            raise InputError(f"rpn.pre_nms {self.pre_nms} and rpn.post_nms {self.post_nms}: each must be at least 1")
+        if self.convs < 1:
+            raise InputError(f"rpn.convs = {self.convs}: at least 1")
+        if not 0 < self.nms_iou <= 1:
+            raise InputError(f"rpn.nms_iou = {self.nms_iou}: must be above 0 and at most 1")
+
+
+class Proposals(NamedTuple):
+    """``boxes`` ``[B, R, 4]``, ``scores`` ``[B, R]`` (logits, falling), ``valid`` bool ``[B, R]``; no gradient."""
+
+    boxes: Tensor
+    scores: Tensor
+    valid: Tensor
+
+
+class RPN(nn.Module):
+    """One head, shared by all levels: 3x3 convolution, ReLU, objectness and box offsets of each anchor."""
+
+    def __init__(self, config: RPNConfig, levels: Sequence[Level]) -> None:
+        super().__init__()
+        self.config = config
+        self.anchors = AnchorGenerator(config.anchors, levels)
+        if len(set(self.anchors.per_cell)) != 1 or len({level.channels for level in levels}) != 1:
+            raise InputError(
+                f"the RPN's head is shared, so all levels need as many anchors a cell (here {self.anchors.per_cell}) and "
+                f"as many channels (here {[level.channels for level in levels]})"
+            )
+        channels, cell = levels[0].channels, self.anchors.per_cell[0]
+        hidden = config.channels or channels
+        logits = cell * (2 if config.objectness == "softmax" else 1)
+        widths = [channels] + [hidden] * config.convs
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.objectness = nn.Conv2d(hidden, logits, 1)
+        self.deltas = nn.Conv2d(hidden, cell * 4, 1)
+        for layer in (*self.convs, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
+        self.matcher = Matcher(
+            positive=config.positive_iou,
+            negative=config.negative_iou,
+            low_quality=config.low_quality,
+            crowd_ignore=config.crowd_ignore,
+            offset=config.offset,
+        )
+        self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Raw head on each map ``[B, C, H, W]``: logits ``[B, H * W, a or 2a]`` and deltas ``[B, H * W * a, 4]``."""
+        weight = torch.cat([self.objectness.weight, self.deltas.weight])
+        bias = torch.cat([self.objectness.bias, self.deltas.bias])  # type: ignore[list-item]
+        split = self.objectness.out_channels
+        logits, deltas = [], []
+        for fmap in maps:
+            for conv in self.convs:
+                fmap = F.relu(conv(fmap), inplace=True)
+            out = F.conv2d(fmap, weight, bias).permute(0, 2, 3, 1).flatten(1, 2).float()  # [B, H * W, a * 5]
+            logits.append(out[..., :split])
+            deltas.append(out[..., split:].reshape(out.shape[0], -1, 4))
+        return logits, deltas
+
+    def scores(self, logits: Tensor, proposing: bool) -> Tensor:
+        """Foreground logit of each anchor, ``[B, n, a or 2a] -> [B, n * a]``."""
+        if self.config.objectness == "softmax":
+            cell = logits.shape[-1] // 2
+            pairing = self.config.pairing
+            if pairing == "blocks":
+                logits = logits[..., cell:] - logits[..., :cell]
+            elif pairing == "crossed" and proposing:
+                half = logits[..., 1::2]  # the channel read as foreground, against the one a softmax of halves gives it
+                other = logits.roll(cell, dims=-1)[..., 1::2]
+                logits = half - other
+            else:
+                logits = logits[..., 1::2] - logits[..., 0::2]
+        return logits.flatten(1)
+
+    @torch.no_grad()
+    def propose(
+        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: Tensor, training: bool
+    ) -> Proposals:
+        """The best boxes of each image after NMS, clipped to the image: R is ``post_nms`` or the anchors there are."""
+        config = self.config
+        before, after = (pair[0 if training else 1] for pair in (config.pre_nms, config.post_nms))
+        scores = [self.scores(level, proposing=True) for level in logits]
+        if config.scope == "image":
+            scores, deltas, anchors = [torch.cat(scores, 1)], [torch.cat(deltas, 1)], [torch.cat(anchors)]
+        taken = [self._best(s, d, a, sizes, before) for s, d, a in zip(scores, deltas, anchors, strict=True)]
+        room = max(score.shape[1] for _, score in taken)
+        boxes = torch.stack([F.pad(box, (0, 0, 0, room - box.shape[1])) for box, _ in taken], dim=1)
+        ranked = torch.stack([F.pad(s, (0, room - s.shape[1]), value=-torch.inf) for _, s in taken], dim=1)
+        batch, levels = ranked.shape[:2]
+
+        keep = min(room, after)
+        extended = boxes + torch.tensor([0.0, 0.0, config.offset, config.offset], device=boxes.device)
+        threshold = math.nextafter(config.nms_iou, 0.0) if config.nms_inclusive else config.nms_iou
+        index, valid = nms(extended.flatten(0, 1), ranked.flatten(0, 1), threshold, keep)  # each level by itself
+        boxes = boxes.flatten(0, 1).gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).reshape(batch, levels * keep, 4)
+        ranked = ranked.flatten(0, 1).gather(1, index).masked_fill(~valid, -torch.inf).reshape(batch, levels * keep)
+        score, order = ranked.topk(min(after, levels * keep), dim=1)
+        return Proposals(boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4)), score, score > -torch.inf)
+
+    def _best(
+        self, scores: Tensor, deltas: Tensor, anchors: Tensor, sizes: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes ``[B, n, 4]`` and scores ``[B, n]`` of a level's ``count`` best anchors; too small ones score -inf."""
+        count = min(count, scores.shape[1])
+        if self.config.filter_first:
+            boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.offset)
+            score, index = self._without_small(boxes, scores).topk(count, dim=1)
+            return boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), score
+        score, index = scores.topk(count, dim=1)
+        chosen = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+        boxes = clip_boxes(self.coder.decode(anchors[index], chosen), sizes, self.config.offset)
+        return boxes, self._without_small(boxes, score)
+
+    def _without_small(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        sides = boxes[..., 2:] - boxes[..., :2] + self.config.offset
+        return scores.masked_fill((sides < self.config.min_size).any(-1), -torch.inf)
+
+    @torch.no_grad()
+    def choose(
+        self, anchors: Tensor, targets: Targets, usable: Tensor, sizes: Tensor, seeds: Tensor
+    ) -> tuple[Choice, Tensor]:
+        """Sample anchors ``[A, 4]`` for the loss; with them their target boxes ``[B, S, 4]``."""
+        allowed = None
+        if self.config.straddle is not None:
+            low = (anchors[:, :2] >= -self.config.straddle).all(-1)
+            high = anchors[:, 2:] < (sizes.flip(-1).unsqueeze(1) + self.config.straddle)
+            allowed = low & high.all(-1)  # [B, A]
+        matches = self.matcher(anchors, targets.boxes, usable, targets.crowd & targets.valid, allowed)
+        choice = self.sampler(matches, seeds, salt=1)
+        return choice, gather_targets(targets.boxes, matches.index.gather(1, choice.index))
+
+    def loss(
+        self, table: FeatureTable, maps: Sequence[Tensor], anchors: Tensor, choice: Choice, target: Tensor
+    ) -> dict[str, Tensor]:
+        """Objectness and box loss of the sampled anchors (Faster R-CNN eq. 1, in the form that all code uses)."""
+        config, cell = self.config, self.anchors.per_cell[0]
+        out = self._sampled_outputs(table, choice.index // cell) if config.convs == 1 else None
+        if out is None:
+            logits, deltas = self(maps)
+            score = torch.cat([self.scores(level, proposing=False) for level in logits], 1).gather(1, choice.index)
+            delta = gather_targets(torch.cat(deltas, 1), choice.index)
+        else:
+            split = self.objectness.out_channels
+            slot = choice.index % cell  # [B, S]
+            each = self.scores(out[..., :split].flatten(0, 1).unsqueeze(1), proposing=False)  # [B * S, a]
+            score = each.reshape(*slot.shape, cell).gather(2, slot.unsqueeze(-1)).squeeze(-1)
+            delta = out[..., split:].unflatten(-1, (cell, 4))
+            delta = delta.gather(2, slot[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+        bce = F.binary_cross_entropy_with_logits(score, choice.positive.float(), reduction="none")
+        box = box_regression_loss(
+            delta, anchors[choice.index], target, choice.positive, self.coder, config.box_loss, config.beta
+        )
+        if config.normalizer == "fixed":
+            total = torch.tensor(float(config.samples * score.shape[0]), device=score.device)
+        else:
+            total = choice.valid.sum().clamp(min=1)
+        return {
+            "rpn_objectness": torch.where(choice.valid, bce, 0.0).sum() / total,
+            "rpn_box": config.box_weight * box / total,
+        }
+
+    def _sampled_outputs(self, table: FeatureTable, cell_index: Tensor) -> Tensor:
+        """The head at single cells of the pyramid, ``[B, S] -> [B, S, a * 5]``, with gradient to the features."""
+        level = torch.zeros_like(cell_index)
+        start = 0
+        within = cell_index
+        for number, (height, width) in enumerate(table.shapes):
+            here = cell_index >= start
+            level = torch.where(here, number, level)
+            within = torch.where(here, cell_index - start, within)
+            start += height * width
+        _, _, width, _ = table.constants(level)
+        conv = self.convs[0]
+        assert isinstance(conv, nn.Conv2d)
+        patches = patch_rows(table, level, within // width, within % width)  # [B, S, 9 * C] in order dy, dx, channel
+        hidden = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
+        weight = torch.cat([self.objectness.weight, self.deltas.weight]).flatten(1)
+        bias = torch.cat([self.objectness.bias, self.deltas.bias])  # type: ignore[list-item]
+        return F.linear(hidden, weight, bias).float()
+
+
+def gather_targets(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``[B, G, 4]`` at ``[B, S]``, zeros if G is 0: ``[B, S, 4]``."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, values.shape[2]))
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[2]))
