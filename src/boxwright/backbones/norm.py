@@ -1,8 +1,8 @@
 """Normalisation that costs nothing when it is frozen.
 
 A frozen batch norm is an affine map per channel, and so is the tail of a convolution. ``conv_norm`` therefore scales
-the convolution's weight and runs one convolution: the normalised map is the only activation that exists, in training too,
-and the gradient still reaches the unscaled weight. ``fold_norms`` does the same once and for all, for inference.
+the convolution's weight and runs one convolution: the normalised map is the only activation that exists, in training
+too, and the gradient still reaches the unscaled weight. ``fold_norms`` does the same once and for all, for inference.
 
 Live batch norm is the stock ``nn.BatchNorm2d``, so that ``nn.SyncBatchNorm.convert_sync_batchnorm`` finds it.
 """

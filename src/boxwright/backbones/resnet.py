@@ -29,9 +29,9 @@ class ResNetConfig:
     of block stays the row's. ``width``: channels of the stem; all others follow. ``stride_in_1x1``: the stride of a
     bottleneck sits in its first 1x1 convolution (v1: MSRA, Caffe, Detectron) or in the 3x3 (v1.5: torchvision).
     ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``freeze_at``: leading
-    stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning). ``output_stride``: 16 keeps
-    stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added dilated stage 6, opened by a
-    projection; only with ``output_stride`` 16. ``zero_init_residual``: every block starts as its shortcut.
+    stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning). ``output_stride``: 16
+    keeps stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added dilated stage 6, opened by
+    a projection; only with ``output_stride`` 16. ``zero_init_residual``: every block starts as its shortcut.
     ``out_levels``: stages whose maps are returned; stages above the last are not built.
     """
 
@@ -48,9 +48,8 @@ class ResNetConfig:
     out_levels: tuple[int, ...] = (2, 3, 4, 5)
 
     def __post_init__(self) -> None:
-        check_field(
-            is_int(self.depth, 1) and self.depth in DEPTHS, self, "depth", f"one of {', '.join(map(str, DEPTHS))}"
-        )
+        known = is_int(self.depth, 1) and self.depth in DEPTHS
+        check_field(known, self, "depth", f"one of {', '.join(map(str, DEPTHS))}")
         given = self.blocks
         valid = given is None or (isinstance(given, tuple) and len(given) == 4 and all(is_int(n, 1) for n in given))
         check_field(valid, self, "blocks", "four counts of at least 1, for stages 2 to 5, or left out")
