@@ -30,8 +30,8 @@ class Scene(NamedTuple):
     """A drawn picture and what is in it; n objects, from the farthest to the nearest.
 
     Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or its
-    visible box's longer side is under 12 pixels. Every object in the picture is labelled: things are only put down where
-    each object keeps at least ``1 - hidden`` of its pixels (25% by default) and ``smallest`` pixels of box.
+    visible box's longer side is under 12 pixels. Every object in the picture is labelled: things are only put down
+    where each object keeps at least ``1 - hidden`` of its pixels (25% by default) and ``smallest`` pixels of box.
     """
 
     image: NDArray[np.uint8]
@@ -91,7 +91,7 @@ def _draw_light(rng: Generator) -> Light:
 
 
 def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
-    """Labels (-1 for a distractor) and sizes in pixels, from the farthest to the nearest: large things mostly behind."""
+    """Labels (-1 for a distractor) and sizes in pixels, from far to near: large things mostly lie behind small ones."""
     side = min(config.size)
     low, high = (fraction * side for fraction in config.common)
     cast: list[tuple[int, float]] = []
@@ -105,8 +105,8 @@ def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
         else:
             ends = (low, high)
         cast.append((int(rng.integers(len(SHAPES))), float(np.exp(rng.uniform(*np.log(ends))))))
-    for _ in range(int(rng.integers(config.distractors[0], config.distractors[1] + 1))):
-        cast.append((_NOBODY, float(np.exp(rng.uniform(*np.log((low * 0.6, high * 0.8)))))))
+    distractors = int(rng.integers(config.distractors[0], config.distractors[1] + 1))
+    cast += [(_NOBODY, float(np.exp(rng.uniform(*np.log((low * 0.6, high * 0.8)))))) for _ in range(distractors)]
     nearness = [pixels * np.exp(rng.normal(0, 0.4)) for _, pixels in cast]
     return [cast[i] for i in np.argsort(nearness)[::-1]]
 
@@ -122,15 +122,27 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
     thing = draw_thing(parts, pixels, colours, light, rng)
     if rng.random() < config.blur:
         thing = blurred(thing, rng)
-    rows, columns = thing.alpha.shape
-    height, width = config.size
     limit = config.hidden * rng.random()  # strong occlusion is possible but rarer than light
+    crowd = rng.random() < 0.35
     for _ in range(_TRIES):
-        top = int(rng.integers(round(-0.2 * rows), max(round(height - 0.8 * rows), 1)))
-        left = int(rng.integers(round(-0.2 * columns), max(round(width - 0.8 * columns), 1)))
+        top, left = _somewhere(canvas, thing, crowd, rng)
         if _fits(canvas, thing, top, left, label >= 0, limit, config.smallest):
             _paint(canvas, thing, top, left, label, light)
             return
+
+
+def _somewhere(canvas: _Canvas, thing: Cutout, crowd: bool, rng: Generator) -> tuple[int, int]:
+    """A corner for the thing: anywhere, up to a fifth of it outside; in a crowd, about the middle of another object."""
+    rows, columns = thing.alpha.shape
+    height, width = canvas.owner.shape
+    lowest, rightmost = max(round(height - 0.8 * rows), 1), max(round(width - 0.8 * columns), 1)
+    if crowd and canvas.labels:
+        x1, y1, x2, y2 = _bounds(canvas.owner == int(rng.integers(len(canvas.labels))))
+        reach = 0.4 * (max(x2 - x1, y2 - y1) + thing.size)
+        top = (y1 + y2 - rows) / 2 + reach * rng.uniform(-1, 1)
+        left = (x1 + x2 - columns) / 2 + reach * rng.uniform(-1, 1)
+        return min(max(round(top), -rows // 5), lowest), min(max(round(left), -columns // 5), rightmost)
+    return int(rng.integers(round(-0.2 * rows), lowest)), int(rng.integers(round(-0.2 * columns), rightmost))
 
 
 def _window(
@@ -146,9 +158,8 @@ def _fits(canvas: _Canvas, thing: Cutout, top: int, left: int, labelled: bool, h
     """Whether the thing here leaves enough to be seen of itself (if it is an object) and of all objects below it."""
     there, here = _window(canvas.owner.shape, top, left, *thing.solid.shape)
     covers = thing.solid[here]
-    if labelled:
-        if covers.sum() < (1 - hidden) * thing.solid.sum() or _longer_side(covers) < smallest:
-            return False
+    if labelled and (covers.sum() < (1 - hidden) * thing.solid.sum() or _longer_side(covers) < smallest):
+        return False
     hit = np.unique(canvas.owner[there][covers])
     for owner in hit[hit != _NOBODY].tolist():
         left_over = canvas.owner == owner

@@ -48,9 +48,7 @@ class SceneConfig:
         for name in ("empty", "blur"):
             self._need(0 <= getattr(self, name) <= 1, name, "a share of 0 to 1")
         self._need(0 <= self.hidden <= 0.9, "hidden", "a share of 0 to 0.9")
-        self._need(
-            4 <= self.smallest <= 0.25 * side, "smallest", f"4 to {0.25 * side:g} pixels (a quarter of the side)"
-        )
+        self._need(4 <= self.smallest <= 0.25 * side, "smallest", f"4 to {0.25 * side:g} pixels, a quarter side")
         low, high = self.common
         self._need(0 < low <= high <= self.largest, "common", "0 < low <= high <= largest")
         self._need(

@@ -15,7 +15,7 @@ Tone = Literal["body", "trim", "dark", "light", "cut"]
 
 
 class Part(NamedTuple):
-    """One filled polygon of a thing. ``tone`` picks its colour from the palette; "cut" is a hole through what lies below."""
+    """One filled polygon of a thing. ``tone`` picks its colour; "cut" is a hole through all that was drawn before."""
 
     points: Points
     tone: Tone

@@ -120,7 +120,7 @@ def _relief(cover: Image.Image, size: float, light: Light, rng: Generator) -> Pi
     """Brightness from a rounded rim facing or turned from the light, and a slope over the whole thing."""
     rim = max(0.06 * size, 0.7)
     height = np.asarray(cover.filter(ImageFilter.GaussianBlur(rim)), np.float32) / 255
-    down, right = np.gradient(height)
+    down, right = np.gradient(height, axis=0), np.gradient(height, axis=1)
     facing = -(right * light.x + down * light.y) * rim
     rows, columns = facing.shape
     y = np.linspace(-0.5, 0.5, rows, dtype=np.float32)[:, None]
@@ -155,14 +155,11 @@ def blurred(thing: Cutout, rng: Generator) -> Cutout:
 
 
 def shadow_of(thing: Cutout, light: Light) -> tuple[Picture, int, int]:
-    """The thing's drop shadow: [h', w'] strength in 0..1, and where its corner lies from the thing's (rows, columns)."""
+    """The drop shadow: [h, w] strength in 0..1, and how far down and right of the thing's corner its own corner lies."""
     soft = max(light.softness * thing.size, 0.6)
     pad = int(np.ceil(2.5 * soft))
     alpha = np.pad(thing.alpha, pad)
     layer = Image.fromarray((alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(soft))
     reach = light.reach * thing.size
-    return (
-        np.asarray(layer, np.float32) / 255 * light.shadow,
-        round(-light.y * reach) - pad,
-        round(-light.x * reach) - pad,
-    )
+    strength = np.asarray(layer, np.float32) / 255 * light.shadow
+    return strength, round(-light.y * reach) - pad, round(-light.x * reach) - pad

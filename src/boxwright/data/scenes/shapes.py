@@ -108,10 +108,8 @@ def bottle(rng: Generator) -> list[Part]:
     """A bottle: cap, slim neck, shoulders, a label and a long gloss."""
     wide, neck = rng.uniform(0.30, 0.40), rng.uniform(0.10, 0.14)
     shoulder, slope = rng.uniform(-0.25, 0.05), rng.uniform(0.15, 0.35)
-    side = np.array(
-        [(neck, -0.85), (neck, shoulder - slope), (neck + (wide - neck) * 0.45, shoulder - slope * 0.45)]
-        + [(wide, shoulder), (wide, 0.9), (wide * 0.9, 1.0)]
-    )
+    bulge = (neck + (wide - neck) * 0.45, shoulder - slope * 0.45)
+    side = polygon((neck, -0.85), (neck, shoulder - slope), bulge, (wide, shoulder), (wide, 0.9), (wide * 0.9, 1.0))
     label, end = shoulder + rng.uniform(0.15, 0.25), rng.uniform(0.65, 0.8)
     return [
         Part(mirror(side), "body"),
@@ -197,7 +195,8 @@ def fish(rng: Generator) -> list[Part]:
     belly = polygon((-0.2, depth * 0.8), (0.05, depth + 0.2), (0.2, depth * 0.5))
     parts = [Part(fork, "trim"), Part(back, "trim"), Part(belly, "trim"), Part(body, "body")]
     for i in range(11, 21, int(rng.integers(3, 5))):
-        parts.append(Part(stroke([(x[i], -rise[i] * 0.9), (x[i] + 0.06, 0), (x[i], rise[i] * 0.9)], 0.08), "light"))
+        band = [(x[i], -rise[i] * 0.9), (x[i] + 0.06, 0), (x[i], rise[i] * 0.9)]
+        parts.append(Part(stroke(band, 0.08), "light"))
     gill = arc(-0.72, 0, 0.26, depth * 0.75, -1.0, 1.0, 10)
     parts.append(Part(stroke(gill, 0.05), "dark"))
     parts += [

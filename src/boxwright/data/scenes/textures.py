@@ -6,6 +6,7 @@ All lengths scale with the shorter side, so a scene of 512 pixels is a finer pic
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from boxwright.data.scenes.outlines import box, ellipse, smooth, stroke, turned
 
-Picture = NDArray[np.float32]
+Picture = NDArray[np.floating[Any]]
+"""A map [H, W] or colours [H, W, 3], in 0..1."""
 
 
 def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -> Picture:
@@ -27,7 +29,7 @@ def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -
 
 
 def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 4, fade: float = 0.5) -> Picture:
-    """Fractal value noise in 0..1: ``cells`` bumps along the shorter side, each octave twice as fine and ``fade`` as strong."""
+    """Fractal value noise in 0..1: ``cells`` bumps along the shorter side; each octave twice as fine, ``fade`` as strong."""
     total = np.zeros((height, width), np.float32)
     weight, short = 1.0, min(height, width)
     for _ in range(octaves):
@@ -48,7 +50,7 @@ def ramp(level: Picture, *colours: Picture) -> Picture:
 
 
 def turned_grid(rng: Generator, height: int, width: int, right: bool = False) -> tuple[Picture, Picture]:
-    """Coordinates u, v in units of the shorter side, turned by any angle (nearly square to the picture if ``right``)."""
+    """Coordinates u, v in units of the shorter side, turned by any angle (nearly a right one if ``right``)."""
     angle = rng.normal(0, 0.12) + (rng.integers(2) * np.pi / 2) if right else rng.uniform(0, np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(height, width)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -120,9 +122,10 @@ def backdrop(rng: Generator, height: int, width: int) -> Picture:
     return sheet * (0.93 + 0.14 * noise(rng, height, width, 60, 2))[..., None]
 
 
-def _scatter(
-    rng: Generator, ground: Picture, count: int, draw: Callable[[float], np.ndarray], sizes: tuple[float, float]
-) -> Picture:
+Outline = Callable[[float], np.ndarray]
+
+
+def _scatter(rng: Generator, ground: Picture, count: int, draw: Outline, sizes: tuple[float, float]) -> Picture:
     """Strews polygons over a ground, back ones darker; ``draw(size in pixels)`` gives one around the origin."""
     height, width = ground.shape[:2]
     sheet = Image.fromarray((np.clip(ground, 0, 1) * 255).astype(np.uint8)).resize((width * 2, height * 2))
