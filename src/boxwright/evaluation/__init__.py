@@ -2,6 +2,7 @@
 
 from boxwright.evaluation.coco import ClassRow, CocoEvaluation, CocoResult, IouTable, proposal_recall
 from boxwright.evaluation.columns import DetectionColumns, DetectionLog
+from boxwright.evaluation.voc import VocClass, VocEvaluation, VocResult, VocRules
 
 __all__ = [
     "ClassRow",
@@ -10,5 +11,9 @@ __all__ = [
     "DetectionColumns",
     "DetectionLog",
     "IouTable",
+    "VocClass",
+    "VocEvaluation",
+    "VocResult",
+    "VocRules",
     "proposal_recall",
 ]

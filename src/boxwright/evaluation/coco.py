@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from boxwright.evaluation.columns import DetectionColumns, DetectionLog, Rle
 from boxwright.evaluation.engine import AREAS, IOU_THRESHOLDS, Accumulated, CocoEngine, IouType
-from boxwright.evaluation.tables import percent_table
+from boxwright.evaluation.tables import json_safe, percent_table
 from boxwright.structures import Classes, InputError
 
 if TYPE_CHECKING:
@@ -216,15 +216,6 @@ def mean_of_defined(values: NDArray[np.float64]) -> float:
     """The mean of what is not NaN, or NaN."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
-
-
-def json_safe(value: Any) -> Any:
-    """The same nested dicts and lists with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_safe(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _limits(values: Sequence[int], count: int | None = None) -> tuple[int, ...]:

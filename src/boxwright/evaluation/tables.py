@@ -1,9 +1,10 @@
-"""Metrics as tables for a terminal."""
+"""Metrics for a terminal and for JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -20,6 +21,15 @@ def percent_table(
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table
+
+
+def json_safe(value: Any) -> Any:
+    """The same nested dicts and lists with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: str | float) -> str:
