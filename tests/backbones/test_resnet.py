@@ -33,15 +33,15 @@ def ours_with_weights_of(reference: nn.Module, depth: int, norm: str) -> Classif
 
 
 CASES = [
-    (18, torchvision.models.resnet18, "bn"),
-    (18, torchvision.models.resnet18, "frozen_bn"),
-    (50, torchvision.models.resnet50, "bn"),
-    (50, torchvision.models.resnet50, "frozen_bn"),
+    (18, torchvision.models.resnet18, "bn", True),
+    (18, torchvision.models.resnet18, "frozen_bn", True),
+    (50, torchvision.models.resnet50, "bn", True),
+    (50, torchvision.models.resnet50, "bn", False),
+    (50, torchvision.models.resnet50, "frozen_bn", False),
 ]
 
 
-@pytest.mark.parametrize(("depth", "make", "norm"), CASES)
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("depth", "make", "norm", "training"), CASES)
 def test_values_and_gradients_equal_torchvision(
     depth: int, make: Callable[..., nn.Module], norm: str, training: bool
 ) -> None:
@@ -49,7 +49,7 @@ def test_values_and_gradients_equal_torchvision(
     reference = make(num_classes=10, norm_layer=FrozenBatchNorm2d if norm == "frozen_bn" else nn.BatchNorm2d)
     randomise(reference)
     ours = ours_with_weights_of(reference, depth, norm)
-    x = torch.randn(2, 3, 61, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, 45, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def run(model: nn.Module) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         model.train(training)
