@@ -1,0 +1,44 @@
+"""Named recipes: one literal table a family, and the way to find and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
+from boxwright.structures import InputError
+from boxwright.training.config_tree import nearest
+from boxwright.training.overlay import Overlay, apply_overlays, parse_set, read_overlay
+from boxwright.training.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*FASTER_RCNN_RECIPES,)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The shipped recipe called ``name``. InputError names the nearest and all there are."""
+    if name in RECIPES:
+        return RECIPES[name]
+    raise InputError(f"there is no recipe {name!r}{nearest(name, list(RECIPES))}; the recipes are {', '.join(RECIPES)}")
+
+
+def resolve_recipe(name: str, overlay: Path | str | None = None, sets: Sequence[str] = ()) -> Recipe:
+    """The recipe that a command line means: a shipped one, then the TOML file ``overlay``, then each ``--set a.b=c``.
+
+    ``name`` may itself be a TOML file, whose key ``base`` names the shipped recipe that it changes.
+    """
+    overlays: list[Overlay] = []
+    if name.endswith(".toml"):
+        changes = read_overlay(name)
+        base = changes.tree.get("base")
+        if not isinstance(base, str):
+            raise InputError(
+                f'{name}: lacks the recipe that it changes; add a line such as base = "{next(iter(RECIPES))}"'
+            )
+        recipe = get_recipe(base)
+        overlays.append(Overlay(changes.origin, {k: v for k, v in changes.tree.items() if k != "base"}))
+    else:
+        recipe = get_recipe(name)
+    if overlay is not None:
+        overlays.append(read_overlay(overlay))
+    overlays += [parse_set(text) for text in sets]
+    return apply_overlays(recipe, overlays)

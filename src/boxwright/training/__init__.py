@@ -1,0 +1,1 @@
+"""Training: recipes, the loop that runs them, checkpoints and the record that a run leaves."""

@@ -1,0 +1,199 @@
+"""Between frozen configuration dataclasses and plain trees of dicts, lists and scalars, strictly in both directions.
+
+A tree is what JSON and TOML can hold. Going to a tree loses nothing; coming back, every key must exist, every value must
+have its field's type and range, and a union of dataclasses is decided by its field ``kind``. Works on any dataclass whose
+fields are scalars, tuples, optionals, other such dataclasses and unions of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from boxwright.structures import InputError
+
+T = TypeVar("T")
+Path = tuple[str, ...]
+"""Where in a tree: keys and list indices as text, outermost first."""
+
+Describe = Callable[[Path], str]
+"""Says where a value came from, for errors: a file, a command line flag."""
+
+
+def to_tree(value: Any) -> Any:
+    """``value`` as dicts, lists and scalars; a dataclass becomes the dict of its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [to_tree(v) for v in value]
+    if isinstance(value, dict):
+        return {k: to_tree(v) for k, v in value.items()}
+    return value
+
+
+def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "") -> T:
+    """The ``kind`` that ``tree`` describes. ``InputError`` names the key, its origin and the nearest right key."""
+    return _Reader(describe, tree).read(kind, tree, ())
+
+
+def dotted(path: Path) -> str:
+    """``("stages", "0", "length")`` as a person types it: ``stages.0.length``."""
+    return ".".join(path)
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """``"; did you mean 'x'?"``, or nothing where no choice is near."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def leaf_paths(tree: Any, path: Path = ()) -> Iterator[Path]:
+    """The path of every dict entry in ``tree``, inner and outer."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        here = (*path, str(key))
+        yield here
+        yield from leaf_paths(value, here)
+
+
+class _Reader:
+    """One pass over a tree; holds what error messages need."""
+
+    def __init__(self, describe: Describe, root: Any) -> None:
+        self.describe = describe
+        self.root = root
+
+    def fail(self, path: Path, message: str) -> InputError:
+        origin = self.describe(path)
+        return InputError(f"{origin}: {message}" if origin else message)
+
+    def read(self, annotation: Any, tree: Any, path: Path) -> Any:
+        """``tree`` as a value of the type ``annotation``."""
+        inner, _ = _strip(annotation)
+        members = _union_members(inner)
+        if type(None) in members:
+            if tree is None or (tree == "none" and str not in members):  # TOML has no null
+                return None
+            members = tuple(m for m in members if m is not type(None))
+            if not any(_holds_dataclass(m) for m in members):
+                return self.read_leaf(annotation, tree, path)
+        if not any(_holds_dataclass(m) for m in members):
+            return self.read_leaf(annotation, tree, path)
+        classes = [m for m in members if dataclasses.is_dataclass(m)]
+        if len(classes) == len(members):
+            return self.read_dataclass(self.choose(classes, tree, path), tree, path)
+        if len(members) == 1 and typing.get_origin(members[0]) is tuple:
+            return self.read_tuple(typing.get_args(members[0]), tree, path)
+        raise TypeError(f"{dotted(path)}: cannot read the type {annotation}")
+
+    def choose(self, classes: list[Any], tree: Any, path: Path) -> Any:
+        """The member of a union of dataclasses that ``tree["kind"]`` names."""
+        if len(classes) == 1:
+            return classes[0]
+        by_kind = {k: c for c in classes for k in typing.get_args(_hints(c)["kind"])}
+        names = ", ".join(repr(k) for k in by_kind)
+        if not isinstance(tree, dict):
+            raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a table with a kind, one of {names}")
+        kind = tree.get("kind")
+        if kind is None:
+            raise self.fail(path, f"{dotted(path)} lacks its kind; set {dotted((*path, 'kind'))} to one of {names}")
+        if kind not in by_kind:
+            here = (*path, "kind")
+            near = nearest(str(kind), list(by_kind))
+            raise self.fail(here, f"{dotted(here)} = {kind!r}: must be one of {names}{near}")
+        return by_kind[kind]
+
+    def read_dataclass(self, cls: Any, tree: Any, path: Path) -> Any:
+        if not isinstance(tree, dict):
+            keys = ", ".join(_hints(cls))
+            raise self.fail(path, f"{dotted(path) or 'the recipe'} = {tree!r}: must be a table with the keys {keys}")
+        hints = _hints(cls)
+        for key in tree:
+            if key not in hints:
+                raise self.unknown_key(key, list(hints), path)
+        values = {key: self.read(hints[key], value, (*path, key)) for key, value in tree.items()}
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
+        if missing:
+            raise self.fail(path, f"{dotted(path) or 'the recipe'} lacks {', '.join(missing)}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {error}") from error
+
+    def unknown_key(self, key: str, keys: list[str], path: Path) -> InputError:
+        where = f"{dotted(path)} has" if path else "there is"
+        here = (*path, key)
+        # The right key in the wrong table is as usual a slip on a command line as a misspelt one.
+        elsewhere = [dotted(p) for p in leaf_paths(self.root) if p[-1] == key and p != here]
+        near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(key, keys)
+        return self.fail(here, f"{where} no key {key!r}{near or '; the keys are ' + ', '.join(keys)}")
+
+    def read_tuple(self, args: tuple[Any, ...], tree: Any, path: Path) -> tuple[Any, ...]:
+        if not isinstance(tree, list):
+            raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a list")
+        if len(args) == 2 and args[1] is Ellipsis:
+            args = (args[0],) * len(tree)
+        if len(args) != len(tree):
+            raise self.fail(path, f"{dotted(path)} has {len(tree)} entries: must have {len(args)}")
+        return tuple(self.read(a, t, (*path, str(i))) for i, (a, t) in enumerate(zip(args, tree, strict=True)))
+
+    def read_leaf(self, annotation: Any, tree: Any, path: Path) -> Any:
+        """A value without dataclasses inside, checked by pydantic in strict mode: no text for a number and the like."""
+        try:
+            text = json.dumps(tree)
+        except TypeError:
+            raise self.fail(path, f"{dotted(path)} = {tree!r}: dates and times have no place here") from None
+        try:
+            return _adapter(annotation).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            inner = "".join(f".{i}" for i in first["loc"] if isinstance(i, int))
+            message = first["msg"].replace("Input should", "should", 1)
+            raise self.fail(path, f"{dotted(path)}{inner} = {tree!r}: {message}") from None
+
+
+def _strip(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An annotation without its ``Annotated`` wrapping, and the wrapping's contents."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        inner, *extras = typing.get_args(annotation)
+        return inner, tuple(extras)
+    return annotation, ()
+
+
+def _union_members(annotation: Any) -> tuple[Any, ...]:
+    annotation, _ = _strip(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(m for a in typing.get_args(annotation) for m in _union_members(a))
+    return (annotation,)
+
+
+def _holds_dataclass(annotation: Any) -> bool:
+    annotation, _ = _strip(annotation)
+    if dataclasses.is_dataclass(annotation):
+        return True
+    if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
+        return any(_holds_dataclass(a) for a in typing.get_args(annotation))
+    return False
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)

@@ -1,0 +1,127 @@
+"""Several processes as one: who am I, average this, stop together. Started by ``torchrun``, which sets the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all. ``world`` 1 is ordinary training without any communication."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes, in place, on the device and without waiting for it."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value`` (anything that pickles), in order of rank, at all of them."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """The main process's ``value`` at all of them."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device if self.device.type == "cuda" else None)
+        return values[0]
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """``model`` with gradients averaged over processes after each backward pass."""
+        if self.world == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def choose_device(device: str, local_rank: int = 0) -> torch.device:
+    """``auto`` takes this process's CUDA device where there is one, else the CPU. InputError where it cannot be had."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:0") from None
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' is not available here; use cpu")
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise InputError(f"device {device!r} asks for CUDA, which this PyTorch or machine does not have; use cpu")
+    index = chosen.index if chosen.index is not None else local_rank
+    if index >= torch.cuda.device_count():
+        raise InputError(f"CUDA device {index} does not exist: this machine has {torch.cuda.device_count()}")
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def processes(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on the CPU), or be alone without it."""
+    world = int(environment.get("WORLD_SIZE", "1"))
+    rank = int(environment.get("RANK", "0"))
+    chosen = choose_device(device, int(environment.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world == 1:
+        yield Processes(0, 1, chosen)
+        return
+    joined = dist.is_initialized()
+    if not joined:
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend,
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(minutes=60),  # others wait while one process writes or scores
+            device_id=chosen if chosen.type == "cuda" else None,
+        )
+    try:
+        yield Processes(rank, world, chosen)
+    finally:
+        if not joined:
+            dist.destroy_process_group()
+
+
+def micro_batch_size(batch_size: int, world: int, accumulation: int) -> int:
+    """Images per process and forward pass. InputError where the global batch does not divide."""
+    if batch_size % (world * accumulation):
+        raise InputError(
+            f"data.batch_size = {batch_size} is not a multiple of {world} processes x accumulation {accumulation}; "
+            f"use a multiple of {world * accumulation}"
+        )
+    return batch_size // (world * accumulation)
+
+
+def synchronise_batch_norm(model: nn.Module, where: Processes) -> nn.Module:
+    """``model`` with batch norms over all processes; unchanged where there is one process."""
+    if where.world == 1:
+        return model
+    if where.device.type != "cuda":
+        raise InputError("sync_batch_norm = true needs CUDA: PyTorch has it for no other device; set it to false")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -1,0 +1,144 @@
+"""Optimisers with parameter groups: what decays, what learns slower, what is frozen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from boxwright.structures import InputError
+from boxwright.training.config_tree import nearest
+from boxwright.training.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, OptimiserConfig, SGDConfig, scaled_lr
+
+NORM_TYPES: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    nn.RMSNorm,
+)
+
+
+def build_optimiser(config: OptimiserConfig, model: nn.Module, batch_size: int) -> Optimizer:
+    """The optimiser over the parameters of ``model`` that require a gradient.
+
+    Each group has, beside the usual, ``base_lr``: its full learning rate for the global ``batch_size``, which the
+    schedule's factor multiplies. Raises InputError where a prefix fits no parameter or nothing learns.
+    """
+    groups = parameter_groups(config, model, scaled_lr(config, batch_size))
+    if not groups:
+        raise InputError("no parameter is left to learn: all are frozen; free some of them")
+    # Fused steps keep every decision on the device: neither the step count nor fp16's overflow flag is read back.
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for g in groups for p in g["params"])
+    match config:
+        case SGDConfig():
+            return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+        case AdamWConfig():
+            return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Parameters that share a learning rate and weight decay, as torch's optimisers take them."""
+    names = [name for name, _ in model.named_parameters()]
+    check_prefixes([g.prefix for g in config.groups], names, "optimiser.groups")
+    undecayed = _undecayed(config, model)
+    depth_rates = layer_rates(config.layer_decay, model)
+    members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        group = _group_of(name, config.groups)
+        rate = lr * (group.lr if group else 1.0) * depth_rates.get(name, 1.0)
+        decay = 0.0 if name in undecayed else config.weight_decay * (group.weight_decay if group else 1.0)
+        members[rate, decay].append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in members.items()
+    ]
+
+
+def set_lr(optimiser: Optimizer, factor: float) -> None:
+    """Set every group to ``factor`` of its full learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def check_prefixes(prefixes: Sequence[str], names: Sequence[str], where: str) -> None:
+    """InputError for a prefix that no parameter name begins with, at a dot or at its end."""
+    known = sorted({".".join(n.split(".")[:i]) for n in names for i in range(1, n.count(".") + 2)})
+    for prefix in prefixes:
+        if prefix not in known:
+            near = nearest(prefix, known) or f"; names begin with {', '.join(sorted({n.split('.')[0] for n in names}))}"
+            raise InputError(f"{where}: no parameter's name begins with {prefix!r}{near}")
+
+
+def has_prefix(name: str, prefix: str) -> bool:
+    """``backbone.layer1`` is a prefix of ``backbone.layer1.0.weight``, not of ``backbone.layer10.weight``."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Let the parameters below ``prefixes`` not learn. Batch norms are held by :func:`hold_frozen`."""
+    check_prefixes(prefixes, [name for name, _ in model.named_parameters()], "stage.frozen")
+    for name, parameter in model.named_parameters():
+        if any(has_prefix(name, p) for p in prefixes):
+            parameter.requires_grad_(False)
+
+
+def hold_frozen(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Put modules below ``prefixes`` into eval mode, after ``train()``, so that their running statistics stay."""
+    for name, module in model.named_modules():
+        if any(has_prefix(name, p) for p in prefixes):
+            module.eval()
+
+
+def layer_rates(config: LayerDecayConfig | None, model: nn.Module) -> dict[str, float]:
+    """The factor on the learning rate by parameter name, for the parameters that depth concerns."""
+    if config is None:
+        return {}
+    check_prefixes([config.prefix], [name for name, _ in model.named_parameters()], "optimiser.layer_decay.prefix")
+    layers = list(_layers(model.get_submodule(config.prefix), config.prefix))
+    return {
+        f"{prefix}.{name}": config.rate ** (len(layers) - i)
+        for i, layer in enumerate(layers)
+        for prefix, module in layer
+        for name, _ in module.named_parameters()
+    }
+
+
+def _layers(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Module]]]:
+    """The parts of ``module`` that hold parameters, in the order of registration. A norm belongs to what precedes it;
+    a lone part that wraps everything, and a list of modules, are opened."""
+    parts = [(f"{prefix}.{n}", m) for n, m in module.named_children() if any(True for _ in m.parameters())]
+    if len(parts) == 1 and any(True for _ in parts[0][1].children()):
+        yield from _layers(parts[0][1], parts[0][0])
+        return
+    layers: list[list[tuple[str, nn.Module]]] = []
+    for name, part in parts:
+        if isinstance(part, nn.ModuleList):
+            layers += list(_layers(part, name))
+        elif isinstance(part, NORM_TYPES) and layers:
+            layers[-1].append((name, part))
+        else:
+            layers.append([(name, part)])
+    yield from layers
+
+
+def _undecayed(config: OptimiserConfig, model: nn.Module) -> set[str]:
+    """Names of parameters that weight decay leaves alone."""
+    names: set[str] = set()
+    for module_name, module in model.named_modules():
+        norm = isinstance(module, NORM_TYPES)
+        for name, _ in module.named_parameters(recurse=False):
+            exempt = not config.decay_norms if norm else name == "bias" and not config.decay_biases
+            if exempt:
+                names.add(f"{module_name}.{name}" if module_name else name)
+    return names
+
+
+def _group_of(name: str, groups: Sequence[GroupConfig]) -> GroupConfig | None:
+    fitting = [g for g in groups if has_prefix(name, g.prefix)]
+    return max(fitting, key=lambda g: len(g.prefix)) if fitting else None

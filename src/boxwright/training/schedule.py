@@ -1,0 +1,44 @@
+"""Learning-rate schedules as pure functions of the step, so that a resumed run needs no state for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from boxwright.structures import InputError
+from boxwright.training.recipe import CosineConfig, MultiStepConfig, Stage, WarmupConfig, steps_of
+
+Schedule = Callable[[int], float]
+"""From the number of finished steps of a stage to the factor on the learning rate of the next step."""
+
+
+def build_schedule(stage: Stage, images: int, batch_size: int) -> Schedule:
+    """The schedule of ``stage`` for a training set of ``images``. Raises InputError where warm-up outlasts the stage."""
+    total = steps_of(stage.length, stage.unit, images, batch_size)
+    config = stage.schedule
+    if config.warmup is not None and config.warmup.steps >= total:
+        raise InputError(
+            f"stage {stage.name!r}: schedule.warmup.steps = {config.warmup.steps} does not fit into the stage's "
+            f"{total} steps ({stage.length:g} {stage.unit}); lengthen the stage or shorten the warm-up, for example "
+            f"to {max(0, total // 10)}"
+        )
+    match config:
+        case MultiStepConfig():
+            steps = tuple(steps_of(m, stage.unit, images, batch_size) for m in config.milestones)
+            return lambda step: warmup_factor(config.warmup, step) * config.gamma ** sum(step >= m for m in steps)
+        case CosineConfig():
+            return lambda step: warmup_factor(config.warmup, step) * cosine_factor(config, step, total)
+
+
+def warmup_factor(config: WarmupConfig | None, step: int) -> float:
+    """Linear from ``factor`` at step 0 to 1 at step ``steps``."""
+    if config is None or step >= config.steps:
+        return 1.0
+    return config.factor + (1 - config.factor) * step / config.steps
+
+
+def cosine_factor(config: CosineConfig, step: int, total: int) -> float:
+    """1 for the flat share, then half a cosine that reaches ``final`` at ``total``."""
+    start = config.flat * total
+    progress = min(1.0, max(0.0, (step - start) / max(1.0, total - start)))
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,51 @@
+"""Learning-rate schedules against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from boxwright.structures import InputError
+from boxwright.training.recipe import CosineConfig, MultiStepConfig, SGDConfig, Stage, WarmupConfig, steps_of
+from boxwright.training.schedule import build_schedule
+
+
+def test_detnet_paper_schedule() -> None:
+    """DetNet: 0.02 at most, warm-up over 500 steps from 0.3 of it, a tenth at 120k and 160k of 180k."""
+    schedule = MultiStepConfig(milestones=(120_000, 160_000), warmup=WarmupConfig(steps=500, factor=0.3))
+    stage = Stage(length=180_000, unit="steps", optimiser=SGDConfig(), schedule=schedule)
+    factor = build_schedule(stage, images=118_287, batch_size=16)
+    expected = {0: 0.3, 250: 0.65, 500: 1, 119_999: 1, 120_000: 0.1, 159_999: 0.1, 160_000: 0.01, 179_999: 0.01}
+    assert {step: factor(step) for step in expected} == pytest.approx(expected)
+
+
+def test_cosine_with_a_flat_start() -> None:
+    stage = Stage(length=10, optimiser=SGDConfig(), schedule=CosineConfig(final=0.1, flat=0.2))
+    factor = build_schedule(stage, images=40, batch_size=4)  # 100 steps, 20 of them flat
+    assert [factor(0), factor(20), factor(60), factor(100)] == pytest.approx([1, 1, 0.55, 0.1])
+    assert factor(40) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+
+
+@pytest.mark.parametrize(
+    ("length", "unit", "steps"), [(1, "epochs", 7), (2, "epochs", 13), (0.01, "epochs", 1), (9, "steps", 9)]
+)
+def test_steps_of(length: float, unit, steps: int) -> None:
+    assert steps_of(length, unit, images=100, batch_size=16) == steps
+
+
+def test_milestones_in_epochs() -> None:
+    stage = Stage(length=3, optimiser=SGDConfig(), schedule=MultiStepConfig(milestones=(1, 2)))
+    factor = build_schedule(stage, images=10, batch_size=5)
+    assert [factor(s) for s in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_warm_up_that_outlasts_the_stage_is_named() -> None:
+    stage = Stage(name="short", length=1, optimiser=SGDConfig(), schedule=CosineConfig(warmup=WarmupConfig(steps=500)))
+    with pytest.raises(InputError, match=r"'short'.*warmup.steps = 500.*20 steps.*to 2$"):
+        build_schedule(stage, images=20, batch_size=1)
+
+
+def test_milestones_beyond_the_length_are_named() -> None:
+    with pytest.raises(InputError, match=r"\[120000\] do not lie within length = 1000 steps"):
+        Stage(length=1000, unit="steps", optimiser=SGDConfig(), schedule=MultiStepConfig(milestones=(120_000,)))
