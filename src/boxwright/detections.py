@@ -143,10 +143,7 @@ class Detections:
         if image is None:
             if self.path is None:
                 raise InputError("these detections came from no file; give draw() the image")
-            from PIL import ImageOps
-
-            with Image.open(self.path) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
+            image = _open_upright(self.path)
         elif isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         if (image.height, image.width) != tuple(self.size):
@@ -155,6 +152,20 @@ class Detections:
                 f"{self.size[1]}x{self.size[0]}; give the original, turned as its EXIF orientation says"
             )
         return draw_boxes(image, self.boxes, self.labels, self.names.names, self.scores, self.masks)
+
+
+def _open_upright(path: Path) -> Image.Image:
+    """The file's picture for looking at: turned as EXIF says, 16 bits scaled to 8, transparency over white."""
+    from PIL import ImageOps
+
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    if upright.has_transparency_data:
+        seen = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+    return upright.convert("RGB")
 
 
 def _short(value: float) -> float:

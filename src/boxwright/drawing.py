@@ -17,7 +17,7 @@ from boxwright.structures import InputError
 Rectangle = tuple[float, float, float, float]
 
 _GOLDEN_ANGLE = 137.50776  # degrees: hues stay far apart however many classes there are, and a label keeps its colour
-_TONES = ((0.72, 0.17), (0.60, 0.20), (0.84, 0.14))  # OKLCH lightness and chroma, in turn
+_TONES = ((0.72, 0.17), (0.58, 0.20), (0.84, 0.14), (0.48, 0.16))  # OKLCH lightness and chroma, in turn
 _MASK_OPACITY = 0.42
 
 

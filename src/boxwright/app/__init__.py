@@ -1,0 +1,1 @@
+"""What a person runs: detection on files, the HTML report, the demonstration."""

@@ -1,0 +1,106 @@
+"""From what a person names on a command line (files, folders, globs) to an ordered list of images and videos."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.structures import InputError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image or video to look at. ``name`` is its place in the output, relative, and unique in its list."""
+
+    path: Path
+    kind: Literal["image", "video"]
+    name: str
+
+
+def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[Source]:
+    """All images and videos that files, folders and globs name, in the order given, each file once.
+
+    A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, in natural order
+    (``2.jpg`` before ``10.jpg``). A file named outright is taken whatever its suffix, as an image unless the suffix
+    is a video's. Raises ``InputError`` for what does not exist, and for a folder or glob that holds nothing to look at.
+    """
+    found: dict[Path, tuple[Literal["image", "video"], str]] = {}
+    for pattern in patterns:
+        for path, name in _expand(str(pattern), recursive):
+            found.setdefault(path.resolve(), ("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", name))
+    if not found:
+        raise InputError("no source given; name image files, folders, globs such as 'photos/*.jpg', or videos")
+    names = _unique([name for _, name in found.values()])
+    return [Source(path, kind, name) for (path, (kind, _)), name in zip(found.items(), names, strict=True)]
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """A sorting key under which numbers inside the text count as numbers."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        files = _media_in(path, recursive)
+        if not files:
+            more = "" if recursive else "; look into the folders in it with --recursive"
+            raise InputError(f"{pattern}: no image or video in this folder{more}")
+        yield from ((file, file.relative_to(path).as_posix()) for file in files)
+    elif path.exists():
+        yield path, path.name
+    elif glob.has_magic(pattern):
+        hits = [Path(hit) for hit in glob.glob(str(path), recursive=True)]
+        files = sorted((hit for hit in hits if hit.is_file() and _is_media(hit)), key=lambda p: natural_key(str(p)))
+        if not files:
+            raise InputError(f"{pattern}: no image or video matches this pattern")
+        yield from ((file, file.name) for file in files)
+    else:
+        raise InputError(f"{pattern}: no such file or folder{_nearest(path)}")
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _media_in(folder: Path, recursive: bool) -> list[Path]:
+    files = folder.rglob("*") if recursive else folder.iterdir()
+    kept = (
+        file
+        for file in files
+        if _is_media(file)
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)  # thumbnails, resource forks
+    )
+    return sorted(kept, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
+
+
+def _nearest(path: Path) -> str:
+    """The name in the same folder that was perhaps meant."""
+    if not path.parent.is_dir():
+        return f"; the folder {path.parent} does not exist either"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, with -2, -3, ... before the suffix of those that came before (also under another letter case)."""
+    taken: set[str] = set()
+    result: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate.lower() in taken:
+            number += 1
+            place = Path(name)
+            candidate = place.with_name(f"{place.stem}-{number}{place.suffix}").as_posix()
+        taken.add(candidate.lower())
+        result.append(candidate)
+    return result

@@ -1,0 +1,139 @@
+"""Videos, frame by frame, through PyAV (the optional extra ``video``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: its number from 0 in the video, its time in seconds, its RGB pixels uint8 ``[H, W, 3]``."""
+
+    number: int
+    time: float
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """Frames per second, and the number of frames: from the duration where the file does not say, 0 if unknown."""
+
+    rate: Fraction
+    frames: int
+
+
+def video_facts(path: Path) -> VideoFacts:
+    """Rate and length of a video, from its header. Raises ``InputError`` when it is no video that can be read."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        frames = stream.frames
+        if not frames and container.duration:
+            frames = round(container.duration / 1_000_000 * rate)
+        return VideoFacts(rate, int(frames))
+
+
+def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
+    """Every ``every``-th frame, from the first, turned upright as the file asks.
+
+    Raises ``InputError`` naming the file, and the frame at which decoding failed.
+    """
+    if every < 1:
+        raise InputError(f"every {every} frames: give 1 or more")
+    av = _pyav()
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        number = 0
+        try:
+            for frame in container.decode(stream):
+                if number % every == 0:
+                    pixels = frame.to_ndarray(format="rgb24")
+                    turns = round((frame.rotation or 0) / 90) % 4  # counter-clockwise, as numpy turns
+                    yield Frame(number, float(frame.time or 0.0), np.ascontiguousarray(np.rot90(pixels, turns)))
+                number += 1
+        except av.error.FFmpegError as error:
+            raise InputError(
+                f"{path}: frame {number} cannot be decoded ({error.strerror}); is the file whole?"
+            ) from error
+
+
+class VideoWriter:
+    """Writes frames to an H.264 file; the file appears under its name only when the writer closes without error."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self._av = _pyav()
+        self._path = path
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._rate = rate.limit_denominator(60_000)
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = self._av.open(str(self._temporary), mode="w")
+        return self
+
+    def write(self, image: Image.Image) -> None:
+        """Add a frame. All frames take the size of the first, rounded down to even numbers as the codec wants."""
+        if self._stream is None:
+            codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
+            self._stream = self._container.add_stream(codec, rate=self._rate)
+            self._stream.width = max(2, image.width // 2 * 2)
+            self._stream.height = max(2, image.height // 2 * 2)
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
+        wanted = (self._stream.width, self._stream.height)
+        if image.size != wanted:
+            odd = 0 <= image.width - wanted[0] <= 1 and 0 <= image.height - wanted[1] <= 1
+            image = image.crop((0, 0, *wanted)) if odd else image.resize(wanted)
+        frame = self._av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._stream is not None:
+                for packet in self._stream.encode():
+                    self._container.mux(packet)
+        finally:
+            self._container.close()
+            if kind is None and self._stream is not None:
+                os.replace(self._temporary, self._path)
+            else:
+                self._temporary.unlink(missing_ok=True)
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("reading video needs PyAV; install it with: pip install 'boxwright[video]'") from error
+    return av
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    av = _pyav()
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{path}: not a video that can be read ({error.strerror or error})") from error
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{path}: no video in this file, only {', '.join(s.type for s in container.streams)}")
+        yield container
