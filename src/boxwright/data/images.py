@@ -1,0 +1,189 @@
+"""Pictures from files: every mode Pillow can read becomes uint8 RGB, upright, or an error that names the file.
+
+How the modes are brought to RGB:
+
+* Grayscale is repeated over the three channels; a palette is looked up; CMYK, YCbCr and Lab are converted.
+* Transparency (RGBA, LA, a palette with a transparent entry) is composited over white.
+* 16-bit grayscale is scaled by the range of its type, 0..65535 to 0..255, and not by the values of the single image:
+  the same sensor value gives the same gray in every image. 16-bit colour is scaled alike by Pillow.
+* 32-bit integer and floating-point images have no range of their own: finite values are stretched from the image's
+  minimum to its maximum.
+* The EXIF orientation is applied when it is one of 1..8 and taken as absent otherwise.
+* Of an animation, the first frame is read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL import __version__ as pillow
+
+from boxwright.structures import InputError
+
+MAX_PIXELS = 250_000_000
+"""Largest image read, in pixels (0.75 GB), unless the caller or ``BOXWRIGHT_MAX_PIXELS`` says otherwise."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"}
+    | {".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+)
+"""Lower-case suffixes by which a file in a folder counts as an image; the content decides how it is read."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises for damaged content, besides OSError: its plugins let their parsers' own errors through.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
+_LIMIT_LOCK = threading.Lock()
+
+
+def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> np.ndarray:
+    """The picture in ``path`` as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF orientation.
+
+    Raises ``InputError`` naming the file and a remedy when it is missing, no image, damaged, or has more than
+    ``max_pixels`` pixels (default: `pixel_limit`).
+    """
+    with _open(path, max_pixels) as image:
+        try:
+            return image_to_array(image)
+        except MemoryError:
+            height, width = image.height, image.width
+            raise InputError(
+                f"{path}: {width}x{height} pixels do not fit into memory; cut the image into tiles or scale it down"
+            ) from None
+        except _DAMAGE as error:
+            raise InputError(
+                f"{path}: the image is damaged ({_reason(error)}); fetch it again or take it out of the data set"
+            ) from error
+
+
+def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> tuple[int, int]:
+    """Height and width of the upright picture, from the file's header alone; raises as `read_image` does."""
+    with _open(path, max_pixels) as image:
+        width, height = image.size
+        # Pillow gives a TIFF's size as turned already.
+        turned = image.format != "TIFF" and (orientation(image) or 1) >= 5
+        return (width, height) if turned else (height, width)
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation 2..8, or None where it is 1, absent, impossible or unreadable."""
+    value = raw_orientation(image)
+    return value if value in _TURNS else None
+
+
+def raw_orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation as the file has it, impossible values included; None where there is none."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+        return None if value is None else int(value)
+    except Exception:  # a broken EXIF block must not cost the picture
+        return None
+
+
+def image_to_array(image: Image.Image) -> np.ndarray:
+    """An open Pillow image as upright uint8 RGB ``[H, W, 3]``; the modes are treated as the module says."""
+    image.load()  # before the orientation is read: Pillow turns a TIFF while loading it
+    turn = orientation(image)
+    pixels = _to_rgb(image)
+    if turn is not None:
+        pixels = pixels.transpose(_TURNS[turn])
+    return np.array(pixels)  # a copy: a view of Pillow's memory is read-only
+
+
+def pixel_limit() -> int:
+    """The largest number of pixels an image may have: ``BOXWRIGHT_MAX_PIXELS``, else `MAX_PIXELS`."""
+    value = os.environ.get("BOXWRIGHT_MAX_PIXELS")
+    if value is None:
+        return MAX_PIXELS
+    try:
+        limit = int(value)
+    except ValueError:
+        limit = 0
+    if limit <= 0:
+        raise InputError(f"BOXWRIGHT_MAX_PIXELS={value}: give the largest number of pixels as a positive whole number")
+    return limit
+
+
+def is_image_name(path: str | os.PathLike[str]) -> bool:
+    """Whether the name has an image's suffix, whatever the content."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def _open(path: str | os.PathLike[str], max_pixels: int | None) -> Image.Image:
+    """The file opened and its header read; its size is checked against our limit instead of Pillow's."""
+    limit = pixel_limit() if max_pixels is None else max_pixels
+    try:
+        # Pillow's own limit is a global: it is lifted only while a header is read, so that ours alone decides.
+        with _LIMIT_LOCK:
+            saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = saved
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such image; correct the path or restore the file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a folder, not an image; name a file in it") from None
+    except PermissionError:
+        raise InputError(f"{path}: the image may not be read; grant read permission") from None
+    except UnidentifiedImageError as error:
+        size = Path(path).stat().st_size
+        what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
+        raise InputError(
+            f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or take it out of the data set"
+        ) from error
+    except _DAMAGE as error:
+        raise InputError(
+            f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or take it out of the data set"
+        ) from error
+    width, height = image.size
+    if width * height > limit:
+        image.close()
+        raise InputError(
+            f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {limit:,}; "
+            "cut it into tiles, scale it down, or set BOXWRIGHT_MAX_PIXELS if there is memory for it"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image in mode RGB."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        straight = image if image.mode == "RGBA" else image.convert("LA" if image.mode == "La" else "RGBA")
+        coloured = straight.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    """Finite values from their minimum to their maximum as 0..255; what is not finite, and a flat image, as 0."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = values[finite].min(), values[finite].max()
+    scaled = (np.where(finite, values, low) - low) * (255.0 / (high - low) if high > low else 0.0)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__

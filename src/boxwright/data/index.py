@@ -1,0 +1,382 @@
+"""A data set's annotations in a few flat arrays, cheap to share between loader workers.
+
+Symbols: N images, n boxes of one image, M boxes of all images, H W height and width of an image.
+
+A Python list of a million dictionaries is copied page by page into every forked worker, because reading an object
+writes its reference count. Here all lies in numpy arrays, and texts (paths, segmentations) in one ``bytes`` each, so
+workers share the pages and a pickle is a few memory copies. An image costs 32 bytes and its path; a box costs 53 bytes,
+and 8 more and its segmentation's JSON text where the data set has masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from boxwright.data import masks as mask_tools
+from boxwright.data.masks import Segmentation
+from boxwright.structures import Classes, InputError
+
+_CROWD, _DIFFICULT = 1, 2
+
+
+class Annotations(NamedTuple):
+    """The boxes of one image, in its original pixels.
+
+    ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive, as annotated: they may reach over the image's edge; ``labels``
+    int64 ``[n]``; ``crowd`` and ``difficult`` bool ``[n]``; ``area`` float64 ``[n]`` square pixels of the segment, or
+    of the box where there is no segment; ``ids`` int64 ``[n]``; ``segmentations`` one COCO polygon list, run-length
+    dictionary or None a box, or None where the data set has no masks.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    difficult: np.ndarray
+    area: np.ndarray
+    ids: np.ndarray
+    segmentations: list[Segmentation | None] | None
+
+
+@dataclass(kw_only=True)
+class ImageRecord:
+    """What a reader knows of one image; `DetectionIndex.build` packs many of them.
+
+    ``boxes`` ``[n, 4]`` are x1 y1 x2 y2, exclusive, or with ``box_format="xywh"`` x y width height; ``labels`` ``[n]``
+    index the classes. What is left out: no crowd, nothing difficult, areas of the boxes (or of the segmentations),
+    ids counted from 1 through the data set.
+    """
+
+    path: Path
+    image_id: int
+    height: int
+    width: int
+    boxes: Sequence[Sequence[float]] | np.ndarray = ()
+    labels: Sequence[int] | np.ndarray = ()
+    crowd: Sequence[bool] | np.ndarray | None = None
+    difficult: Sequence[bool] | np.ndarray | None = None
+    areas: Sequence[float | None] | np.ndarray | None = None
+    ids: Sequence[int] | np.ndarray | None = None
+    segmentations: Sequence[Segmentation | None] | None = None
+    box_format: str = "xyxy"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DetectionIndex:
+    """Images and annotations of one split, immutable. Made by the readers, or by `build`.
+
+    ``classes``; ``name``, the split's name or ``""``; ``root``, the data set's folder; ``has_masks``, whether any box
+    has a segmentation. ``len()`` counts images. The other fields are the packed arrays; use the methods.
+    """
+
+    classes: Classes
+    name: str
+    root: Path
+    image_ids: np.ndarray  # int64 [N]
+    sizes: np.ndarray  # int32 [N, 2] height, width
+    paths: bytes
+    path_ends: np.ndarray  # int64 [N + 1] into paths
+    box_ends: np.ndarray  # int64 [N + 1] into the rows below
+    xywh: np.ndarray  # float64 [M, 4], the figures of the file
+    labels: np.ndarray  # int32 [M]
+    flags: np.ndarray  # uint8 [M]
+    areas: np.ndarray  # float64 [M]
+    annotation_ids: np.ndarray  # int64 [M]
+    texts: bytes = b""
+    text_ends: np.ndarray | None = None  # int64 [M + 1] into texts, None without masks
+
+    @classmethod
+    def build(
+        cls, classes: Classes, records: Sequence[ImageRecord], *, root: Path | str | None = None, name: str = ""
+    ) -> DetectionIndex:
+        """The index of ``records``, in their order. ``root`` defaults to the folder of the first image.
+
+        Raises ``InputError`` for a label outside the classes or lengths that disagree, naming the image.
+        """
+        folder = Path(root) if root is not None else (Path(records[0].path).parent if records else Path())
+        packed = _Packer(folder)
+        for record in records:
+            packed.add(record, len(classes))
+        return packed.index(classes, name)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"DetectionIndex({self.name or 'unnamed'}: {len(self)} images, {self.num_boxes} boxes, "
+            f"{len(self.classes)} classes, {'masks' if self.has_masks else 'no masks'}, {self.root})"
+        )
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any box has a segmentation."""
+        return self.text_ends is not None
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes of all images."""
+        return len(self.labels)
+
+    @property
+    def aspect_ratios(self) -> np.ndarray:
+        """Width divided by height, float64 ``[N]``."""
+        return self.sizes[:, 1] / self.sizes[:, 0]
+
+    def path(self, i: int) -> Path:
+        """The image's file."""
+        return self.root / self.relative_path(i)
+
+    def relative_path(self, i: int) -> str:
+        """The image's file below ``root`` with forward slashes, or in full where it lies elsewhere."""
+        i = self._row(i)
+        return self.paths[self.path_ends[i] : self.path_ends[i + 1]].decode("utf-8", "surrogateescape")
+
+    def image_id(self, i: int) -> int:
+        """The image's id in the data set's own files."""
+        return int(self.image_ids[self._row(i)])
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width in pixels, upright."""
+        height, width = self.sizes[self._row(i)].tolist()
+        return height, width
+
+    def annotations(self, i: int) -> Annotations:
+        """The boxes of image ``i``."""
+        rows = self._rows(i)
+        x, y, w, h = self.xywh[rows].T
+        flags = self.flags[rows]
+        return Annotations(
+            boxes=np.stack([x, y, x + w, y + h], axis=1).astype(np.float32),
+            labels=self.labels[rows].astype(np.int64),
+            crowd=(flags & _CROWD) > 0,
+            difficult=(flags & _DIFFICULT) > 0,
+            area=self.areas[rows].copy(),
+            ids=self.annotation_ids[rows].copy(),
+            segmentations=self._segmentations(rows),
+        )
+
+    def masks(self, i: int) -> np.ndarray:
+        """The objects' pixels, bool ``[n, H, W]``; the whole box for an object without a segmentation of its own.
+
+        Raises ``InputError`` when the data set has no masks at all.
+        """
+        rows = self._rows(i)
+        segmentations = self._segmentations(rows)
+        if segmentations is None:
+            raise InputError(f"{self.root}: {self.name or 'the data set'} has boxes only; train or evaluate boxes")
+        height, width = self.size(i)
+        masks = np.zeros((len(segmentations), height, width), dtype=bool)
+        for k, segmentation in enumerate(segmentations):
+            if segmentation is not None:
+                masks[k] = mask_tools.rasterise(segmentation, height, width)
+            else:
+                x, y, w, h = self.xywh[rows.start + k]
+                masks[k, max(0, round(y)) : max(0, round(y + h)), max(0, round(x)) : max(0, round(x + w))] = True
+        return masks
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionIndex:
+        """The images at ``indices``, in that order, as an index of its own; an image may be given twice."""
+        chosen = np.array([self._row(int(i)) for i in indices], dtype=np.int64)
+        rows, box_ends = _gather(self.box_ends, chosen)
+        path_bytes, path_ends = _gather(self.path_ends, chosen)
+        texts, text_ends = b"", None
+        if self.text_ends is not None:
+            text_bytes, text_ends = _gather(self.text_ends, rows)
+            texts = np.frombuffer(self.texts, dtype=np.uint8)[text_bytes].tobytes()
+            if not texts:
+                text_ends = None
+        return replace(
+            self,
+            image_ids=self.image_ids[chosen],
+            sizes=self.sizes[chosen],
+            paths=np.frombuffer(self.paths, dtype=np.uint8)[path_bytes].tobytes(),
+            path_ends=path_ends,
+            box_ends=box_ends,
+            xywh=self.xywh[rows],
+            labels=self.labels[rows],
+            flags=self.flags[rows],
+            areas=self.areas[rows],
+            annotation_ids=self.annotation_ids[rows],
+            texts=texts,
+            text_ends=text_ends,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of image names, sizes, boxes, labels, flags, segmentations and classes.
+
+        It does not depend on the folder the data set lies in, nor on ids, and does not read the images.
+        """
+        digest = hashlib.sha256(json.dumps([self.classes.names, self.classes.ids]).encode())
+        for part in (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, self.flags):
+            digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+        digest.update(self.texts)
+        return digest.hexdigest()
+
+    def to_coco(self) -> dict[str, Any]:
+        """The COCO ground truth as a dictionary; boxes and areas with the figures of the file, to the last bit.
+
+        Ids are those of the file, with one exception: where an annotation id is 0, negative or repeated, which the
+        COCO evaluation takes for "no match" or mixes up, annotations are numbered from 1. Difficult boxes carry
+        ``"difficult": 1``, which COCO tools pass over.
+        """
+        ids = self.annotation_ids
+        if len(ids) and (ids.min() < 1 or len(np.unique(ids)) < len(ids)):
+            ids = np.arange(1, len(ids) + 1)
+        images = [
+            {"id": int(self.image_ids[i]), "file_name": self.relative_path(i), "width": width, "height": height}
+            for i, (height, width) in enumerate(self.sizes.tolist())
+        ]
+        owners = np.repeat(self.image_ids, np.diff(self.box_ends))
+        annotations: list[dict[str, Any]] = []
+        for i, (box, label, flags, area) in enumerate(
+            zip(self.xywh.tolist(), self.labels.tolist(), self.flags.tolist(), self.areas.tolist(), strict=True)
+        ):
+            row: dict[str, Any] = {
+                "id": int(ids[i]),
+                "image_id": int(owners[i]),
+                "category_id": self.classes.ids[label],
+                "bbox": box,
+                "area": area,
+                "iscrowd": flags & _CROWD,
+            }
+            if flags & _DIFFICULT:
+                row["difficult"] = 1
+            if (segmentation := self._segmentation(i)) is not None:
+                row["segmentation"] = segmentation
+            annotations.append(row)
+        categories = [{"id": k, "name": n} for n, k in zip(self.classes.names, self.classes.ids, strict=True)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _row(self, i: int) -> int:
+        """A position as a valid one, counted from the end when negative."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of an index of {len(self)} images")
+        return i % len(self)
+
+    def _rows(self, i: int) -> slice:
+        i = self._row(i)
+        return slice(int(self.box_ends[i]), int(self.box_ends[i + 1]))
+
+    def _segmentation(self, row: int) -> Segmentation | None:
+        if self.text_ends is None or self.text_ends[row] == self.text_ends[row + 1]:
+            return None
+        return json.loads(self.texts[self.text_ends[row] : self.text_ends[row + 1]])
+
+    def _segmentations(self, rows: slice) -> list[Segmentation | None] | None:
+        if self.text_ends is None:
+            return None
+        return [self._segmentation(row) for row in range(rows.start, rows.stop)]
+
+
+class _Packer:
+    """Grows the columns of an index record by record."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.image_ids: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.paths = bytearray()
+        self.path_ends, self.box_ends, self.text_ends = [0], [0], [0]
+        self.xywh: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        self.flags: list[np.ndarray] = []
+        self.areas: list[np.ndarray] = []
+        self.ids: list[np.ndarray] = []
+        self.texts = bytearray()
+
+    def add(self, record: ImageRecord, num_classes: int) -> None:
+        """Append one image and its boxes."""
+        boxes = np.array(record.boxes, dtype=np.float64).reshape(-1, 4)
+        if record.box_format == "xyxy":
+            boxes[:, 2:] -= boxes[:, :2]
+        count = len(boxes)
+        labels = _column(record, "labels", count, np.int32, None)
+        if count and (labels.min() < 0 or labels.max() >= num_classes):
+            raise InputError(f"{record.path}: a label is not one of 0..{num_classes - 1}; correct it or add its class")
+        crowd = _column(record, "crowd", count, bool, np.zeros(count))
+        difficult = _column(record, "difficult", count, bool, np.zeros(count))
+        start = self.box_ends[-1]
+        self.ids.append(_column(record, "ids", count, np.int64, np.arange(start + 1, start + count + 1)))
+        self.areas.append(_areas(record, boxes))
+        self.xywh.append(boxes)
+        self.labels.append(labels)
+        self.flags.append(crowd.astype(np.uint8) * _CROWD + difficult.astype(np.uint8) * _DIFFICULT)
+        for segmentation in record.segmentations if record.segmentations is not None else [None] * count:
+            if segmentation is not None:
+                self.texts += json.dumps(segmentation, separators=(",", ":")).encode()
+            self.text_ends.append(len(self.texts))
+        self.box_ends.append(start + count)
+        self.image_ids.append(record.image_id)
+        self.sizes.append((record.height, record.width))
+        self.paths += _below(Path(record.path), self.root).encode("utf-8", "surrogateescape")
+        self.path_ends.append(len(self.paths))
+
+    def index(self, classes: Classes, name: str) -> DetectionIndex:
+        """The finished index."""
+
+        def joined(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+            return np.concatenate(parts) if parts else np.zeros(shape, dtype)
+
+        return DetectionIndex(
+            classes=classes,
+            name=name,
+            root=self.root,
+            image_ids=np.array(self.image_ids, dtype=np.int64),
+            sizes=np.array(self.sizes, dtype=np.int32).reshape(-1, 2),
+            paths=bytes(self.paths),
+            path_ends=np.array(self.path_ends, dtype=np.int64),
+            box_ends=np.array(self.box_ends, dtype=np.int64),
+            xywh=joined(self.xywh, (0, 4), np.float64),
+            labels=joined(self.labels, (0,), np.int32),
+            flags=joined(self.flags, (0,), np.uint8),
+            areas=joined(self.areas, (0,), np.float64),
+            annotation_ids=joined(self.ids, (0,), np.int64),
+            texts=bytes(self.texts),
+            text_ends=np.array(self.text_ends, dtype=np.int64) if self.texts else None,
+        )
+
+
+def _column(record: ImageRecord, name: str, count: int, dtype: Any, default: np.ndarray | None) -> np.ndarray:
+    """One value a box, of the wanted type; the default where the record leaves the column out."""
+    given = getattr(record, name)
+    values = np.asarray(default if given is None else given).astype(dtype).reshape(-1)
+    if len(values) != count:
+        raise InputError(f"{record.path}: {count} boxes but {len(values)} {name}; give one for each box")
+    return values
+
+
+def _areas(record: ImageRecord, xywh: np.ndarray) -> np.ndarray:
+    """Areas as given; where not, of the segmentation, else of the box."""
+    given = [None] * len(xywh) if record.areas is None else list(record.areas)
+    segments = [None] * len(xywh) if record.segmentations is None else list(record.segmentations)
+    for name, values in (("areas", given), ("segmentations", segments)):
+        if len(values) != len(xywh):
+            raise InputError(f"{record.path}: {len(xywh)} boxes but {len(values)} {name}; give one for each box")
+    areas = np.empty(len(xywh), dtype=np.float64)
+    for i, (area, segment) in enumerate(zip(given, segments, strict=True)):
+        if area is None:
+            area = xywh[i, 2] * xywh[i, 3] if segment is None else mask_tools.area(segment)
+        areas[i] = area
+    return areas
+
+
+def _below(path: Path, root: Path) -> str:
+    """The path from ``root`` on where it lies below it, else in full."""
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return str(path if path.is_absolute() else path.absolute())
+
+
+def _gather(ends: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the chosen items' content in a packed column, and the ends of the content packed anew."""
+    starts, lengths = ends[chosen], ends[chosen + 1] - ends[chosen]
+    new_ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.repeat(starts - new_ends[:-1], lengths) + np.arange(new_ends[-1]), new_ends

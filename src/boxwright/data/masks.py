@@ -1,0 +1,110 @@
+"""COCO segmentations: checked, measured and rasterised with the rules of the COCO mask API.
+
+A segmentation is a list of polygons ``[[x1, y1, x2, y2, ...], ...]``, whose union is the object, or a run-length
+encoding ``{"size": [H, W], "counts": ...}``, compressed (text) or not (a list of runs, column by column).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as mask_api
+
+Segmentation = list[list[float]] | dict[str, Any]
+
+
+def defect(segmentation: object, height: int, width: int) -> str | None:
+    """Why this is no segmentation of an image of the given size; None when it is one."""
+    if isinstance(segmentation, dict):
+        return _run_length_defect(segmentation, height, width)
+    if not isinstance(segmentation, list):
+        return f"a segmentation is a list of polygons or a run-length encoding, not {type(segmentation).__name__}"
+    for polygon in segmentation:
+        if not isinstance(polygon, list):
+            return f"a polygon is a list of coordinates, not {type(polygon).__name__}"
+        if len(polygon) < 6 or len(polygon) % 2:
+            return f"a polygon has {len(polygon)} coordinates; it takes an even number of at least 6"
+        if not all(isinstance(v, int | float) for v in polygon) or not np.isfinite(polygon).all():
+            return "a polygon has a coordinate that is no finite number"
+    return None
+
+
+def area(segmentation: Segmentation) -> float:
+    """Square pixels: of polygons the sum of their exact areas, as COCO's own files have it; of runs their pixels."""
+    if isinstance(segmentation, dict):
+        return float(np.asarray(mask_api.area(_run_length(segmentation))).item())
+    total = 0.0
+    for polygon in segmentation:
+        x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
+        total += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return total
+
+
+def rasterise(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    """The object's pixels, bool ``[H, W]``."""
+    if isinstance(segmentation, dict):
+        run_length = _run_length(segmentation)
+    else:
+        run_length = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
+    return np.asarray(mask_api.decode(run_length)).astype(bool)
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """A bool mask ``[H, W]`` as compressed run-length encoding with text ``counts``, the way JSON files carry it."""
+    run_length = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+    counts = run_length["counts"]
+    return {
+        "size": [int(v) for v in run_length["size"]],
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }
+
+
+def _run_length(segmentation: dict[str, Any]) -> Any:
+    """The encoding as the mask API decodes it: compressed, with ``counts`` in bytes."""
+    height, width = segmentation["size"]
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        return mask_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def _run_length_defect(segmentation: dict[str, Any], height: int, width: int) -> str | None:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        return f"the run-length encoding is for size {size} (height, width), the image is {height} high, {width} wide"
+    if isinstance(counts, str):
+        try:
+            runs = decompress_counts(counts)
+        except ValueError as error:
+            return f"the run-length encoding's counts are damaged: {error}"
+    elif isinstance(counts, list) and all(isinstance(c, int) for c in counts):
+        runs = counts
+    else:
+        return "a run-length encoding's counts are a text or a list of whole numbers"
+    # Checked here because the mask API decodes runs past the end of the image into memory that is not its own.
+    if any(run < 0 for run in runs) or sum(runs) != height * width:
+        return f"the run-length encoding covers {sum(runs)} pixels, the image has {height * width}"
+    return None
+
+
+def decompress_counts(text: str) -> list[int]:
+    """The runs of COCO's compressed encoding: six bits a character from '0' on, five of them payload, low ones first;
+    from the third run on each stands for its difference to the run two before. Raises ``ValueError``."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"character {character!r} does not belong in it")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("it ends within a number")
+    return runs

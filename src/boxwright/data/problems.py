@@ -1,0 +1,83 @@
+"""What is wrong with a data set, as values: readers note it, ``open_dataset`` announces it, the check reports it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from boxwright.structures import InputError
+
+Severity = Literal["error", "warning", "info"]
+
+
+class DatasetWarning(UserWarning):
+    """A harmless defect of a data set that reading has put right, such as a box without area that was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding. ``place`` is the line, image id or annotation id in ``file``, or empty."""
+
+    kind: str
+    severity: Severity
+    file: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}, {self.place}" if self.place else self.file
+        return f"{where}: {self.message}"
+
+    def to_dict(self) -> dict[str, str]:
+        """The fields by name, as JSON takes them."""
+        return {name: getattr(self, name) for name in ("kind", "severity", "file", "place", "message")}
+
+
+class ProblemLog:
+    """Collects problems while a data set is read.
+
+    With ``lenient`` false, the way training reads, `refuse` raises at the first defect that cannot be read past. With
+    ``lenient`` true, the way the check reads, it notes the defect and the reader leaves that item out and goes on.
+    """
+
+    def __init__(self, lenient: bool = False) -> None:
+        self.lenient = lenient
+        self.problems: list[Problem] = []
+        self._put_right: list[Problem] = []
+
+    def refuse(self, kind: str, file: Path | str, place: str, message: str) -> None:
+        """A defect that reading must not hide: raises ``InputError``, or notes an error when lenient."""
+        problem = Problem(kind, "error", str(file), place, message)
+        if not self.lenient:
+            raise InputError(f"{problem}; `boxwright data check` lists all defects")
+        self.problems.append(problem)
+
+    def put_right(self, kind: str, severity: Severity, file: Path | str, place: str, message: str) -> None:
+        """A defect that the reader has worked around; it is announced once reading ends."""
+        problem = Problem(kind, severity, str(file), place, message)
+        self.problems.append(problem)
+        self._put_right.append(problem)
+
+    def note(self, kind: str, severity: Severity, file: Path | str, place: str, message: str) -> None:
+        """A finding that changes nothing of what was read."""
+        self.problems.append(Problem(kind, severity, str(file), place, message))
+
+    def announce(self) -> None:
+        """One Python warning for all that was put right: the number of each kind and the first of it."""
+        if not self._put_right:
+            return
+        kinds: defaultdict[str, list[Problem]] = defaultdict(list)
+        for problem in self._put_right:
+            kinds[problem.kind].append(problem)
+        lines = [
+            f"{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") for found in kinds.values()
+        ]
+        self._put_right.clear()
+        warnings.warn(
+            "read with corrections; `boxwright data check` lists them all\n  " + "\n  ".join(lines),
+            DatasetWarning,
+            stacklevel=3,
+        )
