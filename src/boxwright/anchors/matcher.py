@@ -16,12 +16,12 @@ from boxwright.structures import InputError
 
 
 class Matches(NamedTuple):
-    """``index`` int64 ``[B, N]`` into G (0 where there is nothing); ``positive`` and ``negative`` bool ``[B, N]``.
+    """``truth`` int64 ``[B, N]`` into G (0 where there is nothing); ``positive`` and ``negative`` bool ``[B, N]``.
 
     A candidate that is neither is ignored.
     """
 
-    index: Tensor
+    truth: Tensor
     positive: Tensor
     negative: Tensor
 

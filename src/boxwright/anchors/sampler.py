@@ -30,9 +30,9 @@ def hashed_noise(seeds: Tensor, count: int, salt: int) -> Tensor:
 
 
 class Choice(NamedTuple):
-    """``index`` int64 ``[B, S]`` of the chosen candidates; ``positive`` and ``valid`` bool ``[B, S]``."""
+    """``chosen`` int64 ``[B, S]`` of the chosen candidates; ``positive`` and ``valid`` bool ``[B, S]``."""
 
-    index: Tensor
+    chosen: Tensor
     positive: Tensor
     valid: Tensor
 

@@ -118,8 +118,8 @@ class Detector(nn.Module, ABC):
     ) -> list[Detections]:
         """Detect objects in images: paths, PIL images, arrays or tensors; one result each, in the same order.
 
-        Arrays are RGB or gray ``[H, W, 3]`` or ``[H, W]`` and tensors RGB ``[3, H, W]``, both uint8. ``threshold``: least
-        score, 0..1. Boxes come back in pixels of the image as given (of a file: after its EXIF orientation).
+        Arrays are RGB or gray ``[H, W, 3]`` or ``[H, W]`` and tensors RGB ``[3, H, W]``, both uint8. ``threshold``: the
+        least score, 0..1. Boxes come back in pixels of the image as given (of a file: after its EXIF orientation).
         """
         if isinstance(sources, (str, Path, Image.Image, np.ndarray, Tensor)):
             sources = [sources]

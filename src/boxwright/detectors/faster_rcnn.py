@@ -1,8 +1,8 @@
 """Faster R-CNN on a feature pyramid.
 
-Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497;
-Lin et al.: Feature Pyramid Networks for Object Detection, arXiv 1612.03144;
-Li et al.: DetNet: A Backbone network for Object Detection, arXiv 1804.06215, whose backbone is the first of ours.
+Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks,
+arXiv 1506.01497; Lin et al.: Feature Pyramid Networks for Object Detection, arXiv 1612.03144;
+Li et al.: DetNet: A Backbone network for Object Detection, arXiv 1804.06215, whose backbone is our first.
 
 Symbols: B images, K classes, A anchors over the pyramid, R proposals an image, S sampled regions, P cells of a pooled
 side, C channels of the pyramid.
@@ -76,7 +76,8 @@ class FasterRCNN(Detector):
         pooled_levels = self.config.pooled_levels
         table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
         pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
-        return self.head.detections(*self.head(pooled), proposals, images.sizes)
+        class_logits, box_deltas = self.head(pooled)
+        return self.head.detections(class_logits, box_deltas, proposals, images.sizes)
 
     def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
         seeds = self.sample_seeds(images)
@@ -95,4 +96,5 @@ class FasterRCNN(Detector):
         table = FeatureTable.from_maps(maps, self.strides)
         losses = self.rpn.loss(table, maps, every_anchor, choice, target)
         pooled = pool_regions(table.first(self.config.pooled_levels), sample.boxes, self.config.head.pooling)
-        return losses | self.head.loss(*self.head(pooled), sample)
+        class_logits, box_deltas = self.head(pooled)
+        return losses | self.head.loss(class_logits, box_deltas, sample)

@@ -1,7 +1,7 @@
 """Boxes as tensors: areas, overlaps, clipping, other formats.
 
-Boxes are ``[..., 4]`` as ``x1 y1 x2 y2`` in pixels, ``x2 y2`` exclusive. Old Caffe code counts the last pixel as part of
-the box; ``offset=1`` gives its widths, ``x2 - x1 + 1``, wherever a published checkpoint needs them.
+Boxes are ``[..., 4]`` as ``x1 y1 x2 y2`` in pixels, ``x2 y2`` exclusive. Old Caffe code counts the last pixel as part
+of the box; ``offset=1`` gives its widths, ``x2 - x1 + 1``, wherever a published checkpoint needs them.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class FeatureTable:
 
     @classmethod
     def from_maps(cls, maps: Sequence[Tensor], strides: Sequence[int]) -> FeatureTable:
-        """Stack maps ``[B, C, H, W]``; a copy, cheap beside the convolution that made them if they are channels-last."""
+        """Stack maps ``[B, C, H, W]``; a copy, cheap beside a convolution if they are channels-last."""
         channels = maps[0].shape[1]
         rows = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, channels) for m in maps])
         shapes = tuple((m.shape[2], m.shape[3]) for m in maps)

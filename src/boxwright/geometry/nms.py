@@ -16,7 +16,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Te
     """Suppress boxes that overlap a higher-scored one by more than ``threshold``, in each row of the batch by itself.
 
     ``boxes`` ``[B, N, 4]``; ``scores`` ``[B, N]``, minus infinity marks rows that are not there. Returns ``index``
-    int64 ``[B, count]`` into N, by falling score, and ``valid`` bool ``[B, count]``; index 0 stands where nothing is left.
+    int64 ``[B, count]`` into N, by falling score, and ``valid`` bool ``[B, count]``; 0 stands where nothing is left.
     """
     batch = boxes.shape[0]
     index = torch.zeros((batch, count), dtype=torch.int64, device=boxes.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -78,7 +79,7 @@ class BoxHead(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         widths = [channels * config.pooling.size**2, *config.hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.scores = nn.Linear(widths[-1], num_classes + 1)
         self.deltas = nn.Linear(widths[-1], 4 if config.class_agnostic else 4 * num_classes)
         for layer in self.layers:
@@ -115,10 +116,10 @@ class BoxHead(nn.Module):
             valid = torch.cat([valid, usable], dim=1)
         matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
         choice = self.sampler(matches, seeds, salt=2)
-        index = matches.index.gather(1, choice.index)
+        index = matches.truth.gather(1, choice.chosen)
         labels = gather_targets(targets.labels.unsqueeze(-1), index).squeeze(-1)
         return RegionSample(
-            boxes.gather(1, choice.index.unsqueeze(-1).expand(-1, -1, 4)),
+            boxes.gather(1, choice.chosen.unsqueeze(-1).expand(-1, -1, 4)),
             torch.where(choice.positive, labels, self.num_classes),
             gather_targets(targets.boxes, index),
             choice.positive,

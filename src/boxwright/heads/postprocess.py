@@ -51,7 +51,10 @@ def best_candidates(scores: Tensor, config: PostprocessConfig) -> tuple[Tensor, 
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, config: PostprocessConfig) -> DetectionBatch:
-    """NMS within each class and the final cut: ``boxes`` ``[B, M, 4]``, ``scores`` (-inf: none) and ``labels`` ``[B, M]``."""
+    """NMS within each class and the final cut.
+
+    ``boxes`` ``[B, M, 4]``; ``scores`` ``[B, M]``, minus infinity where there is none; ``labels`` ``[B, M]``.
+    """
     boxes = clip_boxes(boxes, sizes, config.offset)
     sides = boxes[..., 2:] - boxes[..., :2] + config.offset
     scores = scores.masked_fill((sides < config.min_size).any(-1), -torch.inf)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -34,9 +35,10 @@ class RPNConfig:
     """Faster R-CNN §3.1 with the settings that FPN papers and code share; each disputed convention has a name.
 
     ``channels``: width of the hidden convolution, None for that of the pyramid. ``convs``: hidden 3x3 convolutions.
-    ``objectness``: "sigmoid", one logit an anchor, or "softmax" over two (Caffe); ``pairing`` says which channels of the
-    softmax belong together: "blocks" (first all background, then all foreground: Caffe), "pairs" (background and
-    foreground alternate), "crossed" (pairs in training, channel i against i + a for proposals: DetNet_pytorch's defect).
+    ``objectness``: "sigmoid", one logit an anchor, or "softmax" over two (Caffe); ``pairing`` says which channels of
+    the softmax belong together: "blocks" (first all background, then all foreground: Caffe), "pairs" (background and
+    foreground alternate), "crossed" (pairs in training, but channel i against i + a for proposals: a defect of
+    DetNet_pytorch that its checkpoints need).
     ``straddle``: pixels that an anchor may reach over the image in training; None keeps all (FPN, torchvision,
     detectron2), 0 drops those that cross (Faster R-CNN §3.1.3).
     ``pre_nms``/``post_nms``: proposals kept before and after NMS as (training, inference); before it for each level if
@@ -100,14 +102,14 @@ class RPN(nn.Module):
         self.anchors = AnchorGenerator(config.anchors, levels)
         if len(set(self.anchors.per_cell)) != 1 or len({level.channels for level in levels}) != 1:
             raise InputError(
-                f"the RPN's head is shared, so all levels need as many anchors a cell (here {self.anchors.per_cell}) and "
-                f"as many channels (here {[level.channels for level in levels]})"
+                f"the RPN's head is shared, so all levels need as many anchors a cell (here "
+                f"{self.anchors.per_cell}) and as many channels (here {[level.channels for level in levels]})"
             )
         channels, cell = levels[0].channels, self.anchors.per_cell[0]
         hidden = config.channels or channels
         logits = cell * (2 if config.objectness == "softmax" else 1)
         widths = [channels] + [hidden] * config.convs
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.objectness = nn.Conv2d(hidden, logits, 1)
         self.deltas = nn.Conv2d(hidden, cell * 4, 1)
         for layer in (*self.convs, self.objectness, self.deltas):
@@ -207,28 +209,28 @@ class RPN(nn.Module):
             allowed = low & high.all(-1)  # [B, A]
         matches = self.matcher(anchors, targets.boxes, usable, targets.crowd & targets.valid, allowed)
         choice = self.sampler(matches, seeds, salt=1)
-        return choice, gather_targets(targets.boxes, matches.index.gather(1, choice.index))
+        return choice, gather_targets(targets.boxes, matches.truth.gather(1, choice.chosen))
 
     def loss(
         self, table: FeatureTable, maps: Sequence[Tensor], anchors: Tensor, choice: Choice, target: Tensor
     ) -> dict[str, Tensor]:
         """Objectness and box loss of the sampled anchors (Faster R-CNN eq. 1, in the form that all code uses)."""
         config, cell = self.config, self.anchors.per_cell[0]
-        out = self._sampled_outputs(table, choice.index // cell) if config.convs == 1 else None
+        out = self._sampled_outputs(table, choice.chosen // cell) if config.convs == 1 else None
         if out is None:
             logits, deltas = self(maps)
-            score = torch.cat([self.scores(level, proposing=False) for level in logits], 1).gather(1, choice.index)
-            delta = gather_targets(torch.cat(deltas, 1), choice.index)
+            score = torch.cat([self.scores(level, proposing=False) for level in logits], 1).gather(1, choice.chosen)
+            delta = gather_targets(torch.cat(deltas, 1), choice.chosen)
         else:
             split = self.objectness.out_channels
-            slot = choice.index % cell  # [B, S]
+            slot = choice.chosen % cell  # [B, S]
             each = self.scores(out[..., :split].flatten(0, 1).unsqueeze(1), proposing=False)  # [B * S, a]
             score = each.reshape(*slot.shape, cell).gather(2, slot.unsqueeze(-1)).squeeze(-1)
             delta = out[..., split:].unflatten(-1, (cell, 4))
             delta = delta.gather(2, slot[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
         bce = F.binary_cross_entropy_with_logits(score, choice.positive.float(), reduction="none")
         box = box_regression_loss(
-            delta, anchors[choice.index], target, choice.positive, self.coder, config.box_loss, config.beta
+            delta, anchors[choice.chosen], target, choice.positive, self.coder, config.box_loss, config.beta
         )
         if config.normalizer == "fixed":
             total = torch.tensor(float(config.samples * score.shape[0]), device=score.device)

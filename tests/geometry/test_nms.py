@@ -1,0 +1,55 @@
+"""Fixed-size NMS against torchvision's, and the laws of suppression."""
+
+import pytest
+import torch
+import torchvision
+from tests.geometry.test_boxes import random_boxes
+
+from boxwright.geometry.nms import class_offsets, nms
+
+
+def scored(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return random_boxes(count, seed), torch.rand(count, generator=torch.Generator().manual_seed(seed + 100))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
+def test_keeps_what_torchvision_keeps(threshold: float) -> None:
+    boxes, scores = scored(60)
+    index, valid = nms(boxes[None], scores[None], threshold, 60)
+    assert index[0, valid[0]].tolist() == torchvision.ops.nms(boxes, scores, threshold).tolist()
+
+
+def test_rows_are_independent_and_padding_is_ignored() -> None:
+    (a, a_scores), (b, b_scores) = scored(20), scored(20, seed=5)
+    b_scores[7:] = -torch.inf
+    index, valid = nms(torch.stack([a, b]), torch.stack([a_scores, b_scores]), 0.5, 10)
+    alone = torchvision.ops.nms(b[:7], b_scores[:7], 0.5)
+    assert index[1, valid[1]].tolist() == alone.tolist()
+    assert index.shape == valid.shape == (2, 10)
+
+
+def test_nothing_to_keep() -> None:
+    index, valid = nms(torch.zeros(1, 4, 4), torch.full((1, 4), -torch.inf), 0.5, 3)
+    assert not valid.any()
+    assert index.tolist() == [[0, 0, 0]]
+
+
+def test_is_idempotent() -> None:
+    boxes, scores = scored(50)
+    index, valid = nms(boxes[None], scores[None], 0.5, 50)
+    kept = index[0, valid[0]]
+    again, valid = nms(boxes[None, kept], scores[None, kept], 0.5, len(kept))
+    assert valid.all()
+    assert again[0].tolist() == list(range(len(kept)))
+
+
+def test_boxes_of_different_classes_never_suppress_each_other() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [1, 0, 10, 10]]])
+    labels, scores = torch.tensor([[0, 1, 0]]), torch.tensor([[0.9, 0.8, 0.7]])
+    index, valid = nms(class_offsets(boxes, labels), scores, 0.5, 3)
+    assert index[0, valid[0]].tolist() == [0, 1]
+
+
+def test_operator_is_well_formed_for_the_compiler() -> None:
+    boxes, scores = scored(12)
+    torch.library.opcheck(nms, (boxes[None], scores[None], 0.5, 4))
