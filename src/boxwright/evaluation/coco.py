@@ -117,7 +117,11 @@ class CocoResult:
 
         what = "boxes" if self.iou_type == "bbox" else "masks"
         caption = f"{self.images} images, {self.detections} detections, in percent"
-        stats = percent_table(f"COCO, {what}", list(self.stats), [list(self.stats.values())], caption=caption)
+        names = list(self.stats)
+        halves = [  # two halves, because twelve columns do not fit a terminal of 80
+            percent_table(title, part, [[self.stats[name] for name in part]], caption=under)
+            for title, part, under in ((f"COCO, {what}", names[:6], None), (None, names[6:], caption))
+        ]
         columns = ["class", "objects", "AP", "AP50", "AP75", "APs", "APm", "APl", f"AR{self.max_detections[-1]}"]
         classes = percent_table("By class", columns, [list(asdict(row).values()) for row in self.per_class])
         rows: list[list[str | float]] = []
@@ -127,7 +131,7 @@ class CocoResult:
                 keys = [metric[:2]] + [f"{metric[:2]}{round(t * 100)}" for t in DETNET_THRESHOLDS]
                 rows.append([name, area, *(row[key] for key in keys)])
         heads = ["metric", "area", "mean"] + [f"{t:.2f}" for t in DETNET_THRESHOLDS]
-        return Group(stats, classes, percent_table("By overlap and area (mean of .50:.05:.95)", heads, rows))
+        return Group(*halves, classes, percent_table("By overlap and area (mean of .50:.05:.95)", heads, rows))
 
 
 class CocoEvaluation:

@@ -18,10 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 import hotcoco
 import numpy as np
-from hotcoco import mask as rle_tools
 from numpy.typing import NDArray
 
-from boxwright.evaluation.columns import DetectionColumns
+from boxwright.evaluation.columns import DetectionColumns, Rle
 from boxwright.structures import Classes, InputError
 
 IouType = Literal["bbox", "segm"]
@@ -83,7 +82,7 @@ class CocoEngine:
             masks: list[Any] = list(detections.masks or ())
             found = self._truth.load_res(table, segmentation=masks)
             if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
-                area = np.asarray(rle_tools.area(masks), dtype=np.float64)
+                area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
                 found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
         else:
             found = self._truth.load_res(table)
@@ -145,3 +144,8 @@ class CocoEngine:
             if self.iou_type == "segm"
             else None,
         )
+
+
+def box_of_mask(mask: Rle) -> NDArray[np.float64]:
+    """The box ``x y w h`` around a run-length mask."""
+    return hotcoco.mask.to_bbox(mask)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def percent_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]], caption: str | None = None
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str | float]], caption: str | None = None
 ) -> Table:
     """A rich table in which floats in 0..1 appear as percent with one decimal, NaN as a dash, the rest as it is."""
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")

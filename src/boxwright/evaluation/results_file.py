@@ -1,0 +1,122 @@
+"""Detections from COCO results files, as any tool writes them, and their score in one call."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boxwright.evaluation.coco import CocoEvaluation, CocoResult
+from boxwright.evaluation.columns import DetectionColumns
+from boxwright.evaluation.engine import IouType, box_of_mask
+from boxwright.structures import InputError
+
+if TYPE_CHECKING:
+    from boxwright.data.index import DetectionIndex
+
+
+def evaluate_detections(
+    index: DetectionIndex,
+    detections: str | Path | DetectionColumns | Iterable[tuple[Any, ...]],
+    iou_type: IouType = "bbox",
+) -> CocoResult:
+    """COCO's metrics of a results file, of columns, or of tuples ``(image_id, boxes, scores, labels[, masks])``.
+
+    The tuples are the arguments of :meth:`CocoEvaluation.update`. Raises InputError as that and
+    :func:`load_coco_detections` do.
+    """
+    evaluation = CocoEvaluation(index, iou_type)
+    if isinstance(detections, str | Path):
+        evaluation.extend(load_coco_detections(detections, index, iou_type))
+    elif isinstance(detections, DetectionColumns):
+        evaluation.extend(detections)
+    else:
+        for arguments in detections:
+            evaluation.update(*arguments)
+    return evaluation.compute()
+
+
+def load_coco_detections(path: str | Path, index: DetectionIndex, iou_type: IouType = "bbox") -> DetectionColumns:
+    """Read a results file: a JSON list of ``image_id``, ``category_id``, ``score``, ``bbox`` and/or ``segmentation``.
+
+    A COCO dict whose ``annotations`` carry scores is taken too. Category ids are those of the data set. An entry with a
+    mask alone gets the box around it. For ``"segm"`` every entry needs a run-length mask. Raises InputError with the
+    file and the entry's number, counted from 0.
+    """
+    path = Path(path)
+    entries = _read_entries(path)
+    known_images = {int(index.image_id(i)) for i in range(len(index))}
+    label_of_category = {category: label for label, category in enumerate(index.classes.ids)}
+    masks: list[dict[str, Any]] = []
+    image_ids, labels = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
+    scores, boxes = np.zeros(len(entries)), np.zeros((len(entries), 4))
+    for number, entry in enumerate(entries):
+        try:
+            defect = _defect(entry, known_images, label_of_category, iou_type)
+            if defect is None:
+                image_ids[number], labels[number] = entry["image_id"], label_of_category[entry["category_id"]]
+                scores[number] = entry["score"]
+                boxes[number] = entry["bbox"] if entry.get("bbox") else box_of_mask(entry["segmentation"])
+        except (TypeError, ValueError) as error:
+            defect = f"cannot be read ({error}); write it as COCO results have it"
+        if defect is not None:
+            raise InputError(f"{path}: entry {number} {defect}")
+        if iou_type == "segm":
+            masks.append(entry["segmentation"])
+    return DetectionColumns(image_ids, boxes, scores, labels, masks if iou_type == "segm" else None)
+
+
+def _read_entries(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a COCO results file (JSON)") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file may be cut off"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8; give a COCO results file (JSON)") from error
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        content = content["annotations"]
+    if not isinstance(content, list):
+        raise InputError(f"{path}: not a list of detections; COCO results are a JSON list, one object a detection")
+    return content
+
+
+def _defect(entry: Any, known_images: set[int], label_of_category: dict[int, int], iou_type: IouType) -> str | None:
+    if not isinstance(entry, dict):
+        return f"is {type(entry).__name__}, not an object with image_id, category_id, bbox and score"
+    missing = [key for key in ("image_id", "category_id", "score") if key not in entry]
+    if missing:
+        return f"has no {' and no '.join(missing)}; every detection needs them"
+    if entry["image_id"] not in known_images:
+        return f"is of image id {entry['image_id']}, which the data set does not have; give the same split"
+    if entry["category_id"] not in label_of_category:
+        ids = sorted(label_of_category)
+        shown = ", ".join(map(str, ids[:10])) + (" ..." if len(ids) > 10 else "")
+        return f"has category id {entry['category_id']}; the data set has {shown}"
+    if not _is_number(entry["score"]):
+        return f"has score {entry['score']!r}; it must be a finite number"
+    box, mask = entry.get("bbox"), entry.get("segmentation")
+    if box:
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+            return f"has bbox {box!r}; it must be four finite numbers, x y width height"
+        if box[2] < 0 or box[3] < 0:
+            return f"has bbox {box!r} with a negative width or height; it must be x y width height"
+    is_mask = isinstance(mask, dict) and {"size", "counts"} <= mask.keys()
+    if iou_type == "segm" and not is_mask:
+        return "has no run-length mask in segmentation (size and counts); masks cannot be scored without"
+    if not box and not is_mask:
+        return "has neither bbox nor a run-length mask"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
