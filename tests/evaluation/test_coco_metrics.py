@@ -20,7 +20,7 @@ NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def score(index: FakeIndex, detections: list[dict[str, Any]], iou_type: Any = "bbox") -> CocoResult:
-    evaluation = CocoEvaluation(index, iou_type)  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(index, iou_type)
     evaluation.extend(as_columns(index, detections))
     return evaluation.compute()
 
@@ -70,7 +70,7 @@ def test_masks_go_by_their_own_area_not_by_their_box() -> None:
             | {"segmentation": [diamond(box)]}
         ],
     }
-    evaluation = CocoEvaluation(FakeIndex(truth), "segm")  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(FakeIndex(truth), "segm")
     elsewhere = rle_of([diamond([30.0, 30.0, 40.0, 40.0])], 80, 80)
     masks = [rle_of([diamond(box)], 80, 80), elsewhere]
     evaluation.update(1, [[10, 10, 50, 50], [30, 30, 70, 70]], [0.5, 0.9], [0, 0], masks)
@@ -119,7 +119,7 @@ def test_real_objects_with_crowds(shared_data: Path, iou_type: str) -> None:
 def test_a_match_to_annotation_id_0_counts() -> None:
     """pycocotools would take it for no match; ids here are 0, 1 and 2."""
     index = two_squares()
-    evaluation = CocoEvaluation(index)  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(index)
     evaluation.update(5, [[10, 10, 50, 50], [60, 60, 80, 80]], [0.9, 0.8], [0, 1])
     evaluation.update(3, [[0, 0, 100, 100]], [0.7], [1])
     result = evaluation.compute()
@@ -129,7 +129,7 @@ def test_a_match_to_annotation_id_0_counts() -> None:
 
 def test_per_class_rows_and_tables_by_overlap_and_area() -> None:
     """The cat of 40x40 is found with IoU 30/40 = 0.75; of the dogs only the small one is."""
-    evaluation = CocoEvaluation(two_squares())  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(two_squares())
     evaluation.update(5, torch.tensor([[10, 10, 50, 40], [60, 60, 80, 80]]), torch.tensor([0.9, 0.8]), [0, 1])
     result = evaluation.compute()
     cat, dog = result.per_class
@@ -175,7 +175,7 @@ def test_scores_below_zero_are_scores() -> None:
 
 
 def test_other_limits_are_named_as_they_are() -> None:
-    evaluation = CocoEvaluation(two_squares(), max_detections=(1, 2, 300))  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(two_squares(), max_detections=(1, 2, 300))
     assert list(evaluation.compute().stats)[6:9] == ["AR1", "AR2", "AR300"]
 
 
@@ -198,9 +198,9 @@ def test_parts_of_two_processes_give_the_whole() -> None:
     index, detections = random_case(3)
     whole = score(index, detections)
     ids = sorted(index.image_id(i) for i in range(len(index)))
-    joined = CocoEvaluation(index)  # type: ignore[arg-type]
+    joined = CocoEvaluation(index)
     for part in (ids[1::2], ids[::2]):
-        worker = CocoEvaluation(index)  # type: ignore[arg-type]
+        worker = CocoEvaluation(index)
         mine = [d for d in detections if d["image_id"] in part]
         worker.extend(as_columns(index, mine), part)
         joined.extend(worker.detections(), worker.seen)
@@ -221,7 +221,7 @@ def test_parts_of_two_processes_give_the_whole() -> None:
     ],
 )
 def test_bad_detections_are_refused(arguments: tuple[Any, ...], message: str) -> None:
-    evaluation = CocoEvaluation(two_squares())  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(two_squares())
     evaluation.update(3, np.zeros((0, 4)), [], [])
     with pytest.raises(InputError, match=message):
         evaluation.update(*arguments)
@@ -230,15 +230,15 @@ def test_bad_detections_are_refused(arguments: tuple[Any, ...], message: str) ->
 def test_bad_masks_and_limits_are_refused() -> None:
     index, _ = random_case(1, masks=True)
     image_id = index.image_id(0)
-    evaluation = CocoEvaluation(index, "segm")  # type: ignore[arg-type]
+    evaluation = CocoEvaluation(index, "segm")
     with pytest.raises(InputError, match="0 masks"):
         evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0])
     with pytest.raises(InputError, match=r"mask of size \[9, 9\]"):
         evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0], [rle_of([diamond([0, 0, 9, 9])], 9, 9)])
     with pytest.raises(InputError, match="annotation id 0 has no mask"):
-        CocoEvaluation(two_squares(), "segm")  # type: ignore[arg-type]
+        CocoEvaluation(two_squares(), "segm")
     with pytest.raises(InputError, match="ascending"):
-        CocoEvaluation(index, max_detections=(10, 1, 100))  # type: ignore[arg-type]
+        CocoEvaluation(index, max_detections=(10, 1, 100))
 
 
 def test_proposal_recall_equals_pycocotools_without_classes() -> None:
@@ -251,7 +251,7 @@ def test_proposal_recall_equals_pycocotools_without_classes() -> None:
         boxes = np.array([d["bbox"] for d in found])
         boxes[:, 2:] += boxes[:, :2]
         proposals.append((image_id, boxes, [d["score"] for d in found]))
-    recall = proposal_recall(index, proposals, (10, 1000))  # type: ignore[arg-type]
+    recall = proposal_recall(index, proposals, (10, 1000))
     flat = [d for found in by_image.values() for d in found]
     oracle = run_pycocotools(index.to_coco(), flat, limits=(1, 10, 1000), use_categories=False)
     for limit, column in ((10, 1), (1000, 2)):

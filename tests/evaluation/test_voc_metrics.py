@@ -35,7 +35,7 @@ def make_index(truth: list[Row], images: list[str], names: list[str]) -> FakeInd
 def evaluate(truth: list[Row], found: list[Row], **rules: Any) -> VocResult:
     images = sorted({row[0] for row in truth + found})
     names = sorted({row[1] for row in truth + found})
-    evaluation = VocEvaluation(make_index(truth, images, names), VocRules(**rules))  # type: ignore[arg-type]
+    evaluation = VocEvaluation(make_index(truth, images, names), VocRules(**rules))
     for number, image in enumerate(images):
         mine = [row for row in found if row[0] == image]
         evaluation.update(number, [r[2] for r in mine], [r[3] for r in mine], [names.index(r[1]) for r in mine])
@@ -125,7 +125,7 @@ def test_equal_scores_keep_their_order() -> None:
 
 def test_unknown_rules_are_refused() -> None:
     with pytest.raises(InputError, match=r"average 'auc' is not known.*'11-point'"):
-        VocRules(average="auc")  # type: ignore[arg-type]
+        VocRules(average="auc")
     with pytest.raises(InputError, match="iou 50"):
         VocRules(iou=50)
 

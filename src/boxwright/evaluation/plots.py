@@ -99,7 +99,7 @@ def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
     image = axes.imshow(share, cmap="Blues", norm=norm, interpolation="nearest", aspect="auto")
     figure.colorbar(image, ax=axes, label="share of the row", aspect=40, pad=0.02)
     names = [*(_short(name) for name in matrix.names), "background"]
-    size = 9.0 if count <= 40 else max(4.0, 9 * 40 / count * side / 18)
+    size = min(9.0, 0.6 * 0.85 * 72 * side / count)  # points: some more than half of a row
     axes.set_xticks(range(count), names, rotation=90 if count > 5 else 0, fontsize=size)
     axes.set_yticks(range(count), names, fontsize=size)
     axes.set_xlabel("detected as")
