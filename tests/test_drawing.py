@@ -131,6 +131,7 @@ def test_coco_entries_have_the_data_sets_ids_and_widths():
     ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools, about numpy
 def test_coco_masks_are_what_pycocotools_reads():
     mask_api = pytest.importorskip("pycocotools.mask")
     found = two()

@@ -17,7 +17,7 @@ from boxwright.structures import InputError
 Rectangle = tuple[float, float, float, float]
 
 _GOLDEN_ANGLE = 137.50776  # degrees: hues stay far apart however many classes there are, and a label keeps its colour
-_TONES = ((0.72, 0.17), (0.58, 0.20), (0.84, 0.14), (0.48, 0.16))  # OKLCH lightness and chroma, in turn
+_TONES = ((0.72, 0.17), (0.56, 0.20), (0.86, 0.13), (0.46, 0.16), (0.66, 0.10))  # OKLCH lightness, chroma: in turn
 _MASK_OPACITY = 0.42
 
 
@@ -43,13 +43,14 @@ def draw_boxes(
     masks: np.ndarray | None = None,
     crowd: np.ndarray | Sequence[bool] | None = None,
     difficult: np.ndarray | Sequence[bool] | None = None,
+    scale: float = 1.0,
 ) -> Image.Image:
     """A copy of ``image`` in RGB with the boxes drawn.
 
     ``boxes`` ``[n, 4]`` are x1 y1 x2 y2 in the image's pixels, exclusive; ``labels`` ``[n]`` index ``names``;
     ``scores`` ``[n]`` in 0..1 are written beside the names; ``masks`` bool ``[n, H, W]`` are laid over translucently;
-    boxes whose ``crowd`` or ``difficult`` flag is set are dashed. Labels stay inside the image. Raises ``InputError``
-    when the lengths or a mask's size disagree.
+    boxes whose ``crowd`` or ``difficult`` flag is set are dashed. Labels stay inside the image. Lines and text take
+    their size from the image's, times ``scale``. Raises ``InputError`` when the lengths or a mask's size disagree.
     """
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     classes = np.asarray(labels, dtype=np.int64).reshape(-1)
@@ -74,7 +75,7 @@ def draw_boxes(
             dashed |= np.asarray(flags, dtype=bool)
 
     draw = ImageDraw.Draw(canvas)
-    width = line_width(canvas.size)
+    width = line_width(canvas.size, scale)
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     for i in np.argsort(-areas, kind="stable").tolist():  # the large first, so that they do not hide the small
         _draw_outline(draw, canvas.size, corners[i], class_colour(int(classes[i])), width, bool(dashed[i]))
@@ -85,18 +86,18 @@ def draw_boxes(
         text = names[label] if 0 <= label < len(names) else f"class {label}"
         if scores is not None:
             text = f"{text} {float(scores[i]):.2f}"
-        taken.append(_draw_label(draw, canvas.size, corners[i], text, class_colour(label), taken))
+        taken.append(_draw_label(draw, canvas.size, corners[i], text, class_colour(label), scale, taken))
     return canvas
 
 
-def line_width(size: tuple[int, int]) -> int:
+def line_width(size: tuple[int, int], scale: float = 1.0) -> int:
     """The width of a box's line, in pixels, for an image of (width, height)."""
-    return max(1, round(math.sqrt(size[0] * size[1]) / 280))
+    return max(1, round(scale * math.sqrt(size[0] * size[1]) / 280))
 
 
-def font_size(size: tuple[int, int]) -> int:
+def font_size(size: tuple[int, int], scale: float = 1.0) -> int:
     """The height of a label's text, in pixels, for an image of (width, height)."""
-    return max(10, round(math.sqrt(size[0] * size[1]) / 42))
+    return max(10, round(scale * math.sqrt(size[0] * size[1]) / 42))
 
 
 @lru_cache(maxsize=64)
@@ -184,10 +185,11 @@ def _draw_label(
     box: np.ndarray,
     text: str,
     colour: tuple[int, int, int],
+    scale: float,
     taken: list[Rectangle],
 ) -> Rectangle:
     """The text on a plate of the class's colour, inside the image and, where it can be, clear of the other plates."""
-    text, font, (text_width, text_height), padding = _fit_text(draw, size, text)
+    text, font, (text_width, text_height), padding = _fit_text(draw, size, text, scale)
     plate_width, plate_height = text_width + 2 * padding, text_height + 2 * padding
     lefts = (box[0], box[2] - plate_width)
     tops = (box[1] - plate_height, box[3], box[1], box[3] - plate_height)  # above, below, then inside
@@ -207,10 +209,10 @@ def _draw_label(
 
 
 def _fit_text(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], text: str
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], text: str, scale: float
 ) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont, tuple[int, int], int]:
     """The text, shortened only when even the smallest letters are too wide; its font, (width, height) and padding."""
-    height = font_size(size)
+    height = font_size(size, scale)
     while True:
         font = _font(height)
         padding = max(1, round(height * 0.18))

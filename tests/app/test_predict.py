@@ -156,7 +156,7 @@ def test_out_of_memory_halves_the_batch_for_good():
     runner = BatchRunner(detect, torch.device("cpu"), 8)
     images = [np.asarray(picture(k, k)) for k in range(7)]
     assert [int(d.boxes[0, 0]) for d in runner(images)] == list(range(7))
-    assert (detect.batches, runner.size, runner.shrunk) == ([2, 2, 2, 1], 2, [7, 3])
+    assert (detect.batches, runner.size, runner.shrunk) == ([2, 2, 2, 1], 2, [7, 4])
 
 
 def test_one_image_too_many_for_memory_is_an_error_with_a_remedy():

@@ -54,7 +54,7 @@ class BatchRunner:
                         "use --device cpu, or use a model with a smaller input"
                     ) from error
                 self.shrunk.append(len(batch))
-                self.size = max(1, len(batch) // 2)
+                self.size = (len(batch) + 1) // 2
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()  # out of the handler, where the error no longer holds the batch's tensors
         return found

@@ -106,15 +106,17 @@ class Prediction:
         # Upright and lying pictures go apart: a batch of both would be mostly padding.
         shelves: dict[bool, list[tuple[Source, np.ndarray]]] = {True: [], False: []}
         with ThreadPoolExecutor(_READERS) as pool:
-            for source, pixels in self._read_ahead(images, pool, bar):
-                shelf = shelves[pixels.shape[0] > pixels.shape[1]]
-                shelf.append((source, pixels))
-                if len(shelf) >= self._runner.size:
+            try:
+                for source, pixels in self._read_ahead(images, pool, bar):
+                    shelf = shelves[pixels.shape[0] > pixels.shape[1]]
+                    shelf.append((source, pixels))
+                    if len(shelf) >= self._runner.size:
+                        self._flush(shelf, pool, saving, bar)
+                    self._journal(saving, keep=2 * self._runner.size)
+                for shelf in shelves.values():
                     self._flush(shelf, pool, saving, bar)
-                self._journal(saving, keep=2 * self._runner.size)
-            for shelf in shelves.values():
-                self._flush(shelf, pool, saving, bar)
-            self._journal(saving, keep=0)
+            finally:  # on Ctrl-C too: what was found is not lost
+                self._journal(saving, keep=0)
 
     def _read_ahead(
         self, images: list[Source], pool: ThreadPoolExecutor, bar: ProgressBar
