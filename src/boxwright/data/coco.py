@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,27 @@ def parse_json(path: Path) -> Any:
         raise InputError(f"{path}: the JSON is nested too deeply for a COCO file; write it anew") from None
 
 
+@dataclass
+class _Image:
+    """One image and the columns of its annotations, as they come in."""
+
+    path: Path
+    image_id: int
+    height: int
+    width: int
+    boxes: list[list[float]] = field(default_factory=list)  # x, y, width, height
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
+    areas: list[float | None] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    segmentations: list[Segmentation | None] = field(default_factory=list)
+
+    def record(self) -> ImageRecord:
+        """The image as the index takes it."""
+        return ImageRecord(**vars(self), box_format="xywh")
+
+
 class _CocoReader:
     """One pass over a file; each method reads one kind of entry."""
 
@@ -87,10 +109,7 @@ class _CocoReader:
         if records:
             first = next(iter(records.values())).path
             root = next((p for p in list(self.file.parents)[:3] if first.is_relative_to(p)), root)
-        for record in records.values():
-            if record.segmentations is not None and not any(record.segmentations):
-                record.segmentations = None
-        return DetectionIndex.build(classes, list(records.values()), root=root, name=name)
+        return DetectionIndex.build(classes, [image.record() for image in records.values()], root=root, name=name)
 
     def _classes(self, categories: list[Any], annotations: list[Any]) -> Classes:
         names: dict[int, str] = {}
@@ -100,6 +119,10 @@ class _CocoReader:
                 raise InputError(f"{self.file}, categories[{position}]: needs a whole `id` and a `name`")
             if key in names:
                 raise InputError(f"{self.file}, categories[{position}]: id {key} is used twice; give each its own")
+            if key == 0:
+                self.log.note(
+                    "id-zero", "info", self.file, "category id 0", "some tools keep category 0 for background"
+                )
             names[key] = entry["name"]
         # Roboflow puts a parent "0: animals" before the classes; it is no class of its own and often shares a name.
         others = [e for e in categories if _whole(e["id"]) != 0]
@@ -116,8 +139,8 @@ class _CocoReader:
         except InputError as error:
             raise InputError(f"{self.file}, categories: {error}") from None
 
-    def _images(self, entries: list[Any]) -> dict[int, ImageRecord]:
-        records: dict[int, ImageRecord] = {}
+    def _images(self, entries: list[Any]) -> dict[int, _Image]:
+        records: dict[int, _Image] = {}
         for position, entry in enumerate(entries):
             place = f"images[{position}]"
             key = _whole(entry.get("id")) if isinstance(entry, dict) else None
@@ -138,14 +161,7 @@ class _CocoReader:
             size = self._size(entry, path or self.finder.expected(entry["file_name"]), place)
             if size is None:
                 continue
-            records[key] = ImageRecord(
-                path=path or self.finder.expected(entry["file_name"]),
-                image_id=key,
-                height=size[0],
-                width=size[1],
-                boxes=[], labels=[], crowd=[], difficult=[], areas=[], ids=[], segmentations=[],
-                box_format="xywh",
-            )  # fmt: skip
+            records[key] = _Image(path or self.finder.expected(entry["file_name"]), key, *size)
         return records
 
     def _size(self, entry: dict[str, Any], path: Path, place: str) -> tuple[int, int] | None:
@@ -159,7 +175,7 @@ class _CocoReader:
             self.log.refuse("no-size", self.file, place, f"has no width and height, and its image has none: {error}")
             return None
 
-    def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, ImageRecord]) -> None:
+    def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, _Image]) -> None:
         seen: set[int] = set()
         unknown_keys: Counter[str] = Counter()
         unfit_ids = 0
@@ -190,11 +206,11 @@ class _CocoReader:
             )
 
     def _annotation(
-        self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, ImageRecord]
+        self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, _Image]
     ) -> None:
         """Append one annotation to its image's record."""
-        record = records.get(owner) if (owner := _whole(entry.get("image_id"))) is not None else None
-        if record is None:
+        image = records.get(owner) if (owner := _whole(entry.get("image_id"))) is not None else None
+        if image is None:
             self.log.refuse(
                 "unknown-image",
                 self.file,
@@ -211,38 +227,34 @@ class _CocoReader:
             )  # fmt: skip
             return
         box = _box(entry.get("bbox"))
-        where = f"{place}, image {record.path.name}"
+        where = f"{place}, image {image.path.name}"
         if box is None:
             self.log.refuse("bad-box", self.file, where, f"bbox {entry.get('bbox')} is not x, y, width, height")
             return
         x, y, w, h = box
-        if not box_defect(self.log, self.file, where, (x, y, x + w, y + h), record.height, record.width):
+        if not box_defect(self.log, self.file, where, (x, y, x + w, y + h), image.height, image.width):
             return
         area = entry.get("area")
-        for column, value in (
-            (record.boxes, box),
-            (record.labels, label),
-            (record.crowd, bool(entry.get("iscrowd", 0))),
-            (record.difficult, bool(entry.get("difficult", 0) or entry.get("ignore", 0))),
-            (record.areas, float(area) if isinstance(area, int | float) and math.isfinite(area) else None),
-            (record.ids, key),
-            (record.segmentations, self._segmentation(entry.get("segmentation"), record, where)),
-        ):
-            assert isinstance(column, list)
-            column.append(value)
+        image.boxes.append(box)
+        image.labels.append(label)
+        image.crowd.append(bool(entry.get("iscrowd", 0)))
+        image.difficult.append(bool(entry.get("difficult", 0) or entry.get("ignore", 0)))
+        image.areas.append(float(area) if isinstance(area, int | float) and math.isfinite(area) else None)
+        image.ids.append(key)
+        image.segmentations.append(self._segmentation(entry.get("segmentation"), image, where))
 
-    def _segmentation(self, value: Any, record: ImageRecord, where: str) -> Segmentation | None:
+    def _segmentation(self, value: Any, image: _Image, where: str) -> Segmentation | None:
         """The segmentation when there is one and it fits the image."""
         if not value:
             return None
         if isinstance(value, list):
-            usable = [p for p in value if mask_tools.defect([p], record.height, record.width) is None]
+            usable = [p for p in value if mask_tools.defect([p], image.height, image.width) is None]
             if len(usable) == len(value):
                 return value
-            defect = next(d for p in value if (d := mask_tools.defect([p], record.height, record.width)))
+            defect = next(d for p in value if (d := mask_tools.defect([p], image.height, image.width)))
             self.log.put_right("bad-mask", "warning", self.file, where, f"{defect}; the polygon is left out")
             return usable or None
-        if (defect := mask_tools.defect(value, record.height, record.width)) is not None:
+        if (defect := mask_tools.defect(value, image.height, image.width)) is not None:
             self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; the mask is left out")
             return None
         return value

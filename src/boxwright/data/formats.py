@@ -43,7 +43,7 @@ class Source:
     @property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits, train first."""
-        return tuple(self.layout) if isinstance(self.layout, dict) else tuple(self.layout.splits)
+        return tuple(self.layout if isinstance(self.layout, dict) else self.layout.splits)
 
 
 def detect_format(path: Path | str) -> DatasetFormat:
@@ -62,7 +62,7 @@ def open_dataset(path: Path | str, split: str | None = None, voc_one_based: bool
     if split is None:
         if len(source.splits) > 1:
             raise InputError(f"{path}: has the splits {', '.join(source.splits)}; say which one")
-        split = source.splits[0]
+        split = next(iter(source.splits))
     elif split not in source.splits:
         wanted = split_name(split)
         if wanted not in source.splits:
@@ -83,16 +83,21 @@ def open_splits(path: Path | str, voc_one_based: bool = True) -> dict[str, Detec
     source = find_source(path)
     log = ProblemLog()
     splits = read_source(source, whole_splits(source), log, voc_one_based)
+    same_classes(path, splits)
+    log.announce()
+    return splits
+
+
+def same_classes(path: Path | str, splits: dict[str, DetectionIndex]) -> None:
+    """Raises ``InputError`` naming the differing classes when the splits do not all have the same, in one order."""
     first = next(iter(splits.values()))
     for name, index in splits.items():
         if index.classes != first.classes:
-            ours, theirs = set(first.classes.names), set(index.classes.names)
+            differing = ", ".join(sorted(set(index.classes.names) ^ set(first.classes.names))) or "their ids or order"
             raise InputError(
-                f"{path}: the splits {first.name} and {name} disagree about the classes "
-                f"({', '.join(sorted(ours ^ theirs)) or 'their ids'}); give both the same categories"
+                f"{path}: the splits {first.name} and {name} disagree about the classes ({differing}); "
+                "give both the same categories"
             )
-    log.announce()
-    return splits
 
 
 def whole_splits(source: Source) -> list[str]:
@@ -106,24 +111,34 @@ def read_source(
     """Read the named splits of a source that `find_source` found; defects go to ``log``."""
     match source.layout:
         case VocLayout() as layout:
-            return read_voc(layout, splits, one_based=voc_one_based, log=log)
+            indexes = read_voc(layout, splits, one_based=voc_one_based, log=log)
         case YoloLayout() as layout:
-            return read_yolo(layout, splits, log=log)
+            indexes = read_yolo(layout, splits, log=log)
         case files:
-            return {split: read_coco(files[split], split, log) for split in splits}
+            indexes = {split: read_coco(files[split], split, log) for split in splits}
+    for split, index in indexes.items():
+        if not len(index):
+            log.refuse("no-images", source.path, f"split {split}", "has no images; add some or leave the split out")
+        if not len(index.classes):
+            log.refuse("no-classes", source.path, f"split {split}", "has no classes; annotate at least one object")
+    return indexes
 
 
-def find_source(path: Path | str) -> Source:
-    """What data set a path holds. Raises ``InputError`` saying what was looked for and what was found."""
+def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
+    """What data set a path holds. Raises ``InputError`` saying what was looked for and what was found.
+
+    ``log``: a lenient one takes the defects of a data.yaml that can be read past.
+    """
+    log = log or ProblemLog()
     place = Path(path).expanduser().absolute()
     if not place.exists():
         raise InputError(f"{path}: there is no such file or folder; correct the path")
     if place.is_file():
-        return _file_source(place)
+        return _file_source(place, log)
     if files := _coco_files(place):
         return Source("coco", place, files)
     if (file := find_yolo(place)) is not None:
-        return Source("yolo", place, load_yolo(file))
+        return Source("yolo", place, load_yolo(file, log))
     if (layout := find_voc(place)) is not None:
         return Source("voc", place, layout)
     if inner := _inner_voc(place):
@@ -140,14 +155,14 @@ def find_source(path: Path | str) -> Source:
     )
 
 
-def _file_source(file: Path) -> Source:
+def _file_source(file: Path, log: ProblemLog) -> Source:
     suffix = file.suffix.lower()
     if suffix == ".json":
         return Source(
             "coco", file, {split_name(file.stem if file.stem != "_annotations.coco" else file.parent.name): file}
         )
     if suffix in (".yaml", ".yml"):
-        return Source("yolo", file, load_yolo(file))
+        return Source("yolo", file, load_yolo(file, log))
     hint = "name the folder that holds the XML files" if suffix == ".xml" else "a .json, a .yaml or a folder is needed"
     raise InputError(f"{file}: no data set of a format that is read; {hint}")
 

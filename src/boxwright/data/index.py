@@ -129,6 +129,23 @@ class DetectionIndex:
         """Width divided by height, float64 ``[N]``."""
         return self.sizes[:, 1] / self.sizes[:, 0]
 
+    @property
+    def crowd(self) -> np.ndarray:
+        """Which of all boxes are crowd regions, bool ``[M]``."""
+        return (self.flags & _CROWD) > 0
+
+    @property
+    def difficult(self) -> np.ndarray:
+        """Which of all boxes are difficult, bool ``[M]``."""
+        return (self.flags & _DIFFICULT) > 0
+
+    @property
+    def with_mask(self) -> np.ndarray:
+        """Which of all boxes have a segmentation, bool ``[M]``."""
+        if self.text_ends is None:
+            return np.zeros(self.num_boxes, dtype=bool)
+        return np.diff(self.text_ends) > 0
+
     def path(self, i: int) -> Path:
         """The image's file."""
         return self.root / self.relative_path(i)

@@ -46,7 +46,8 @@ def rasterise(segmentation: Segmentation, height: int, width: int) -> np.ndarray
     if isinstance(segmentation, dict):
         run_length = _run_length(segmentation)
     else:
-        run_length = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
+        parts: Any = mask_api.frPyObjects(segmentation, height, width)
+        run_length = mask_api.merge(parts)
     return np.asarray(mask_api.decode(run_length)).astype(bool)
 
 

@@ -42,7 +42,7 @@ class VocLayout:
 
     root: Path
     splits: dict[str, list[Path]]
-    missing: list[tuple[Path, int, str]] = field(default_factory=list)  # list file, line, stem without an XML
+    missing: list[tuple[str, Path, int, str]] = field(default_factory=list)  # split, list, line, stem without an XML
 
 
 @dataclass
@@ -91,29 +91,36 @@ def read_voc(
     """The splits of a VOC data set (all that are there unless ``splits`` names some).
 
     Classes are ``names`` in that order; without them the lines of ``labels.txt`` or ``classes.txt`` in the root;
-    without that file all names found in any split, sorted. An image is the file named like its XML, or else as the XML's
-    ``filename`` says. Boxes without area (xmax not above xmin) are left out.
+    without that file all names found in any split, sorted. An image is the file named like its XML, or else
+    as the XML's ``filename`` says. Boxes without area (xmax not above xmin) are left out.
 
     Raises ``InputError`` naming the file, its line and a remedy: XML that does not parse or declares a document type,
     a name that is not among the given classes, an object without a box, a split list that names no XML.
     """
     own_log = log or ProblemLog()
-    for file, line, stem in layout.missing:
+    chosen = list(layout.splits if splits is None else splits)
+    for split, file, line, stem in layout.missing:
+        if split not in chosen:
+            continue
         own_log.refuse(
             "missing-annotation", file, f"line {line}", f"`{stem}` has no Annotations/{stem}.xml; restore or remove it"
         )
     pictures: dict[Path, _Picture] = {}
+    unread: dict[str, list[tuple[Path, int]]] = {}
     for file in dict.fromkeys(f for files in layout.splits.values() for f in files):
         try:
-            pictures[file] = _parse(file, own_log)
+            pictures[file] = _parse(file, own_log, unread)
         except InputError as error:
             if not own_log.lenient:
                 raise
             own_log.refuse("unreadable", file, "", str(error).removeprefix(f"{file}").lstrip(",: "))
+    for tag, places in unread.items():
+        file, line = places[0]
+        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read ({len(places)} objects have it)")
     classes = _classes(layout.root, names, pictures.values())
     reader = _Assembler(layout.root, classes, one_based, own_log)
     indexes: dict[str, DetectionIndex] = {}
-    for split in layout.splits if splits is None else splits:
+    for split in chosen:
         present = [pictures[file] for file in layout.splits[split] if file in pictures]
         made = (reader.record(picture, number) for number, picture in enumerate(present, start=1))
         records = [record for record in made if record is not None]
@@ -202,7 +209,7 @@ def _is_class_list(path: Path) -> bool:
 def _listed(root: Path, annotations: Path, lists: dict[str, Path]) -> VocLayout:
     """The layout that the split lists describe."""
     splits: dict[str, list[Path]] = {}
-    missing: list[tuple[Path, int, str]] = []
+    missing: list[tuple[str, Path, int, str]] = []
     for split, path in lists.items():
         splits[split] = []
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
@@ -215,7 +222,7 @@ def _listed(root: Path, annotations: Path, lists: dict[str, Path]) -> VocLayout:
             if file.is_file():
                 splits[split].append(file)
             else:
-                missing.append((path, number, stem))
+                missing.append((split, path, number, stem))
     return VocLayout(root, splits, missing)
 
 
@@ -233,8 +240,11 @@ def _classes(root: Path, names: Sequence[str] | None, pictures: Iterable[_Pictur
     return Classes.from_names(sorted({name for picture in pictures for name, *_ in picture.objects}))
 
 
-def _parse(file: Path, log: ProblemLog) -> _Picture:
-    """One XML file. Tags are taken by name, in any order; boxes of an object's parts are not the object's."""
+def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]]) -> _Picture:
+    """One XML file. Tags are taken by name, in any order; boxes of an object's parts are not the object's.
+
+    ``unread`` collects where objects carry what we have no place for (pose, truncated, parts).
+    """
     tree = _parse_xml(file)
     if tree.tag != "annotation":
         raise InputError(f"{file}: the outermost tag is <{tree.tag}>, a VOC file has <annotation>; leave it out")
@@ -243,7 +253,6 @@ def _parse(file: Path, log: ProblemLog) -> _Picture:
     if size is None:
         log.note("no-size", "warning", file, "size", "is missing or 0; read from the image")
     objects: list[tuple[str, tuple[float, float, float, float], bool, int]] = []
-    unread: dict[str, int] = {}
     for element in tree.findall("object"):
         line = int(element.get("__line", "0"))
         name = (element.findtext("name") or "").strip()
@@ -258,11 +267,11 @@ def _parse(file: Path, log: ProblemLog) -> _Picture:
             )
             continue
         for child in element:
-            if child.tag not in _READ_TAGS and (child.text or "").strip() not in ("", "0", "Unspecified"):
-                unread[child.tag] = line
+            if child.tag not in _READ_TAGS and (
+                len(child) or (child.text or "").strip() not in ("", "0", "Unspecified")
+            ):
+                unread.setdefault(child.tag, []).append((file, line))
         objects.append((name, (x1, y1, x2, y2), bool(_number(element.findtext("difficult"))), line))
-    for tag, line in unread.items():
-        log.note("unread-key", "info", file, f"line {line}", f"<{tag}> of objects is not read")
     return _Picture(file, (tree.findtext("filename") or "").strip(), size, objects)
 
 
@@ -338,7 +347,7 @@ def _lost(split: str, index: DetectionIndex) -> list[str]:
     lost: list[str] = []
     if index.text_ends is not None:
         lost.append(f"{split}: masks are left out, VOC XML holds boxes only")
-    if crowds := sum(int(index.annotations(i).crowd.sum()) for i in range(len(index))):
+    if crowds := int(index.crowd.sum()):
         lost.append(f"{split}: {crowds} crowd regions become difficult boxes")
     if index.classes.ids != tuple(range(1, len(index.classes) + 1)):
         lost.append(

@@ -51,8 +51,12 @@ def find_yolo(path: Path) -> Path | None:
     return (preferred or found or [None])[0]
 
 
-def load_yolo(file: Path) -> YoloLayout:
-    """Read a data.yaml and list its images. Raises ``InputError`` naming the key and a remedy."""
+def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
+    """Read a data.yaml and list its images. Raises ``InputError`` naming the key and a remedy.
+
+    With a lenient ``log`` a split whose images are not found is noted there and left out.
+    """
+    log = log or ProblemLog()
     content = _parse_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: a data.yaml holds `names`, `train` and `val`; this one holds none of them")
@@ -66,7 +70,7 @@ def load_yolo(file: Path) -> YoloLayout:
         entries = value if isinstance(value, list) else [value]
         if not all(isinstance(entry, str) for entry in entries):
             raise InputError(f"{file}, key `{key}`: give a folder, a .txt list of images, or a list of those")
-        splits[name] = [image for entry in entries for image in _images(file, root, key, entry)]
+        splits[name] = [image for entry in entries for image in _images(file, root, key, entry, log)]
     if not splits:
         raise InputError(f"{file}: none of the keys `train`, `val`, `test` names images; add at least one")
     ordered = dict(sorted(splits.items(), key=lambda item: split_rank(item[0])))
@@ -255,7 +259,7 @@ def _root(file: Path, content: dict[Any, Any]) -> Path:
     return folder
 
 
-def _images(file: Path, root: Path, key: str, entry: str) -> list[Path]:
+def _images(file: Path, root: Path, key: str, entry: str, log: ProblemLog) -> list[Path]:
     """The images of one entry of a split: a folder searched through, or a text file with a path a line."""
     # Roboflow writes ../train/images for a folder that lies beside the data.yaml.
     shortened = entry.removeprefix("../")
@@ -265,7 +269,8 @@ def _images(file: Path, root: Path, key: str, entry: str) -> list[Path]:
     place = next((c for c in candidates if c.exists()), None)
     if place is None:
         looked = ", ".join(str(c) for c in dict.fromkeys(candidates))
-        raise InputError(f"{file}, key `{key}`: {entry} does not exist (looked for {looked}); correct the path")
+        log.refuse("no-folder", file, f"key `{key}`", f"{entry} does not exist (looked for {looked}); correct the path")
+        return []
     if place.is_dir():
         return sorted(p for p in place.rglob("*") if is_image_name(p) and p.is_file())
     images: list[Path] = []
