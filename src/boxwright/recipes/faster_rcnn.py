@@ -3,9 +3,9 @@
 Ren et al., arXiv 1506.01497; Lin et al., arXiv 1612.03144; Li et al., arXiv 1804.06215 (DetNet).
 
 ``faster-rcnn-detnet59-fpn``, ``faster-rcnn-r50-fpn``
-    DetNet's recipe for COCO (§4.1), to the constant: 16 images a step, SGD at 0.02, 180,000 steps, a tenth at 120,000 and
-    160,000, warm-up of 500 steps from 0.3, sides of 800 and 1333, horizontal flips, stem and batch norms frozen. They
-    need ImageNet weights. ``boxwright train faster-rcnn-detnet59-fpn --data coco``; 8 Titan XP in the paper.
+    DetNet's recipe for COCO (§4.1), to the constant: 16 images a step, SGD at 0.02, 180,000 steps, a tenth at 120,000
+    and 160,000, warm-up of 500 steps from 0.3, sides of 800 and 1333, horizontal flips, stem and batch norms frozen.
+    They need ImageNet weights. ``boxwright train faster-rcnn-detnet59-fpn --data coco``; 8 Titan XP in the paper.
 ``...-modern``
     The same detectors from live, synchronised batch norm with large-scale jitter (Ghiasi et al., arXiv 2012.07177),
     an average of the weights and a longer cosine schedule. The cost of inference stays.
@@ -58,7 +58,7 @@ DETNET59_PAPER = Recipe(
         batch_size=16,
         eval_batch_size=8,
         group_by_aspect=True,
-        skip_empty=True,
+        drop_empty=True,
     ),
     stages=(
         Stage(

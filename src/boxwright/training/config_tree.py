@@ -1,8 +1,8 @@
 """Between frozen configuration dataclasses and plain trees of dicts, lists and scalars, strictly in both directions.
 
-A tree is what JSON and TOML can hold. Going to a tree loses nothing; coming back, every key must exist, every value must
-have its field's type and range, and a union of dataclasses is decided by its field ``kind``. Works on any dataclass whose
-fields are scalars, tuples, optionals, other such dataclasses and unions of them.
+A tree is what JSON and TOML can hold. Going to a tree loses nothing; coming back, every key must exist, every value
+must have its field's type and range, and a union of dataclasses is decided by its field ``kind``. Works on any
+dataclass whose fields are scalars, tuples, optionals, other such dataclasses and unions of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several processes as one: who am I, average this, stop together. Started by ``torchrun``, which sets the environment."""
+"""Several processes as one: who am I, sum this, tell all. ``torchrun`` starts them and sets their environment."""
 
 from __future__ import annotations
 
@@ -51,6 +51,13 @@ class Processes:
         values = [value]
         dist.broadcast_object_list(values, src=0, device=self.device if self.device.type == "cuda" else None)
         return values[0]
+
+    @torch.no_grad()
+    def align(self, model: nn.Module) -> None:
+        """The main process's parameters and buffers at all: batch norms' running statistics differ between them."""
+        if self.world > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` with gradients averaged over processes after each backward pass."""

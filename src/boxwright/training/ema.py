@@ -37,7 +37,8 @@ class EMA:
     def update(self) -> None:
         """Move the average towards the model. Nothing is read back from the device."""
         averages, currents = [p[0] for p in self._floats], [p[1] for p in self._floats]
-        torch._foreach_lerp_(averages, currents, 1 - self.decay())
+        # One kernel for all; torch has no public name for it.
+        torch._foreach_lerp_(averages, currents, 1 - self.decay())  # pyright: ignore[reportPrivateImportUsage]
         for average, current in self._others:
             average.copy_(current, non_blocking=True)
         self.updates += 1

@@ -1,8 +1,8 @@
 """The one strict way to change a configuration from outside: TOML files and ``--set a.b=c``.
 
-Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes those
-entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from that
-kind's own defaults. ``"none"`` stands for nothing where a value is optional.
+Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes
+those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from
+that kind's own defaults. ``"none"`` stands for nothing where a value is optional.
 """
 
 from __future__ import annotations

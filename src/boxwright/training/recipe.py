@@ -34,7 +34,9 @@ class DataConfig:
     ``batch_size``: images per optimiser step over all processes and accumulated micro-batches. ``pad_multiple``: padded
     sides are multiples of it. ``fixed_size``: (height, width) that every batch is padded to, and ``max_boxes``: rows
     that targets are padded to; both None let a batch be as small as it can, set both for one compiled graph.
-    ``skip_empty``: train only on images with at least one object that is no crowd. ``workers``: processes that load.
+    ``shapes``: the few sizes to pad to instead, the smallest that fits. ``too_many``: what becomes of boxes beyond
+    ``max_boxes``. ``drop_empty``: train only on images with an object that is no crowd. ``repeat_threshold``: images of
+    classes that are in a smaller share of the images come more often (LVIS §A.1). ``workers``: processes that load.
     """
 
     train: tuple[TransformConfig, ...]
@@ -45,9 +47,12 @@ class DataConfig:
     group_by_aspect: bool = True
     pad_multiple: Count = 32
     fixed_size: tuple[Count, Count] | None = None
+    shapes: tuple[tuple[Count, Count], ...] | None = None
     max_boxes: Count | None = None
+    too_many: Literal["error", "keep_largest"] = "error"
     masks: bool = False
-    skip_empty: bool = False
+    drop_empty: bool = False
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ Schedule = Callable[[int], float]
 
 
 def build_schedule(stage: Stage, images: int, batch_size: int) -> Schedule:
-    """The schedule of ``stage`` for a training set of ``images``. Raises InputError where warm-up outlasts the stage."""
+    """The schedule of ``stage`` on a training set of ``images``. InputError where warm-up outlasts the stage."""
     total = steps_of(stage.length, stage.unit, images, batch_size)
     config = stage.schedule
     if config.warmup is not None and config.warmup.steps >= total:

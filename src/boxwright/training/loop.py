@@ -1,0 +1,295 @@
+"""The training loop, one for every detector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from boxwright.data.index import DetectionIndex
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.detector import Detector
+from boxwright.evaluation.coco import json_safe
+from boxwright.structures import Classes, InputError
+from boxwright.training.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes, load_train_state
+from boxwright.training.config_tree import dotted, leaf_paths, to_tree
+from boxwright.training.distributed import Processes, processes
+from boxwright.training.environment import peak_memory
+from boxwright.training.interrupt import StopRequest, TrainingInterrupted
+from boxwright.training.monitor import LossMonitor, LossRow
+from boxwright.training.plots import draw_samples, plot_losses, plot_precision
+from boxwright.training.progress import Clock, Log, Reporter, open_reporter
+from boxwright.training.recipe import Recipe, check_recipe, load_recipe
+from boxwright.training.run_folder import data_summary, describe_run, finish_run, prepare_folder
+from boxwright.training.run_log import RunLog
+from boxwright.training.session import Session
+from boxwright.training.validation import validate
+
+Build = Callable[[DetectorConfig, Classes], Detector]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left. ``metrics``: COCO's numbers of the last validation; ``best``: of the best one, with its step.
+
+    ``best_checkpoint`` is None in a run without validation set.
+    """
+
+    folder: Path
+    steps: int
+    stopped_early: bool
+    metrics: dict[str, Any] | None
+    best: dict[str, Any] | None
+    best_checkpoint: Path | None
+    last_checkpoint: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The one to use: the best, or else the last."""
+        return self.best_checkpoint or self.last_checkpoint
+
+
+def train(
+    recipe: Recipe | None,
+    train_index: DetectionIndex,
+    val_index: DetectionIndex | None,
+    output: Path | str,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    weights: Path | str | Mapping[str, Tensor] | None = None,
+    tensorboard: bool = False,
+    log: Log = "auto",
+    resume_command: str | None = None,
+    build: Build = build_detector,
+) -> TrainResult:
+    """Train what ``recipe`` says on ``train_index`` into the folder ``output``, validating on ``val_index``.
+
+    ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
+    ``weights``: a checkpoint, run folder or state dict to start from; tensors are taken where name and shape agree.
+    ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
+    ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process calls this.
+
+    Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
+    SIGTERM, with a checkpoint to resume from.
+    """
+    output = Path(output)
+    with processes(device) as where, StopRequest() as stop:
+        if where.main:
+            prepare_folder(output, resume)
+        where.gather(None)  # nobody reads or writes before the folder is checked
+        state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
+        agreed = _agreed_recipe(recipe, state, output)
+        check_data(train_index, val_index)
+        command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
+        session = Session(agreed, train_index, where, build, None if state else weights, state)
+        return _Run(session, val_index, output, stop, command, log, tensorboard).go()
+
+
+def check_data(train_index: DetectionIndex, val_index: DetectionIndex | None) -> None:
+    """InputError for what cannot be trained on: no images, no boxes, classes that differ between the splits."""
+    for index, what in ((train_index, "training"), (val_index, "validation")):
+        if index is not None and len(index) == 0:
+            raise InputError(f"{index.root}: the {what} set has no image; check the path and the split")
+    if train_index.num_boxes == 0:
+        raise InputError(
+            f"{train_index.root}: the training set has {len(train_index)} images and no box; annotate some"
+        )
+    if val_index is not None:
+        names = f"the validation set {val_index.root}", f"the training set {train_index.root}"
+        try:
+            check_classes(val_index.classes, train_index.classes, *names)
+        except InputError as error:
+            raise InputError(str(error).replace("the checkpoint", "the training set")) from None
+
+
+def _agreed_recipe(recipe: Recipe | None, state: dict[str, Any] | None, folder: Path) -> Recipe:
+    if state is None:
+        if recipe is None:
+            raise InputError("a new run needs a recipe")
+        return check_recipe(recipe)
+    stored = load_recipe(state["recipe"], f"{folder / f'last{TRAIN_SUFFIX}'}")
+    if recipe is not None and recipe != stored:
+        old, new = ({dotted(p): v for p, v in _leaves(to_tree(r))} for r in (stored, recipe))
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        values = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed[:4])
+        raise InputError(
+            f"{folder}: the run has another recipe ({values}{'; ...' if len(changed) > 4 else ''}); resume without "
+            "changes to it, or start a new run in another folder, with the old checkpoint as weights"
+        )
+    return stored
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    leaves = []
+    for path in leaf_paths(tree):
+        value = tree
+        for key in path:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        if not isinstance(value, dict | list):
+            leaves.append((path, value))
+    return leaves
+
+
+class _Run:
+    """A session, and all that is told and written about it."""
+
+    def __init__(
+        self,
+        session: Session,
+        val_index: DetectionIndex | None,
+        folder: Path,
+        stop: StopRequest,
+        command: str,
+        log: Log,
+        tensorboard: bool,
+    ) -> None:
+        self.session = session
+        self.recipe = session.recipe
+        self.plan = session.plan
+        self.where: Processes = session.where
+        self.val_index = val_index
+        self.folder = folder
+        self.stop = stop
+        self.command = command
+        index = session.index
+        self.monitor = LossMonitor(
+            self.where, self.recipe.log_every, lambda i: f"{index.path(i)} (image id {index.image_id(i)})"
+        )
+        if session.loaded_monitor is not None:
+            self.monitor.load_state_dict(session.loaded_monitor)
+        self.clock = Clock()
+        self.pace: float | None = None
+        self.log: RunLog | None = None
+        if self.where.main:
+            val = data_summary(val_index) if val_index is not None else None
+            names = index.classes.names
+            describe_run(folder, self.recipe, session.data, val, names, self.where.device, command)
+            self.log = RunLog(folder, session.step, tensorboard)
+        self.reporter: Reporter = open_reporter(log, self.where.main, self.plan.total, session.step)
+
+    def go(self) -> TrainResult:
+        """Train to the end; whatever happens, the folder says so."""
+        try:
+            for line in self.session.announcement(self.val_index, self.folder):
+                self.reporter.say(line)
+            self.clock.seconds_per_step(self.session.step)
+            stopped_early = self._steps()
+            self._finish("stopped early" if stopped_early else "finished")
+        except TrainingInterrupted as interrupted:
+            self._finish("interrupted")
+            self.reporter.say(str(interrupted))
+            raise
+        except BaseException as error:
+            self._finish(f"failed: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self.session.close()
+            self.reporter.close()
+            if self.log is not None:
+                self.log.close()
+        return self._result(stopped_early)
+
+    def _steps(self) -> bool:
+        """All steps that are left; true where the validation's patience ended them."""
+        session, patience = self.session, self.recipe.validation.patience
+        while session.step < self.plan.total:
+            losses, images = session.take_step()
+            step = session.step
+            self.reporter.step(step)
+            self._write(self.monitor.record(step, session.names, losses, images, self.stop.requested))
+            if self.monitor.stop_seen or (self.stop.requested and self.where.world == 1):
+                self._save()
+                raise TrainingInterrupted(step, self.folder, self.command)
+            validates = self.val_index is not None and self.plan.validates(step)
+            if validates:
+                self._write(self.monitor.flush())
+                self._validate()
+            if validates or self.plan.saves(step):
+                self._save()
+            if patience is not None and session.validations_since_best >= patience and step < self.plan.total:
+                self.reporter.say(f"stopped early: no better AP in {patience} validations")
+                return True
+        return False
+
+    def _write(self, rows: list[LossRow]) -> None:
+        for row in rows:
+            pace = self.clock.seconds_per_step(row.step) or self.pace
+            self.pace = pace
+            line = {
+                "step": row.step,
+                "epoch": self.plan.epoch(row.step),
+                "loss": sum(row.losses.values()),
+                **{name if name.startswith("loss_") else f"loss_{name}": v for name, v in row.losses.items()},
+                "lr": self.session.lr_of(row.step),
+                "images_per_second": None if pace is None else self.plan.batch_size / pace,
+                "memory": peak_memory(self.where.device),
+            }
+            if self.log is not None:
+                self.log.write("train", line)
+            self.reporter.row({**line, "eta": None if pace is None else pace * (self.plan.total - row.step)})
+
+    def _validate(self) -> None:
+        assert self.val_index is not None
+        started = time.perf_counter()
+        session = self.session
+        self.where.align(session.weights_to_use)
+        found = validate(
+            session.weights_to_use,
+            self.val_index,
+            self.recipe.data,
+            self.where,
+            self.recipe.precision,
+            losses=self.recipe.validation.loss,
+        )
+        stats = self.where.broadcast(found.evaluation.compute().stats if self.where.main else None)
+        terms = {name if name.startswith("loss_") else f"loss_{name}": v for name, v in found.losses.items()}
+        row = json_safe(
+            {"step": session.step, "epoch": self.plan.epoch(session.step), "loss": found.loss, **terms, **stats}
+        )
+        best = session.note_validation(row)
+        if self.log is not None:
+            self.log.write("validation", row)
+            draw_samples(self.folder / "samples.jpg", self.val_index, found.evaluation.detections())
+            if best:
+                session.save_weights(self.folder / f"best{SUFFIX}")
+            self._plot()
+        values = "  ".join(f"{k} {row[k]:.3f}" for k in ("AP", "AP50", "AP75") if row[k] is not None)
+        self.reporter.say(f"validation after step {session.step}: {values}{'  (best)' if best else ''}")
+        self.clock.pause(time.perf_counter() - started)
+
+    def _save(self) -> None:
+        started = time.perf_counter()
+        self._write(self.monitor.flush())
+        self.session.save(self.folder, self.monitor.state_dict())
+        self.clock.pause(time.perf_counter() - started)
+
+    def _plot(self) -> None:
+        if self.log is None:
+            return
+        plot_losses(self.folder / "loss.png", self.log.of("train"), self.log.of("validation"))
+        if self.log.of("validation"):
+            plot_precision(self.folder / "ap.png", self.log.of("validation"))
+
+    def _finish(self, status: str) -> None:
+        if not self.where.main:
+            return
+        best = self.session.best
+        finish_run(self.folder, status, step=self.session.step, best=best, last_validation=self.session.last_validation)
+        self._plot()
+
+    def _result(self, stopped_early: bool) -> TrainResult:
+        best = self.folder / f"best{SUFFIX}"
+        return TrainResult(
+            folder=self.folder,
+            steps=self.session.step,
+            stopped_early=stopped_early,
+            metrics=self.session.last_validation,
+            best=self.session.best,
+            best_checkpoint=best if self.session.best is not None else None,
+            last_checkpoint=self.folder / f"last{SUFFIX}",
+        )

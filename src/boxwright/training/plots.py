@@ -1,0 +1,112 @@
+"""Pictures of a run: losses, average precision, detections."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.drawing import draw_boxes
+from boxwright.evaluation.columns import DetectionColumns
+from boxwright.training.files import write_atomically
+
+Row = dict[str, Any]
+
+
+def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> None:
+    """The sum of the losses and each term over the steps, and the learning rate below, as PNG."""
+    figure, (losses, rates) = _axes(2, ratios=(3, 1))
+    names = list(dict.fromkeys(key for row in train for key in row if key.startswith("loss")))
+    for name in names:
+        _line(losses, train, name, label=name.removeprefix("loss_"), linewidth=2 if name == "loss" else 1)
+    _line(losses, validation, "loss", label="validation", marker="o", linestyle="--")
+    positive = [row[name] for row in train for name in names if row.get(name, 0) > 0]
+    if positive and max(positive) > 20 * min(positive):
+        losses.set_yscale("log")
+    losses.set_ylabel("loss")
+    _line(rates, train, "lr", label="lr")
+    rates.set_ylabel("learning rate")
+    _save(figure, path, (losses,), rates)
+
+
+def plot_precision(path: Path, validation: Sequence[Row]) -> None:
+    """AP, AP50, AP75 and AP by size over the steps, as PNG."""
+    figure, (axes,) = _axes(1)
+    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+        _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == "AP" else 1)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("average precision")
+    _save(figure, path, (axes,), axes)
+
+
+def draw_samples(
+    path: Path, index: DetectionIndex, found: DetectionColumns, count: int = 8, threshold: float = 0.5, side: int = 320
+) -> None:
+    """A sheet of ``count`` images spread over ``index``: truth on the left, detections from ``threshold`` right."""
+    places = sorted({round(i) for i in np.linspace(0, len(index) - 1, min(count, len(index)))})
+    rows = found.rows_by_image([index.image_id(i) for i in places])
+    tiles = []
+    for i, chosen in zip(places, rows, strict=True):
+        picture, truth = Image.fromarray(read_image(index.path(i))), index.annotations(i)
+        chosen = chosen[found.scores[chosen] >= threshold]
+        scale = side / max(picture.size)
+        small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+        names = index.classes.names
+        left = draw_boxes(small, truth.boxes * scale, truth.labels, names, crowd=truth.crowd, difficult=truth.difficult)
+        right = draw_boxes(small, found.corners[chosen] * scale, found.labels[chosen], names, found.scores[chosen])
+        tiles.append(_side_by_side(left, right, side))
+    columns = 1 if len(tiles) < 3 else 2
+    height = math.ceil(len(tiles) / columns) * (side + 8)
+    sheet = Image.new("RGB", (columns * (2 * side + 16), height), "white")
+    for n, tile in enumerate(tiles):
+        sheet.paste(tile, (n % columns * (2 * side + 16), n // columns * (side + 8)))
+    _save_image(sheet, path)
+
+
+def _side_by_side(left: Image.Image, right: Image.Image, side: int) -> Image.Image:
+    tile = Image.new("RGB", (2 * side + 4, side), "white")
+    tile.paste(left, (0, 0))
+    tile.paste(right, (side + 4, 0))
+    return tile
+
+
+def _axes(count: int, ratios: tuple[int, ...] = (1,)) -> tuple[Figure, list[Axes]]:
+    # Figures of their own, not pyplot's: nothing global, no display.
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=list(ratios))
+    return figure, [axes for row in grid for axes in row]
+
+
+def _line(axes: Axes, rows: Sequence[Row], name: str, label: str, **style: Any) -> None:
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=label, **style)
+
+
+def _save(figure: Figure, path: Path, legends: Sequence[Axes], bottom: Axes) -> None:
+    bottom.set_xlabel("step")
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    for axes in legends:
+        if axes.lines:
+            axes.legend(fontsize="small", ncols=2)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_atomically(path, buffer.getvalue())
+
+
+def _save_image(image: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    write_atomically(path, buffer.getvalue())

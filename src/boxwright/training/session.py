@@ -1,0 +1,302 @@
+"""The state of a run: everything that a step changes, that a checkpoint holds and that a resumed run restores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from boxwright.backbones.norm import FrozenBatchNorm
+from boxwright.data.index import DetectionIndex
+from boxwright.data.loader import TrainStream
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.detector import Detector
+from boxwright.structures import Classes, InputError
+from boxwright.training.checkpoint import (
+    SUFFIX,
+    TRAIN_SUFFIX,
+    check_classes,
+    load_checkpoint,
+    save_checkpoint,
+    save_train_state,
+)
+from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
+from boxwright.training.ema import EMA
+from boxwright.training.environment import git_state, versions
+from boxwright.training.monitor import REMEDY, NonFiniteLossError
+from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
+from boxwright.training.plan import make_plan
+from boxwright.training.random_state import random_state, restore_random_state, seed_everything
+from boxwright.training.recipe import Recipe, dump_recipe
+from boxwright.training.run_folder import data_summary, prune_steps
+from boxwright.training.step import Stepper, image_seeds
+
+
+class Session:
+    """Detector, optimiser, average, random states and place in the data, moved on one step at a time.
+
+    ``step`` counts finished steps. ``best`` and ``last_validation`` are rows of validations.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        index: DetectionIndex,
+        where: Processes,
+        build: Callable[[DetectorConfig, Classes], Detector],
+        weights: Path | str | Mapping[str, Tensor] | None,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """A new run from ``weights`` (None: from random ones), or the one that ``state`` of a checkpoint describes."""
+        self.recipe, self.index, self.where = recipe, index, where
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.last_validation: dict[str, Any] | None = None
+        self.validations_since_best = 0
+        self.loaded_monitor: dict[str, Any] | None = None
+        self.data = data_summary(index)
+        self.notes: list[str] = []
+        self.full_lr: dict[int, float] = {}
+        seed_everything(recipe.seed)
+        self.share = micro_batch_size(recipe.data.batch_size, where.world, recipe.accumulation) * recipe.accumulation
+        self.stream = self._open_stream()
+        self.plan = make_plan(recipe, self.stream.epoch_size)
+        self.detector = self._build_detector(build, weights)
+        self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
+        self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None
+        self.scaler = torch.amp.GradScaler(where.device.type, enabled=recipe.precision == "fp16")
+        if recipe.compile:
+            self.detector.compile(fullgraph=True)
+        # Ranks draw different numbers from here on, the first one the numbers of a lone process.
+        if where.world > 1:
+            seed_everything(recipe.seed + where.rank)
+        if state is not None:
+            self._restore(state)
+        self._enter_stage(min(self.step + 1, self.plan.total))
+        if state is not None and state["stage"] == self.stage:
+            self.stepper.optimiser.load_state_dict(state["optimiser"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loss terms."""
+        return self.stepper.names
+
+    @property
+    def weights_to_use(self) -> Detector:
+        """The averaged detector where there is one, else the detector."""
+        return cast(Detector, self.ema.module) if self.ema is not None else self.detector
+
+    def take_step(self) -> tuple[Tensor, list[int]]:
+        """The next step: its losses ``[T]`` on the device, and its images' places in the training set."""
+        batch = next(self.stream)
+        step = self.step + 1
+        if self.plan.stage_of(step) != self.stage:
+            self._enter_stage(step)
+        planned = self.plan.stages[self.stage]
+        set_lr(self.stepper.optimiser, planned.schedule(self.step - planned.first))
+        first = self.where.rank * self.share
+        seeds = image_seeds(self.recipe.seed, self.step, self.recipe.data.batch_size, first, self.share)
+        images = batch.images._replace(seeds=seeds).to(self.where.device, non_blocking=True)
+        losses = self.stepper(images, batch.targets.to(self.where.device, non_blocking=True))
+        self.step = step
+        return losses, batch.info.indexes.tolist()
+
+    def lr_of(self, step: int) -> float:
+        """The learning rate that ``step`` was taken with: of the group that learns fastest."""
+        planned = self.plan.stages[self.plan.stage_of(step)]
+        return self.full_lr[self.plan.stage_of(step)] * planned.schedule(step - 1 - planned.first)
+
+    def note_validation(self, row: dict[str, Any]) -> bool:
+        """Take a validation's row; whether its AP is the best so far."""
+        self.last_validation = row
+        ap = -1.0 if row["AP"] is None else row["AP"]
+        better = self.best is None or ap > (-1.0 if self.best["AP"] is None else self.best["AP"])
+        self.validations_since_best = 0 if better else self.validations_since_best + 1
+        if better:
+            self.best = row
+        return better
+
+    def save(self, folder: Path, monitor: dict[str, Any]) -> None:
+        """Write ``last`` (and a numbered checkpoint where wanted). All processes take part; the main one writes."""
+        self._check_weights()
+        randomness = self.where.gather(random_state(self.where.device))
+        if not self.where.main:
+            return
+        state = {
+            "recipe": dump_recipe(self.recipe),
+            "classes": list(self.detector.classes.names),
+            "fingerprint": self.data["fingerprint"],
+            "world": self.where.world,
+            "step": self.step,
+            "stage": self.stage,
+            "model": self.detector.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "optimiser": self.stepper.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "stream": self.stream.state_dict(),
+            "random": randomness,
+            "monitor": monitor,
+            "best": self.best,
+            "last_validation": self.last_validation,
+            "validations_since_best": self.validations_since_best,
+        }
+        self.save_weights(folder / f"last{SUFFIX}")
+        save_train_state(folder / f"last{TRAIN_SUFFIX}", state)
+        if self.recipe.checkpoint.keep:
+            target = folder / f"step_{self.step:07d}{SUFFIX}"
+            target.unlink(missing_ok=True)
+            os.link(folder / f"last{SUFFIX}", target) if hasattr(os, "link") else self.save_weights(target)
+            prune_steps(folder, self.recipe.checkpoint.keep)
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights to use, with all that a user of them needs."""
+        metrics = self.last_validation if self.last_validation and self.last_validation["step"] == self.step else None
+        meta = {
+            "step": self.step,
+            "epoch": self.plan.epoch(self.step),
+            "metrics": metrics,
+            "weights": "ema" if self.ema is not None else "model",
+            "versions": versions(),
+            "git": git_state(),
+            "data": self.data,
+        }
+        save_checkpoint(path, self.weights_to_use.state_dict(), self.recipe, self.detector.classes, meta)
+
+    def announcement(self, val_index: DetectionIndex | None, folder: Path) -> list[str]:
+        """What will happen, in a few lines."""
+        classes, plan, recipe = self.detector.classes, self.plan, self.recipe
+        total = sum(p.numel() for p in self.detector.parameters())
+        learning = sum(p.numel() for p in self.stepper.parameters)
+        names = ", ".join(classes.names[:8]) + (", ..." if len(classes) > 8 else "")
+        val = "none" if val_index is None else f"{len(val_index)} images"
+        optimiser = plan.stages[self.stage].stage.optimiser
+        lr = self.full_lr[self.stage]
+        lines = [
+            f"recipe {recipe.name}: {total:,} parameters, {learning:,} of them learn",
+            f"data {self.index.root}: {len(self.index)} images with {self.index.num_boxes} boxes, validation {val}; "
+            f"{len(classes)} classes: {names}",
+            f"{plan.total} steps of {plan.batch_size} images, {plan.epoch(plan.total):.1f} epochs, {optimiser.kind} "
+            f"at {lr:g}, {recipe.precision} on {self.where.device}, {self.where.world} process(es)",
+            f"run folder {folder}",
+        ]
+        if self.step:
+            lines.append(f"resuming after step {self.step}")
+        return lines + self.notes
+
+    def close(self) -> None:
+        """Stop the loader's workers."""
+        self.stream.close()
+
+    def _open_stream(self) -> TrainStream:
+        data = self.recipe.data
+        return TrainStream(
+            self.index,
+            data.train,
+            self.share,
+            seed=self.recipe.seed,
+            rank=self.where.rank,
+            world=self.where.world,
+            workers=data.workers,
+            group_by_aspect=data.group_by_aspect,
+            pad_multiple=data.pad_multiple,
+            fixed_size=data.fixed_size,
+            shapes=data.shapes,
+            max_boxes=data.max_boxes,
+            too_many=data.too_many,
+            masks=data.masks,
+            drop_empty=data.drop_empty,
+            repeat_threshold=data.repeat_threshold,
+            pin_memory=self.where.device.type == "cuda",
+        )
+
+    def _build_detector(
+        self,
+        build: Callable[[DetectorConfig, Classes], Detector],
+        weights: Path | str | Mapping[str, Tensor] | None,
+    ) -> Detector:
+        detector = build(self.recipe.detector, self.index.classes)
+        detector.transforms = self.recipe.data.eval
+        detector.pad_multiple = self.recipe.data.pad_multiple
+        if weights is not None:
+            self.notes.append(start_from(detector, weights))
+        elif any(isinstance(m, FrozenBatchNorm) for m in detector.modules()):
+            self.notes.append(
+                "WARNING: batch norms are frozen, but no weights are given to start from: this network will hardly "
+                "learn. Give weights, or set detector.backbone.norm=bn"
+            )
+        if self.recipe.sync_batch_norm:
+            detector = cast(Detector, synchronise_batch_norm(detector, self.where))
+        detector = detector.to(self.where.device)
+        if self.recipe.channels_last:
+            detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return detector
+
+    def _enter_stage(self, step: int) -> None:
+        """Get ready for the stage that takes ``step``: what learns, and a fresh optimiser."""
+        self.stage = self.plan.stage_of(step)
+        stage = self.plan.stages[self.stage].stage
+        for name, parameter in self.detector.named_parameters():
+            parameter.requires_grad_(name in self.learnable)
+        freeze(self.detector, stage.frozen)
+        self.detector.train()
+        hold_frozen(self.detector, stage.frozen)
+        optimiser = build_optimiser(stage.optimiser, self.detector, self.recipe.data.batch_size)
+        self.full_lr[self.stage] = max(group["base_lr"] for group in optimiser.param_groups)
+        model = self.where.wrap(self.detector)
+        self.stepper = Stepper(self.recipe, stage, model, optimiser, self.scaler, self.where, self.ema)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go to where ``state`` was saved. InputError where the data are others."""
+        found, wanted = Classes.from_names(state["classes"]), self.index.classes
+        check_classes(wanted, found, f"{self.index.root}", "the run to resume")
+        if state["fingerprint"] != self.data["fingerprint"]:
+            raise InputError(
+                f"{self.index.root}: not the data that the run was started on (images, boxes or classes differ); give "
+                "that data, or start a new run with the old checkpoint as weights"
+            )
+        self.detector.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.stream.load_state_dict(state["stream"])
+        if state["world"] == self.where.world:
+            restore_random_state(state["random"][self.where.rank], self.where.device)
+        else:
+            self.notes.append(
+                f"the run had {state['world']} process(es) and now has {self.where.world}: it goes on, not bit for bit"
+            )
+        self.step = state["step"]
+        self.best, self.last_validation = state["best"], state["last_validation"]
+        self.validations_since_best = state["validations_since_best"]
+        self.loaded_monitor = state["monitor"]
+
+    @torch.no_grad()
+    def _check_weights(self) -> None:
+        """No checkpoint of a network that is lost: the losses of the last step cannot show what that step did."""
+        tensors = [t for t in self.detector.state_dict().values() if t.is_floating_point()]
+        if not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
+            bad = next(n for n, t in self.detector.state_dict().items() if not t.isfinite().all())
+            raise NonFiniteLossError(f"step {self.step}: the weights are not finite any more, first {bad}. {REMEDY}")
+
+
+def start_from(detector: Detector, weights: Path | str | Mapping[str, Tensor]) -> str:
+    """Take the tensors of ``weights`` whose name and shape agree with the detector's; a line that says how many.
+
+    InputError where none does.
+    """
+    given = weights if isinstance(weights, Mapping) else load_checkpoint(weights).state
+    origin = "the given weights" if isinstance(weights, Mapping) else str(weights)
+    own = detector.state_dict()
+    fitting = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
+    if not fitting:
+        raise InputError(
+            f"{origin}: no tensor has the name and shape of one of the detector's; is it another detector?"
+        )
+    detector.load_state_dict(fitting, strict=False)
+    left = [name for name in own if name not in fitting]
+    fresh = f"; fresh: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
+    return f"starting from {origin}: {len(fitting)} of {len(own)} tensors{fresh}"

@@ -1,0 +1,161 @@
+"""A detector's average precision and losses on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boxwright.data.index import DetectionIndex
+from boxwright.data.loader import Batch, EvalLoader
+from boxwright.data.transforms import TransformConfig
+from boxwright.detectors.detector import Detector
+from boxwright.evaluation.coco import CocoEvaluation, CocoResult
+from boxwright.structures import DetectionBatch, InputError
+from boxwright.training.checkpoint import check_classes
+from boxwright.training.distributed import Processes
+from boxwright.training.recipe import DataConfig, Precision
+from boxwright.training.step import autocast, image_seeds
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``evaluation`` holds the detections in pixels of the original images; ``losses`` are means over images."""
+
+    evaluation: CocoEvaluation
+    losses: dict[str, float]
+
+    @property
+    def loss(self) -> float | None:
+        """The sum of the terms, None where they were not asked for."""
+        return sum(self.losses.values()) if self.losses else None
+
+
+def evaluate_detector(
+    model: Detector,
+    index: DetectionIndex,
+    transforms: Sequence[TransformConfig] | None = None,
+    *,
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> CocoResult:
+    """COCO's metrics of ``model`` on the images of ``index``; ``transforms`` default to the model's own.
+
+    ``progress`` is called with images done and images in all. Raises InputError where classes differ or there are no
+    images.
+    """
+    check_classes(index.classes, model.classes, f"{index.root}", "the detector")
+    data = DataConfig(
+        train=(),
+        eval=tuple(model.transforms if transforms is None else transforms),
+        eval_batch_size=batch_size,
+        workers=workers,
+        pad_multiple=model.pad_multiple,
+    )
+    where = Processes(0, 1, torch.device(device))
+    return validate(model.to(where.device), index, data, where, precision, progress=progress).evaluation.compute()
+
+
+def validate(
+    model: Detector,
+    index: DetectionIndex,
+    data: DataConfig,
+    where: Processes,
+    precision: Precision = "fp32",
+    *,
+    losses: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Run ``model`` over ``index``, the processes sharing the images; every process gets the whole result."""
+    if len(index) == 0:
+        raise InputError(f"{index.root}: the data set has no image to evaluate; check the path and the split")
+    loader = EvalLoader(
+        index,
+        data.eval,
+        data.eval_batch_size,
+        rank=where.rank,
+        world=where.world,
+        workers=data.workers,
+        pad_multiple=data.pad_multiple,
+        fixed_size=data.fixed_size,
+        shapes=data.shapes,
+        pin_memory=where.device.type == "cuda",
+    )
+    evaluation = CocoEvaluation(index)
+    sums: dict[str, Tensor] = {}
+    done = 0
+    try:
+        with _evaluating(model):
+            for batch in loader:
+                found, terms = _run(model, batch, where, precision, losses)
+                collect(evaluation, batch, found)
+                count = len(batch.info.indexes)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value * count
+                done += count
+                if progress is not None:
+                    progress(done, len(index))
+    finally:
+        loader.close()
+    return Validation(_joined(evaluation, index, where), _mean_losses(sums, len(index), where))
+
+
+def collect(evaluation: CocoEvaluation, batch: Batch, found: DetectionBatch) -> None:
+    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges."""
+    boxes, scores, labels, valid = (t.cpu() for t in (found.boxes.float(), found.scores.float(), *found[2:4]))
+    scale, offset = batch.info.to_original[:, :2].repeat(1, 2), batch.info.to_original[:, 2:].repeat(1, 2)
+    original = (boxes - offset[:, None]) / scale[:, None]  # [B, D, 4]
+    edges = batch.info.original_sizes.flip(1).repeat(1, 2)[:, None].float()
+    original = torch.minimum(original.clamp(min=0), edges)
+    for i, image_id in enumerate(batch.info.image_ids.tolist()):
+        keep = valid[i]
+        evaluation.update(image_id, original[i, keep], scores[i, keep], labels[i, keep])
+
+
+@torch.no_grad()
+def _run(
+    model: Detector, batch: Batch, where: Processes, precision: Precision, losses: bool
+) -> tuple[DetectionBatch, dict[str, Tensor]]:
+    images = batch.images.to(where.device, non_blocking=True)
+    with autocast(where.device, precision):
+        found = model(images)
+        if not losses:
+            return found, {}
+        # The same random samples at each validation, so that its losses can be compared.
+        seeds = torch.cat([image_seeds(0, 0, 1, int(i), 1) for i in batch.info.indexes])
+        terms = model(images._replace(seeds=seeds.to(where.device)), batch.targets.to(where.device, non_blocking=True))
+    return found, {name: value.double() for name, value in terms.items()}
+
+
+@contextmanager
+def _evaluating(model: Detector) -> Iterator[None]:
+    """Eval mode, and what was before afterwards; torch's random state is left as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=devices):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _joined(evaluation: CocoEvaluation, index: DetectionIndex, where: Processes) -> CocoEvaluation:
+    if where.world == 1:
+        return evaluation
+    whole = CocoEvaluation(index)
+    for detections, seen in where.gather((evaluation.detections(), evaluation.seen)):
+        whole.extend(detections, seen)
+    return whole
+
+
+def _mean_losses(sums: dict[str, Tensor], images: int, where: Processes) -> dict[str, float]:
+    shares = where.gather({name: float(value) for name, value in sums.items()})
+    return {name: sum(share.get(name, 0.0) for share in shares) / images for name in shares[0]}
