@@ -68,8 +68,11 @@ class Padding:
             raise InputError(f'too_many = {self.too_many!r} is unknown; it must be "error" or "keep_largest"')
 
 
-def collate(samples: Sequence[Sample], padding: Padding) -> tuple[Batch, list[str]]:
-    """The batch, and announcements for the user. Images are padded with 0 below and to the right."""
+def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -> tuple[Batch, list[str]]:
+    """The batch, and announcements for the user. Images are padded with 0 below and to the right.
+
+    ``seeds``, one a sample, become `Images.seeds`.
+    """
     notes: list[str] = []
     if padding.max_boxes is not None:
         samples = [_within(sample, padding.max_boxes, padding.too_many, notes) for sample in samples]
@@ -79,7 +82,11 @@ def collate(samples: Sequence[Sample], padding: Padding) -> tuple[Batch, list[st
         row[:, : sample.size[0], : sample.size[1]] = sample.image.as_subclass(Tensor)
     return (
         Batch(
-            images=Images(pixels, torch.tensor([sample.size for sample in samples], dtype=torch.int64)),
+            images=Images(
+                pixels,
+                torch.tensor([sample.size for sample in samples], dtype=torch.int64),
+                torch.tensor(seeds, dtype=torch.int64),
+            ),
             targets=_targets(samples, padding, height, width),
             info=BatchInfo(
                 indexes=torch.tensor([sample.index for sample in samples], dtype=torch.int64),

@@ -59,12 +59,14 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Trouble]):
 
     def __getitem__(self, number: int) -> tuple[Batch, list[str]] | _Trouble:
         try:
-            return collate([self._sample(pick) for pick in self.picks(number)], self.padding)
+            picks = self.picks(number)
+            seeds = [sample_seed(self.seed, pick, "detector") for pick in picks]
+            return collate([self._sample(pick) for pick in picks], seeds, self.padding)
         except InputError as error:
             return _Trouble(error)
 
     def _sample(self, pick: Pick) -> Sample:
-        generator = torch.Generator().manual_seed(sample_seed(self.seed, pick))
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, pick, "transform"))
         return self.transform(self.source(pick.image), generator)
 
 
@@ -118,6 +120,8 @@ class TrainStream(Iterator[Batch]):
     ) -> None:
         _check_counts(batch_size, rank, world, workers, prefetch)
         padding = _padding(pad_multiple, fixed_size, shapes, max_boxes, too_many)
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed = {seed} is out of range; it must be in 0..2^63-1")
         members = stream_members(index, drop_empty)
         if repeat_threshold is not None and not 0 < repeat_threshold <= 1:
             raise InputError(f"repeat_threshold = {repeat_threshold} is out of range; it must be in 0..1 and not 0")

@@ -172,7 +172,7 @@ def check_size(config: object) -> None:
 def check_range(config: object, field: str, low: float = 0.0, high: float = float("inf")) -> None:
     """The field is a pair of increasing numbers above ``low``, and not above ``high``."""
     pair = getattr(config, field)
-    holds = len(pair) == 2 and low < pair[0] <= pair[1] <= high
+    holds = len(pair) == 2 and low < pair[0] <= pair[1] <= high and pair[1] < float("inf")
     limit = f" and at most {high}" if high < float("inf") else ""
     check(holds, config, field, f"two increasing numbers above {low}{limit}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,10 +138,14 @@ class Numbers:
             number += 1
 
 
-def sample_seed(seed: int, pick: Pick) -> int:
-    """The seed of one sample's augmentation: a hash, so that neighbours are unrelated."""
+def sample_seed(seed: int, pick: Pick, purpose: Literal["transform", "detector"]) -> int:
+    """The seed of a sample's augmentation, or of what the detector draws for it: 0..2^62-1.
+
+    A hash, so that neighbours are unrelated.
+    """
     packed = struct.pack("<4q", seed, pick.epoch, pick.position, pick.image)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+    digest = hashlib.blake2b(packed, digest_size=8, person=purpose.encode()).digest()
+    return int.from_bytes(digest, "little") >> 2
 
 
 def _random_words(count: int, *key: int) -> NDArray[np.uint64]:

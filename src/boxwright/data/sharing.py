@@ -1,7 +1,7 @@
 """Handing the data set to loader workers that are not forked, without a copy for each of them.
 
 A forked worker shares the parent's arrays until somebody writes to them, and nobody does. A spawned one gets a pickle:
-here the arrays inside travel as blocks of shared memory, which every worker maps, and only the small rest is copied.
+here the arrays inside travel as one block of shared memory, which every worker maps, and only the rest is copied.
 """
 
 from __future__ import annotations
@@ -14,21 +14,35 @@ import torch
 
 T = TypeVar("T")
 
+_ALIGNMENT = 64
+
 
 class Shared(Generic[T]):
     """A value whose arrays are in shared memory once it has been pickled for another process."""
 
     def __init__(self, value: T) -> None:
         self.value = value
+        self._state: tuple[bytes, list[tuple[int, int]], torch.Tensor] | None = None
 
-    def __getstate__(self) -> tuple[bytes, list[torch.Tensor]]:
-        buffers: list[pickle.PickleBuffer] = []
-        rest = pickle.dumps(self.value, protocol=5, buffer_callback=buffers.append)
-        # Tensors that are pickled by a torch multiprocessing context move to shared memory and travel as handles.
-        return rest, [
-            torch.from_numpy(np.frombuffer(buffer.raw(), np.uint8).copy()).share_memory_() for buffer in buffers
-        ]
+    def __getstate__(self) -> tuple[bytes, list[tuple[int, int]], torch.Tensor]:
+        if self._state is None:  # once, so that all workers get the same block
+            buffers: list[pickle.PickleBuffer] = []
+            rest = pickle.dumps(self.value, protocol=5, buffer_callback=buffers.append)
+            parts = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
+            ranges, end = [], 0
+            for part in parts:
+                start = -(-end // _ALIGNMENT) * _ALIGNMENT
+                end = start + part.size
+                ranges.append((start, end))
+            # A tensor pickled by torch's multiprocessing travels as a handle to its shared memory.
+            block = torch.empty(max(end, 1), dtype=torch.uint8).share_memory_()
+            for part, (start, stop) in zip(parts, ranges, strict=True):
+                block.numpy()[start:stop] = part
+            self._state = rest, ranges, block
+        return self._state
 
-    def __setstate__(self, state: tuple[bytes, list[torch.Tensor]]) -> None:
-        rest, blocks = state
-        self.value = pickle.loads(rest, buffers=[block.numpy() for block in blocks])
+    def __setstate__(self, state: tuple[bytes, list[tuple[int, int]], torch.Tensor]) -> None:
+        self._state = state
+        rest, ranges, block = state
+        memory = block.numpy()
+        self.value = pickle.loads(rest, buffers=[memory[start:stop] for start, stop in ranges])
