@@ -178,8 +178,9 @@ class CocoEvaluation:
     def compute(self) -> CocoResult:
         """Score what was given."""
         detections = self._log.columns()
-        by_class = self._engine.run(detections, self.max_detections)
-        pooled = self._engine.run(detections, self.max_detections, pool_classes=True)
+        found = self._engine.load(detections)
+        by_class = self._engine.run(found, self.max_detections)
+        pooled = self._engine.run(found, self.max_detections, pool_classes=True)
         return CocoResult(
             iou_type=self._engine.iou_type,
             classes=self.classes,
@@ -208,7 +209,7 @@ def proposal_recall(
     log = DetectionLog(engine.image_sizes, len(index.classes))
     for image_id, boxes, scores in proposals:
         log.add(image_id, boxes, scores, np.zeros(len(boxes), dtype=np.int64))
-    recall = engine.run(log.columns(), checked, pool_classes=True).recall
+    recall = engine.run(engine.load(log.columns()), checked, pool_classes=True).recall
     return {
         f"AR{limit}{suffix}": mean_of_defined(recall[:, :, area, column])
         for column, limit in enumerate(checked)

@@ -66,10 +66,8 @@ class CocoEngine:
         self.objects_per_class = np.zeros(len(classes), dtype=np.int64)
         self._truth = self._ground_truth(images, annotations, classes)
 
-    def run(
-        self, detections: DetectionColumns, max_detections: Sequence[int], pool_classes: bool = False
-    ) -> Accumulated:
-        """Match and accumulate; ``max_detections`` (ascending) caps an image and class, or an image if pooled."""
+    def load(self, detections: DetectionColumns) -> hotcoco.COCO:
+        """The detections in the library's own form, to be given to :meth:`run` once or more."""
         table = np.column_stack(
             [
                 self._image_codes(detections.image_ids),
@@ -78,14 +76,17 @@ class CocoEngine:
                 self._code_of_label[detections.labels],
             ]
         ).reshape(-1, 7)
-        if self.iou_type == "segm":
-            masks: list[Any] = list(detections.masks or ())
-            found = self._truth.load_res(table, segmentation=masks)
-            if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
-                area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
-                found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
-        else:
-            found = self._truth.load_res(table)
+        if self.iou_type == "bbox":
+            return self._truth.load_res(table)
+        masks: list[Any] = list(detections.masks or ())
+        found = self._truth.load_res(table, segmentation=masks)
+        if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
+            area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
+            found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
+        return found
+
+    def run(self, found: hotcoco.COCO, max_detections: Sequence[int], pool_classes: bool = False) -> Accumulated:
+        """Match and accumulate; ``max_detections`` (ascending) caps an image and class, or an image if pooled."""
         evaluator = hotcoco.COCOeval(self._truth, found, self.iou_type)
         evaluator.params.max_dets = [int(limit) for limit in max_detections]
         evaluator.params.use_cats = not pool_classes
