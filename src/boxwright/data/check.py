@@ -29,6 +29,15 @@ from boxwright.structures import InputError
 SMALL, LARGE = 32.0**2, 96.0**2
 """COCO's bounds of small, medium and large objects, in square pixels of the original image."""
 
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "PNG": {".png"},
+    "BMP": {".bmp", ".dib"},
+    "GIF": {".gif"},
+    "TIFF": {".tif", ".tiff"},
+    "WEBP": {".webp"},
+}
+
 
 @dataclass(frozen=True)
 class SplitSummary:
@@ -201,10 +210,8 @@ def _check_images(indexes: dict[str, DetectionIndex], strays: list[Path], log: P
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters here is reported below
         with ThreadPoolExecutor(workers) as pool:
-            for path, stray in zip(strays, pool.map(_inspect, strays), strict=True):
-                if stray.error is not None:
-                    message = str(stray.error).removeprefix(f"{path}: ")
-                    log.note("damaged-image", "warning", path, "named by no annotation", message)
+            for path, found in zip(strays, pool.map(_inspect, strays), strict=True):
+                _check_file(path, "named by no annotation", found, log, stray=True)
             for (path, places), found in zip(uses.items(), pool.map(_inspect, uses), strict=True):
                 if found.digest:
                     copies[found.digest] += [(name, path, indexes[name].image_id(i)) for name, i in places]
@@ -242,31 +249,41 @@ def _check_image(
 ) -> None:
     """What one image file says against its annotations."""
     name, i = places[0]
-    place = f"split {name}, image id {indexes[name].image_id(i)}"
-    if found.error is not None:
-        message = str(found.error).removeprefix(f"{path}: ")
-        log.note("missing-image" if found.missing else "damaged-image", "error", path, place, message)
+    if not _check_file(path, f"split {name}, image id {indexes[name].image_id(i)}", found, log):
         return
-    turned = found.orientation in range(2, 9)
-    if turned:
-        log.note("exif-orientation", "info", path, place, f"EXIF orientation {found.orientation} is applied when read")
-    elif found.orientation not in (None, 1):
-        message = f"EXIF orientation {found.orientation} does not exist; the image is read as it lies"
-        log.note("exif-orientation", "warning", path, place, message)
-    suffixes = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png"}, "BMP": {".bmp", ".dib"}, "GIF": {".gif"}}
-    if found.format in suffixes and path.suffix.lower() not in suffixes[found.format]:
-        log.note("wrong-suffix", "info", path, place, f"holds {found.format} data whatever its name says; read as such")
     height, width = found.size
     for name, i in places:
         said = indexes[name].size(i)
         if said == found.size:
             continue
         message = f"is {width}x{height} pixels but its annotations say {said[1]}x{said[0]}"
-        if turned and said == (width, height):
+        if _turned(found) and said == (width, height):
             message += ", the size before its EXIF orientation; annotate the upright image or remove the orientation"
         else:
             message += "; correct the annotations or restore the image they were made on"
         log.note("wrong-size", "error", path, f"split {name}, image id {indexes[name].image_id(i)}", message)
+
+
+def _check_file(path: Path, place: str, found: _Inspection, log: ProblemLog, stray: bool = False) -> bool:
+    """What an image file says by itself; whether it could be read. A stray does no harm, so it only warns."""
+    if found.error is not None:
+        message = str(found.error).removeprefix(f"{path}: ")
+        kind = "missing-image" if found.missing else "damaged-image"
+        log.note(kind, "warning" if stray else "error", path, place, message)
+        return False
+    if _turned(found):
+        log.note("exif-orientation", "info", path, place, f"EXIF orientation {found.orientation} is applied when read")
+    elif found.orientation not in (None, 1):
+        message = f"EXIF orientation {found.orientation} does not exist; the image is read as it lies"
+        log.note("exif-orientation", "warning", path, place, message)
+    if path.suffix.lower() not in _SUFFIXES.get(found.format, {path.suffix.lower()}):
+        log.note("wrong-suffix", "info", path, place, f"holds {found.format} data whatever its name says; read as such")
+    return True
+
+
+def _turned(found: _Inspection) -> bool:
+    """Whether the file's orientation moves any pixel."""
+    return found.orientation in range(2, 9)
 
 
 def _check_copies(group: Iterable[tuple[str, Path, int]], log: ProblemLog) -> None:

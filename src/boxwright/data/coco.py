@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,13 @@ from boxwright.data.places import ImageFinder, ImageTransfer, place_image, split
 from boxwright.data.problems import ProblemLog
 from boxwright.structures import Classes, InputError
 
-_KNOWN_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "difficult", "ignore"}
+_KNOWN_KEYS: dict[str, set[str]] = {
+    "images": {"id", "file_name", "width", "height"},
+    "annotations": {
+        *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "difficult", "ignore"),
+    },
+    "categories": {"id", "name"},
+}
 
 
 def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None = None) -> DetectionIndex:
@@ -101,6 +106,7 @@ class _CocoReader:
         for key in ("annotations", "categories"):
             if not isinstance(content.get(key), list):
                 raise InputError(f"{self.file}: no list `{key}`; a COCO file for training or evaluation needs one")
+        self._unread(content)
         classes = self._classes(content["categories"], content["annotations"])
         labels = {category: label for label, category in enumerate(classes.ids)}
         records = self._images(content["images"])
@@ -110,6 +116,16 @@ class _CocoReader:
             first = next(iter(records.values())).path
             root = next((p for p in list(self.file.parents)[:3] if first.is_relative_to(p)), root)
         return DetectionIndex.build(classes, [image.record() for image in records.values()], root=root, name=name)
+
+    def _unread(self, content: dict[str, Any]) -> None:
+        """Note what the file holds beyond what is read, so that a conversion can say what it leaves behind."""
+        unread = [f"`{key}`" for key, value in sorted(content.items()) if key not in _KNOWN_KEYS and value]
+        for part, known in _KNOWN_KEYS.items():
+            entries = [entry for entry in content[part] if isinstance(entry, dict)]
+            keys = {key for entry in entries for key, value in entry.items() if key not in known and value}
+            unread += [f"`{key}` of {part}" for key in sorted(keys)]
+        if unread:
+            self.log.note("unread-key", "info", self.file, "", f"not read: {', '.join(unread)}")
 
     def _classes(self, categories: list[Any], annotations: list[Any]) -> Classes:
         names: dict[int, str] = {}
@@ -177,8 +193,6 @@ class _CocoReader:
 
     def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, _Image]) -> None:
         seen: set[int] = set()
-        unknown_keys: Counter[str] = Counter()
-        unfit_ids = 0
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 self.log.refuse("bad-annotation", self.file, f"annotations[{position}]", "is no object; remove it")
@@ -186,7 +200,7 @@ class _CocoReader:
             key = _whole(entry.get("id"))
             place = f"annotation id {key}" if key is not None else f"annotations[{position}]"
             if key is None:
-                key, unfit_ids = 0, unfit_ids + 1
+                key = 0  # the index numbers all annotations anew where ids are not unique
                 self.log.note("bad-annotation", "warning", self.file, place, "has no whole `id`; give it one")
             elif key in seen:
                 self.log.note(
@@ -198,12 +212,7 @@ class _CocoReader:
                     "pycocotools takes a match with annotation id 0 for no match; count annotation ids from 1",
                 )  # fmt: skip
             seen.add(key)
-            unknown_keys.update(k for k in entry if k not in _KNOWN_KEYS)
             self._annotation(entry, key, place, labels, records)
-        for name, count in sorted(unknown_keys.items()):
-            self.log.note(
-                "unread-key", "info", self.file, "annotations", f"`{name}` of {count} annotations is not read"
-            )
 
     def _annotation(
         self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, _Image]

@@ -25,10 +25,11 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--ink:#e8ebef;--soft:#9aa4b0;--line:#333a43;--paper:#14171b;--card:#1c2026}}
 *{box-sizing:border-box}body{margin:0;padding:28px;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,sans-serif}main{max-width:1500px;margin:auto}h1{font-size:24px;margin:0}
-h2{font-size:18px;margin:34px 0 10px}p{margin:4px 0;color:var(--soft)}
+h2{font-size:18px;margin:34px 0 10px}p{margin:10px 0;color:var(--soft)}
 .grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(380px,100%),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;overflow:hidden;
-display:flex;flex-direction:column}figure img{width:100%;height:340px;object-fit:contain;background:#101214;display:block}
+display:flex;flex-direction:column}
+figure img{width:100%;height:340px;object-fit:contain;background:#101214;display:block}
 figcaption{padding:9px 12px;font-size:13px;overflow-wrap:anywhere}figcaption span{color:var(--soft)}
 .bad{padding:24px 12px;color:#c0392b;min-height:120px}.classes{display:grid;gap:3px 18px;margin-top:10px;
 grid-template-columns:repeat(auto-fill,minmax(min(250px,100%),1fr));font-size:13px}

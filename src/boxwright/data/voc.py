@@ -116,7 +116,7 @@ def read_voc(
             own_log.refuse("unreadable", file, "", str(error).removeprefix(f"{file}").lstrip(",: "))
     for tag, places in unread.items():
         file, line = places[0]
-        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read ({len(places)} objects have it)")
+        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read (found {len(places)} times)")
     classes = _classes(layout.root, names, pictures.values())
     reader = _Assembler(layout.root, classes, one_based, own_log)
     indexes: dict[str, DetectionIndex] = {}
@@ -252,6 +252,9 @@ def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]
     size = (round(height), round(width)) if height and width and height >= 1 and width >= 1 else None
     if size is None:
         log.note("no-size", "warning", file, "size", "is missing or 0; read from the image")
+    for element in (e for tag in ("source", "owner") for e in tree.findall(tag)):
+        if any((inner.text or "").strip() not in ("", "Unknown") for inner in element.iter()):
+            unread.setdefault(element.tag, []).append((file, int(element.get("__line", "0"))))
     objects: list[tuple[str, tuple[float, float, float, float], bool, int]] = []
     for element in tree.findall("object"):
         line = int(element.get("__line", "0"))

@@ -26,6 +26,7 @@ from boxwright.data.places import ImageTransfer, place_image, split_name, split_
 from boxwright.data.problems import ProblemLog
 from boxwright.structures import Classes, InputError
 
+_OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
 _NOT_A_FRACTION = 1.5  # a box may reach over the edge a little; beyond this the numbers are pixels, not fractions
 
 
@@ -64,9 +65,11 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
     root = _root(file, content)
     splits: dict[str, list[Path]] = {}
     for key, value in content.items():
-        name = split_name(key) if isinstance(key, str) else ""
-        if name not in ("train", "val", "test") or value in (None, "", []):
+        if not isinstance(key, str) or key in _OTHER_KEYS or value in (None, "", []):
             continue
+        name = split_name(key)
+        if name not in ("train", "val", "test") and not (isinstance(value, str) and (root / value).is_dir()):
+            continue  # a setting of another tool; a split of another name is one only if its folder is there
         entries = value if isinstance(value, list) else [value]
         if not all(isinstance(entry, str) for entry in entries):
             raise InputError(f"{file}, key `{key}`: give a folder, a .txt list of images, or a list of those")
@@ -303,6 +306,10 @@ def write_yolo(
             stem = os.path.splitext(names[split][i])[0]
             write_text(root / "labels" / split / f"{stem}.txt", _lines(index, i, masks, lost))
         announcements += lost.sentences(index)
+        if split not in ("train", "val", "test"):
+            announcements.append(
+                f"{split}: other YOLO tools read train, val and test only; rename its key in data.yaml"
+            )
     first = next(iter(splits.values()), None)
     content: dict[str, Any] = {split: f"images/{split}" for split in sorted(splits, key=split_rank)}
     content["names"] = dict(enumerate(first.classes.names)) if first is not None else {}
