@@ -40,10 +40,11 @@ def test_milestones_in_epochs() -> None:
     assert [factor(s) for s in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_warm_up_that_outlasts_the_stage_is_named() -> None:
-    stage = Stage(name="short", length=1, optimiser=SGDConfig(), schedule=CosineConfig(warmup=WarmupConfig(steps=500)))
-    with pytest.raises(InputError, match=r"'short'.*warmup.steps = 500.*20 steps.*to 2$"):
-        build_schedule(stage, images=20, batch_size=1)
+def test_a_short_stage_cuts_its_warm_up_to_a_third() -> None:
+    warmup = WarmupConfig(steps=500, factor=0.0)
+    stage = Stage(length=12, unit="steps", optimiser=SGDConfig(), schedule=MultiStepConfig(warmup=warmup))
+    factor = build_schedule(stage, images=20, batch_size=1)
+    assert [factor(s) for s in range(6)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_milestones_beyond_the_length_are_named() -> None:

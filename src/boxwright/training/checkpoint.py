@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
 from boxwright.training.config_tree import to_tree
 from boxwright.training.files import write_atomically
@@ -95,6 +96,24 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     recipe = recipe_from_tree(header["recipe"], lambda _: f"{path}: recipe written by Boxwright {version}")
     classes = Classes(tuple(header["classes"]["names"]), tuple(header["classes"]["ids"]))
     return Checkpoint(recipe.detector, classes, state, recipe, header["meta"])
+
+
+def load_detector(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
+) -> Detector:
+    """The detector of a checkpoint or run folder, in eval mode, preparing images as its recipe's evaluation does."""
+    checkpoint = load_checkpoint(path)
+    detector = build(checkpoint.detector, checkpoint.classes)
+    try:
+        detector.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
+        raise InputError(f"{path}: its tensors do not fit its recipe (written by Boxwright {version}): {error}") from None
+    detector.transforms = checkpoint.recipe.data.eval
+    detector.pad_multiple = checkpoint.recipe.data.pad_multiple
+    return detector.to(device).eval()
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -51,7 +51,7 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, images: int) -> Plan:
-    """The plan of ``recipe`` on a training set of ``images``. InputError where a warm-up outlasts its stage."""
+    """The plan of ``recipe`` on a training set of ``images``."""
     batch = recipe.data.batch_size
     stages, first = [], 0
     for stage in recipe.stages:

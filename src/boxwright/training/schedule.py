@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from boxwright.structures import InputError
 from boxwright.training.recipe import CosineConfig, MultiStepConfig, Stage, WarmupConfig, steps_of
 
 Schedule = Callable[[int], float]
@@ -13,21 +13,21 @@ Schedule = Callable[[int], float]
 
 
 def build_schedule(stage: Stage, images: int, batch_size: int) -> Schedule:
-    """The schedule of ``stage`` on a training set of ``images``. InputError where warm-up outlasts the stage."""
+    """The schedule of ``stage`` on a training set of ``images``."""
     total = steps_of(stage.length, stage.unit, images, batch_size)
     config = stage.schedule
-    if config.warmup is not None and config.warmup.steps >= total:
-        raise InputError(
-            f"stage {stage.name!r}: schedule.warmup.steps = {config.warmup.steps} does not fit into the stage's "
-            f"{total} steps ({stage.length:g} {stage.unit}); lengthen the stage or shorten the warm-up, for example "
-            f"to {max(0, total // 10)}"
-        )
+    warmup = fitting_warmup(config.warmup, total)
     match config:
         case MultiStepConfig():
             steps = tuple(steps_of(m, stage.unit, images, batch_size) for m in config.milestones)
-            return lambda step: warmup_factor(config.warmup, step) * config.gamma ** sum(step >= m for m in steps)
+            return lambda step: warmup_factor(warmup, step) * config.gamma ** sum(step >= m for m in steps)
         case CosineConfig():
-            return lambda step: warmup_factor(config.warmup, step) * cosine_factor(config, step, total)
+            return lambda step: warmup_factor(warmup, step) * cosine_factor(config, step, total)
+
+
+def fitting_warmup(config: WarmupConfig | None, total: int) -> WarmupConfig | None:
+    """The warm-up, cut to a third of the stage's ``total`` steps where it is longer."""
+    return config and replace(config, steps=min(config.steps, total // 3))
 
 
 def warmup_factor(config: WarmupConfig | None, step: int) -> float:

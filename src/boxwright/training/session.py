@@ -65,6 +65,10 @@ class Session:
         self.share = micro_batch_size(recipe.data.batch_size, where.world, recipe.accumulation) * recipe.accumulation
         self.stream = self._open_stream()
         self.plan = make_plan(recipe, self.stream.epoch_size)
+        for planned in self.plan.stages:
+            warmup = planned.stage.schedule.warmup
+            if warmup is not None and warmup.steps > planned.steps // 3:
+                self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
         self.detector = self._build_detector(build, weights)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
         self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None

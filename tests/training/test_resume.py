@@ -1,0 +1,218 @@
+"""A run that dies at any step and is resumed ends in the same bits as one that never stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.structures import InputError
+from boxwright.training.checkpoint import load_train_state
+from boxwright.training.interrupt import TrainingInterrupted
+from boxwright.training.loop import train
+from boxwright.training.recipe import AdamWConfig, CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
+from boxwright.training.run_folder import read_run
+from boxwright.training.run_log import read_rows
+from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it to save anything."""
+
+
+def killed_at(step: int, accumulation: int = 1) -> Any:
+    """Builds a toy whose forward pass of training ``step`` never returns."""
+
+    class Fragile(Toy):
+        trained = 0
+
+        def forward(self, images, targets=None):
+            if targets is not None and self.training:
+                type(self).trained += 1
+                if self.trained > (step - 1) * accumulation:
+                    raise Killed
+            return super().forward(images, targets)
+
+    return Fragile
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf of nested dicts and lists by its path."""
+    if isinstance(value, dict):
+        return {k: v for key in value for k, v in flat(value[key], f"{path}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, item in enumerate(value) for k, v in flat(item, f"{path}/{i}").items()}
+    return {path: value}
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    a, b = (flat(load_train_state(folder / "last.train")) for folder in (one, other))
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        same = torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key]
+        assert same, key
+    assert (one / "last.safetensors").read_bytes() == (other / "last.safetensors").read_bytes()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in r.items() if k not in ("images_per_second", "memory")} for r in read_rows(folder)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("toys")
+    return toy_index(folder / "train", 11), toy_index(folder / "val", 4, seed=1)
+
+
+def recipe_of(case: str) -> Recipe:
+    recipe = toy_recipe(8, checkpoint=CheckpointConfig(every=5, unit="steps"))
+    stage = recipe.stages[0]
+    match case:
+        case "sgd":
+            return recipe
+        case "adamw, bf16, accumulated":
+            stage = replace(stage, optimiser=AdamWConfig(lr=0.01))
+            return replace(recipe, stages=(stage,), precision="bf16", accumulation=2, channels_last=True)
+        case "fp16, scaled":
+            return replace(recipe, precision="fp16")
+        case "stopped between two stages":
+            first = replace(stage, length=5)
+            second = Stage(
+                name="second", length=3, unit="steps", optimiser=SGDConfig(lr=0.01), schedule=MultiStepConfig()
+            )
+            return replace(recipe, stages=(first, replace(second, frozen=("backbone",))), ema=None)
+        case "workers":
+            return replace(recipe, data=replace(recipe.data, workers=2, group_by_aspect=True))
+    raise AssertionError(case)
+
+
+@pytest.mark.parametrize(
+    "case", ["sgd", "adamw, bf16, accumulated", "fp16, scaled", "stopped between two stages", "workers"]
+)
+def test_resumed_run_equals_the_straight_one(case: str, data, tmp_path: Path) -> None:
+    recipe = recipe_of(case)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(recipe, *data, straight, build=build_toy, device="cpu", log="quiet")
+    with pytest.raises(Killed):  # in step 8, after a checkpoint at 5 and rows for 3 and 6
+        train(recipe, *data, broken, build=killed_at(8, recipe.accumulation), device="cpu", log="quiet")
+    assert load_train_state(broken / "last.train")["step"] == 5
+    torch.manual_seed(99)  # another process would start from anything
+    result = train(None, *data, broken, build=build_toy, device="cpu", log="quiet", resume=True)
+    assert result.steps == 8
+    assert_same_bits(straight, broken)
+    assert rows(straight) == rows(broken)
+    assert (straight / "validation.csv").read_text() == (broken / "validation.csv").read_text()
+    assert (straight / "best.safetensors").read_bytes() == (broken / "best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_and_the_command(number: signal.Signals, data, tmp_path: Path) -> None:
+    class Interrupting(Toy):
+        def forward(self, images, targets=None):
+            if self.calls == 2:
+                os.kill(os.getpid(), number)
+            return super().forward(images, targets)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    lines: list[str] = []
+    folder = tmp_path / "run"
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(toy_recipe(8), *data, folder, build=Interrupting, device="cpu", log=lines.append, resume_command="RESUME")
+    assert caught.value.step == 3
+    assert lines[-1] == "stopped after step 3; resume with: RESUME"
+    assert read_run(folder)["status"] == "interrupted"
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    train(None, *data, folder, build=build_toy, device="cpu", log="quiet", resume=True)
+    train(toy_recipe(8), *data, tmp_path / "straight", build=build_toy, device="cpu", log="quiet")
+    assert_same_bits(tmp_path / "straight", folder)
+    assert rows(tmp_path / "straight") == rows(folder)
+    assert len(read_run(folder)["sessions"]) == 2
+
+
+def test_a_row_that_a_kill_cut_short_is_dropped(data, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    recipe = recipe_of("sgd")
+    with pytest.raises(Killed):
+        train(recipe, *data, folder, build=killed_at(8), device="cpu", log="quiet")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')
+    train(None, *data, folder, build=build_toy, device="cpu", log="quiet", resume=True)
+    assert [(r["kind"], r["step"]) for r in read_rows(folder)] == [
+        ("train", 3),
+        ("validation", 4),
+        ("train", 6),
+        ("validation", 8),
+    ]
+
+
+def test_resuming_names_what_does_not_fit(data, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train_index, val_index = data
+    train(toy_recipe(2, ema=None), *data, folder, build=build_toy, device="cpu", log="quiet")
+
+    def resume(recipe: Recipe | None, index=train_index) -> None:
+        train(recipe, index, val_index, folder, build=build_toy, device="cpu", log="quiet", resume=True)
+
+    with pytest.raises(InputError, match=r"another recipe \(seed: 0 there, 7 now\)"):
+        resume(toy_recipe(2, ema=None, seed=7))
+    with pytest.raises(InputError, match=r"not the data that the run was started on"):
+        resume(None, train_index.subset(range(5)))
+    with pytest.raises(InputError, match=r"nothing to resume: there is no last.train"):
+        train(None, *data, tmp_path / "absent", build=build_toy, device="cpu", log="quiet", resume=True)
+    whole = (folder / "last.train").read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 1):
+        (folder / "last.train").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=rf"truncated or not a training state \({size} bytes"):
+            resume(None)
+
+
+@pytest.mark.slow
+def test_a_real_kill(tmp_path: Path) -> None:
+    """SIGKILL at whatever moment it hits, several times over, in a process of its own."""
+    script = tmp_path / "run.py"
+    root = Path(__file__).resolve().parents[2]
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        "from boxwright.training.loop import train\n"
+        "from boxwright.training.recipe import CheckpointConfig\n"
+        "from tests.training.toys import build_toy, toy_index, toy_recipe\n"
+        "here, folder = Path(sys.argv[1]), Path(sys.argv[2])\n"
+        "recipe = toy_recipe(120, checkpoint=CheckpointConfig(every=7, unit='steps'))\n"
+        "train(recipe, toy_index(here / 'a', 11), toy_index(here / 'b', 4, seed=1), folder, build=build_toy,\n"
+        "      device='cpu', log='quiet', resume=(folder / 'last.train').exists())\n"
+    )
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path), str(folder)])
+
+    assert start(tmp_path / "straight").wait() == 0
+    broken, kills = tmp_path / "broken", 0
+    before = -1
+    while True:
+        process = start(broken)
+        while process.poll() is None:
+            state = broken / "last.train"
+            now = state.stat().st_mtime_ns if state.exists() else -1
+            if now != before and kills < 4:
+                time.sleep(0.013 * (kills + 1))
+                before = now
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+            time.sleep(0.001)
+        if process.returncode == 0:
+            break
+    assert kills == 4
+    assert_same_bits(tmp_path / "straight", broken)
+    assert rows(tmp_path / "straight") == rows(broken)
