@@ -235,6 +235,11 @@ def test_bad_masks_and_limits_are_refused() -> None:
         evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0])
     with pytest.raises(InputError, match=r"mask of size \[9, 9\]"):
         evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0], [rle_of([diamond([0, 0, 9, 9])], 9, 9)])
+    with pytest.raises(InputError, match="a mask is ndarray; give run-length masks"):
+        evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0], [np.zeros((9, 9), dtype=bool)])
+    evaluation.update(image_id, [[0, 0, 9, 9]], [0.5], [0], [{"size": list(index.size(0)), "counts": [10**9]}])
+    with pytest.raises(InputError, match=r"detections: invalid RLE.*; give run-length masks"):
+        evaluation.compute()
     with pytest.raises(InputError, match="annotation id 0 has no mask"):
         CocoEvaluation(two_squares(), "segm")
     with pytest.raises(InputError, match="ascending"):

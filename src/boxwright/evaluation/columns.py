@@ -64,9 +64,7 @@ class DetectionLog:
         self._seen: set[int] = set()
         self._parts: list[DetectionColumns] = []
 
-    def add(
-        self, image_id: int, boxes: Any, scores: Any, labels: Any, masks: Sequence[Rle] | None = None
-    ) -> DetectionColumns:
+    def add(self, image_id: int, boxes: Any, scores: Any, labels: Any, masks: Sequence[Rle] | None = None) -> None:
         """Take the detections of one image: ``boxes`` ``[D, 4]`` as corners, ``scores`` ``[D]``, ``labels`` ``[D]``.
 
         Tensors of any device and type, arrays and lists are taken. Raises InputError for an image that the data set
@@ -93,7 +91,6 @@ class DetectionLog:
         self._check(part, place)
         self._mark([image_id])
         self._parts.append(part)
-        return part
 
     def extend(self, columns: DetectionColumns, image_ids: Sequence[int] | None = None) -> None:
         """Take the columns of another log, such as another process's or a results file's.
@@ -156,6 +153,11 @@ class DetectionLog:
             )
         for row, mask in enumerate(part.masks or () if self.with_masks else ()):
             image_id = int(part.image_ids[row])
+            if not (isinstance(mask, dict) and {"size", "counts"} <= mask.keys()):
+                raise InputError(
+                    f"detections of image id {image_id}: a mask is {type(mask).__name__}; give run-length masks, "
+                    "dicts of size and counts"
+                )
             size = self.image_sizes.get(image_id)
             if size is not None and tuple(mask["size"]) != tuple(size):
                 raise InputError(

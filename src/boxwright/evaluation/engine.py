@@ -67,7 +67,7 @@ class CocoEngine:
         self._truth = self._ground_truth(images, annotations, classes)
 
     def load(self, detections: DetectionColumns) -> hotcoco.COCO:
-        """The detections in the library's own form, to be given to :meth:`run` once or more."""
+        """The detections in the library's own form, for :meth:`run`. Raises InputError for masks it cannot read."""
         table = np.column_stack(
             [
                 self._image_codes(detections.image_ids),
@@ -79,10 +79,13 @@ class CocoEngine:
         if self.iou_type == "bbox":
             return self._truth.load_res(table)
         masks: list[Any] = list(detections.masks or ())
-        found = self._truth.load_res(table, segmentation=masks)
-        if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
-            area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
-            found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
+        try:
+            found = self._truth.load_res(table, segmentation=masks)
+            if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
+                area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
+                found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
+        except ValueError as error:
+            raise InputError(f"detections: {error}; give run-length masks as pycocotools writes them") from error
         return found
 
     def run(self, found: hotcoco.COCO, max_detections: Sequence[int], pool_classes: bool = False) -> Accumulated:
