@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -45,7 +48,6 @@ _TURNS = {
 }
 # What Pillow raises for damaged content, besides OSError: its plugins let their parsers' own errors through.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
-_LIMIT_LOCK = threading.Lock()
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> np.ndarray:
@@ -54,7 +56,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> n
     Raises ``InputError`` naming the file and a remedy when it is missing, no image, damaged, or has more than
     ``max_pixels`` pixels (default: `pixel_limit`).
     """
-    with _open(path, max_pixels) as image:
+    with _opened(path, max_pixels) as image:
         try:
             return image_to_array(image)
         except MemoryError:
@@ -70,7 +72,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> n
 
 def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> tuple[int, int]:
     """Height and width of the upright picture, from the file's header alone; raises as `read_image` does."""
-    with _open(path, max_pixels) as image:
+    with _opened(path, max_pixels) as image:
         width, height = image.size
         # Pillow gives a TIFF's size as turned already.
         turned = image.format != "TIFF" and (orientation(image) or 1) >= 5
@@ -121,23 +123,41 @@ def is_image_name(path: str | os.PathLike[str]) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
-def _open(path: str | os.PathLike[str], max_pixels: int | None) -> Image.Image:
-    """The file opened and its header read; its size is checked against our limit instead of Pillow's."""
+@contextmanager
+def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Image.Image]:
+    """The image with its header read, for as long as the block lasts; its size is checked against our limit."""
     limit = pixel_limit() if max_pixels is None else max_pixels
+    # From a stream, not from the name: given a name, Pillow maps uncompressed TIFFs into memory, and then garbles those
+    # whose orientation swaps the sides.
+    with _open_file(path) as stream, _PILLOW_LIMIT:
+        image = _read_header(path, stream)
+        width, height = image.size
+        if width * height > limit:
+            raise InputError(
+                f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {limit:,}; "
+                "cut it into tiles, scale it down, or set BOXWRIGHT_MAX_PIXELS if there is memory for it"
+            )
+        yield image
+
+
+def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     try:
-        # Pillow's own limit is a global: it is lifted only while a header is read, so that ours alone decides.
-        with _LIMIT_LOCK:
-            saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = saved
+        return open(path, "rb")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image; correct the path or restore the file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not an image; name a file in it") from None
     except PermissionError:
         raise InputError(f"{path}: the image may not be read; grant read permission") from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: the image cannot be opened ({error.strerror}); check the disk and the path"
+        ) from error
+
+
+def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(stream)
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
         what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
@@ -148,14 +168,30 @@ def _open(path: str | os.PathLike[str], max_pixels: int | None) -> Image.Image:
         raise InputError(
             f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or take it out of the data set"
         ) from error
-    width, height = image.size
-    if width * height > limit:
-        image.close()
-        raise InputError(
-            f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {limit:,}; "
-            "cut it into tiles, scale it down, or set BOXWRIGHT_MAX_PIXELS if there is memory for it"
-        )
-    return image
+
+
+class _LiftedLimit:
+    """Pillow's own pixel limit, a global, lifted while any of our threads reads, so that ours alone decides."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._saved: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                Image.MAX_IMAGE_PIXELS = self._saved
+
+
+_PILLOW_LIMIT = _LiftedLimit()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,79 @@
+"""Small data sets on disk for the tests of readers, checks and converters."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def write_image(path: Path, height: int = 40, width: int = 60, seed: int = 0, **options: Any) -> Path:
+    """A noisy colour image, so that two seeds never give the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def coco_content(count: int = 2) -> dict[str, Any]:
+    """A valid COCO file of ``count`` images of 60x40 with a box each, categories 3 and 7."""
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in range(1, count + 1)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 7 if i % 2 else 3, "bbox": [1.1, 2.2, 10.3, 20.7], "area": 200.25}
+            for i in range(1, count + 1)
+        ],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+    }
+
+
+def write_coco_files(folder: Path, content: dict[str, Any] | None = None, split: str = "train") -> Path:
+    """The content as instances_SPLIT.json with its images in ``images/``; returns the JSON."""
+    content = coco_content() if content is None else content
+    for number, entry in enumerate(content["images"]):
+        path = folder / "images" / str(entry.get("file_name", "none.png"))
+        if not path.exists():
+            write_image(path, 40, 60, seed=number + len(split))
+    file = folder / f"instances_{split}.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def voc_xml(
+    name: str, boxes: list[tuple[str, float, float, float, float]], size: str = "60 40", extra: str = ""
+) -> str:
+    """A VOC annotation; ``size`` is "width height" or empty for no size at all."""
+    width, height = size.split() if size else ("", "")
+    sized = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>" if size else ""
+    objects = "".join(
+        f"<object><name>{label}</name><difficult>0</difficult>{extra}<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>\n"
+        for label, x1, y1, x2, y2 in boxes
+    )
+    return f"<annotation>\n<filename>{name}</filename>\n{sized}\n{objects}</annotation>\n"
+
+
+def write_voc_files(root: Path, stems: dict[str, list[str]]) -> Path:
+    """A VOC root with one box an image; ``stems`` by split."""
+    for split, names in stems.items():
+        for number, stem in enumerate(names):
+            write_image(root / "JPEGImages" / f"{stem}.jpg", seed=number + len(stem))
+            (root / "Annotations").mkdir(exist_ok=True)
+            (root / "Annotations" / f"{stem}.xml").write_text(voc_xml(f"{stem}.jpg", [("cat", 2, 3, 30, 20)]))
+        lists = root / "ImageSets" / "Main"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split}.txt").write_text("".join(f"{s}\n" for s in names))
+    return root
+
+
+def write_yolo_files(root: Path, lines: dict[str, str], yaml: str | None = None) -> Path:
+    """A YOLO root: ``lines`` by "split/stem" is the text of each label file; returns the data.yaml."""
+    for number, (place, text) in enumerate(lines.items()):
+        write_image(root / "images" / f"{place}.png", seed=number)
+        label = root / "labels" / f"{place}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(text)
+    file = root / "data.yaml"
+    file.write_text(yaml or "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return file
