@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
 from boxwright.structures import InputError
 from boxwright.training.checkpoint import load_train_state
@@ -21,7 +22,6 @@ from boxwright.training.loop import train
 from boxwright.training.recipe import AdamWConfig, CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
 from boxwright.training.run_folder import read_run
 from boxwright.training.run_log import read_rows
-from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
 
 class Killed(BaseException):
@@ -71,6 +71,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def data(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("toys")
     return toy_index(folder / "train", 11), toy_index(folder / "val", 4, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves cost more than these runs."""
+    for name in ("plot_losses", "plot_precision", "draw_samples"):
+        monkeypatch.setattr(f"boxwright.training.loop.{name}", lambda *args: None)
 
 
 def recipe_of(case: str) -> Recipe:

@@ -110,7 +110,9 @@ def load_detector(
         detector.load_state_dict(checkpoint.state)
     except RuntimeError as error:
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
-        raise InputError(f"{path}: its tensors do not fit its recipe (written by Boxwright {version}): {error}") from None
+        raise InputError(
+            f"{path}: its tensors do not fit its recipe (written by Boxwright {version}): {error}"
+        ) from None
     detector.transforms = checkpoint.recipe.data.eval
     detector.pad_multiple = checkpoint.recipe.data.pad_multiple
     return detector.to(device).eval()

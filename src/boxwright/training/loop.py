@@ -29,6 +29,8 @@ from boxwright.training.run_log import RunLog
 from boxwright.training.session import Session
 from boxwright.training.validation import validate
 
+PLOT_SECONDS = 30
+
 Build = Callable[[DetectorConfig, Classes], Detector]
 
 
@@ -163,13 +165,14 @@ class _Run:
         if session.loaded_monitor is not None:
             self.monitor.load_state_dict(session.loaded_monitor)
         self.clock = Clock()
+        self.plotted = time.perf_counter()
         self.pace: float | None = None
         self.log: RunLog | None = None
         if self.where.main:
             val = data_summary(val_index) if val_index is not None else None
             names = index.classes.names
-            describe_run(folder, self.recipe, session.data, val, names, self.where.device, command)
             self.log = RunLog(folder, session.step, tensorboard)
+            describe_run(folder, self.recipe, session.data, val, names, self.where.device, command)
         self.reporter: Reporter = open_reporter(log, self.where.main, self.plan.total, session.step)
 
     def go(self) -> TrainResult:
@@ -268,9 +271,11 @@ class _Run:
         self.session.save(self.folder, self.monitor.state_dict())
         self.clock.pause(time.perf_counter() - started)
 
-    def _plot(self) -> None:
-        if self.log is None:
+    def _plot(self, last: bool = False) -> None:
+        """The curves, now and then; matplotlib would else be the largest cost of a small run."""
+        if self.log is None or not (last or time.perf_counter() - self.plotted > PLOT_SECONDS):
             return
+        self.plotted = time.perf_counter()
         plot_losses(self.folder / "loss.png", self.log.of("train"), self.log.of("validation"))
         if self.log.of("validation"):
             plot_precision(self.folder / "ap.png", self.log.of("validation"))
@@ -280,7 +285,7 @@ class _Run:
             return
         best = self.session.best
         finish_run(self.folder, status, step=self.session.step, best=best, last_validation=self.session.last_validation)
-        self._plot()
+        self._plot(last=True)
 
     def _result(self, stopped_early: bool) -> TrainResult:
         best = self.folder / f"best{SUFFIX}"

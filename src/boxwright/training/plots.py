@@ -82,8 +82,9 @@ def _side_by_side(left: Image.Image, right: Image.Image, side: int) -> Image.Ima
 
 def _axes(count: int, ratios: tuple[int, ...] = (1,)) -> tuple[Figure, list[Axes]]:
     # Figures of their own, not pyplot's: nothing global, no display.
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.97, bottom=0.1, hspace=0.08)
     grid = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=list(ratios))
     return figure, [axes for row in grid for axes in row]
 

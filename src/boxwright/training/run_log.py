@@ -28,8 +28,8 @@ class RunLog:
         self.folder = folder
         self.rows = [row for row in read_rows(folder) if row["step"] <= resume_step]
         self._columns: dict[str, list[str]] = {}
-        self._rewrite()
         self._board = _open_board(folder / "tensorboard", resume_step) if tensorboard else None
+        self._rewrite()
 
     def write(self, kind: Kind, row: Row) -> None:
         """Append a row; it needs a ``step``. Values are numbers, text or None."""
