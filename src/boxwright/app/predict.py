@@ -9,17 +9,20 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from boxwright.app.batches import BatchRunner
+from boxwright.app.load import Precision, file_digest, for_inference, load_detector
 from boxwright.app.progress import ProgressBar
 from boxwright.app.results import Record, ResultFolder
-from boxwright.app.sources import Source
+from boxwright.app.sources import Source, find_sources
 from boxwright.app.video import VideoWriter, read_frames, video_facts
 from boxwright.data.images import read_image
+from boxwright.detections import Detections
 from boxwright.structures import Classes, InputError
 
 _READERS = 2
@@ -54,6 +57,50 @@ class PredictSummary:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video."""
+
+    threshold: float = 0.5
+    recursive: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    pictures: bool = True
+    every: int = 1
+    overwrite: bool = False
+
+
+def detect_files(
+    checkpoint: Path, sources: Sequence[str | Path], output: Path, options: PredictOptions | None = None
+) -> PredictSummary:
+    """Detect with a checkpoint in files, folders, globs and videos; everything goes into the folder ``output``.
+
+    Raises ``InputError`` for sources that do not exist, a checkpoint that cannot be used, and an ``output`` that holds
+    the results of other settings. Sources that exist but cannot be read are in the summary's ``failed``.
+    """
+    options = options or PredictOptions()
+    if not 0 <= options.threshold <= 1:
+        raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
+    found = find_sources(sources, options.recursive)
+    loaded = load_detector(checkpoint, options.device)
+    model = for_inference(loaded.detector, loaded.device, options.precision)
+    settings = {
+        "checkpoint": file_digest(loaded.path),
+        "threshold": options.threshold,
+        "precision": options.precision,
+        "pictures": options.pictures,
+        "every": options.every,
+    }
+
+    def detect(images: list[np.ndarray]) -> list[Detections]:
+        return model.detect_arrays(images, threshold=options.threshold)
+
+    runner = BatchRunner(detect, loaded.device, options.batch_size)
+    folder = ResultFolder(output, settings, options.overwrite)
+    return Prediction(runner, loaded.checkpoint.classes, folder, options.pictures, options.every).run(found)
 
 
 class Prediction:
@@ -161,7 +208,7 @@ class Prediction:
                 drawn.result()
             self._folder.add(source, [record])
 
-    def _save_picture(self, source: Source, pixels: np.ndarray, found: Any) -> None:
+    def _save_picture(self, source: Source, pixels: np.ndarray, found: Detections) -> None:
         target = self._folder.folder / "pictures" / source.name
         if target.suffix.lower() not in _PICTURE_SUFFIXES:
             target = target.with_name(target.name + ".png")

@@ -1,0 +1,261 @@
+"""The whole line on data that it draws itself: scenes, training, evaluation, detection, and a page about it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxwright.app.evaluate import Scored, run_detector, score
+from boxwright.app.load import Loaded, load_detector
+from boxwright.app.predict import PredictOptions, PredictSummary, detect_files
+from boxwright.app.progress import ProgressBar
+from boxwright.app.report import Curve, Example, Report, duration, make_example, write_report
+from boxwright.app.results import write_whole
+from boxwright.app.train import TrainRequest, start_training
+from boxwright.backbones.count import count_parameters
+from boxwright.data.formats import open_dataset
+from boxwright.data.index import DetectionIndex
+from boxwright.data.scenes import write_scenes
+from boxwright.detections import Detections
+from boxwright.evaluation.coco import CocoResult
+from boxwright.evaluation.curves import confusion_matrix
+from boxwright.structures import InputError
+from boxwright.training.environment import versions
+from boxwright.training.run_log import read_rows
+
+RECIPE = "faster-rcnn-detnet-small-fpn"
+_SIZE = 256  # what the recipe is made for
+_EXAMPLES = 12
+_MARKER = "demo.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """``images`` are drawn to train on, ``val_images`` to choose the best checkpoint by and ``test_images`` that serve
+    for the figures alone, squares of ``size`` pixels; ``steps`` of training, None for as many as the recipe has;
+    ``sets`` change the recipe as ``train --set`` does."""
+
+    images: int = 640
+    val_images: int = 40
+    test_images: int = 80
+    size: int = _SIZE
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    sets: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class DemoResult:
+    """Where the page is, COCO's numbers on the test scenes, the seconds of each stage, and what to do next."""
+
+    report: str
+    checkpoint: str
+    stats: dict[str, float]
+    timings: dict[str, float]
+    threshold: float
+    commands: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Names each stage on stderr as it begins, and keeps its seconds."""
+
+    count: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        print(f"[{len(self.seconds) + 1}/{self.count}] {name}", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 2)
+
+
+def run_demo(output: Path, options: DemoOptions | None = None) -> DemoResult:
+    """Draw scenes, train the small DetNet Faster R-CNN, evaluate it, detect with it, and write ``report.html``.
+
+    Everything goes into ``output``. What an earlier demo left there is replaced; a folder with anything else in it
+    raises ``InputError``.
+    """
+    options = options or DemoOptions()
+    _prepare(output, options)
+    stages = _Stages(5)
+    with stages.stage(f"Drawing {options.images} scenes to train on and {options.test_images} to test on"):
+        _draw_scenes(output / "scenes", options)
+    with stages.stage(f"Training {RECIPE}"):
+        run = start_training(
+            TrainRequest(
+                recipe=RECIPE,
+                data=output / "scenes",
+                output=output / "run",
+                sets=_sets(options),
+                seed=options.seed,
+                device=options.device,
+            )
+        )
+    index = open_dataset(output / "scenes", "test")
+    loaded = load_detector(run.checkpoint, options.device)
+    with stages.stage("Evaluating on the scenes that it never saw"):
+        scored = score(index, run_detector(loaded, index, str(output / "scenes")).detections())
+    advice = scored.curves.overall.best_f1()
+    threshold = round(advice.threshold, 2) if advice else 0.5
+    pictures = index.path(0).parent
+    with stages.stage("Detecting in their picture files"):
+        choice = PredictOptions(threshold=threshold, device=options.device)
+        detected = detect_files(run.checkpoint, [pictures], output / "detections", choice)
+    with stages.stage("Writing the report"):
+        report = _report(output, options, loaded, index, scored, detected, threshold, stages.seconds)
+        page = write_report(output / "report.html", report)
+    assert isinstance(scored.result, CocoResult)
+    commands = dict(_own_data_commands(threshold))
+    result = DemoResult(str(page), str(run.checkpoint), scored.result.stats, stages.seconds, threshold, commands)
+    with write_whole(output / _MARKER) as file:
+        json.dump({"options": asdict(options), **result.to_dict()}, file, indent=1)
+    return result
+
+
+def _prepare(output: Path, options: DemoOptions) -> None:
+    for name, value in (
+        ("--images", options.images),
+        ("--val-images", options.val_images),
+        ("--test-images", options.test_images),
+    ):
+        if value < 1:
+            raise InputError(f"{name} {value}: give 1 or more")
+    if options.steps is not None and options.steps < 1:
+        raise InputError(f"--steps {options.steps}: give 1 or more")
+    ours = (output / _MARKER).is_file()
+    if output.exists() and not ours and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: exists and is no earlier demo; choose another --output")
+    if ours:
+        print(f"replacing the earlier demo in {output}", file=sys.stderr)
+        for name in ("scenes", "run", "detections"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        (output / "report.html").unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    with write_whole(output / _MARKER) as file:
+        json.dump({"options": asdict(options)}, file)
+
+
+def _draw_scenes(folder: Path, options: DemoOptions) -> None:
+    counts = {"train": options.images, "val": options.val_images, "test": options.test_images}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if cores > 1 and sum(counts.values()) >= 100 else 0  # below that, starting them takes longer
+    done = 0
+    with ProgressBar("drawing", sum(counts.values())) as bar:
+
+        def advance(now: int, total: int) -> None:
+            nonlocal done
+            bar.advance(now - done)
+            done = now
+
+        size = (options.size, options.size)
+        write_scenes(folder, counts, size, options.seed, "coco", progress=advance, workers=workers)
+
+
+def _sets(options: DemoOptions) -> list[str]:
+    sets = []
+    if options.size != _SIZE:
+        sets += [f"data.{part}.0.size=[{options.size}, {options.size}]" for part in ("train", "eval")]
+    if options.steps is not None:
+        sets += [f"stages.0.length={options.steps}", "stages.0.unit=steps"]
+        if options.steps < 200:
+            sets.append('stages.0.schedule.warmup="none"')  # it would outlast the training
+    return [*sets, *options.sets]
+
+
+def _report(
+    output: Path,
+    options: DemoOptions,
+    loaded: Loaded,
+    index: DetectionIndex,
+    scored: Scored,
+    detected: PredictSummary,
+    threshold: float,
+    seconds: dict[str, float],
+) -> Report:
+    assert isinstance(scored.result, CocoResult)
+    losses, validation = history(output / "run")
+    training = next(value for name, value in seconds.items() if name.startswith("Training"))
+    lead = (
+        f"{RECIPE}, trained from scratch in {duration(training)} on {options.images} scenes that Boxwright drew "
+        f"itself. Every figure is of {len(index)} other scenes, which served neither to train it nor to choose it."
+    )
+    rate = detected.images / max(detected.seconds, 1e-9)
+    return Report(
+        title="A detector in minutes",
+        lead=lead,
+        result=scored.result,
+        facts=[
+            (f"{count_parameters(loaded.detector) / 1e6:.1f} M", "parameters"),
+            (f"{rate:.1f} / s", f"images detected, drawn and saved on {loaded.device.type.upper()}"),
+            (duration(sum(seconds.values())), "from the first scene to this page"),
+        ],
+        examples=_examples(index, scored, threshold),
+        threshold=threshold,
+        curves=scored.curves,
+        confusion=confusion_matrix(index, scored.detections, score=threshold),
+        losses=losses,
+        validation=validation,
+        timings=list(seconds.items()),
+        commands=_own_data_commands(threshold),
+        notes={"next": "The same three steps, on a folder of your own in COCO, VOC or YOLO format."},
+        footer=_footer(options),
+    )
+
+
+def history(run: Path) -> tuple[list[Curve], list[Curve]]:
+    """Losses and validation scores of a run folder over its steps."""
+    rows = read_rows(run)
+    train = [row for row in rows if row["kind"] == "train"]
+    names = list(dict.fromkeys(key for row in train for key in row if key == "loss" or key.startswith("loss_")))
+    losses = [_curve(train, key, key.removeprefix("loss_").replace("_", " ")) for key in names]
+    seen = [row for row in rows if row["kind"] == "validation"]
+    return losses, [_curve(seen, key, key) for key in ("AP", "AP50", "AP75") if seen]
+
+
+def _curve(rows: list[dict[str, Any]], key: str, name: str) -> Curve:
+    kept = [row for row in rows if row.get(key) is not None]
+    return Curve(name, [row["step"] for row in kept], [row[key] for row in kept])
+
+
+def _examples(index: DetectionIndex, scored: Scored, threshold: float) -> list[Example]:
+    """Scenes at even distances, not chosen by how well they went."""
+    positions = np.unique(np.linspace(0, len(index) - 1, min(_EXAMPLES, len(index))).round().astype(int)).tolist()
+    ids = [index.image_id(i) for i in positions]
+    found = scored.detections
+    examples = []
+    for i, rows in zip(positions, found.rows_by_image(ids), strict=True):
+        detections = Detections(
+            found.corners[rows], found.scores[rows], found.labels[rows], index.classes, index.size(i)
+        )
+        examples.append(make_example(index, i, detections.above(threshold)))
+    return examples
+
+
+def _own_data_commands(threshold: float) -> list[tuple[str, str]]:
+    return [
+        ("1. Check your data: every defect, with file and place", "boxwright data check YOUR_DATA"),
+        ("2. Train on it", f"boxwright train {RECIPE} --data YOUR_DATA --output run"),
+        ("3. Detect with the result", f"boxwright detect run YOUR_PICTURES --output found --threshold {threshold:.2f}"),
+    ]
+
+
+def _footer(options: DemoOptions) -> str:
+    parts = [f"{name} {version}" for name, version in versions().items()]
+    return " · ".join([*parts, f"seed {options.seed}", time.strftime("%Y-%m-%d")])

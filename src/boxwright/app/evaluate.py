@@ -1,0 +1,165 @@
+"""A detector, or a file of detections, against a data set: numbers, tables, plots."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from boxwright.app.load import Loaded, load_detector
+from boxwright.app.progress import ProgressBar
+from boxwright.app.results import write_whole
+from boxwright.data.formats import find_source, open_dataset
+from boxwright.data.index import DetectionIndex
+from boxwright.evaluation.coco import CocoEvaluation, CocoResult
+from boxwright.evaluation.columns import DetectionColumns
+from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
+from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
+from boxwright.evaluation.results_file import load_coco_detections
+from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
+from boxwright.structures import InputError
+from boxwright.training.checkpoint import check_classes
+from boxwright.training.distributed import Processes
+from boxwright.training.recipe import DataConfig, Precision
+from boxwright.training.validation import validate
+
+Metric = Literal["coco", "voc07", "voc12"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of it: ``result`` in the metric asked for, the detections, and how a threshold acts on them."""
+
+    result: CocoResult | VocResult
+    detections: DetectionColumns
+    curves: ThresholdCurves
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**self.result.to_dict(), "thresholds": self.curves.to_dict()}
+
+
+def run_detector(
+    loaded: Loaded,
+    index: DetectionIndex,
+    data_name: str,
+    batch_size: int | None = None,
+    workers: int = 0,
+    precision: Precision = "fp32",
+) -> CocoEvaluation:
+    """All detections of a checkpoint's detector on a data set, as its recipe evaluates. InputError: classes differ."""
+    check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
+    recipe = loaded.checkpoint.recipe.data
+    data = DataConfig(
+        train=(),
+        eval=recipe.eval,
+        eval_batch_size=batch_size or recipe.eval_batch_size,
+        workers=workers,
+        pad_multiple=recipe.pad_multiple,
+        fixed_size=recipe.fixed_size,
+    )
+    done = 0
+    with ProgressBar("evaluating", len(index)) as bar:
+
+        def advance(now: int, total: int) -> None:
+            nonlocal done
+            bar.advance(now - done)
+            done = now
+
+        where = Processes(0, 1, loaded.device)
+        return validate(loaded.detector, index, data, where, precision, progress=advance).evaluation
+
+
+def score(index: DetectionIndex, detections: DetectionColumns, metric: Metric = "coco") -> Scored:
+    """Score detections: COCO's numbers, or VOC's mean AP (``voc07``: 11 points; ``voc12``: area, since 2010)."""
+    result: CocoResult | VocResult
+    if metric == "coco":
+        evaluation = CocoEvaluation(index)
+        evaluation.extend(detections)
+        result = evaluation.compute()
+    else:
+        voc = VocEvaluation(index, VocRules(average="11-point" if metric == "voc07" else "area"))
+        voc.extend(detections)
+        result = voc.compute()
+    return Scored(result, detections, threshold_curves(index, detections))
+
+
+def write_plots(folder: Path, index: DetectionIndex, scored: Scored) -> list[Path]:
+    """Precision-recall (COCO only), threshold and confusion plots as PNG; the confusion at the advised threshold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    best = scored.curves.overall.best_f1()
+    matrix = confusion_matrix(index, scored.detections, score=best.threshold if best else 0.5)
+    plots = [
+        plot_thresholds(scored.curves, folder / "thresholds.png"),
+        plot_confusion(matrix, folder / "confusion.png"),
+    ]
+    if isinstance(scored.result, CocoResult):
+        plots.insert(0, plot_precision_recall(scored.result, folder / "precision_recall.png"))
+    return plots
+
+
+def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) -> None:
+    """Write a COCO results file."""
+    rows = [
+        {
+            "image_id": int(found.image_ids[i]),
+            "category_id": index.classes.ids[int(found.labels[i])],
+            "bbox": [round(float(v), 4) for v in found.boxes[i]],
+            "score": float(found.scores[i]),
+        }
+        for i in range(len(found))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as file:
+        json.dump(rows, file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """An evaluation as it was asked for: of ``checkpoint``, or of the COCO results file ``detections``.
+
+    ``save`` and ``plots`` name a file and a folder to write detections and plots to.
+    """
+
+    data: Path
+    checkpoint: Path | None = None
+    detections: Path | None = None
+    split: str | None = None
+    metric: Metric = "coco"
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int = 0
+    precision: Precision = "fp32"
+    save: Path | None = None
+    plots: Path | None = None
+
+
+def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
+    """What ``boxwright evaluate`` does. Raises ``InputError`` for all that does not fit together."""
+    if (request.checkpoint is None) == (request.detections is None):
+        raise InputError("give a checkpoint, or a results file with --detections; one of the two")
+    data, split = request.data, request.split
+    index = open_dataset(data, split) if split is not None else default_split(data)
+    if request.detections is not None:
+        found = load_coco_detections(request.detections, index)
+    else:
+        assert request.checkpoint is not None
+        loaded = load_detector(request.checkpoint, request.device)
+        evaluation = run_detector(loaded, index, str(data), request.batch_size, request.workers, request.precision)
+        found = evaluation.detections()
+    scored = score(index, found, request.metric)
+    if request.save is not None:
+        save_detections(request.save, index, found)
+    if request.plots is not None:
+        write_plots(request.plots, index, scored)
+    return index, scored
+
+
+def default_split(data: Path) -> DetectionIndex:
+    """``val``, else ``test``, else the only split there is."""
+    names = find_source(data).splits
+    chosen = next((name for name in ("val", "test") if name in names), None)
+    if chosen is None and len(names) > 1:
+        raise InputError(f"{data}: has neither val nor test; name one of {', '.join(names)} with --split")
+    return open_dataset(data, chosen)

@@ -1,0 +1,61 @@
+"""From a checkpoint file to a detector that is ready to look at images."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from boxwright.detectors.build import build_detector
+from boxwright.detectors.detector import Detector, with_transforms
+from boxwright.structures import InputError
+from boxwright.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from boxwright.training.distributed import choose_device
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Loaded(NamedTuple):
+    """A detector, and the checkpoint file that it came from."""
+
+    detector: Detector
+    checkpoint: Checkpoint
+    path: Path
+    device: torch.device
+
+
+def load_detector(path: Path | str, device: str = "auto") -> Loaded:
+    """The detector of a checkpoint file or run folder, in eval mode, preparing images as its recipe evaluates.
+
+    Raises ``InputError`` for a file that is absent, truncated or no checkpoint, and for a device that is not there.
+    """
+    where = choose_device(device)
+    file = find_checkpoint(Path(path).expanduser())
+    checkpoint = load_checkpoint(file)
+    detector = build_detector(checkpoint.detector, checkpoint.classes)
+    try:
+        detector.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise InputError(f"{file}: its weights do not fit the detector that its recipe describes ({first})") from None
+    detector = with_transforms(detector, checkpoint.recipe.data.eval)
+    detector.pad_multiple = checkpoint.recipe.data.pad_multiple
+    return Loaded(detector.to(where).eval(), checkpoint, file, where)
+
+
+def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:
+    """The detector with its norms folded, in the arithmetic asked for. InputError where the device has not got it."""
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision fp16 on a CPU is slower and less exact than the others; use bf16 or fp32")
+    twin = detector.optimised(DTYPES[precision]).to(device)
+    twin.pad_multiple = detector.pad_multiple
+    return twin
+
+
+def file_digest(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""What there is to train: backbones and recipes as rows, each with its cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
+from boxwright.data.transforms import LetterboxConfig, ResizeConfig
+from boxwright.detectors.build import build_detector
+from boxwright.detectors.detector import Detector
+from boxwright.detectors.faster_rcnn import FasterRCNN
+from boxwright.recipes import RECIPES
+from boxwright.structures import Classes
+from boxwright.training.recipe import Recipe
+
+COCO_CLASSES = 80
+"""Classes that a detector is counted with."""
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Every backbone and every recipe's detector as a row: name, kind, parameters, multiply_adds, input.
+
+    A backbone is counted as the classifier of 1000 classes at 224 by 224 (``input`` 224). A detector is counted with
+    80 classes on one image of the size that its recipe evaluates at, ``input`` [height, width], padded as in use:
+    backbone, pyramid, proposal head on every level, and box head on all proposals that the recipe keeps. Multiply-adds
+    are those of convolutions and matrix products; pooling of regions, NMS and other glue have none.
+    """
+    return [*backbone_rows(), *(detector_row(recipe) for recipe in RECIPES.values())]
+
+
+def detector_row(recipe: Recipe) -> dict[str, Any]:
+    """One recipe's detector. See :func:`model_rows`."""
+    classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
+    with torch.device("meta"):
+        detector = build_detector(recipe.detector, classes)
+    size = input_size(recipe)
+    return {
+        "name": recipe.name,
+        "kind": "detector",
+        "parameters": count_parameters(detector),
+        "multiply_adds": count_multiply_adds(_Convolutions(detector), size),
+        "input": list(size),
+    }
+
+
+def input_size(recipe: Recipe) -> tuple[int, int]:
+    """Height and width of a padded landscape image as the recipe evaluates it."""
+    height, width = 0, 0
+    for transform in recipe.data.eval:
+        match transform:
+            case ResizeConfig(short=short, long=long):
+                height, width = short[0], long
+            case LetterboxConfig(size=size):
+                height, width = size
+            case _:
+                pass
+    if recipe.data.fixed_size is not None:
+        return recipe.data.fixed_size
+    multiple = recipe.data.pad_multiple
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+class _Convolutions(nn.Module):
+    """The parts of a detector that have multiply-adds, on shapes alone: from a normalised image to raw head outputs."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        match self.detector:
+            case FasterRCNN() as detector:
+                maps = detector.neck(detector.backbone(pixels))
+                logits, deltas = detector.rpn(maps)
+                side, channels = detector.config.head.pooling.size, detector.config.neck.channels
+                regions = pixels.new_empty(1, detector.config.rpn.post_nms[1], side, side, channels)
+                return [*logits, *deltas, *detector.head(regions)]
+            case other:
+                raise AssertionError(f"no count for {type(other).__name__}: add its parts here")

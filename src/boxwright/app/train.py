@@ -1,0 +1,146 @@
+"""From what a person typed after ``boxwright train`` to a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from boxwright.data.formats import open_splits
+from boxwright.data.index import DetectionIndex
+from boxwright.recipes import resolve_recipe
+from boxwright.structures import InputError
+from boxwright.training.loop import TrainResult, train
+from boxwright.training.progress import Log
+from boxwright.training.recipe import MultiStepConfig, Recipe
+from boxwright.training.run_folder import new_run_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A run as it was asked for. ``recipe`` may be None when a run is resumed: the stored one counts.
+
+    ``sets`` are ``a.b=c``; ``config`` a TOML file; ``seed``, ``workers`` and ``epochs`` are short for settings.
+    """
+
+    recipe: str | None
+    data: Path
+    output: Path | None = None
+    resume: Path | None = None
+    sets: Sequence[str] = ()
+    config: Path | None = None
+    seed: int | None = None
+    workers: int | None = None
+    epochs: float | None = None
+    device: str = "auto"
+    weights: Path | None = None
+    tensorboard: bool = False
+    train_split: str | None = None
+    val_split: str | None = None
+    log: Log = "auto"
+
+
+def start_training(request: TrainRequest) -> TrainResult:
+    """Resolve the recipe, open the data, train. Raises ``InputError`` for all that does not fit."""
+    if request.resume is not None and request.output is not None:
+        raise InputError("--resume names the run's own folder; leave --output out")
+    if request.recipe is None and request.resume is None:
+        raise InputError("a new run needs a recipe; `boxwright models` lists them")
+    recipe = None if request.recipe is None else requested_recipe(request)
+    train_index, val_index = training_splits(request.data, request.train_split, request.val_split)
+    output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
+    return train(
+        recipe,
+        train_index,
+        val_index,
+        output,
+        device=request.device,
+        resume=request.resume is not None,
+        weights=request.weights,
+        tensorboard=request.tensorboard,
+        log=request.log,
+        resume_command=resume_command(request, output),
+    )
+
+
+def requested_recipe(request: TrainRequest) -> Recipe:
+    """The recipe with every change that was asked for; the last of several changes to one value counts."""
+    assert request.recipe is not None
+    short = []
+    if request.seed is not None:
+        short.append(f"seed={request.seed}")
+    if request.workers is not None:
+        short.append(f"data.workers={request.workers}")
+    recipe = resolve_recipe(request.recipe, request.config, [*request.sets, *short])
+    return recipe if request.epochs is None else with_epochs(recipe, request.epochs)
+
+
+def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
+    """The recipe with its one stage that many epochs long; milestones keep their share of the length."""
+    if epochs <= 0:
+        raise InputError(f"--epochs {epochs:g}: give more than 0")
+    if len(recipe.stages) != 1:
+        names = ", ".join(stage.name for stage in recipe.stages)
+        raise InputError(f"--epochs: {recipe.name} has the stages {names}; use --set stages.0.length=... for each")
+    stage = recipe.stages[0]
+    schedule = stage.schedule
+    if isinstance(schedule, MultiStepConfig):
+        schedule = replace(schedule, milestones=tuple(m / stage.length * epochs for m in schedule.milestones))
+    return replace(recipe, stages=(replace(stage, length=epochs, unit="epochs", schedule=schedule),))
+
+
+def training_splits(
+    data: Path, train_split: str | None = None, val_split: str | None = None
+) -> tuple[DetectionIndex, DetectionIndex | None]:
+    """What to train and what to validate on: the splits named, else ``train`` (or the only one) and ``val``.
+
+    Without ``val``, ``test`` serves; without either, None: the run is then not validated.
+    """
+    splits = open_splits(data)
+    known = ", ".join(splits)
+    for name in (train_split, val_split):
+        if name is not None and name not in splits:
+            raise InputError(f"{data}: has no split {name!r}; it has {known}")
+    if train_split is None:
+        train_split = "train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else None
+    if train_split is None:
+        raise InputError(f"{data}: has no split 'train'; it has {known}; name one with --train-split")
+    if val_split is None:
+        val_split = next((name for name in ("val", "test") if name in splits and name != train_split), None)
+    return splits[train_split], None if val_split is None else splits[val_split]
+
+
+def resume_command(request: TrainRequest, output: Path) -> str:
+    """The command line that goes on with the run."""
+    parts = ["boxwright", "train", "--data", str(request.data), "--resume", str(output)]
+    for option, value in (("--train-split", request.train_split), ("--val-split", request.val_split)):
+        if value is not None:
+            parts += [option, value]
+    if request.device != "auto":
+        parts += ["--device", request.device]
+    return shlex.join(parts)
+
+
+def next_commands(result: TrainResult, data: Path) -> list[tuple[str, str]]:
+    """What to do with the new checkpoint: (what for, command line)."""
+    checkpoint = str(result.checkpoint)
+    evaluate = ["boxwright", "evaluate", checkpoint, "--data", str(data)]
+    return [
+        ("evaluate it", shlex.join(evaluate)),
+        ("look at images with it", shlex.join(["boxwright", "detect", checkpoint]) + " IMAGES... --output detections"),
+    ]
+
+
+def result_dict(result: TrainResult, data: Path) -> dict[str, Any]:
+    """The outcome, ready for JSON."""
+    return {
+        "folder": str(result.folder),
+        "checkpoint": str(result.checkpoint),
+        "steps": result.steps,
+        "stopped_early": result.stopped_early,
+        "metrics": result.metrics,
+        "best": result.best,
+        "next": dict(next_commands(result, data)),
+    }
