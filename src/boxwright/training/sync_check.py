@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+READS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.cpu}
 # Their outputs' sizes or types depend on values, though the dispatcher does not say so.
 UNDECLARED = {"torchvision::nms", "aten::equal", "aten::allclose", "aten::is_nonzero"}
 
@@ -27,14 +29,14 @@ def forbid_host_sync() -> Iterator[None]:
     """Within, an operation that would wait for the device raises HostSyncError naming it.
 
     These are: reading a scalar (``item``, ``bool(tensor)``), outputs whose size depends on values (``nonzero``,
-    ``masked_select``, ``unique``, indexing with a mask) and copies from the device to the host.
+    ``masked_select``, ``unique``, indexing with a mask), ``tolist``, ``numpy``, ``cpu``, and copies to the host.
     """
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     before = torch.cuda.get_sync_debug_mode() if cuda else 0
     if cuda:
         torch.cuda.set_sync_debug_mode("error")
     try:
-        with _Judge():
+        with _Judge(), _ReadJudge():
             yield
     finally:
         if cuda:
@@ -47,7 +49,7 @@ class _Judge(TorchDispatchMode):
         name = func._schema.name
         if name in ("aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"):
             self._judge_index(name, args)
-        elif name in UNDECLARED or _depends_on_values(func):
+        elif name in UNDECLARED or _depends_on_values(func, kwargs):
             raise HostSyncError(f"{name} reads values of a tensor on the host")
         elif name in ("aten::_to_copy", "aten::copy_"):
             self._judge_copy(name, args, kwargs)
@@ -68,7 +70,16 @@ class _Judge(TorchDispatchMode):
             raise HostSyncError(f"{name} copies from {source.device} to the host")
 
 
-def _depends_on_values(func: Any) -> bool:
+class _ReadJudge(TorchFunctionMode):
+    """Refuses the methods that look into memory without an operation that the dispatcher would see."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in READS:
+            raise HostSyncError(f"Tensor.{func.__name__} reads values of a tensor on the host")
+        return func(*args, **(kwargs or {}))
+
+
+def _depends_on_values(func: Any, kwargs: dict[str, Any]) -> bool:
     if func._schema.name == "aten::repeat_interleave":  # told the size, it need not look
-        return False
+        return kwargs.get("output_size") is None
     return torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
