@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from tests.training.toys import CLASSES, toy_recipe
 
 from boxwright.structures import Classes, InputError
 from boxwright.training import files
@@ -21,7 +22,6 @@ from boxwright.training.checkpoint import (
     save_train_state,
 )
 from boxwright.training.files import write_atomically
-from tests.training.toys import CLASSES, toy_recipe
 
 
 @pytest.fixture
@@ -68,7 +68,9 @@ def test_a_run_folder_stands_for_its_best_and_then_its_last(saved: Path) -> None
 @pytest.mark.parametrize("kept", [0, 4, 8, 100, -25, -1])
 def test_truncated(saved: Path, kept: int) -> None:
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(InputError, match=rf"best.safetensors: truncated or not a checkpoint \({saved.stat().st_size} b"):
+    with pytest.raises(
+        InputError, match=rf"best.safetensors: truncated or not a checkpoint \({saved.stat().st_size} b"
+    ):
         load_checkpoint(saved)
 
 
@@ -113,7 +115,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(InputError, match=r"best.safetensors: the disk is full: [\d.]+ MB are free and [\d.]+ MB are ne"):
+    with pytest.raises(
+        InputError, match=r"best.safetensors: the disk is full: [\d.]+ MB are free and [\d.]+ MB are ne"
+    ):
         save_checkpoint(saved, {"w": torch.ones(9)}, toy_recipe(), CLASSES, {})
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]

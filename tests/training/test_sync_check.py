@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.training.toys import CLASSES, Toy, toy_recipe
 from torch import Tensor, nn
 
 from boxwright.backbones.detnet import DetNetConfig
@@ -23,7 +24,6 @@ from boxwright.training.optimiser import build_optimiser
 from boxwright.training.recipe import AdamWConfig, EMAConfig, OptimiserConfig, SGDConfig
 from boxwright.training.step import Stepper
 from boxwright.training.sync_check import HostSyncError, forbid_host_sync
-from tests.training.toys import CLASSES, Toy, toy_recipe
 
 X = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
 
