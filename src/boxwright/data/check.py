@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from boxwright.data.formats import Source, find_source, read_source, whole_splits
-from boxwright.data.images import raw_orientation, read_image
+from boxwright.data.images import image_header, read_image
 from boxwright.data.index import DetectionIndex
 from boxwright.data.problems import Problem, ProblemLog
 from boxwright.data.strays import find_strays
@@ -235,9 +234,8 @@ def _inspect(path: Path) -> _Inspection:
         pixels = read_image(path)
     except InputError as error:
         return _Inspection(error, digest=digest)
-    with Image.open(path) as image:
-        found = raw_orientation(image)
-        return _Inspection(None, False, digest, pixels.shape[:2], found, image.format or "")
+    form, turn = image_header(path)
+    return _Inspection(None, False, digest, pixels.shape[:2], turn, form)
 
 
 def _check_image(

@@ -14,6 +14,7 @@ from boxwright.data.boxcheck import box_defect
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import Segmentation
+from boxwright.data.parsing import parse_json
 from boxwright.data.places import ImageFinder, ImageTransfer, place_image, split_name, unique_names, write_text
 from boxwright.data.problems import ProblemLog
 from boxwright.structures import Classes, InputError
@@ -45,24 +46,6 @@ def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None 
     if log is None:
         own_log.announce()
     return index
-
-
-def parse_json(path: Path) -> Any:
-    """A JSON file's content; ``InputError`` with line and column where it is none."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        return json.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; correct the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); "
-            "write the file anew, it may have been cut short"
-        ) from None
-    except RecursionError:
-        raise InputError(f"{path}: the JSON is nested too deeply for a COCO file; write it anew") from None
 
 
 @dataclass
@@ -277,7 +260,7 @@ def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images:
     written as they are; difficult boxes get the key ``difficult``. Existing JSON files are replaced atomically.
     """
     root = Path(folder).absolute()
-    names, renamed = unique_names(splits)
+    names, renamed = unique_names(splits, one_folder=False)
     announcements = (
         [f"{renamed} images were renamed, because two had the same name"] if renamed and images != "none" else []
     )

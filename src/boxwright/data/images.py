@@ -79,6 +79,12 @@ def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> t
         return (width, height) if turned else (height, width)
 
 
+def image_header(path: str | os.PathLike[str]) -> tuple[str, int | None]:
+    """What the header says besides the size: Pillow's name of the format, and the raw EXIF orientation."""
+    with _opened(path, None) as image:
+        return image.format or "", raw_orientation(image)
+
+
 def orientation(image: Image.Image) -> int | None:
     """The EXIF orientation 2..8, or None where it is 1, absent, impossible or unreadable."""
     value = raw_orientation(image)

@@ -84,17 +84,19 @@ def images_by_stem(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def unique_names(indexes: Mapping[str, DetectionIndex]) -> tuple[dict[str, list[str]], int]:
+def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tuple[dict[str, list[str]], int]:
     """For each split the file names its images are written under, and how many had to be renamed.
 
-    A name is used once across all splits, and not twice with different suffixes or cases, since VOC and YOLO find a
-    label file by the image's stem. The same file in two splits keeps one name.
+    A name is used once in a folder, and not twice with different suffixes or cases, since VOC and YOLO find a label
+    file by the image's stem. ``one_folder``: all splits share one, where the same file in two splits keeps one name.
     """
     taken: dict[str, Path] = {}
     names: dict[str, list[str]] = {}
     renamed = 0
     for split, index in indexes.items():
         names[split] = []
+        if not one_folder:
+            taken = {}
         for i in range(len(index)):
             path = index.path(i)
             stem, suffix, number = path.stem, path.suffix, 1

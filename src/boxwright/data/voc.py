@@ -13,13 +13,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from boxwright.data.boxcheck import box_defect
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.parsing import parse_xml
 from boxwright.data.places import (
     ImageTransfer,
     images_by_stem,
@@ -245,7 +244,7 @@ def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]
 
     ``unread`` collects where objects carry what we have no place for (pose, truncated, parts).
     """
-    tree = _parse_xml(file)
+    tree = parse_xml(file)
     if tree.tag != "annotation":
         raise InputError(f"{file}: the outermost tag is <{tree.tag}>, a VOC file has <annotation>; leave it out")
     width, height = _number(tree.findtext("size/width")), _number(tree.findtext("size/height"))
@@ -278,38 +277,6 @@ def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]
     return _Picture(file, (tree.findtext("filename") or "").strip(), size, objects)
 
 
-def _parse_xml(file: Path) -> ElementTree.Element:
-    """The tree with each element's line in its attribute ``__line``.
-
-    Document types are refused: their entities can grow a file of some bytes to gigabytes or read other files.
-    """
-    parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, "__line": str(parser.CurrentLineNumber)})
-
-    def refuse(*_: object) -> None:
-        raise InputError(
-            f"{file}, line {parser.CurrentLineNumber}: declares a document type, which VOC files have no use for and "
-            "which is not read for safety; remove the <!DOCTYPE ...> part"
-        )
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: builder.end(tag) and None
-    parser.CharacterDataHandler = lambda text: builder.data(text)
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(file.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise InputError(
-            f"{file}, line {error.lineno}, column {error.offset + 1}: not valid XML "
-            f"({expat.ErrorString(error.code)}); write the file anew, it may have been cut short"
-        ) from None
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; correct the path") from None
-    return builder.close()
-
-
 def _number(text: str | None) -> float | None:
     """The number a tag holds; None where the tag is missing or holds none."""
     try:
@@ -327,7 +294,7 @@ def write_voc(folder: Path | str, splits: Mapping[str, DetectionIndex], images: 
     annotation ids are lost. With ``images="none"`` the images must lie in ``JPEGImages`` already.
     """
     root = Path(folder).absolute()
-    names, renamed = unique_names(splits)
+    names, renamed = unique_names(splits, one_folder=True)
     announcements = [f"{renamed} images were renamed, because two had the same name"] if renamed else []
     for split, index in splits.items():
         announcements += _lost(split, index)

@@ -22,6 +22,7 @@ from boxwright.data.contours import one_polygon, outlines
 from boxwright.data.images import image_size, is_image_name
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import Segmentation, rasterise
+from boxwright.data.parsing import parse_yaml
 from boxwright.data.places import ImageTransfer, place_image, split_name, split_rank, unique_names, write_text
 from boxwright.data.problems import ProblemLog
 from boxwright.structures import Classes, InputError
@@ -58,7 +59,7 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
     With a lenient ``log`` a split whose images are not found is noted there and left out.
     """
     log = log or ProblemLog()
-    content = _parse_yaml(file)
+    content = parse_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: a data.yaml holds `names`, `train` and `val`; this one holds none of them")
     classes = _classes(file, content)
@@ -207,27 +208,17 @@ def _size_or_error(path: Path) -> tuple[int, int] | InputError:
         return error
 
 
-def _parse_yaml(file: Path) -> Any:
-    """A YAML file's content; ``InputError`` with line and column where it is none."""
-    try:
-        return yaml.safe_load(file.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; correct the path") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{file}{place}: not valid YAML ({reason}); correct it") from None
-
-
 def _names_classes(file: Path) -> bool:
     """Whether a YAML file looks like a data.yaml; one that does not parse counts if its text has the keys."""
     try:
-        content = _parse_yaml(file)
+        content = parse_yaml(file)
     except InputError:
         text = file.read_text(encoding="utf-8", errors="replace")
         return "names:" in text and "train:" in text
-    return isinstance(content, dict) and "names" in content and any(k in content for k in ("train", "val", "test"))
+    if not isinstance(content, dict) or "names" not in content:
+        return False
+    folders = (v for v in content.values() if isinstance(v, str))
+    return any(k in content for k in ("train", "val", "test")) or any((file.parent / f).is_dir() for f in folders)
 
 
 def _classes(file: Path, content: dict[Any, Any]) -> Classes:
@@ -297,7 +288,7 @@ def write_yolo(
     the images must lie in ``images/SPLIT`` already.
     """
     root = Path(folder).absolute()
-    names, renamed = unique_names(splits)
+    names, renamed = unique_names(splits, one_folder=False)
     announcements = [f"{renamed} images were renamed, because two had the same name"] if renamed else []
     for split, index in splits.items():
         lost = _Lost(split)
