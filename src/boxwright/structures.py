@@ -6,8 +6,9 @@ Boxes everywhere are float32 ``x1 y1 x2 y2`` in absolute pixels, ``x2 y2`` exclu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Classes:
     def from_names(cls, names: list[str] | tuple[str, ...]) -> Classes:
         """Classes with the ids 1, 2, ... that COCO files made from VOC or YOLO data carry."""
         return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+
+def constant(values: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A small tensor of plain numbers on ``device`` that nobody waits for.
+
+    ``torch.tensor(values, device="cuda")`` copies from ordinary memory and waits; from pinned memory it need not.
+    """
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype).pin_memory().to(device, non_blocking=True)
 
 
 class Images(NamedTuple):

@@ -1,5 +1,10 @@
 """Fixed-size NMS against torchvision's, and the laws of suppression."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -53,3 +58,40 @@ def test_boxes_of_different_classes_never_suppress_each_other() -> None:
 def test_operator_is_well_formed_for_the_compiler() -> None:
     boxes, scores = scored(12)
     torch.library.opcheck(nms, (boxes[None], scores[None], 0.5, 4))
+
+
+GPU_KERNEL_ON_CPU = """
+import sys, torch
+from boxwright.geometry.nms import nms
+from boxwright.geometry.nms_cuda import nms_fixed
+sys.path.insert(0, {root!r})
+from tests.geometry.test_nms import scored
+a, a_scores = scored(24)
+b, b_scores = scored(24, seed=3)
+b_scores[15:] = -torch.inf
+for threshold in (0.3, 0.7):
+    for count in (5, 30):
+        args = (torch.stack([a, b]), torch.stack([a_scores, b_scores]), threshold, count)
+        for mine, reference in zip(nms_fixed(*args), nms(*args)):
+            assert torch.equal(mine, reference), (threshold, count)
+print("equal")
+"""
+
+
+def test_the_gpu_kernel_agrees_in_tritons_interpreter() -> None:
+    """No GPU is needed to hold the kernel's logic to the CPU's."""
+    pytest.importorskip("triton")
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", GPU_KERNEL_ON_CPU.format(root=root)], env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "equal", run.stderr
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_keep_the_same() -> None:
+    boxes = torch.stack([random_boxes(1500), random_boxes(1500, seed=1)])
+    scores = torch.rand(2, 1500, generator=torch.Generator().manual_seed(4))
+    for mine, reference in zip(nms(boxes.cuda(), scores.cuda(), 0.6, 300), nms(boxes, scores, 0.6, 300), strict=True):
+        assert torch.equal(mine.cpu(), reference)

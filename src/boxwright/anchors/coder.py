@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from boxwright.structures import constant
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxCoder:
@@ -40,4 +42,4 @@ class BoxCoder:
         return torch.cat([centre - half, centre + half - self.offset], dim=-1)
 
     def _weights(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.weights, dtype=like.dtype, device=like.device)
+        return constant(self.weights, like.device, like.dtype)

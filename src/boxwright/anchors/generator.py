@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.structures import InputError, Level
+from boxwright.structures import InputError, Level, constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class AnchorGenerator:
         x = torch.arange(width, dtype=torch.float32, device=device) * stride
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         shift = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1).reshape(-1, 1, 4)
-        cell = torch.tensor(self.cells[level], dtype=torch.float32, device=device)
+        cell = constant(self.cells[level], device)
         return (shift + cell).reshape(-1, 4)
 
     def _cell(self, sizes: Sequence[float], stride: int) -> list[list[float]]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from boxwright.structures import constant
+
 
 @dataclass(frozen=True)
 class FeatureTable:
@@ -44,9 +46,9 @@ class FeatureTable:
             starts.append(total)
             total += self.batch * height * width
         heights, widths = zip(*self.shapes, strict=True)
-        integers = torch.tensor([starts, heights, widths], device=level.device, dtype=torch.int64)
+        integers = constant([starts, heights, widths], level.device, torch.int64)
         start, height, width = integers[:, level].unbind(0)
-        stride = torch.tensor(self.strides, device=level.device, dtype=torch.float32)[level]
+        stride = constant(self.strides, level.device)[level]
         return start, height, width, stride
 
     def image_starts(self, level: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ def weighted_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 def patch_rows(table: FeatureTable, level: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """The 3x3 neighbourhoods of cells, zero outside the map: ``[B, N] -> [B, N, 9 * C]``, in order dy, dx, channel."""
     _, height, width, _ = table.constants(level)
-    step = torch.tensor([-1, 0, 1], device=level.device)
+    step = torch.arange(-1, 2, device=level.device)
     near_y = (y.unsqueeze(-1) + step).unsqueeze(-1)  # [B, N, 3, 1]
     near_x = (x.unsqueeze(-1) + step).unsqueeze(-2)  # [B, N, 1, 3]
     height, width = height[..., None, None], width[..., None, None]

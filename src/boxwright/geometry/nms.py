@@ -30,6 +30,14 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Te
     return index, valid
 
 
+@nms.register_kernel("cuda")
+def _(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor]:
+    # Imported on first use: Triton is only there where torch was built for GPUs.
+    from boxwright.geometry.nms_cuda import nms_fixed
+
+    return nms_fixed(boxes, scores, threshold, count)
+
+
 @nms.register_fake
 def _(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor]:
     shape = (boxes.shape[0], count)

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 
 from boxwright.geometry.feature_table import FeatureTable, weighted_rows
-from boxwright.structures import InputError
+from boxwright.structures import InputError, constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def _pool_by_operator(table: FeatureTable, boxes: Tensor, level: Tensor, config:
         start += batch * height * width
         fmap = rows.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         here = (level == number).reshape(-1)
-        pixel = torch.tensor([0.0, 0.0, 1.0, 1.0], device=boxes.device, dtype=boxes.dtype)
+        pixel = constant([0, 0, 1, 1], boxes.device, boxes.dtype)
         regions_here = torch.cat([image, torch.where(here.unsqueeze(1), boxes.reshape(-1, 4), pixel)], dim=1)
         if config.method == "pool":
             pooled = torchvision.ops.roi_pool(fmap.float(), regions_here, config.size, 1.0 / stride)

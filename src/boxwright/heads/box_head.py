@@ -138,7 +138,7 @@ class BoxHead(nn.Module):
             delta, sample.boxes, sample.target, sample.positive, self.coder, config.box_loss, config.beta
         )
         if config.normalizer == "fixed":
-            total = torch.tensor(float(config.samples * batch), device=logits.device)
+            total: Tensor | int = config.samples * batch
         else:
             total = sample.valid.sum().clamp(min=1)
         return {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.nms import class_offsets, nms
-from boxwright.structures import DetectionBatch, InputError
+from boxwright.structures import DetectionBatch, InputError, constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, confi
     sides = boxes[..., 2:] - boxes[..., :2] + config.offset
     scores = scores.masked_fill((sides < config.min_size).any(-1), -torch.inf)
     threshold = math.nextafter(config.nms_iou, 0.0) if config.nms_inclusive else config.nms_iou
-    extended = boxes + torch.tensor([0.0, 0.0, config.offset, config.offset], device=boxes.device)
+    extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
     index, valid = nms(class_offsets(extended, labels), scores, threshold, config.detections)
     return DetectionBatch(
         boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)) * valid.unsqueeze(-1),

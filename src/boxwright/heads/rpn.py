@@ -27,7 +27,7 @@ from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable, patch_rows
 from boxwright.geometry.nms import nms
 from boxwright.heads.losses import BoxLoss, box_regression_loss
-from boxwright.structures import InputError, Level, Targets
+from boxwright.structures import InputError, Level, Targets, constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +171,7 @@ class RPN(nn.Module):
         batch, levels = ranked.shape[:2]
 
         keep = min(room, after)
-        extended = boxes + torch.tensor([0.0, 0.0, config.offset, config.offset], device=boxes.device)
+        extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
         threshold = math.nextafter(config.nms_iou, 0.0) if config.nms_inclusive else config.nms_iou
         index, valid = nms(extended.flatten(0, 1), ranked.flatten(0, 1), threshold, keep)  # each level by itself
         boxes = boxes.flatten(0, 1).gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).reshape(batch, levels * keep, 4)
@@ -233,7 +233,7 @@ class RPN(nn.Module):
             delta, anchors[choice.chosen], target, choice.positive, self.coder, config.box_loss, config.beta
         )
         if config.normalizer == "fixed":
-            total = torch.tensor(float(config.samples * score.shape[0]), device=score.device)
+            total: Tensor | int = config.samples * score.shape[0]
         else:
             total = choice.valid.sum().clamp(min=1)
         return {

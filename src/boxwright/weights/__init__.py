@@ -1,0 +1,1 @@
+"""Published checkpoints in our layout: one importer a publisher."""
