@@ -137,7 +137,7 @@ def spawn(contestant: str, images: int) -> dict[str, Any]:
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def report(rounds: list[dict[str, dict[str, Any]]], images: int, arguments: list[str]) -> str:
+def report(rounds: list[dict[str, dict[str, Any]]], images: int, arguments: list[str], note: str) -> str:
     """The results as Markdown."""
     from machine import describe
 
@@ -147,6 +147,7 @@ def report(rounds: list[dict[str, dict[str, Any]]], images: int, arguments: list
         "# Scoring with COCO's metrics",
         "",
         *describe(threads=os.cpu_count()),
+        *([f"- note: {note}"] if note else []),
         f"- {versions}, numpy {np.__version__}",
         f"- command: `{' '.join(['python benchmarks/evaluation_speed.py', *arguments])}`",
         f"- case: {images:,} images, {DETECTIONS} detections each, {rounds[0][base]['objects']:,} objects of "
@@ -175,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--note", default="", help="a line for the results file, such as what else the machine did")
     parser.add_argument("--contestant", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
@@ -185,7 +187,7 @@ def main() -> None:
         rounds.append({name: spawn(name, options.images) for name in CONTESTANTS})
         told = ", ".join(f"{name} {value['seconds']:.2f} s" for name, value in rounds[-1].items())
         print(f"round {number + 1}: {told}", flush=True)
-    text = report(rounds, options.images, sys.argv[1:])
+    text = report(rounds, options.images, sys.argv[1:], options.note)
     print(text)
     if options.images == 5000:
         target = ROOT / "results" / "evaluation_speed.md"
