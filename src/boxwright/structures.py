@@ -76,7 +76,10 @@ class Images(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
         """The batch on another device."""
-        return Images(*(t if t is None else t.to(device, non_blocking=non_blocking) for t in self))
+        seeds = None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking)
+        return Images(
+            self.pixels.to(device, non_blocking=non_blocking), self.sizes.to(device, non_blocking=non_blocking), seeds
+        )
 
 
 class Targets(NamedTuple):
@@ -96,7 +99,9 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """The targets on another device."""
-        return Targets(*(t if t is None else t.to(device, non_blocking=non_blocking) for t in self))
+        dense = [t.to(device, non_blocking=non_blocking) for t in self[:5] if t is not None]
+        masks = None if self.masks is None else self.masks.to(device, non_blocking=non_blocking)
+        return Targets(dense[0], dense[1], dense[2], dense[3], dense[4], masks)
 
 
 class DetectionBatch(NamedTuple):

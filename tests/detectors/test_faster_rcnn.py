@@ -126,7 +126,7 @@ def small_config(**rpn: object) -> FasterRCNNConfig:
         neck=FPNConfig(channels=16),
         rpn=RPNConfig(
             anchors=AnchorConfig(sizes=((16,), (32,), (48,), (64,), (96,))),
-            **{"pre_nms": (100, 50), "post_nms": (20, 20), "samples": 64, "nms_iou": 0.4} | rpn,  # type: ignore[arg-type]
+            **{"pre_nms": (100, 50), "post_nms": (20, 20), "samples": 64, "nms_iou": 0.2} | rpn,  # type: ignore[arg-type]
         ),
         head=BoxHeadConfig(hidden=(32, 32), samples=32),
     )
