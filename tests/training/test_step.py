@@ -1,4 +1,4 @@
-"""One optimiser step: accumulated, clipped, averaged, shared between processes: always the gradient of one big batch."""
+"""One optimiser step, accumulated, clipped, shared between processes: always the gradient of one big batch."""
 
 from __future__ import annotations
 

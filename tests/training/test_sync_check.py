@@ -126,7 +126,7 @@ class CuriousGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad if grad.abs().sum() > -1 else grad
+        return grad.clamp(max=2.0) if grad.abs().sum() > 1 else grad
 
 
 class CuriousBackward(Toy):

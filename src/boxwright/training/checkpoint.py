@@ -188,8 +188,13 @@ def compare_classes(data: Classes, checkpoint: Classes) -> ClassDifference | Non
     return ClassDifference(missing, unknown, reordered=not missing and not unknown)
 
 
-def check_classes(data: Classes, checkpoint: Classes, data_name: str, checkpoint_name: str) -> None:
-    """InputError that lists how the classes differ, and the remedy, unless they are equal."""
+def check_classes(
+    data: Classes, checkpoint: Classes, data_name: str, checkpoint_name: str, what: str = "the checkpoint"
+) -> None:
+    """InputError that lists how the classes differ, and the remedy, unless they are equal.
+
+    ``what``: what ``checkpoint_name`` is.
+    """
     difference = compare_classes(data, checkpoint)
     if difference is None:
         return
@@ -197,12 +202,12 @@ def check_classes(data: Classes, checkpoint: Classes, data_name: str, checkpoint
         place = next(i for i, (a, b) in enumerate(zip(data.names, checkpoint.names, strict=True)) if a != b)
         raise InputError(
             f"{data_name} and {checkpoint_name} have the same classes in another order: class {place} is "
-            f"{data.names[place]!r} in the data and {checkpoint.names[place]!r} in the checkpoint; "
+            f"{data.names[place]!r} in the data and {checkpoint.names[place]!r} in {what}; "
             f"list the data's categories in the order {_listing(checkpoint.names)}"
         )
     parts = [
-        f"{what} {_listing(names)}"
-        for what, names in (("the data lacks", difference.missing), ("the checkpoint lacks", difference.unknown))
+        f"{lacks} {_listing(names)}"
+        for lacks, names in (("the data lacks", difference.missing), (f"{what} lacks", difference.unknown))
         if names
     ]
     raise InputError(

@@ -103,10 +103,7 @@ def check_data(train_index: DetectionIndex, val_index: DetectionIndex | None) ->
         )
     if val_index is not None:
         names = f"the validation set {val_index.root}", f"the training set {train_index.root}"
-        try:
-            check_classes(val_index.classes, train_index.classes, *names)
-        except InputError as error:
-            raise InputError(str(error).replace("the checkpoint", "the training set")) from None
+        check_classes(val_index.classes, train_index.classes, *names, "the training set")
 
 
 def _agreed_recipe(recipe: Recipe | None, state: dict[str, Any] | None, folder: Path) -> Recipe:

@@ -50,7 +50,7 @@ def evaluate_detector(
     ``progress`` is called with images done and images in all. Raises InputError where classes differ or there are no
     images.
     """
-    check_classes(index.classes, model.classes, f"{index.root}", "the detector")
+    check_classes(index.classes, model.classes, f"{index.root}", "the detector", "the detector")
     data = DataConfig(
         train=(),
         eval=tuple(model.transforms if transforms is None else transforms),
