@@ -65,7 +65,7 @@ def models(
     """
     from boxwright.app.models import model_rows
 
-    rows = [row for row in model_rows() if kind in (None, row["kind"])]
+    rows = model_rows(kind)
     if json:
         return print_json(rows)
     from rich.table import Table
@@ -317,7 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _fail(f"{error}".strip(), debug)
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped}" if str(stopped) else "\nstopped", file=sys.stderr)
+        if not str(stopped):  # an interrupted training has said more itself
+            print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

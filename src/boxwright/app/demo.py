@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.scenes import write_scenes
 from boxwright.detections import Detections
-from boxwright.evaluation.coco import CocoResult
+from boxwright.evaluation.coco import CocoResult, json_safe
 from boxwright.evaluation.curves import confusion_matrix
 from boxwright.structures import InputError
 from boxwright.training.environment import versions
@@ -67,8 +68,8 @@ class DemoResult:
     commands: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON: None where a number is not defined."""
+        return json_safe(asdict(self))
 
 
 @dataclass(slots=True)
@@ -113,7 +114,7 @@ def run_demo(output: Path, options: DemoOptions | None = None) -> DemoResult:
     with stages.stage("Evaluating on the scenes that it never saw"):
         scored = score(index, run_detector(loaded, index, str(output / "scenes")).detections())
     advice = scored.curves.overall.best_f1()
-    threshold = round(advice.threshold, 2) if advice else 0.5
+    threshold = math.floor(100 * advice.threshold) / 100 if advice else 0.5  # rounded up it might lose the last hit
     pictures = index.path(0).parent
     with stages.stage("Detecting in their picture files"):
         choice = PredictOptions(threshold=threshold, device=options.device)

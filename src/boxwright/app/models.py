@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,16 @@ COCO_CLASSES = 80
 """Classes that a detector is counted with."""
 
 
-def model_rows() -> list[dict[str, Any]]:
-    """Every backbone and every recipe's detector as a row: name, kind, parameters, multiply_adds, input.
+def model_rows(kind: Literal["backbone", "detector"] | None = None) -> list[dict[str, Any]]:
+    """Every backbone and every recipe's detector, or only one ``kind``: name, kind, parameters, multiply_adds, input.
 
     A backbone is counted as the classifier of 1000 classes at 224 by 224 (``input`` 224). A detector is counted with
     80 classes on one image of the size that its recipe evaluates at, ``input`` [height, width], padded as in use:
     backbone, pyramid, proposal head on every level, and box head on all proposals that the recipe keeps. Multiply-adds
     are those of convolutions and matrix products; pooling of regions, NMS and other glue have none.
     """
-    return [*backbone_rows(), *(detector_row(recipe) for recipe in RECIPES.values())]
+    backbones = [] if kind == "detector" else backbone_rows()
+    return backbones if kind == "backbone" else [*backbones, *map(detector_row, RECIPES.values())]
 
 
 def detector_row(recipe: Recipe) -> dict[str, Any]:

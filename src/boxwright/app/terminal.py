@@ -9,6 +9,7 @@ from rich.table import Table
 
 from boxwright.app.demo import DemoResult
 from boxwright.app.evaluate import Scored
+from boxwright.app.page import percent
 from boxwright.app.predict import PredictSummary
 from boxwright.app.report import duration
 from boxwright.data.check import CheckReport
@@ -80,7 +81,8 @@ def print_demo(result: DemoResult, console: Console) -> None:
     """The figures, the page, and the three commands for data of one's own."""
     total = duration(sum(result.timings.values()))
     stats = result.stats
-    console.print(f"AP50 {100 * stats['AP50']:.1f}, AP {100 * stats['AP']:.1f} on scenes it never saw, after {total}.")
+    figures = f"AP50 {percent(stats['AP50'])} %, AP {percent(stats['AP'])} %"
+    console.print(f"{figures} on scenes it never saw, after {total}.", highlight=False)
     console.print(f"The report: {result.report}", highlight=False)
     console.print("\nNow on your own data, in COCO, VOC or YOLO format:")
     for what, command in result.commands.items():
