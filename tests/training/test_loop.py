@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +245,42 @@ def bare(index: DetectionIndex) -> DetectionIndex:
 def test_recipes_made_in_python_are_checked_too(data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"recipe 'toy': log_every = 0: should be greater than or equal to 1"):
         run(toy_recipe(3, log_every=0), data, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_compiled_run_equals_an_eager_one(data, tmp_path: Path) -> None:
+    class Clean(Toy):
+        """Counts nothing, so that one graph serves all steps."""
+
+        calls = property(lambda self: 0, lambda self, value: None)
+
+        def __init__(self, config, classes):
+            super().__init__(config, classes, drop=0.0)
+
+    losses = []
+    for compiled in (False, True):
+        folder = tmp_path / f"compiled_{compiled}"
+        run(toy_recipe(6, compile=compiled), data, folder, build=Clean)
+        losses.append([row["loss"] for row in read_rows(folder)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_explained(data, tmp_path: Path) -> None:
+    """In a process of its own, because torch remembers the compiler that it found."""
+    root = Path(__file__).resolve().parents[2]
+    script = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from pathlib import Path\n"
+        "from boxwright.training.loop import train\n"
+        "from tests.training.toys import build_toy, toy_index, toy_recipe\n"
+        f"here = Path({str(tmp_path)!r})\n"
+        "recipe = toy_recipe(3, compile=True)\n"
+        "train(recipe, toy_index(here / 'a', 5), None, here / 'run', build=build_toy, device='cpu', log='quiet')\n"
+    )
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "InputError: compile = true needs a C++ compiler on the CPU; install g++ or set it false" in done.stderr
 
 
 def test_tensorboard_is_written_or_its_absence_explained(data, tmp_path: Path, monkeypatch) -> None:

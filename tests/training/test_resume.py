@@ -15,6 +15,11 @@ import pytest
 import torch
 from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.heads.box_head import BoxHeadConfig
+from boxwright.heads.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import InputError
 from boxwright.training.checkpoint import load_train_state
 from boxwright.training.interrupt import TrainingInterrupted
@@ -119,6 +124,27 @@ def test_resumed_run_equals_the_straight_one(case: str, data, tmp_path: Path) ->
     assert rows(straight) == rows(broken)
     assert (straight / "validation.csv").read_text() == (broken / "validation.csv").read_text()
     assert (straight / "best.safetensors").read_bytes() == (broken / "best.safetensors").read_bytes()
+
+
+def test_faster_rcnn_resumes_to_the_bit(data, tmp_path: Path) -> None:
+    """Its random anchors and regions come from seeds that belong to the place in the stream."""
+    config = FasterRCNNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8),
+        neck=FPNConfig(channels=16),
+        rpn=RPNConfig(pre_nms=(40, 40), post_nms=(20, 20), samples=16),
+        head=BoxHeadConfig(hidden=(16,), samples=8),
+    )
+    recipe = replace(recipe_of("sgd"), detector=config)
+
+    def die_after_six(line: str) -> None:
+        if line.startswith("step 6/"):
+            raise Killed
+
+    train(recipe, *data, tmp_path / "straight", device="cpu", log="quiet")
+    with pytest.raises(Killed):
+        train(recipe, *data, tmp_path / "broken", device="cpu", log=die_after_six)
+    train(None, *data, tmp_path / "broken", device="cpu", log="quiet", resume=True)
+    assert_same_bits(tmp_path / "straight", tmp_path / "broken")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

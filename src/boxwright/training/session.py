@@ -105,7 +105,14 @@ class Session:
         first = self.where.rank * self.share
         seeds = image_seeds(self.recipe.seed, self.step, self.recipe.data.batch_size, first, self.share)
         images = batch.images._replace(seeds=seeds).to(self.where.device, non_blocking=True)
-        losses = self.stepper(images, batch.targets.to(self.where.device, non_blocking=True))
+        try:
+            losses = self.stepper(images, batch.targets.to(self.where.device, non_blocking=True))
+        except RuntimeError as error:
+            if self.recipe.compile and "InvalidCxxCompiler" in str(error):
+                raise InputError(
+                    "compile = true needs a C++ compiler on the CPU; install g++ or set it false"
+                ) from None
+            raise
         self.step = step
         return losses, batch.info.indexes.tolist()
 
