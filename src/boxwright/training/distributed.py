@@ -60,14 +60,19 @@ class Processes:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """``model`` with gradients averaged over processes after each backward pass."""
+    def wrap(self, model: nn.Module, some_unused: bool = False) -> nn.Module:
+        """``model`` with gradients averaged over processes after each backward pass.
+
+        ``some_unused``: parameters may get no gradient, which costs a walk over the graph at each step.
+        """
         if self.world == 1:
             return model
         # A 1x1 kernel in channels-last is both layouts at once; DDP warns of that, to no one's use.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some_unused
+        )
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:

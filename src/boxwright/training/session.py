@@ -257,7 +257,7 @@ class Session:
         hold_frozen(self.detector, stage.frozen)
         optimiser = build_optimiser(stage.optimiser, self.detector, self.recipe.data.batch_size)
         self.full_lr[self.stage] = max(group["base_lr"] for group in optimiser.param_groups)
-        model = self.where.wrap(self.detector)
+        model = self.where.wrap(self.detector, some_unused=stage.losses is not None)
         self.stepper = Stepper(self.recipe, stage, model, optimiser, self.scaler, self.where, self.ema)
 
     def _restore(self, state: dict[str, Any]) -> None:
