@@ -18,9 +18,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what is slow or needs a GPU unless ``-m`` asks for it."""
     expression = config.getoption("-m")
     for item in items:
-        if "slow" in item.keywords and "slow" not in expression:
+        if item.get_closest_marker("slow") and "slow" not in expression:
             item.add_marker(pytest.mark.skip(reason="slow: run with `make test-slow`"))
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here; run with `make test-gpu` where there is one"))
 
 

@@ -175,7 +175,7 @@ def _short(value: float) -> float:
 
 def _rle(mask: np.ndarray) -> dict[str, Any]:
     """A mask bool ``[H, W]`` as COCO's compressed run-length code, ready for JSON."""
-    from faster_coco_eval.core import mask as mask_api
+    from hotcoco import mask as mask_api
 
     code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
     counts = code["counts"]

@@ -112,7 +112,7 @@ DETNET59_MODERN = Recipe(
     detector=FasterRCNNConfig(
         backbone=DetNetConfig(norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(convs=2, box_loss="giou"),
+        rpn=RPNConfig(box_loss="giou"),
         head=BoxHeadConfig(box_loss="giou"),
     ),
     data=MODERN_DATA,
@@ -135,7 +135,7 @@ R50_MODERN = replace(
     detector=FasterRCNNConfig(
         backbone=ResNetConfig(depth=50, norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(convs=2, box_loss="giou"),
+        rpn=RPNConfig(box_loss="giou"),
         head=BoxHeadConfig(box_loss="giou"),
     ),
 )
