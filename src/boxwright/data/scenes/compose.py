@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.distractors import DISTRACTORS
-from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, shadow_of
+from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, projected, shadow_of
 from boxwright.data.scenes.shapes import FAVOURITE_HUES, SCENE_CLASSES, SHAPES
 from boxwright.data.scenes.textures import Picture, background, noise
 from boxwright.structures import InputError
@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
     Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or its
     visible box's longer side is under 12 pixels. Every object in the picture is labelled: things are only put down
-    where each object keeps at least ``1 - hidden`` of its pixels (25% by default) and ``smallest`` pixels of box.
+    where each object keeps at least ``1 - hidden`` of its pixels (30% by default) and ``smallest`` pixels of box.
     """
 
     image: NDArray[np.uint8]
@@ -93,7 +93,8 @@ def _draw_light(rng: Generator) -> Light:
 def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
     """Labels (-1 for a distractor) and sizes in pixels, from far to near: large things mostly lie behind small ones."""
     side = min(config.size)
-    low, high = (fraction * side for fraction in config.common)
+    high = config.common[1] * side
+    low = max(config.common[0] * side, config.smallest)
     cast: list[tuple[int, float]] = []
     objects = 0 if rng.random() < config.empty else int(rng.integers(config.objects[0], config.objects[1] + 1))
     for _ in range(objects):
@@ -119,11 +120,11 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
     else:
         name = SCENE_CLASSES.names[label]
         parts, colours = SHAPES[name](rng), palette(rng, behind, FAVOURITE_HUES.get(name))
-    thing = draw_thing(parts, pixels, colours, light, rng)
+    thing = draw_thing(projected(parts, pixels, rng, config.upright), pixels, colours, light, rng)
     if rng.random() < config.blur:
         thing = blurred(thing, rng)
     limit = config.hidden * rng.random()  # strong occlusion is possible but rarer than light
-    crowd = rng.random() < 0.35
+    crowd = rng.random() < config.crowded
     for _ in range(_TRIES):
         top, left = _somewhere(canvas, thing, crowd, rng)
         if _fits(canvas, thing, top, left, label >= 0, limit, config.smallest):
@@ -132,17 +133,17 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
 
 
 def _somewhere(canvas: _Canvas, thing: Cutout, crowd: bool, rng: Generator) -> tuple[int, int]:
-    """A corner for the thing: anywhere, up to a fifth of it outside; in a crowd, about the middle of another object."""
+    """A corner for the thing: anywhere, an eighth of it outside at most; in a crowd, near the middle of an object."""
     rows, columns = thing.alpha.shape
     height, width = canvas.owner.shape
-    lowest, rightmost = max(round(height - 0.8 * rows), 1), max(round(width - 0.8 * columns), 1)
+    lowest, rightmost = max(round(height - 0.88 * rows), 1), max(round(width - 0.88 * columns), 1)
     if crowd and canvas.labels:
         x1, y1, x2, y2 = _bounds(canvas.owner == int(rng.integers(len(canvas.labels))))
         reach = 0.4 * (max(x2 - x1, y2 - y1) + thing.size)
         top = (y1 + y2 - rows) / 2 + reach * rng.uniform(-1, 1)
         left = (x1 + x2 - columns) / 2 + reach * rng.uniform(-1, 1)
-        return min(max(round(top), -rows // 5), lowest), min(max(round(left), -columns // 5), rightmost)
-    return int(rng.integers(round(-0.2 * rows), lowest)), int(rng.integers(round(-0.2 * columns), rightmost))
+        return min(max(round(top), -rows // 8), lowest), min(max(round(left), -columns // 8), rightmost)
+    return int(rng.integers(round(-0.12 * rows), lowest)), int(rng.integers(round(-0.12 * columns), rightmost))
 
 
 def _window(
@@ -214,7 +215,7 @@ def _photograph(colour: Picture, light: Light, config: SceneConfig, rng: Generat
     grey = np.clip(colour * (lit[..., None] * tint), 0, 1).astype(np.float32) ** 0.85 * 255
     picture = Image.fromarray(grey.astype(np.uint8))
     if rng.random() < config.blur:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * min(height, width) / 256))
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8) * min(height, width) / 256))
     grey = np.asarray(picture, np.float32)
     sigma = rng.uniform(*config.noise)
     # Shot noise: brighter pixels are noisier.

@@ -40,10 +40,14 @@ class Cutout:
     """Longer side of the thing in pixels."""
 
 
-def projected(parts: list[Part], size: float, rng: Generator) -> list[Part]:
-    """The parts turned to any angle, mirrored, stretched, sheared and seen a little aslant, moved to start at 0, 0 and
-    scaled so that the longer side of the outline is ``size`` pixels."""
-    angle, stretch = rng.uniform(0, 2 * np.pi), np.exp(rng.normal(0, 0.1))
+def projected(parts: list[Part], size: float, rng: Generator, upright: float = 0.0) -> list[Part]:
+    """The parts as this specimen is seen: turned, mirrored, stretched, sheared and a little aslant.
+
+    A share ``upright`` of things is turned by 40 degrees at most, the others to any angle. The outline then starts at
+    0, 0 and its longer side is ``size`` pixels.
+    """
+    turn = 0.7 if rng.random() < upright else np.pi
+    angle, stretch = rng.uniform(-turn, turn), np.exp(rng.normal(0, 0.1))
     c, s = np.cos(angle), np.sin(angle)
     local = np.diag([stretch * (1 if rng.random() < 0.5 else -1), 1 / stretch])
     linear = np.array([[c, -s], [s, c]]) @ np.array([[1, rng.uniform(-0.16, 0.16)], [0, 1]]) @ local
@@ -66,7 +70,7 @@ def palette(rng: Generator, avoid: Picture, favourite: float | None = None) -> d
     hue = favourite if rng.random() < 0.2 else None
     body = random_colour(rng, hue=hue)
     for _ in range(3):
-        if np.abs(body - avoid).max() > 0.22:
+        if np.abs(body - avoid).max() > 0.3:
             break
         body = random_colour(rng, hue=hue)
     trim = random_colour(rng)
@@ -79,8 +83,7 @@ def palette(rng: Generator, avoid: Picture, favourite: float | None = None) -> d
 
 
 def draw_thing(parts: list[Part], size: float, colours: dict[str, Picture], light: Light, rng: Generator) -> Cutout:
-    """Draws a thing whose longer side is ``size`` pixels, sharp, shaded by the scene's light."""
-    parts = projected(parts, size, rng)
+    """Draws a thing of ``size`` pixels from its `projected` parts: sharp, and shaded by the scene's light."""
     corner = np.concatenate([part.points for part in parts if part.tone != "cut"]).max(0)
     margin = 2
     width, height = (int(np.ceil(v)) + 2 * margin for v in corner)
@@ -108,11 +111,11 @@ def _rgb(colour: Picture) -> tuple[int, int, int]:
 
 def _material(rng: Generator, height: int, width: int) -> Picture:
     """Brightness of the surface: mottled, sometimes with stripes."""
-    surface = 1 + rng.uniform(0.05, 0.35) * (noise(rng, height, width, rng.uniform(3, 8), 3, 0.7) - 0.5)
-    if rng.random() < 0.2:
+    surface = 1 + rng.uniform(0.05, 0.25) * (noise(rng, height, width, rng.uniform(3, 8), 3, 0.7) - 0.5)
+    if rng.random() < 0.1:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32) / max(height, width)
         angle = rng.uniform(0, np.pi)
-        surface *= 1 + 0.22 * np.sign(np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(20, 60)))
+        surface *= 1 + 0.18 * np.sign(np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(20, 60)))
     return surface.astype(np.float32)
 
 
@@ -133,7 +136,7 @@ def _relief(cover: Image.Image, size: float, light: Light, rng: Generator) -> Pi
 def blurred(thing: Cutout, rng: Generator) -> Cutout:
     """The thing out of focus, or moving during the exposure."""
     moving = rng.random() < 0.5
-    reach = thing.size * rng.uniform(0.015, 0.035) if not moving else thing.size * rng.uniform(0.03, 0.09)
+    reach = thing.size * rng.uniform(0.012, 0.028) if not moving else thing.size * rng.uniform(0.025, 0.06)
     reach = min(max(reach, 0.5), 5.0 if not moving else 10.0)
     pad = int(np.ceil(2 * reach)) + 1
     solid = np.pad(thing.solid, pad)
@@ -155,7 +158,7 @@ def blurred(thing: Cutout, rng: Generator) -> Cutout:
 
 
 def shadow_of(thing: Cutout, light: Light) -> tuple[Picture, int, int]:
-    """The drop shadow: [h, w] strength in 0..1, and how far down and right of the thing's corner its own corner lies."""
+    """The shadow: [h, w] strength in 0..1, and how far down and right of the thing's corner its own corner lies."""
     soft = max(light.softness * thing.size, 0.6)
     pad = int(np.ceil(2.5 * soft))
     alpha = np.pad(thing.alpha, pad)

@@ -29,7 +29,7 @@ def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -
 
 
 def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 4, fade: float = 0.5) -> Picture:
-    """Fractal value noise in 0..1: ``cells`` bumps along the shorter side; each octave twice as fine, ``fade`` as strong."""
+    """Value noise in 0..1: ``cells`` bumps along the shorter side; each octave twice as fine, ``fade`` as strong."""
     total = np.zeros((height, width), np.float32)
     weight, short = 1.0, min(height, width)
     for _ in range(octaves):

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from faster_coco_eval import mask as mask_api
 from PIL import Image
 
-from boxwright.data.scenes.compose import Scene, draw_scene
+from boxwright.data import coco, masks, voc, yolo
+from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.scenes.compose import draw_scene
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.shapes import SCENE_CLASSES
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-"""Index of a split's first scene: more training scenes never change or meet those of the other splits."""
+"""Index of each split's first scene: more training scenes neither change nor meet the scenes of the other splits."""
+_FORMATS = {"coco": coco, "voc": voc, "yolo": yolo}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One picture to be drawn and saved, as it goes to a worker process."""
+
+    path: Path
+    image_id: int
+    seed: int
+    index: int
+    config: SceneConfig
 
 
 def write_scenes(
     folder: str | os.PathLike[str],
     counts: Mapping[str, int] | None = None,
-    size: tuple[int, int] = (256, 256),
+    size: tuple[int, int] | None = None,
     seed: int = 0,
     format: Literal["coco", "voc", "yolo"] = "coco",
     *,
@@ -39,59 +48,112 @@ def write_scenes(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
 ) -> Path:
-    """Draws a data set into ``folder`` and returns it (train 200 and val 50 pictures unless ``counts`` says otherwise)."""
-    counts = dict(counts or {"train": 200, "val": 50})
-    target = Path(folder)
-    config = replace(config or SceneConfig(), size=size)
-    partial_folder = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    total, done = sum(counts.values()), 0
-    for split, count in counts.items():
-        (partial_folder / split).mkdir(parents=True)
-        (partial_folder / "annotations").mkdir(exist_ok=True)
-        coco: dict[str, Any] = {
-            "images": [],
-            "annotations": [],
-            "categories": [{"id": i, "name": n} for i, n in zip(SCENE_CLASSES.ids, SCENE_CLASSES.names, strict=True)],
-        }
-        for i, scene in enumerate(_drawn(seed, SPLIT_STARTS[split], count, config, workers)):
-            name = f"{i:06d}.{pictures}"
-            Image.fromarray(scene.image).save(partial_folder / split / name, quality=90)
-            coco["images"].append({"id": i + 1, "file_name": name, "height": size[0], "width": size[1]})
-            for box, label, mask in zip(scene.boxes.tolist(), scene.labels.tolist(), scene.masks, strict=True):
-                rle: Any = mask_api.encode(np.asfortranarray(mask.astype(np.uint8)))
-                rle = {
-                    "size": [int(v) for v in rle["size"]],
-                    "counts": rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"],
-                }
-                coco["annotations"].append(
-                    {
-                        "id": len(coco["annotations"]) + 1,
-                        "image_id": i + 1,
-                        "category_id": SCENE_CLASSES.ids[label],
-                        "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                        "area": int(mask.sum()),
-                        "iscrowd": 0,
-                        "segmentation": rle,
-                    }
-                )
-            done += 1
-            if progress:
-                progress(done, total)
-        (partial_folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
-    if format != "coco":
-        shutil.rmtree(partial_folder)
-        raise InputError("only coco so far")
-    os.replace(partial_folder, target)
+    """Draws a data set into ``folder``, which must be new or empty, and returns it; `open_dataset` reads it.
+
+    ``counts`` gives the number of pictures of each of train, val and test (200 for train and 50 for val if left out).
+    ``size`` is (height, width) in pixels and overrides the configuration's 256 by 256. ``seed`` and the counts decide
+    all pixels; the number of ``workers`` (processes; 0 draws in this one) does not. ``progress`` is called with the
+    pictures done and the total. Masks are run lengths in COCO, polygons in YOLO, and absent from VOC. JPEG pictures
+    have quality 90; "png" keeps the drawn pixels as they are. The set appears whole or not at all.
+
+    Worker processes start anew, so a script that asks for them needs the guard ``if __name__ == "__main__":``.
+
+    Raises InputError for a folder with content, an unknown split, format or picture type, and settings out of range.
+    """
+    counts = {"train": 200, "val": 50} if counts is None else dict(counts)
+    config = config or SceneConfig()
+    config = config if size is None else replace(config, size=size)
+    _check(counts, seed, format, pictures, workers)
+    target = Path(folder).absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: exists and is not an empty folder; name a new one or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        _fill(partial, counts, seed, format, config, pictures, progress, workers)
+        if target.exists():
+            target.rmdir()
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def _drawn(seed: int, start: int, count: int, config: SceneConfig, workers: int) -> Iterator[Scene]:
-    """The scenes of a split in order, drawn here or by worker processes."""
-    indices = range(start, start + count)
-    draw = partial(draw_scene, seed, config=config)
-    with ExitStack() as stack:
-        if workers:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-            yield from pool.map(draw, indices, chunksize=8)
-        else:
-            yield from map(draw, indices)
+def _check(counts: Mapping[str, int], seed: int, format: str, pictures: str, workers: int) -> None:
+    for split, count in counts.items():
+        if split not in SPLIT_STARTS:
+            raise InputError(f"split {split}: drawn sets have {', '.join(SPLIT_STARTS)}; choose among them")
+        if not 0 <= count <= 1_000_000:
+            raise InputError(f"{count} pictures of split {split}: give 0 to 1000000")
+    if sum(counts.values()) == 0:
+        raise InputError(f"counts {dict(counts)}: a drawn set needs at least one picture")
+    if format not in _FORMATS:
+        raise InputError(f"format {format}: drawn sets are written as {', '.join(_FORMATS)}; choose one")
+    if pictures not in ("jpg", "png"):
+        raise InputError(f"picture type {pictures}: give jpg or png")
+    if seed < 0 or workers < 0:
+        raise InputError(f"seed {seed}, workers {workers}: give numbers of 0 or more")
+
+
+def _fill(
+    folder: Path,
+    counts: Mapping[str, int],
+    seed: int,
+    format: str,
+    config: SceneConfig,
+    pictures: str,
+    progress: Callable[[int, int], None] | None,
+    workers: int,
+) -> None:
+    """Draws the pictures where the format keeps them, then has its writer add the annotations."""
+    tasks: dict[str, list[_Task]] = {}
+    for split, count in counts.items():
+        home = _FORMATS[format].image_folder(folder, split)
+        home.mkdir(parents=True, exist_ok=True)
+        tasks[split] = [
+            _Task(home / f"{split}_{i:06d}.{pictures}", i + 1, seed, SPLIT_STARTS[split] + i, config)
+            for i in range(count)
+        ]
+    everything = [task for split in tasks.values() for task in split]
+    records: list[ImageRecord] = []
+    for record in _draw_all(everything, workers):
+        records.append(record)
+        if progress is not None:
+            progress(len(records), len(everything))
+    indexes: dict[str, DetectionIndex] = {}
+    for split, own in tasks.items():
+        part, records = records[: len(own)], records[len(own) :]
+        indexes[split] = DetectionIndex.build(SCENE_CLASSES, part, root=folder, name=split)
+    match format:
+        case "voc":
+            voc.write_voc(folder, indexes)
+        case "yolo":
+            yolo.write_yolo(folder, indexes)
+        case _:
+            coco.write_coco(folder, indexes)
+
+
+def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
+    """The records in order, as the pictures are drawn."""
+    if workers == 0:
+        yield from map(_draw, tasks)
+        return
+    # Forking a process that has used torch's threads can hang the child, so workers start from nothing.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
+
+
+def _draw(task: _Task) -> ImageRecord:
+    """Draws and saves one picture."""
+    scene = draw_scene(task.seed, task.index, config=task.config)
+    Image.fromarray(scene.image).save(task.path, quality=90)
+    return ImageRecord(
+        path=task.path,
+        image_id=task.image_id,
+        height=task.config.size[0],
+        width=task.config.size[1],
+        boxes=scene.boxes,
+        labels=scene.labels,
+        difficult=scene.difficult,
+        segmentations=[masks.encode(mask) for mask in scene.masks],
+    )

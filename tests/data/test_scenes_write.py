@@ -1,0 +1,110 @@
+"""Drawn sets on disk: they read back as they were drawn, in every format, whoever drew them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boxwright.data import open_dataset, open_splits, read_image
+from boxwright.data.scenes import SCENE_CLASSES, SceneConfig, draw_scene, write_scenes
+from boxwright.structures import InputError
+
+SIZE = (96, 128)
+COUNTS = {"train": 5, "val": 3}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_a_set_reads_back_as_it_was_drawn(format, tmp_path: Path) -> None:
+    """Pictures to the byte (PNG), boxes to a hundredth of a pixel, labels exactly, empty scenes included."""
+    config = SceneConfig(size=SIZE, empty=0.4)
+    folder = write_scenes(tmp_path / "set", COUNTS, seed=4, format=format, config=config, pictures="png")
+    splits = open_splits(folder)
+    assert {name: len(index) for name, index in splits.items()} == COUNTS
+    for name, start in (("train", 0), ("val", 1_000_000)):
+        index = open_dataset(folder, name)
+        assert index.classes.names == SCENE_CLASSES.names
+        drawn = [draw_scene(4, start + i, config=config) for i in range(len(index))]
+        assert any(len(scene.boxes) == 0 for scene in drawn) or name == "val"
+        for i, scene in enumerate(drawn):
+            found = index.annotations(i)
+            assert index.size(i) == SIZE
+            assert np.array_equal(read_image(index.path(i)), scene.image)
+            assert found.labels.tolist() == scene.labels.tolist()
+            np.testing.assert_allclose(found.boxes, scene.boxes, atol=0.01)
+
+
+def test_coco_keeps_masks_and_difficult_flags(tmp_path: Path) -> None:
+    """Run lengths are the drawn pixels; the area is theirs, not the box's."""
+    folder = write_scenes(tmp_path / "set", {"train": 12}, SIZE, seed=8)
+    index = open_dataset(folder, "train")
+    for i in range(len(index)):
+        scene, found = draw_scene(8, i, SIZE), index.annotations(i)
+        assert found.difficult.tolist() == scene.difficult.tolist()
+        assert found.area.tolist() == scene.masks.sum(axis=(1, 2)).tolist()
+        assert np.array_equal(index.masks(i), scene.masks) if len(scene.boxes) else True
+    assert index.num_boxes > 20
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    """Every file, byte by byte, whether drawn here or by two processes; and the progress counts to the end."""
+    steps: list[tuple[int, int]] = []
+    alone = write_scenes(tmp_path / "alone", COUNTS, SIZE, progress=lambda done, total: steps.append((done, total)))
+    together = write_scenes(tmp_path / "together", COUNTS, SIZE, workers=2)
+    assert contents(alone) == contents(together)
+    assert steps == [(i, 8) for i in range(1, 9)]
+    assert sum(name.endswith(".jpg") for name in contents(alone)) == 8
+
+
+def test_more_training_pictures_leave_the_others_alone(tmp_path: Path) -> None:
+    """A larger training set is compared on the same validation pictures."""
+    few = contents(write_scenes(tmp_path / "few", {"train": 1, "val": 2}, (64, 64)))
+    many = contents(write_scenes(tmp_path / "many", {"train": 3, "val": 2}, (64, 64)))
+    pictures = [name for name in few if name.endswith(".jpg")]
+    assert len(pictures) == 3
+    assert all(few[name] == many[name] for name in pictures)
+    assert len({many[name] for name in many if name.endswith(".jpg")}) == 5
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
+    """Half a set would be taken for a whole one later."""
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(tmp_path / "set", COUNTS, (64, 64), progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
+    """Pictures of an older set would be read as part of the new one. An empty folder is welcome."""
+    (tmp_path / "set").mkdir()
+    write_scenes(tmp_path / "set", {"train": 1}, (64, 64))
+    before = contents(tmp_path / "set")
+    with pytest.raises(InputError, match="not an empty folder"):
+        write_scenes(tmp_path / "set", {"train": 1}, (64, 64))
+    assert contents(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"counts": {"training": 3}}, "split training: .*train, val, test"),
+        ({"counts": {"train": -1}}, "-1 pictures"),
+        ({"counts": {}}, "at least one picture"),
+        ({"format": "tfrecord"}, "format tfrecord: .*coco, voc, yolo"),
+        ({"pictures": "gif"}, "jpg or png"),
+        ({"seed": -1}, "0 or more"),
+        ({"size": (8, 8)}, "size = "),
+    ],
+)
+def test_a_bad_argument_is_named_before_anything_is_drawn(arguments: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        write_scenes(tmp_path / "set", **arguments)
+    assert list(tmp_path.iterdir()) == []
