@@ -23,15 +23,15 @@ class SceneConfig:
     """Share of scenes without any object; they keep their distractors."""
     smallest: float = 8.0
     """Smallest object in pixels: no labelled box has a longer side under it."""
-    common: tuple[float, float] = (0.11, 0.40)
+    common: tuple[float, float] = (0.14, 0.40)
     """Where most sizes lie (in small pictures from ``smallest`` pixels on)."""
     largest: float = 0.75
     """Largest object."""
     distractors: tuple[int, int] = (0, 4)
     """Fewest and most things of no class."""
-    upright: float = 0.8
+    upright: float = 0.9
     """Share of things that stand within 40 degrees of upright; the others are turned to any angle."""
-    crowded: float = 0.15
+    crowded: float = 0.1
     """Chance that a thing is put near an object on purpose, so that they hide each other."""
     hidden: float = 0.7
     """Largest part of an object, in 0..1, that other things or the picture's edge may hide. Nothing is put down where
