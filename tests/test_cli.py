@@ -498,3 +498,16 @@ def test_a_second_demo_replaces_the_first_and_prints_the_commands(
     for command in ("boxwright data check", "boxwright train", "boxwright detect"):
         assert command in captured.out
     assert (copy / "report.html").stat().st_size > 10_000
+
+
+def test_resume_refuses_changes_that_would_do_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = fails(capsys, "train", "--data", "any", "--resume", tmp_path, "--epochs", "3", "--set", "seed=1")
+    assert "--set, --epochs with --resume would change nothing" in message
+
+
+def test_the_table_of_models_shows_whole_names_on_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["models"]) == 0
+    assert all(name in capsys.readouterr().out.split() for name in RECIPES)

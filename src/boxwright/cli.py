@@ -68,13 +68,17 @@ def models(
     rows = model_rows(kind)
     if json:
         return print_json(rows)
+    from rich import box
     from rich.table import Table
 
-    table = Table("name", "kind")
-    for heading in ("parameters", "multiply-adds", "input"):
-        table.add_column(heading, justify="right")
+    # Slim, because names must stand whole on a terminal of 80 columns: they are there to be copied.
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    for heading in ("parameters", "mult-adds", "input"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        size = row["input"] if isinstance(row["input"], int) else " x ".join(map(str, row["input"]))
+        size = row["input"] if isinstance(row["input"], int) else "x".join(map(str, row["input"]))
         table.add_row(
             row["name"], row["kind"], f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e9:.2f} G", str(size)
         )
@@ -119,7 +123,7 @@ def train(
     """Train a detector: boxwright train RECIPE --data PATH is enough.
 
     `boxwright models --kind detector` lists the recipes. Ctrl-C stops after the step under way and leaves a checkpoint;
-    it prints the command that goes on from there.
+    it prints the command that goes on from there. A run that is resumed keeps its recipe: give it no changes.
     """
     from boxwright.app.train import TrainRequest, next_commands, result_dict, start_training
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,9 +37,12 @@ def print_check(report: CheckReport, console: Console) -> None:
         colour = _COLOURS[problem.severity]
         console.print(f"[{colour}]{problem.severity}[/{colour}]", end=" ")
         console.print(f"[{problem.kind}] {problem}", markup=False, highlight=False)
-    table = Table("split", title=f"{report.path} ({report.format})", title_justify="left")
+    title = f"{report.path} ({report.format})"
+    table = Table(
+        "split", title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     for heading in ("images", "empty", "boxes", "masks", "crowd", "difficult", "small", "medium", "large"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, split in report.splits.items():
         counts = (split.images, split.images_without_objects, split.boxes, split.masks, split.crowd, split.difficult)
         table.add_row(name, *map(str, counts), *(str(split.sizes[size]) for size in ("small", "medium", "large")))

@@ -47,7 +47,9 @@ def start_training(request: TrainRequest) -> TrainResult:
     if request.resume is not None and request.output is not None:
         raise InputError("--resume names the run's own folder; leave --output out")
     if request.recipe is None and request.resume is None:
-        raise InputError("a new run needs a recipe; `boxwright models` lists them")
+        raise InputError("a new run needs a recipe; `boxwright models --kind detector` lists them")
+    if request.resume is not None:
+        check_resume(request)
     recipe = None if request.recipe is None else requested_recipe(request)
     train_index, val_index = training_splits(request.data, request.train_split, request.val_split)
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
@@ -63,6 +65,27 @@ def start_training(request: TrainRequest) -> TrainResult:
         log=request.log,
         resume_command=resume_command(request, output),
     )
+
+
+def check_resume(request: TrainRequest) -> None:
+    """InputError for what would change nothing: a resumed run has its recipe and weights already.
+
+    With the recipe named, its changes may be repeated; they are then compared with the run's.
+    """
+    changes = (
+        ("--set", bool(request.sets)),
+        ("--config", request.config is not None),
+        ("--epochs", request.epochs is not None),
+        ("--seed", request.seed is not None),
+        ("--workers", request.workers is not None),
+    )
+    given = [option for option, present in changes if present and request.recipe is None]
+    given += ["--weights"] if request.weights is not None else []
+    if given:
+        raise InputError(
+            f"{', '.join(given)} with --resume would change nothing: the run keeps its recipe and weights; leave it "
+            "out, or start a new run with the old checkpoint as --weights"
+        )
 
 
 def requested_recipe(request: TrainRequest) -> Recipe:

@@ -15,10 +15,11 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*FASTER_RCNN_RE
 
 
 def get_recipe(name: str) -> Recipe:
-    """The shipped recipe called ``name``. InputError names the nearest and all there are."""
+    """The shipped recipe called ``name``. InputError names the nearest, or all there are."""
     if name in RECIPES:
         return RECIPES[name]
-    raise InputError(f"there is no recipe {name!r}{nearest(name, list(RECIPES))}; the recipes are {', '.join(RECIPES)}")
+    near = nearest(name, list(RECIPES)) or f"; the recipes are {', '.join(RECIPES)}"
+    raise InputError(f"there is no recipe {name!r}{near}")
 
 
 def resolve_recipe(name: str, overlay: Path | str | None = None, sets: Sequence[str] = ()) -> Recipe:
