@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from boxwright.cli import main
+from boxwright.recipes import RECIPES
 
 RECIPE = "faster-rcnn-detnet-small-fpn"
 TINY = [
@@ -510,4 +511,4 @@ def test_the_table_of_models_shows_whole_names_on_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["models"]) == 0
-    assert all(name in capsys.readouterr().out.split() for name in RECIPES)
+    assert set(RECIPES) <= set(capsys.readouterr().out.split())
