@@ -299,6 +299,6 @@ def test_rows_of_jsonl_and_csv_agree(data, tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "train.csv").read_text().splitlines()
     rows = [row for row in read_rows(tmp_path / "run") if row["kind"] == "train"]
     assert lines[0].split(",")[:5] == ["step", "epoch", "loss", "loss_box", "loss_label"]
-    assert [int(line.split(",")[0]) for line in lines[1:]] == [row["step"] for row in rows] == [3, 6]
+    assert [int(line.split(",")[0]) for line in lines[1:]] == [row["step"] for row in rows] == [3, 6, 7]
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["step"] == 3
     assert rows[0]["loss"] == pytest.approx(rows[0]["loss_box"] + rows[0]["loss_label"])

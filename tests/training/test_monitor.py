@@ -26,6 +26,11 @@ def test_rows_are_means_since_the_last_row() -> None:
     assert rows == [LossRow(3, {"a": 2.0, "b": 20.0}), LossRow(6, {"a": 5.0, "b": 50.0})]
 
 
+def test_the_last_step_ends_a_row() -> None:
+    target = LossMonitor(Processes(0, 1, torch.device("cpu")), 3, str, last=4)
+    assert feed(target, range(1, 5))[-1] == LossRow(4, {"a": 4.0, "b": 40.0})
+
+
 def test_a_saved_state_goes_on_amid_an_interval() -> None:
     first, second = monitor(), monitor()
     rows = feed(first, range(1, 6)) + first.flush()

@@ -183,6 +183,7 @@ def test_a_row_that_a_kill_cut_short_is_dropped(data, tmp_path: Path) -> None:
         ("train", 3),
         ("validation", 4),
         ("train", 6),
+        ("train", 8),
         ("validation", 8),
     ]
 

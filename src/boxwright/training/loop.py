@@ -157,7 +157,10 @@ class _Run:
         self.command = command
         index = session.index
         self.monitor = LossMonitor(
-            self.where, self.recipe.log_every, lambda i: f"{index.path(i)} (image id {index.image_id(i)})"
+            self.where,
+            self.recipe.log_every,
+            lambda i: f"{index.path(i)} (image id {index.image_id(i)})",
+            last=self.plan.total,
         )
         if session.loaded_monitor is not None:
             self.monitor.load_state_dict(session.loaded_monitor)

@@ -48,12 +48,17 @@ class _Block:
 
 
 class LossMonitor:
-    """Takes the losses of each step, gives a row every ``log_every`` steps, and raises when one is not finite."""
+    """Takes the losses of each step, gives a row every ``log_every`` steps and after the last, and raises when one is
+    not finite."""
 
-    def __init__(self, where: Processes, log_every: int, name_image: Callable[[int], str]) -> None:
-        """``name_image``: from an image's place in the training set to the text that an error shows."""
+    def __init__(
+        self, where: Processes, log_every: int, name_image: Callable[[int], str], last: int | None = None
+    ) -> None:
+        """``name_image``: from an image's place in the training set to the text that an error shows. ``last``: the
+        run's last step, whose row may cover fewer than the others: a short run would else show no losses at all."""
         self.where = where
         self.log_every = log_every
+        self.last = last
         self.name_image = name_image
         self.names: tuple[str, ...] = ()
         self.stop_seen = False
@@ -117,7 +122,7 @@ class LossMonitor:
                     self._fail(step, block.images[i], block.own[i].tolist()[:-1])
                 self.stop_seen |= stop > 0
                 self._since_row.append(losses)
-                if step % self.log_every == 0:
+                if step % self.log_every == 0 or step == self.last:
                     rows.append(self._row(step))
         del self._under_way[:count]
         return rows
