@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -285,7 +286,7 @@ def test_torchrun_trains(desk: Path) -> None:
 def test_options_exist() -> None:
     """Every ``--option`` in the text belongs to a command, or to one of the other programs named here."""
     others = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--help"}
-    commands = load_commands()
+    commands = load_script("_commands")
     known = {
         word
         for function in commands.COMMANDS.values()
@@ -356,9 +357,20 @@ def test_defects_are_all_documented() -> None:
     assert documented == reported
 
 
-def load_commands() -> object:
-    """The module that writes the page of commands."""
-    spec = importlib.util.spec_from_file_location("docs_commands", ROOT / "docs" / "_commands.py")
+def test_the_picture_is_small_and_can_be_made_anew(desk: Path) -> None:
+    committed = ROOT / "docs" / "images" / "detections.jpg"
+    assert committed.stat().st_size < 120_000
+    Path("demo").mkdir()
+    shutil.move("run", "demo/run")
+    shutil.move("my_data", "demo/scenes")
+    Path("demo/demo.json").write_text(json.dumps({"threshold": 0.01}))
+    made = load_script("_picture").compose(Path("demo"), Path("made.jpg"))
+    assert made.stat().st_size < 120_000
+
+
+def load_script(name: str) -> Any:
+    """One of the scripts that lie beside the pages, as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -367,7 +379,7 @@ def load_commands() -> object:
 
 
 def test_commands_page_is_up_to_date() -> None:
-    commands = load_commands()
+    commands = load_script("_commands")
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == commands.render(), "run: python docs/_commands.py"
     plain = {name for name in cli.app if not name.startswith("-")} - {"data"}
