@@ -12,7 +12,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"Boxwright {version}"
+html_static_path = ["_static"]
+html_css_files = ["boxwright.css"]
 exclude_patterns = ["_build"]
+smartquotes = False  # it would turn the dashes of an option into one
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
