@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.distractors import DISTRACTORS
 from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, projected, shadow_of
-from boxwright.data.scenes.shapes import FAVOURITE_HUES, SCENE_CLASSES, SHAPES
+from boxwright.data.scenes.shapes import SCENE_CLASSES, SHAPES, TYPICAL_HUES
 from boxwright.data.scenes.textures import Picture, background, noise
 from boxwright.structures import InputError
 
@@ -119,7 +119,8 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
         parts, colours = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))](rng), palette(rng, behind)
     else:
         name = SCENE_CLASSES.names[label]
-        parts, colours = SHAPES[name](rng), palette(rng, behind, FAVOURITE_HUES.get(name))
+        hue = TYPICAL_HUES[name] if rng.random() < config.typical else None
+        parts, colours = SHAPES[name](rng), palette(rng, behind, hue)
     thing = draw_thing(projected(parts, pixels, rng, config.upright), pixels, colours, light, rng)
     if rng.random() < config.blur:
         thing = blurred(thing, rng)

@@ -29,6 +29,9 @@ class SceneConfig:
     """Largest object."""
     distractors: tuple[int, int] = (0, 4)
     """Fewest and most things of no class."""
+    typical: float = 0.8
+    """Share of objects painted about the hue that is typical of their class; the others, and all distractors, have any
+    colour. At 0 only form tells the classes apart."""
     upright: float = 0.9
     """Share of things that stand within 40 degrees of upright; the others are turned to any angle."""
     crowded: float = 0.1
@@ -49,7 +52,7 @@ class SceneConfig:
         self._need(side >= 32 and max(height, width) <= 4096, "size", "height and width of 32 to 4096 pixels")
         self._need(0 <= self.objects[0] <= self.objects[1] <= 64, "objects", "0 <= fewest <= most <= 64")
         self._need(0 <= self.distractors[0] <= self.distractors[1] <= 64, "distractors", "0 <= fewest <= most <= 64")
-        for name in ("empty", "blur", "crowded", "upright"):
+        for name in ("empty", "blur", "crowded", "upright", "typical"):
             self._need(0 <= getattr(self, name) <= 1, name, "a share of 0 to 1")
         self._need(0 <= self.hidden <= 0.9, "hidden", "a share of 0 to 0.9")
         self._need(4 <= self.smallest <= 0.25 * side, "smallest", f"4 to {0.25 * side:g} pixels, a quarter side")

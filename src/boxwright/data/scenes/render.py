@@ -64,10 +64,9 @@ def projected(parts: list[Part], size: float, rng: Generator, upright: float = 0
     return [Part((part.points - low) * scale, part.tone) for part in moved]
 
 
-def palette(rng: Generator, avoid: Picture, favourite: float | None = None) -> dict[str, Picture]:
-    """Colours of one instance: any body (in a fifth of them about the ``favourite`` hue), any trim, a darker and a
-    lighter shade; a body too close to the ``avoid`` colour behind it is drawn again, up to three times."""
-    hue = favourite if rng.random() < 0.2 else None
+def palette(rng: Generator, avoid: Picture, hue: float | None = None) -> dict[str, Picture]:
+    """Colours of one instance: a body about the ``hue`` (any colour if None), any trim, a darker and a lighter shade;
+    a body too close to the ``avoid`` colour behind it is drawn again, up to three times."""
     body = random_colour(rng, hue=hue)
     for _ in range(3):
         if np.abs(body - avoid).max() > 0.3:

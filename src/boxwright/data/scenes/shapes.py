@@ -1,7 +1,7 @@
 """The ten classes: each a function that draws one specimen, never twice the same.
 
-A class is told by its form (the outline and what is inside), not by its colour: the parts only name tones, and the
-renderer draws the colours of each instance by chance.
+A class is told for certain by its form alone (the outline and what is inside). The parts only name tones; the renderer
+picks the colours of each instance, most often about its class's hue, else by chance, and things of no class have any.
 """
 
 from __future__ import annotations
@@ -241,8 +241,19 @@ SHAPES: dict[str, Callable[[Generator], list[Part]]] = {
 }
 """What draws each class, in label order."""
 
-FAVOURITE_HUES = {"fish": 0.3, "key": 0.9, "leaf": 1.9, "starfish": 0.4, "mushroom": 0.0, "bottle": 2.2}
-"""Hue in 0..6 (red 0, green 2, blue 4) that some specimens of a class take: a hint, too rare to go by."""
+TYPICAL_HUES = {
+    "mushroom": 0.0,
+    "fish": 0.6,
+    "key": 1.1,
+    "starfish": 1.65,
+    "leaf": 2.2,
+    "bottle": 2.8,
+    "gear": 3.4,
+    "mug": 4.0,
+    "scissors": 4.65,
+    "umbrella": 5.3,
+}
+"""Hue in 0..6 (red 0, green 2, blue 4) that most specimens of a class are painted in, as `SceneConfig.typical` says."""
 
 SCENE_CLASSES = Classes.from_names(tuple(SHAPES))
 """The classes of every drawn scene."""

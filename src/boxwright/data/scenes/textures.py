@@ -20,10 +20,10 @@ Picture = NDArray[np.floating[Any]]
 
 
 def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -> Picture:
-    """An RGB colour in 0..1 of any hue (or about ``hue``, in 0..6); ``dull`` under 1 takes saturation out of it."""
-    hue = rng.random() * 6 if hue is None else (hue + rng.normal(0, 0.25)) % 6
-    value = rng.uniform(0.3, 0.95)
-    saturation = rng.uniform(0.05, 0.9) * dull
+    """An RGB colour in 0..1: any, or a clear one about ``hue`` in 0..6; ``dull`` under 1 takes saturation out."""
+    value = rng.uniform(0.3 if hue is None else 0.45, 0.95)
+    saturation = rng.uniform(0.05 if hue is None else 0.45, 0.9) * dull
+    hue = rng.random() * 6 if hue is None else (hue + rng.normal(0, 0.2)) % 6
     wave = np.clip([abs(hue - 3) - 1, 2 - abs(hue - 2), 2 - abs(hue - 4)], 0, 1)  # the pure hue
     return (value * (1 - saturation * (1 - wave))).astype(np.float32)
 
