@@ -108,7 +108,7 @@ class DetectionBatch(NamedTuple):
     """Detections of a batch with a fixed number of rows, in pixels of the network's input, sorted by score.
 
     ``boxes`` float32 ``[B, D, 4]``; ``scores`` float32 ``[B, D]`` in 0..1; ``labels`` int64 ``[B, D]``; ``valid`` bool
-    ``[B, D]``. Rows where ``valid`` is false hold zeros. ``masks``: per-box mask probabilities ``[B, D, m, m]`` or None.
+    ``[B, D]``. Rows where ``valid`` is false hold zeros. ``masks``: mask probabilities ``[B, D, m, m]`` or None.
     """
 
     boxes: Tensor

@@ -46,7 +46,7 @@ class DemoOptions:
     for the figures alone, squares of ``size`` pixels; ``steps`` of training, None for as many as the recipe has;
     ``sets`` change the recipe as ``train --set`` does."""
 
-    images: int = 640
+    images: int = 800
     val_images: int = 40
     test_images: int = 80
     size: int = _SIZE

@@ -22,17 +22,19 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms import (
     FlipConfig,
+    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
-    PhotometricConfig,
     ResizeConfig,
     ScaleJitterConfig,
 )
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.training.recipe import (
+    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -141,22 +143,29 @@ R50_MODERN = replace(
 )
 
 SMALL_ANCHORS = AnchorConfig(sizes=((16,), (32,), (64,), (96,), (160,)))
-SMALL_RPN = RPNConfig(anchors=SMALL_ANCHORS, pre_nms=(500, 300), post_nms=(300, 100), samples=128)
-SMALL_HEAD = BoxHeadConfig(hidden=(256, 256), samples=64)
+SMALL_RPN = RPNConfig(anchors=SMALL_ANCHORS, pre_nms=(300, 200), post_nms=(150, 100), samples=128)
+# Many positives a step, and one box for all classes: a small data set has few examples of each.
+SMALL_HEAD = BoxHeadConfig(
+    pooling=RoIPoolingConfig(canonical_size=96),
+    hidden=(256, 256),
+    class_agnostic=True,
+    samples=64,
+    positive_fraction=0.5,
+)
 
 DETNET_SMALL = Recipe(
     name="faster-rcnn-detnet-small-fpn",
     detector=FasterRCNNConfig(
         backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn"),
-        neck=FPNConfig(channels=64, norm="bn"),
+        neck=FPNConfig(channels=64),
         rpn=SMALL_RPN,
         head=SMALL_HEAD,
     ),
     data=DataConfig(
         train=(
-            ScaleJitterConfig(size=(256, 256), scale=(0.8, 1.25)),
+            ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
             FlipConfig(p=0.5),
-            PhotometricConfig(p=0.5),
+            HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
         ),
         eval=(LetterboxConfig(size=(256, 256)),),
         batch_size=8,
@@ -166,10 +175,10 @@ DETNET_SMALL = Recipe(
     ),
     stages=(
         Stage(
-            length=30,
+            length=15,
             unit="epochs",
-            optimiser=SGDConfig(lr=0.02, base_batch=8, momentum=0.9, nesterov=True, weight_decay=1e-4),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=50, factor=0.01)),
+            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
+            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
         ),
     ),
     ema=EMAConfig(decay=0.998, ramp=200),
@@ -185,7 +194,7 @@ RESNET_SMALL = replace(
     name="faster-rcnn-resnet-small-fpn",
     detector=FasterRCNNConfig(
         backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn"),
-        neck=FPNConfig(channels=64, norm="bn"),
+        neck=FPNConfig(channels=64),
         rpn=SMALL_RPN,
         head=SMALL_HEAD,
     ),
