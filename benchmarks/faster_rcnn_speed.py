@@ -188,8 +188,10 @@ def main() -> None:
 
     memory = {}
     for name in steps:
-        command = [sys.executable, __file__, args.mode, "--memory-of", name, "--device", args.device,
-                   "--height", str(args.height), "--width", str(args.width), "--threads", str(args.threads)]  # fmt: skip
+        command = [
+            sys.executable, __file__, args.mode, "--memory-of", name, "--device", args.device,
+            "--height", str(args.height), "--width", str(args.width), "--threads", str(args.threads),
+        ]  # fmt: skip
         memory[name] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
     base = next(iter(steps))

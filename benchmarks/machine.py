@@ -27,5 +27,6 @@ def describe(device: str = "cpu", threads: int | None = None) -> list[str]:
     return [
         f"- date: {datetime.date.today().isoformat()}",
         f"- machine: {machine}",
-        f"- versions: Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}",
+        f"- versions: Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}",
     ]
