@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from boxwright import cli
+from boxwright.app.models import model_rows
 from boxwright.cli import main
 from boxwright.cli_data import data_app
 from boxwright.data.convert import convert_dataset
@@ -309,6 +310,11 @@ def test_recipes_and_settings_exist() -> None:
         wrong = {"data.batchsize", "batch_size"} if page.name in ("training.md", "troubleshooting.md") else set()
         named = set(re.findall(r"--set '?([\w.]+)=", text)) - wrong
         assert named <= keys, (page.name, named - keys)
+
+
+def test_parameters_in_the_readme_are_true() -> None:
+    told = dict(re.findall(r"^\| `([\w-]+)` \| ([\d.]+) M \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE))
+    assert told == {row["name"]: f"{row['parameters'] / 1e6:.1f}" for row in model_rows("detector")}
 
 
 def test_convention_options_exist() -> None:
