@@ -33,7 +33,7 @@ format: env-dev  ## Rewrite the sources in house format
 
 types: env-dev  ## Check the types
 	@echo "== types"
-	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/pyright --level error --pythonpath $(BIN)/python
 
 docs: env-dev  ## Build the documentation into docs/_build
 	@$(BIN)/sphinx-build -W -q -b html docs docs/_build

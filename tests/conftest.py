@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("slow") and "slow" not in expression:
             item.add_marker(pytest.mark.skip(reason="slow: run with `make test-slow`"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here; run with `make test-gpu` where there is one"))
+            item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here; see `make test-gpu`"))
 
 
 @pytest.fixture(scope="session")
