@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from boxwright.app.load import load_detector
+from boxwright import load_detector
 from boxwright.data import open_dataset
 from boxwright.drawing import draw_boxes
 
@@ -23,7 +23,7 @@ COLUMNS, ROWS, SIDE, GAP, MOST_BYTES = 4, 2, 280, 5, 120_000
 def compose(demo: Path, target: Path = TARGET) -> Path:
     """Write the picture, smaller than ``MOST_BYTES``."""
     threshold = json.loads((demo / "demo.json").read_text(encoding="utf-8")).get("threshold", 0.5)
-    detector = load_detector(demo / "run", "cpu").detector
+    detector = load_detector(demo / "run", "cpu")
     index = open_dataset(demo / "scenes", "test")
     size = (COLUMNS * (SIDE + GAP) - GAP, ROWS * (SIDE + GAP) - GAP)
     sheet = Image.new("RGB", size, "white")

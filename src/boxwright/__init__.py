@@ -1,1 +1,51 @@
+"""Boxwright: build, train, compare and ship object detectors.
+
+The names below are what most programs need; everything else is one import deeper, in the module that it is about.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from boxwright.data.formats import open_dataset, open_splits
+    from boxwright.detections import Detections
+    from boxwright.detectors.build import build_detector
+    from boxwright.recipes import resolve_recipe
+    from boxwright.structures import Classes, InputError
+    from boxwright.training.checkpoint import load_detector
+    from boxwright.training.loop import train
+
+_HOME = {
+    "Classes": "structures",
+    "Detections": "detections",
+    "InputError": "structures",
+    "build_detector": "detectors.build",
+    "load_detector": "training.checkpoint",
+    "open_dataset": "data.formats",
+    "open_splits": "data.formats",
+    "resolve_recipe": "recipes",
+    "train": "training.loop",
+}
+
+__all__ = [
+    "Classes",
+    "Detections",
+    "InputError",
+    "build_detector",
+    "load_detector",
+    "open_dataset",
+    "open_splits",
+    "resolve_recipe",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use: ``import boxwright`` and ``boxwright --help`` stay quick, without torch."""
+    if name in _HOME:
+        return getattr(import_module(f"boxwright.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'boxwright' has no attribute {name!r}")

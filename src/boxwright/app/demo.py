@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from boxwright.app.evaluate import Scored, run_detector, score
-from boxwright.app.load import Loaded, load_detector
+from boxwright.app.load import Loaded, load
 from boxwright.app.predict import PredictOptions, PredictSummary, detect_files
 from boxwright.app.progress import ProgressBar
 from boxwright.app.report import Curve, Example, Report, duration, make_example, write_report
@@ -113,7 +113,7 @@ def run_demo(output: Path, options: DemoOptions | None = None) -> DemoResult:
             )
         )
     index = open_dataset(output / "scenes", "test")
-    loaded = load_detector(run.checkpoint, options.device)
+    loaded = load(run.checkpoint, options.device)
     with stages.stage("Evaluating on the scenes that it never saw"):
         scored = score(index, run_detector(loaded, index, str(output / "scenes")).detections())
     advice = scored.curves.overall.best_f1()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from boxwright.app.load import Loaded, load_detector
+from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.results import write_whole
 from boxwright.data.formats import find_source, open_dataset
@@ -21,7 +21,7 @@ from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
 from boxwright.structures import InputError
 from boxwright.training.checkpoint import check_classes
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import DataConfig, Precision
+from boxwright.training.recipe import Precision
 from boxwright.training.validation import validate
 
 Metric = Literal["coco", "voc07", "voc12"]
@@ -51,14 +51,7 @@ def run_detector(
     """All detections of a checkpoint's detector on a data set, as its recipe evaluates. InputError: classes differ."""
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
-    data = DataConfig(
-        train=(),
-        eval=recipe.eval,
-        eval_batch_size=batch_size or recipe.eval_batch_size,
-        workers=workers,
-        pad_multiple=recipe.pad_multiple,
-        fixed_size=recipe.fixed_size,
-    )
+    data = replace(recipe, eval_batch_size=batch_size or recipe.eval_batch_size, workers=workers)
     done = 0
     with ProgressBar("evaluating", len(index)) as bar:
 
@@ -145,7 +138,7 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
         found = load_coco_detections(request.detections, index)
     else:
         assert request.checkpoint is not None
-        loaded = load_detector(request.checkpoint, request.device)
+        loaded = load(request.checkpoint, request.device)
         evaluation = run_detector(loaded, index, str(data), request.batch_size, request.workers, request.precision)
         found = evaluation.detections()
     scored = score(index, found, request.metric)

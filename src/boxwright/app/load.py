@@ -8,10 +8,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector, with_transforms
+from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from boxwright.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, rebuild
 from boxwright.training.distributed import choose_device
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -27,23 +26,15 @@ class Loaded(NamedTuple):
     device: torch.device
 
 
-def load_detector(path: Path | str, device: str = "auto") -> Loaded:
-    """The detector of a checkpoint file or run folder, in eval mode, preparing images as its recipe evaluates.
+def load(path: Path | str, device: str = "auto") -> Loaded:
+    """The detector of a checkpoint file or run folder on a device, with all that its checkpoint says.
 
     Raises ``InputError`` for a file that is absent, truncated or no checkpoint, and for a device that is not there.
     """
     where = choose_device(device)
     file = find_checkpoint(Path(path).expanduser())
     checkpoint = load_checkpoint(file)
-    detector = build_detector(checkpoint.detector, checkpoint.classes)
-    try:
-        detector.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise InputError(f"{file}: its weights do not fit the detector that its recipe describes ({first})") from None
-    detector = with_transforms(detector, checkpoint.recipe.data.eval)
-    detector.pad_multiple = checkpoint.recipe.data.pad_multiple
-    return Loaded(detector.to(where).eval(), checkpoint, file, where)
+    return Loaded(rebuild(checkpoint, file).to(where), checkpoint, file, where)
 
 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:

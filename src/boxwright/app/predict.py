@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from boxwright.app.batches import BatchRunner
-from boxwright.app.load import Precision, file_digest, for_inference, load_detector
+from boxwright.app.load import Precision, file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.results import Record, ResultFolder
 from boxwright.app.sources import Source, find_sources
@@ -85,7 +85,7 @@ def detect_files(
     if not 0 <= options.threshold <= 1:
         raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
     found = find_sources(sources, options.recursive)
-    loaded = load_detector(checkpoint, options.device)
+    loaded = load(checkpoint, options.device)
     model = for_inference(loaded.detector, loaded.device, options.precision)
     settings = {
         "checkpoint": file_digest(loaded.path),

@@ -5,7 +5,6 @@ Symbols: B images, H W pixels of the padded batch.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -208,10 +207,3 @@ def _collated(samples: Sequence[Sample], multiple: int) -> Images:
     for row, sample in enumerate(samples):
         pixels[row, :, : sample.size[0], : sample.size[1]] = sample.image
     return Images(pixels, torch.tensor(sizes))
-
-
-def with_transforms(detector: Detector, transforms: Sequence[TransformConfig]) -> Detector:
-    """A shallow copy of the detector that prepares images by other transforms."""
-    twin = copy.copy(detector)
-    twin.transforms = tuple(transforms)
-    return twin

@@ -104,7 +104,13 @@ def load_detector(
     build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
 ) -> Detector:
     """The detector of a checkpoint or run folder, in eval mode, preparing images as its recipe's evaluation does."""
-    checkpoint = load_checkpoint(path)
+    return rebuild(load_checkpoint(path), path, build).to(device)
+
+
+def rebuild(
+    checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
+) -> Detector:
+    """The detector that a checkpoint holds, on the CPU, in eval mode. InputError naming ``path`` if it misfits."""
     detector = build(checkpoint.detector, checkpoint.classes)
     try:
         detector.load_state_dict(checkpoint.state)
@@ -115,7 +121,7 @@ def load_detector(
         ) from None
     detector.transforms = checkpoint.recipe.data.eval
     detector.pad_multiple = checkpoint.recipe.data.pad_multiple
-    return detector.to(device).eval()
+    return detector.eval()
 
 
 def find_checkpoint(path: Path) -> Path:
