@@ -2,15 +2,18 @@
 
     python benchmarks/faster_rcnn_speed.py inference
     python benchmarks/faster_rcnn_speed.py training
+    python benchmarks/faster_rcnn_speed.py training --memory
 
 Runs are interleaved: each round times every contestant once, and the figure is the median of the rounds' ratios to
-torchvision. Peak memory is measured in a process of its own for each contestant, as the rise of the resident set above
-what it was before the first step. Writes results/faster_rcnn_<mode>.md.
+torchvision. Writes results/faster_rcnn_<mode>.md. With ``--memory`` nothing is timed: each contestant runs in a process
+of its own, and the figure is how far the peak of the resident set rises above what it was before the first step.
+Writes results/faster_rcnn_<mode>_memory.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import statistics
 import subprocess
@@ -153,7 +156,70 @@ def peak_rise(step: Step, device: str) -> float:
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     for _ in range(3):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - resident / 2**20
+    # Not ru_maxrss: that outlives exec, and would hold the peak of the process that started this one.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    return int(peak.group(1)) / 1024 - resident / 2**20
+
+
+def title(args: argparse.Namespace, batch: int, what: str) -> list[str]:
+    """The head of a results file."""
+    shape = f"batch {batch}, {args.width} x {args.height} pixels, {args.device}"
+    return [
+        f"# Faster R-CNN R50-FPN, {args.mode}, {what}: {shape}",
+        "",
+        f"- command: `python benchmarks/faster_rcnn_speed.py {' '.join(sys.argv[1:])}`",
+        *describe(args.device, args.threads),
+    ]
+
+
+def compare_times(args: argparse.Namespace, steps: dict[str, Step], batch: int) -> list[str]:
+    """Time every contestant in turn, round by round."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()  # warm up, and compile
+        step()
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            times[name].append(timed(step, args.device))
+    base = next(iter(steps))
+    lines = [
+        *title(args, batch, "time"),
+        f"- {args.rounds} rounds, interleaved; median seconds, and the median of each round's ratio to {base}",
+        "",
+        "| | seconds | ratio of time (min .. max) |",
+        "|---|---|---|",
+    ]
+    for name, seconds in times.items():
+        ratios = [s / b for s, b in zip(seconds, times[base], strict=True)]
+        spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} .. {max(ratios):.3f})"
+        lines.append(f"| {name} | {statistics.median(seconds):.3f} | {spread} |")
+    return lines
+
+
+def compare_memory(args: argparse.Namespace, names: list[str], batch: int) -> list[str]:
+    """Run every contestant in a process of its own, ``rounds`` times."""
+    peaks: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name in names:
+            command = [
+                sys.executable, __file__, args.mode, "--memory-of", name, "--device", args.device,
+                "--height", str(args.height), "--width", str(args.width), "--threads", str(args.threads),
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peaks[name].append(float(done.stdout.split()[-1]))
+    lines = [
+        *title(args, batch, "memory"),
+        f"- rise of the peak in three steps above what was held before them; median of {args.rounds} processes",
+        "",
+        "| | MiB (min .. max) | ratio |",
+        "|---|---|---|",
+    ]
+    base = statistics.median(peaks[names[0]])
+    for name, held in peaks.items():
+        middle = statistics.median(held)
+        lines.append(f"| {name} | {middle:.0f} ({min(held):.0f} .. {max(held):.0f}) | {middle / base:.3f} |")
+    return lines
 
 
 def main() -> None:
@@ -165,9 +231,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], help="contestants by name")
-    parser.add_argument("--memory-compiled", action="store_true", help="measure memory of compiled models too")
+    parser.add_argument("--memory", action="store_true", help="compare peak memory instead of time")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    parser.add_argument("--no-write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     make = inference_steps if args.mode == "inference" else training_steps
@@ -178,51 +243,13 @@ def main() -> None:
         if args.memory_of:
             print(peak_rise(make(*shape, [args.memory_of])[args.memory_of], args.device))
             return
-        steps = make(*shape, args.only)
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for step in steps.values():
-            step()  # warm up, and compile
-            step()
-        for _ in range(args.rounds):
-            for name, step in steps.items():
-                times[name].append(timed(step, args.device))
-
-    memory: dict[str, float | None] = {}
-    for name in steps:
-        if "compiled" in name and not args.memory_compiled:
-            memory[name] = None  # compiling anew takes minutes
-            continue
-        command = [
-            sys.executable, __file__, args.mode, "--memory-of", name, "--device", args.device,
-            "--height", str(args.height), "--width", str(args.width), "--threads", str(args.threads),
-        ]  # fmt: skip
-        memory[name] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-    base = next(iter(steps))
-    lines = [
-        f"# Faster R-CNN R50-FPN, {args.mode}, batch {batch}, {args.width} x {args.height} pixels, {args.device}",
-        "",
-        f"- command: `python benchmarks/faster_rcnn_speed.py {' '.join(sys.argv[1:])}`",
-        *describe(args.device, args.threads),
-        f"- {args.rounds} rounds, interleaved; median seconds, and the median of each round's ratio to {base}",
-        "- peak memory: rise of the peak above what was held before the first step, in a process of its own",
-        "",
-        "| | seconds | ratio of time (min .. max) | peak memory MiB | ratio of memory |",
-        "|---|---|---|---|---|",
-    ]
-    for name, seconds in times.items():
-        ratios = [s / b for s, b in zip(seconds, times[base], strict=True)]
-        held, first = memory[name], memory[base]
-        amounts = f"{held:.0f} | {held / first:.3f}" if held and first else "not measured | "
-        lines.append(
-            f"| {name} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.3f} ({min(ratios):.3f} .. "
-            f"{max(ratios):.3f}) | {amounts} |"
-        )
+        if args.memory:
+            lines = compare_memory(args, args.only or ["torchvision fp32", "ours fp32"], batch)
+        else:
+            lines = compare_times(args, make(*shape, args.only), batch)
     print("\n".join(lines))
-    if not args.no_write:
-        suffix = "" if args.device == "cpu" else "_cuda"
-        target = Path(__file__).resolve().parents[1] / "results" / f"faster_rcnn_{args.mode}{suffix}.md"
-        target.write_text("\n".join(lines) + "\n")
+    name = f"faster_rcnn_{args.mode}{'_memory' if args.memory else ''}{'' if args.device == 'cpu' else '_cuda'}.md"
+    (Path(__file__).resolve().parents[1] / "results" / name).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
