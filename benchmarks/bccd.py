@@ -81,7 +81,7 @@ def main() -> None:
         "",
         "364 real images of 640 x 480 pixels, three classes; trained on 205, evaluated on the 87 for validation.",
         "",
-        f"- command: `python benchmarks/bccd.py {' '.join(sys.argv[1:])}`",
+        f"- command: `python benchmarks/bccd.py PATH/TO/bccd --epochs {args.epochs}`",
         *describe(threads=1),
         "- two runs at a time, one thread each; minutes are those of training with validation",
         f"- recipes {', '.join(RECIPES.values())}, {args.epochs} epochs, images within 320 x 320 pixels",

@@ -401,15 +401,12 @@ def anchors_of(page: Path) -> set[str]:
 
 
 def test_links_lead_somewhere() -> None:
-    coming = {"demo.md", "bccd.md", "faster_rcnn_inference.md", "faster_rcnn_training.md"}  # made by benchmarks
     for page in PAGES:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
             if target.startswith("https://"):
                 continue
             file, _, anchor = target.partition("#")
             path = (page.parent / file) if file else page
-            if path.parent.name == "results" and path.name in coming:
-                continue
             assert path.exists(), f"{page.name}: {target}"
             assert not anchor or anchor in anchors_of(path), f"{page.name}: {target}"
 
