@@ -80,7 +80,7 @@ print("equal")
 
 def test_the_gpu_kernel_agrees_in_tritons_interpreter() -> None:
     """No GPU is needed to hold the kernel's logic to the CPU's."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.6")  # interpreters before it fail on current numpy
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(
