@@ -104,7 +104,7 @@ class Detector(nn.Module, ABC):
     def optimised(self, dtype: torch.dtype = torch.float32) -> Detector:
         """A copy for inference: eval mode, norms folded into their convolutions, channels-last, in ``dtype``.
 
-        bfloat16 halves the memory and is about twice as fast where the processor has instructions for it; boxes are
+        bfloat16 halves the weights and is about twice as fast where the processor has instructions for it; boxes are
         still decoded in float32.
         """
         was_training = self.training
