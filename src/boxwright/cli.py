@@ -275,7 +275,7 @@ def detect(
 def demo(
     *,
     output: Annotated[Path, Parameter(help="Folder of scenes, run and report.")] = Path("demo"),
-    images: Annotated[int, Parameter(help="Scenes to train on.")] = 900,
+    images: Annotated[int, Parameter(help="Scenes to train on.")] = 1000,
     val_images: Annotated[int, Parameter(help="Scenes to choose the best checkpoint by.")] = 40,
     test_images: Annotated[int, Parameter(help="Scenes for the figures alone.")] = 80,
     size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256,

@@ -1,6 +1,7 @@
 """What every detector must do, whatever its paper."""
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,22 +10,44 @@ from PIL import Image
 from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
 from torch import nn
 
-from boxwright.data.transforms import ResizeConfig
+from boxwright.data.transforms import ResizeConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.training.sync_check import forbid_host_sync
 
-CONFIGS: dict[str, DetectorConfig] = {"faster_rcnn": small_config()}
+
+@dataclass(frozen=True)
+class Case:
+    """A detector small enough to test.
+
+    ``size``: height and width of its inputs, at least 128 x 160 if ``any_size``. ``spread``: ends of the names of the
+    parameters that must be drawn wide so that untrained scores differ. ``batch_normalised``: its losses are divided by
+    a count over the whole batch (SSD, RetinaNet), so that they are no means over images.
+    """
+
+    config: DetectorConfig
+    size: tuple[int, int] = (128, 160)
+    any_size: bool = True
+    spread: tuple[str, ...] = ("scores.weight", "deltas.weight", "objectness.weight")
+    batch_normalised: bool = False
+
+
+CASES: dict[str, Case] = {"faster_rcnn": Case(small_config())}
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 
 
-@pytest.fixture(params=list(CONFIGS))
-def detector(request: pytest.FixtureRequest) -> Detector:
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def detector(case: Case) -> Detector:
     torch.manual_seed(0)
-    built = build_detector(CONFIGS[request.param], CLASSES)
+    built = build_detector(case.config, CLASSES)
     for name, parameter in built.named_parameters():
-        if name.endswith(("scores.weight", "deltas.weight", "objectness.weight")):
+        if name.endswith(case.spread):
             nn.init.normal_(parameter, std=0.3)  # spread scores: detections to compare
     return built.eval()
 
@@ -35,25 +58,25 @@ def without_objects(rows: int) -> Targets:
 
 
 @pytest.mark.parametrize("rows", [0, 8])
-def test_images_without_objects_have_background_loss_only(detector: Detector, rows: int) -> None:
-    losses = detector.train()(pictures(2, 128, 160), without_objects(rows))
+def test_images_without_objects_have_background_loss_only(detector: Detector, case: Case, rows: int) -> None:
+    losses = detector.train()(pictures(2, *case.size), without_objects(rows))
     torch.stack(list(losses.values())).sum().backward()
     for name, loss in losses.items():
         assert loss.isfinite()
-        assert (loss == 0) == ("box" in name), name
+        assert loss == 0 or "box" not in name, name
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
 
 
-def test_the_argument_decides_and_not_the_mode(detector: Detector) -> None:
-    images = pictures(2, 128, 160)
+def test_the_argument_decides_and_not_the_mode(detector: Detector, case: Case) -> None:
+    images = pictures(2, *case.size)
     for mode in (True, False):
         detector.train(mode)
         assert isinstance(detector(images, example_targets()), dict)
         assert detector(images).boxes.shape[0] == 2
 
 
-def test_a_batch_equals_its_singles(detector: Detector) -> None:
-    images = pictures(2, 128, 160)
+def test_a_batch_equals_its_singles(detector: Detector, case: Case) -> None:
+    images = pictures(2, *case.size)
     with torch.inference_mode():
         together = detector(images)
         assert together.valid.sum() > 10
@@ -63,9 +86,11 @@ def test_a_batch_equals_its_singles(detector: Detector) -> None:
             torch.testing.assert_close(together.boxes[b], alone.boxes[0], atol=1e-2, rtol=1e-3)
 
 
-def test_losses_of_a_batch_are_the_mean_of_its_singles(detector: Detector) -> None:
+def test_losses_of_a_batch_are_the_mean_of_its_singles(detector: Detector, case: Case) -> None:
     """What makes two processes, or accumulated steps, equal to one large batch."""
-    images, targets = pictures(2, 128, 160), example_targets()
+    if case.batch_normalised:
+        pytest.skip("divides by a count over the batch, as its paper does")
+    images, targets = pictures(2, *case.size), example_targets()
     together = detector(images, targets)
     singles = [
         detector(
@@ -78,8 +103,10 @@ def test_losses_of_a_batch_are_the_mean_of_its_singles(detector: Detector) -> No
         torch.testing.assert_close(loss, (singles[0][name] + singles[1][name]) / 2, atol=1e-6, rtol=1e-4)
 
 
-def test_what_stands_in_the_padding_changes_nothing(detector: Detector) -> None:
-    images = pictures(2, 128, 160)._replace(sizes=torch.tensor([[100, 130], [128, 160]]))
+def test_what_stands_in_the_padding_changes_nothing(detector: Detector, case: Case) -> None:
+    if not case.any_size:
+        pytest.skip("its images fill their input")
+    images = pictures(2, *case.size)._replace(sizes=torch.tensor([[100, 130], [128, 160]]))
     noisy = images.pixels.clone()
     noisy[0, :, 100:] = 77
     noisy[0, :, :, 130:] = 200
@@ -90,24 +117,26 @@ def test_what_stands_in_the_padding_changes_nothing(detector: Detector) -> None:
     assert (a.boxes[0][..., 3] <= 100).all()
 
 
-def test_padding_rows_of_the_truth_change_nothing(detector: Detector) -> None:
-    images, targets = pictures(2, 128, 160), example_targets()
+def test_padding_rows_of_the_truth_change_nothing(detector: Detector, case: Case) -> None:
+    images, targets = pictures(2, *case.size), example_targets()
     wide = Targets(*(t if t is None else torch.cat([t, torch.zeros_like(t[:, :2])], 1) for t in targets))
     plain, padded = detector(images, targets), detector(images, wide)
-    for name in ("rpn_objectness", "rpn_box"):
-        torch.testing.assert_close(plain[name], padded[name])
+    for name, loss in plain.items():
+        if name in ("classification", "box") and "rpn_box" in plain:
+            continue  # the sampled regions include the truth, whose padding rows shift the draw
+        torch.testing.assert_close(padded[name], loss)
 
 
-def test_state_dict_round_trip(detector: Detector) -> None:
+def test_state_dict_round_trip(detector: Detector, case: Case) -> None:
     twin = build_detector(detector.config, CLASSES).eval()
     twin.load_state_dict(copy.deepcopy(detector.state_dict()))
-    images = pictures(2, 128, 160)
+    images = pictures(2, *case.size)
     with torch.inference_mode():
         assert torch.equal(detector(images).boxes, twin(images).boxes)
 
 
-def test_one_graph_for_training_and_inference(detector: Detector) -> None:
-    images, targets = pictures(2, 128, 160), example_targets()
+def test_one_graph_for_training_and_inference(detector: Detector, case: Case) -> None:
+    images, targets = pictures(2, *case.size), example_targets()
     compiled = torch.compile(detector, fullgraph=True, backend="aot_eager")
     eager, graph = detector(images, targets), compiled(images, targets)
     for name, loss in eager.items():
@@ -118,44 +147,44 @@ def test_one_graph_for_training_and_inference(detector: Detector) -> None:
         torch.testing.assert_close(compiled(images).scores, detector(images).scores, atol=1e-5, rtol=1e-4)
 
 
-def test_exports_whole_with_a_dynamic_batch(detector: Detector) -> None:
+def test_exports_whole_with_a_dynamic_batch(detector: Detector, case: Case) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(
-        detector, (pictures(2, 128, 160)._replace(seeds=None),),
+        detector, (pictures(2, *case.size)._replace(seeds=None),),
         dynamic_shapes=(Images({0: batch}, {0: batch}, None),),
     )  # fmt: skip
-    images = pictures(3, 128, 160)._replace(seeds=None)
+    images = pictures(3, *case.size)._replace(seeds=None)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images).boxes, detector(images).boxes, atol=1e-2, rtol=1e-3)
 
 
-def test_no_host_synchronisation_in_a_training_step(detector: Detector) -> None:
+def test_no_host_synchronisation_in_a_training_step(detector: Detector, case: Case) -> None:
     detector.train()
-    images, targets = pictures(2, 128, 160), example_targets()
+    images, targets = pictures(2, *case.size), example_targets()
     with forbid_host_sync():
         torch.stack(list(detector(images, targets).values())).sum().backward()
 
 
 @pytest.mark.gpu
-def test_no_host_synchronisation_on_a_gpu(detector: Detector) -> None:
+def test_no_host_synchronisation_on_a_gpu(detector: Detector, case: Case) -> None:
     detector.train().cuda()
-    images, targets = pictures(2, 128, 160).to("cuda"), example_targets().to("cuda")
+    images, targets = pictures(2, *case.size).to("cuda"), example_targets().to("cuda")
     detector(images, targets)  # compiles kernels
     with forbid_host_sync():
         torch.stack(list(detector(images, targets).values())).sum().backward()
 
 
 @pytest.mark.gpu
-def test_gpu_and_cpu_agree(detector: Detector) -> None:
-    images, targets = pictures(2, 128, 160), example_targets()
+def test_gpu_and_cpu_agree(detector: Detector, case: Case) -> None:
+    images, targets = pictures(2, *case.size), example_targets()
     on_gpu = copy.deepcopy(detector).cuda()
     losses, gpu_losses = detector(images, targets), on_gpu(images.to("cuda"), targets.to("cuda"))
     for name, loss in losses.items():
         torch.testing.assert_close(gpu_losses[name].cpu(), loss, atol=1e-3, rtol=1e-2)
 
 
-def test_optimised_copy_gives_the_same_detections(detector: Detector) -> None:
-    images = pictures(2, 128, 160)
+def test_optimised_copy_gives_the_same_detections(detector: Detector, case: Case) -> None:
+    images = pictures(2, *case.size)
     with torch.inference_mode():
         plain, fast = detector(images), detector.optimised()(images)
     torch.testing.assert_close(plain.scores, fast.scores, atol=1e-4, rtol=1e-3)
@@ -167,8 +196,11 @@ def test_optimised_copy_gives_the_same_detections(detector: Detector) -> None:
     torch.testing.assert_close(plain.scores[:, :5], half.scores[:, :5], atol=0.1, rtol=0.1)
 
 
-def test_detect_takes_what_people_have(detector: Detector, tmp_path) -> None:
+def test_detect_takes_what_people_have(detector: Detector, case: Case, tmp_path) -> None:
     detector.transforms = (ResizeConfig(short=(96,), long=160),)
+    if not case.any_size:
+        detector.transforms = (WarpConfig(size=case.size),)
+        detector.pad_multiple = 1
     array = pictures(1, 128, 176).pixels[0].permute(1, 2, 0).numpy().copy()
     path = tmp_path / "picture.png"
     Image.fromarray(array).save(path)
@@ -195,7 +227,7 @@ def test_detect_takes_what_people_have(detector: Detector, tmp_path) -> None:
         ("no such file.jpg", "no such file.jpg"),
     ],
 )
-def test_detect_refuses_what_it_cannot_read(detector: Detector, source: object, message: str) -> None:
+def test_detect_refuses_what_it_cannot_read(detector: Detector, case: Case, source: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         detector.detect(source)  # type: ignore[arg-type]
 

@@ -24,6 +24,8 @@ class AnchorConfig:
     ``rounding``: "none" (detectron2), "extent" rounds half widths and heights (torchvision), "caffe" rounds the ratio's
     sides at the base stride before scaling and keeps inclusive corners.
     ``order``: anchors of a cell by "size" then ratio, or by "ratio" then size.
+    ``shapes``: for each level the (width, height) in pixels of its anchors, in place of ``sizes`` and ``ratios``:
+    k-means anchors, SSD's default boxes.
     """
 
     sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
@@ -32,8 +34,19 @@ class AnchorConfig:
     centre: Literal["corner", "pixel", "cell"] = "corner"
     rounding: Literal["none", "extent", "caffe"] = "none"
     order: Literal["size", "ratio"] = "size"
+    shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.shapes is not None:
+            if (
+                not self.shapes
+                or not all(self.shapes)
+                or min(min(pair) for level in self.shapes for pair in level) <= 0
+            ):
+                raise InputError(
+                    f"anchors.shapes = {self.shapes}: give each level at least one (width, height) above 0"
+                )
+            return
         if not self.sizes or not all(self.sizes) or min(min(s) for s in self.sizes) <= 0:
             raise InputError(
                 f"anchors.sizes = {self.sizes}: give each level at least one side above 0, such as ((32,),)"
@@ -46,16 +59,23 @@ class AnchorGenerator:
     """Anchors for the whole batch as one ``[A, 4]``, in order level, y, x, anchor."""
 
     def __init__(self, config: AnchorConfig, levels: Sequence[Level]) -> None:
-        if len(config.sizes) != len(levels):
+        field, given = ("sizes", config.sizes) if config.shapes is None else ("shapes", config.shapes)
+        if len(given) != len(levels):
             names = ", ".join(level.name for level in levels)
             raise InputError(
-                f"anchors.sizes has {len(config.sizes)} entries but the pyramid has {len(levels)} levels ({names}); "
-                "give one tuple of sides per level"
+                f"anchors.{field} has {len(given)} entries but the pyramid has {len(levels)} levels ({names}); "
+                "give one entry per level"
             )
         self.config = config
         self.strides = [level.stride for level in levels]
         # Python floats, not tensors: the generator then has no device, and a compiled graph folds them as constants.
-        self.cells = [self._cell(sizes, stride) for sizes, stride in zip(config.sizes, self.strides, strict=True)]
+        if config.shapes is None:
+            self.cells = [self._cell(sizes, stride) for sizes, stride in zip(config.sizes, self.strides, strict=True)]
+        else:
+            self.cells = [
+                [self._placed(width, height, stride) for width, height in level]
+                for level, stride in zip(config.shapes, self.strides, strict=True)
+            ]
 
     @property
     def per_cell(self) -> list[int]:
@@ -86,17 +106,23 @@ class AnchorGenerator:
         return [self._anchor(size, ratio if self.config.ratio == "h/w" else 1 / ratio, stride) for size, ratio in pairs]
 
     def _anchor(self, size: float, h_over_w: float, stride: int) -> list[float]:
-        centre = {"corner": 0.0, "pixel": (stride - 1) / 2, "cell": stride / 2}[self.config.centre]
         if self.config.rounding == "caffe":
+            centre = self._centre(stride)
             # Caffe rounds the sides of a stride x stride box of that ratio, then scales; corners are inclusive.
             base_width = round(math.sqrt(stride * stride / h_over_w))
             width = base_width * size / stride
             height = round(base_width * h_over_w) * size / stride
             left, top = centre - (width - 1) / 2, centre - (height - 1) / 2
             return [left, top, left + width - 1, top + height - 1]
-        width, height = size / math.sqrt(h_over_w), size * math.sqrt(h_over_w)
+        return self._placed(size / math.sqrt(h_over_w), size * math.sqrt(h_over_w), stride)
+
+    def _placed(self, width: float, height: float, stride: int) -> list[float]:
+        centre = self._centre(stride)
         if self.config.rounding == "extent":
             half_width, half_height = round(width / 2), round(height / 2)  # half to even, as torch.round
         else:
             half_width, half_height = width / 2, height / 2
         return [centre - half_width, centre - half_height, centre + half_width, centre + half_height]
+
+    def _centre(self, stride: int) -> float:
+        return {"corner": 0.0, "pixel": (stride - 1) / 2, "cell": stride / 2}[self.config.centre]

@@ -49,7 +49,7 @@ class DemoOptions:
     for the figures alone, squares of ``size`` pixels; ``steps`` of training, None for as many as the recipe has;
     ``sets`` change the recipe as ``train --set`` does."""
 
-    images: int = 900
+    images: int = 1000
     val_images: int = 40
     test_images: int = 80
     size: int = _SIZE

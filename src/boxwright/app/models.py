@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
-from boxwright.data.transforms import LetterboxConfig, ResizeConfig
+from boxwright.data.transforms import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import Detector
-from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes
 from boxwright.training.recipe import Recipe
@@ -42,7 +41,7 @@ def detector_row(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "kind": "detector",
         "parameters": count_parameters(detector),
-        "multiply_adds": count_multiply_adds(_Convolutions(detector), size),
+        "multiply_adds": count_multiply_adds(_Outputs(detector), size),
         "input": list(size),
     }
 
@@ -54,7 +53,7 @@ def input_size(recipe: Recipe) -> tuple[int, int]:
         match transform:
             case ResizeConfig(short=short, long=long):
                 height, width = short[0], long
-            case LetterboxConfig(size=size):
+            case LetterboxConfig(size=size) | WarpConfig(size=size):
                 height, width = size
             case _:
                 pass
@@ -64,20 +63,13 @@ def input_size(recipe: Recipe) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-class _Convolutions(nn.Module):
-    """The parts of a detector that have multiply-adds, on shapes alone: from a normalised image to raw head outputs."""
+class _Outputs(nn.Module):
+    """A detector from a normalised image to the raw outputs of its heads."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        match self.detector:
-            case FasterRCNN() as detector:
-                maps = detector.neck(detector.backbone(pixels))
-                logits, deltas = detector.rpn(maps)
-                side, channels = detector.config.head.pooling.size, detector.config.neck.channels
-                regions = pixels.new_empty(1, detector.config.rpn.post_nms[1], side, side, channels)
-                return [*logits, *deltas, *detector.head(regions)]
-            case other:
-                raise AssertionError(f"no count for {type(other).__name__}: add its parts here")
+        """``[B, 3, H, W]`` to whatever the heads give."""
+        return self.detector.outputs(pixels)

@@ -48,7 +48,8 @@ class Detector(nn.Module, ABC):
     """A detector. The argument decides what ``forward`` does, never the training flag.
 
     ``config`` is the frozen description it was built from; ``classes`` the names behind its labels; ``transforms`` how
-    ``detect`` prepares an image.
+    ``detect`` prepares an image. Padded inputs have sides that are multiples of ``input_multiple``, and exactly
+    ``input_size`` (height, width) where that is not None: what the network's layers can take.
     """
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
@@ -59,6 +60,8 @@ class Detector(nn.Module, ABC):
         self.classes = classes
         self.transforms: tuple[TransformConfig, ...] = (ResizeConfig(),)
         self.pad_multiple = 32
+        self.input_multiple = 1
+        self.input_size: tuple[int, int] | None = None
         self._bgr = pixels.bgr
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std).reshape(1, 3, 1, 1), persistent=False)
@@ -74,6 +77,28 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """See ``__call__``."""
+
+    @abstractmethod
+    def outputs(self, pixels: Tensor) -> list[Tensor]:
+        """Raw outputs of the heads for normalised pixels ``[B, 3, H, W]``: all that costs multiply-adds at inference.
+
+        What a comparison with another implementation looks at first, and what counting runs on shapes alone.
+        """
+
+    def check_input(self, height: int, width: int, what: str = "the input") -> None:
+        """InputError with the nearest valid sides where the network cannot take ``height`` x ``width``."""
+        if self.input_size is not None and (height, width) != self.input_size:
+            raise InputError(
+                f"{what} is {height} x {width} pixels (height x width), but this detector takes exactly "
+                f"{self.input_size[0]} x {self.input_size[1]}"
+            )
+        multiple = self.input_multiple
+        if height % multiple or width % multiple:
+            near = [max(multiple, multiple * ((side + multiple // 2) // multiple)) for side in (height, width)]
+            raise InputError(
+                f"{what} is {height} x {width} pixels (height x width), but this detector needs multiples of "
+                f"{multiple}; the nearest are {near[0]} x {near[1]}"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -70,6 +70,14 @@ class FasterRCNN(Detector):
             return self._detections(images, maps, anchors)
         return self._losses(images, targets, maps, anchors)
 
+    def outputs(self, pixels: Tensor) -> list[Tensor]:
+        """Objectness and deltas of each level, then class logits and deltas of as many regions as are proposed."""
+        maps = self.neck(self.backbone(pixels))
+        logits, deltas = self.rpn(maps)
+        side, proposals = self.config.head.pooling.size, self.config.rpn.post_nms[1]
+        regions = maps[0].new_zeros(len(pixels), proposals, side, side, self.config.neck.channels)
+        return [*logits, *deltas, *self.head(regions)]
+
     def _detections(self, images: Images, maps: list[Tensor], anchors: list[Tensor]) -> DetectionBatch:
         logits, deltas = self.rpn(maps)
         proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
