@@ -40,6 +40,13 @@ def test_weight_decay_spares_norms_and_biases_as_told() -> None:
     assert {n for n, (_, decay) in found.items() if decay == 0} == {"backbone.conv1.bias", "head.bias"}
 
 
+@pytest.mark.parametrize("config", [SGDConfig(lr=0.5, bias_lr=2.0), AdamWConfig(lr=0.5, bias_lr=2.0)])
+def test_biases_learn_faster_as_told_but_those_of_norms(config: SGDConfig | AdamWConfig) -> None:
+    found = settings(Net(), config)
+    assert {n for n, (lr, _) in found.items() if lr == 1.0} == {"backbone.conv1.bias", "head.bias"}
+    assert all(lr in (0.5, 1.0) for lr, _ in found.values())
+
+
 def test_longest_prefix_counts_and_ends_at_a_dot() -> None:
     groups = (GroupConfig(prefix="backbone", lr=0.5), GroupConfig(prefix="backbone.layer1", lr=0.1, weight_decay=2.0))
     found = settings(Net(), AdamWConfig(lr=1.0, weight_decay=0.1, groups=groups))

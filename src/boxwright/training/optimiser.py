@@ -44,7 +44,8 @@ def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> li
     """Parameters that share a learning rate and weight decay, as torch's optimisers take them."""
     names = [name for name, _ in model.named_parameters()]
     check_prefixes([g.prefix for g in config.groups], names, "optimiser.groups")
-    undecayed = _undecayed(config, model)
+    norms, biases = _norms_and_biases(model)
+    undecayed = (set() if config.decay_norms else norms) | (set() if config.decay_biases else biases)
     depth_rates = layer_rates(config.layer_decay, model)
     members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -52,6 +53,7 @@ def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> li
             continue
         group = _group_of(name, config.groups)
         rate = lr * (group.lr if group else 1.0) * depth_rates.get(name, 1.0)
+        rate *= config.bias_lr if name in biases else 1.0
         decay = 0.0 if name in undecayed else config.weight_decay * (group.weight_decay if group else 1.0)
         members[rate, decay].append(parameter)
     return [
@@ -127,16 +129,18 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Modul
     yield from layers
 
 
-def _undecayed(config: OptimiserConfig, model: nn.Module) -> set[str]:
-    """Names of parameters that weight decay leaves alone."""
-    names: set[str] = set()
+def _norms_and_biases(model: nn.Module) -> tuple[set[str], set[str]]:
+    """Names of the parameters of normalisation layers, and of the biases of all other layers."""
+    norms: set[str] = set()
+    biases: set[str] = set()
     for module_name, module in model.named_modules():
-        norm = isinstance(module, NORM_TYPES)
         for name, _ in module.named_parameters(recurse=False):
-            exempt = not config.decay_norms if norm else name == "bias" and not config.decay_biases
-            if exempt:
-                names.add(f"{module_name}.{name}" if module_name else name)
-    return names
+            whole = f"{module_name}.{name}" if module_name else name
+            if isinstance(module, NORM_TYPES):
+                norms.add(whole)
+            elif name == "bias":
+                biases.add(whole)
+    return norms, biases
 
 
 def _group_of(name: str, groups: Sequence[GroupConfig]) -> GroupConfig | None:

@@ -83,7 +83,8 @@ class SGDConfig:
 
     ``base_batch``: the global batch that ``lr`` is meant for; other batch sizes scale it in proportion (linear scaling
     rule, Goyal et al. 2017). None takes ``lr`` as it is. ``decay_norms`` and ``decay_biases``: whether weight decay
-    acts on parameters of normalisation layers and on biases.
+    acts on parameters of normalisation layers and on biases. ``bias_lr`` multiplies the learning rate of biases, those
+    of normalisation layers excepted: 2 in Caffe's prototxts (SSD, RefineDet, R-FCN).
     """
 
     kind: Literal["sgd"] = "sgd"
@@ -94,6 +95,7 @@ class SGDConfig:
     weight_decay: NotNegative = 1e-4
     decay_norms: bool = False
     decay_biases: bool = True
+    bias_lr: NotNegative = 1.0
     groups: tuple[GroupConfig, ...] = ()
     layer_decay: LayerDecayConfig | None = None
 
@@ -114,6 +116,7 @@ class AdamWConfig:
     weight_decay: NotNegative = 0.05
     decay_norms: bool = False
     decay_biases: bool = False
+    bias_lr: NotNegative = 1.0
     groups: tuple[GroupConfig, ...] = ()
     layer_decay: LayerDecayConfig | None = None
 
