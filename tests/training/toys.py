@@ -47,11 +47,14 @@ class Toy(Detector):
         self.drop = drop
         self.calls = 0
 
+    def outputs(self, pixels: Tensor) -> list[Tensor]:
+        x = F.relu(self.backbone.bn(self.backbone.conv(pixels)))
+        x = F.dropout(F.adaptive_avg_pool2d(x, 4).flatten(1), self.drop, self.training)
+        return [self.head(x)]
+
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         self.calls += 1
-        x = F.relu(self.backbone.bn(self.backbone.conv(self.normalise(images))))
-        x = F.dropout(F.adaptive_avg_pool2d(x, 4).flatten(1), self.drop, self.training)
-        out = self.head(x)
+        (out,) = self.outputs(self.normalise(images))
         side = torch.tensor([images.pixels.shape[-1], images.pixels.shape[-2]], device=out.device).repeat(2)
         boxes, logits = out[:, :4].sigmoid() * side, out[:, 4:]
         if targets is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,13 @@ def train(
         agreed = _agreed_recipe(recipe, state, output)
         check_data(train_index, val_index)
         command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
-        session = Session(agreed, train_index, where, build, None if state else weights, state)
+        try:
+            session = Session(agreed, train_index, where, build, None if state else weights, state)
+        except InputError:
+            if where.main:
+                with suppress(OSError):
+                    output.rmdir()  # only where it is empty: a run that never began leaves nothing
+            raise
         return _Run(session, val_index, output, stop, command, log, tensorboard).go()
 
 

@@ -1,0 +1,98 @@
+"""A recipe whose images the detector cannot take is refused before any training, with the nearest valid value."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.training.toys import CLASSES, Toy, toy_index, toy_recipe
+
+from boxwright.data.transforms import (
+    FlipConfig,
+    LetterboxConfig,
+    MosaicConfig,
+    QuarterTurnConfig,
+    ResizeConfig,
+    ScaleJitterConfig,
+    WarpConfig,
+)
+from boxwright.structures import InputError
+from boxwright.training.input_check import check_inputs, fixed_output
+from boxwright.training.loop import train
+from boxwright.training.recipe import DataConfig
+
+
+def toy(multiple: int = 1, size: tuple[int, int] | None = None) -> Toy:
+    built = Toy(None, CLASSES)
+    built.input_multiple, built.input_size = multiple, size
+    return built
+
+
+def data(*transforms: object, **settings: object) -> DataConfig:
+    return DataConfig(train=transforms, eval=transforms, **settings)  # type: ignore[arg-type]
+
+
+SQUARE = LetterboxConfig(size=(320, 320))
+ANY = ResizeConfig(short=(300,), long=500)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "size"),
+    [
+        ((SQUARE,), (320, 320)),
+        ((ANY, WarpConfig(size=(300, 300)), FlipConfig()), (300, 300)),
+        ((SQUARE, ANY), None),
+        ((ScaleJitterConfig(size=(320, 320)),), None),  # "within" a size is no size
+        ((MosaicConfig(size=(320, 320)),), (320, 320)),
+        ((MosaicConfig(size=(320, 320), p=0.5),), None),
+        ((WarpConfig(size=(300, 400)), QuarterTurnConfig()), None),
+        ((SQUARE, QuarterTurnConfig()), (320, 320)),
+        ((), None),
+    ],
+)
+def test_which_transforms_give_one_size(transforms: tuple, size: tuple[int, int] | None) -> None:
+    found = fixed_output(transforms)
+    assert (found and found[1]) == size
+
+
+@pytest.mark.parametrize(
+    ("detector", "settings", "message"),
+    [
+        (toy(64), data(WarpConfig(size=(300, 400))), "train.0 makes, padded to multiples of .* 32, is 320 x 416"),
+        (toy(64), data(LetterboxConfig(size=(544, 640))), "multiples of 64; the nearest are 576 x 640"),
+        (toy(64), data(ANY), "data.pad_multiple = 32: .* set it to 64"),
+        (toy(32), data(ANY, fixed_size=(500, 512)), "data.fixed_size is 500 x 512 .* the nearest are 512 x 512"),
+        (toy(32), data(ANY, shapes=((512, 512), (512, 530))), "an entry of data.shapes is 512 x 530"),
+        (toy(1, (300, 300)), data(ANY), "takes exactly 300 x 300; end it with"),
+        (toy(1, (300, 300)), data(WarpConfig(size=(300, 300))), r"padded to .* 320 x 320 .* takes exactly 300 x 300"),
+    ],
+)
+def test_refuses_with_the_nearest_valid_value(detector: Toy, settings: DataConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_inputs(detector, settings)
+
+
+@pytest.mark.parametrize(
+    ("detector", "settings"),
+    [
+        (toy(64), data(WarpConfig(size=(320, 448)))),
+        (toy(64), data(ANY, pad_multiple=128)),
+        (toy(1, (300, 300)), data(WarpConfig(size=(300, 300)), pad_multiple=1)),
+        (toy(1, (300, 300)), data(ANY, fixed_size=(300, 300))),
+        (toy(), data(ANY)),
+    ],
+)
+def test_takes_what_fits(detector: Toy, settings: DataConfig) -> None:
+    check_inputs(detector, settings)
+
+
+def test_training_does_not_begin(tmp_path: Path) -> None:
+    def build(config: object, classes: object) -> Toy:
+        return toy(64)
+
+    index = toy_index(tmp_path / "data", 4)
+    recipe = toy_recipe()
+    recipe = replace(recipe, data=replace(recipe.data, train=(WarpConfig(size=(96, 64)),), pad_multiple=32))
+    with pytest.raises(InputError, match=re.escape("the nearest are 128 x 64")):
+        train(recipe, index, None, tmp_path / "run", device="cpu", build=build)
+    assert not (tmp_path / "run").exists()
