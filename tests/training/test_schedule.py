@@ -47,6 +47,15 @@ def test_a_short_stage_cuts_its_warm_up_to_a_third() -> None:
     assert [factor(s) for s in range(6)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
+def test_darknets_burn_in_rises_with_the_fourth_power() -> None:
+    """yolov3.cfg: burn_in 1000, so that step n of it has (n / 1000)^4 of the rate."""
+    schedule = MultiStepConfig(milestones=(400_000, 450_000), warmup=WarmupConfig(steps=1000, factor=0.0, power=4.0))
+    stage = Stage(length=500_200, unit="steps", optimiser=SGDConfig(), schedule=schedule)
+    factor = build_schedule(stage, images=118_287, batch_size=64)
+    expected = {0: 0, 100: 1e-4, 500: 0.0625, 900: 0.6561, 1000: 1, 399_999: 1, 400_000: 0.1, 450_000: 0.01}
+    assert {step: factor(step) for step in expected} == pytest.approx(expected)
+
+
 def test_milestones_beyond_the_length_are_named() -> None:
     with pytest.raises(InputError, match=r"\[120000\] do not lie within length = 1000 steps"):
         Stage(length=1000, unit="steps", optimiser=SGDConfig(), schedule=MultiStepConfig(milestones=(120_000,)))

@@ -126,13 +126,15 @@ OptimiserConfig: TypeAlias = SGDConfig | AdamWConfig
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupConfig:
-    """The learning rate rises linearly from ``factor`` of its value to all of it over the first ``steps`` steps.
+    """The learning rate rises from ``factor`` of its value to all of it over the first ``steps`` steps.
 
-    A short stage gives no more than a third of its steps to it.
+    The rise is the share of those steps to the ``power``: 1 is a straight line, 4 Darknet's burn-in. A short stage
+    gives no more than a third of its steps to it.
     """
 
     steps: CountOrZero = 500
     factor: Annotated[float, Field(ge=0, le=1)] = 0.001
+    power: Positive = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

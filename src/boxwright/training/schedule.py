@@ -31,10 +31,10 @@ def fitting_warmup(config: WarmupConfig | None, total: int) -> WarmupConfig | No
 
 
 def warmup_factor(config: WarmupConfig | None, step: int) -> float:
-    """Linear from ``factor`` at step 0 to 1 at step ``steps``."""
+    """From ``factor`` at step 0 to 1 at step ``steps``, as that share of the steps to the ``power``."""
     if config is None or step >= config.steps:
         return 1.0
-    return config.factor + (1 - config.factor) * step / config.steps
+    return config.factor + (1 - config.factor) * (step / config.steps) ** config.power
 
 
 def cosine_factor(config: CosineConfig, step: int, total: int) -> float:
