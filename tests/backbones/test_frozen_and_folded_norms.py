@@ -15,6 +15,7 @@ from boxwright.backbones import (
     fold_norms,
 )
 from boxwright.backbones.blocks import Bottleneck, Stage
+from boxwright.backbones.norm import L2Norm
 
 
 def randomise_norms(module: nn.Module) -> None:
@@ -153,3 +154,39 @@ def test_folding_leaves_what_is_not_fixed() -> None:
     assert [i for i, m in enumerate(folded) if isinstance(m, nn.Identity)] == [1, 9]
     x = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(folded(x), net(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_transposed_convolutions_fold_too(bias: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(6, 6, 2, stride=2, bias=bias), nn.BatchNorm2d(6)).eval()
+    randomise_norms(net)
+    folded = fold_norms(net)
+    assert isinstance(folded[1], nn.Identity)
+    x = torch.randn(2, 6, 5, 4)
+    torch.testing.assert_close(folded(x), net(x))
+
+
+@pytest.mark.parametrize("eps_place", ["sum", "root"])
+def test_l2_norm_scales_every_position_to_its_scale(eps_place: str) -> None:
+    torch.manual_seed(0)
+    norm = L2Norm(8, 10.0, eps_place)
+    x = torch.randn(2, 8, 3, 3)
+    x[0, :, 1, 1] = 0  # a position where nothing is active: 0, with a finite gradient
+    x.requires_grad_()
+    out = norm(x)
+    length = out.square().sum(1).sqrt()
+    assert length[0, 1, 1] == 0
+    torch.testing.assert_close(length[1], torch.full((3, 3), 10.0))
+    torch.testing.assert_close(out[1, :, 0, 0], 10 * nn.functional.normalize(x[1, :, 0, 0], dim=0))
+    out.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert norm.weight.grad is not None
+
+
+def test_the_two_places_of_the_eps_differ_where_maps_are_faint() -> None:
+    x = torch.full((1, 4, 1, 1), 1e-5)  # sum of squares 4e-10, root 2e-5
+    inside, outside = L2Norm(4, 1.0, "sum")(x), L2Norm(4, 1.0, "root")(x)
+    torch.testing.assert_close(inside, torch.full_like(x, 1e-5 / 5e-10**0.5))
+    torch.testing.assert_close(outside, torch.full_like(x, 0.5), atol=1e-5, rtol=0)

@@ -24,6 +24,11 @@ Norm = Literal["bn", "frozen_bn", "gn"]
 
 NORMS: tuple[str, ...] = ("bn", "frozen_bn", "gn")
 
+OptionalNorm = Literal["none", "bn", "frozen_bn", "gn"]
+"""As ``Norm``, or ``none``: convolutions with a bias and nothing after them, as networks before batch norm were."""
+
+OPTIONAL_NORMS: tuple[str, ...] = ("none", *NORMS)
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -78,18 +83,49 @@ class FrozenBatchNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
-def make_norm(kind: str, channels: int) -> nn.Module:
-    """The normalisation layer called ``kind``, one of ``NORMS``."""
+class L2Norm(nn.Module):
+    """Every position's channels scaled to length 1, times a learnt scale for each channel (ParseNet, arXiv 1506.04579).
+
+    ``scale``: its start. ``eps_place``: 1e-10 is added to the sum of squares (Caffe) or to its root (PyTorch ports).
+    """
+
+    def __init__(self, channels: int, scale: float, eps_place: Literal["sum", "root"] = "sum") -> None:
+        super().__init__()
+        self.eps_place = eps_place
+        self.weight = nn.Parameter(torch.full((channels,), float(scale)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` of the same shape, computed in float32: half precision cannot hold the eps or its inverse."""
+        wide = x.float()
+        if self.eps_place == "sum":
+            inverse = torch.rsqrt(wide.square().sum(1, keepdim=True) + 1e-10)
+        else:
+            inverse = 1 / (torch.linalg.vector_norm(wide, dim=1, keepdim=True) + 1e-10)
+        return (wide * inverse * self.weight[:, None, None]).to(x.dtype)
+
+
+def make_norm(kind: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """The normalisation layer called ``kind``, one of ``OPTIONAL_NORMS``; ``none`` is the identity.
+
+    ``momentum``: the share of a new batch in the running statistics of ``bn``.
+    """
     match kind:
+        case "none":
+            return nn.Identity()
         case "bn":
-            return nn.BatchNorm2d(channels)
+            return nn.BatchNorm2d(channels, eps, momentum)
         case "frozen_bn":
-            return FrozenBatchNorm(channels)
+            return FrozenBatchNorm(channels, eps)
         case "gn":
             # 32 groups as published; narrower layers get fewer, because a group of one channel is instance norm.
             return nn.GroupNorm(math.gcd(32, channels // 2), channels)
         case _:
-            raise ValueError(f"norm {kind!r} is not one of {', '.join(NORMS)}")
+            raise ValueError(f"norm {kind!r} is not one of {', '.join(OPTIONAL_NORMS)}")
+
+
+def stage_norm(kind: str, number: int, freeze_at: int) -> str:
+    """The norm of stage ``number``: a live batch norm is frozen in the first ``freeze_at`` stages."""
+    return "frozen_bn" if kind == "bn" and number <= freeze_at else kind
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -102,19 +138,57 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
+class ConvNormAct(nn.Sequential):
+    """Convolution, norm and activation under the names ``0``, ``1``, ``2``, as torchvision and most others have them.
+
+    Keeps the size, or divides it by ``stride`` and rounds up. The convolution has a bias only where ``norm`` is
+    ``none``. ``act`` should work in place: nothing keeps what comes before it.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        norm: str,
+        act: nn.Module | None,
+        groups: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=norm == "none")
+        layers = [conv, make_norm(norm, outputs, eps, momentum)]
+        super().__init__(*layers, *([act] if act is not None else []))
+
+    def linear(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]`` without the activation."""
+        conv = self[0]
+        assert isinstance(conv, nn.Conv2d)
+        return conv_norm(x, conv, self[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]``, rounded up."""
+        x = self.linear(x)
+        return self[2](x) if len(self) == 3 else x
+
+
 def fold_norms(module: _Module) -> _Module:
     """A copy of ``module`` whose fixed batch norms are part of their convolutions; outputs are the same.
 
     Fixed are ``FrozenBatchNorm`` and any batch norm in eval mode that tracks statistics; batch norms in training mode
     and group norms stay as they are. A norm belongs to the convolution that its parent registered right before it,
-    as in ``conv1, bn1`` or ``nn.Sequential(conv, norm, relu)``. Folded norms become ``nn.Identity``. For inference: the
-    copy still has gradients, but no longer normalises anything that changes.
+    as in ``conv1, bn1`` or ``nn.Sequential(conv, norm, relu)``; transposed ones fold too. Folded norms
+    become ``nn.Identity``. For inference: the copy still has gradients, but no longer normalises anything that changes.
     """
     folded = copy.deepcopy(module)
     for parent in list(folded.modules()):
         children = list(parent.named_children())
         for (_, conv), (name, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and _is_fixed(norm) and _channels(norm) == conv.out_channels:
+            if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) or (conv.transposed and conv.groups > 1):
+                continue
+            if _is_fixed(norm) and _channels(norm) == conv.out_channels:
                 _fold(conv, norm)
                 setattr(parent, name, nn.Identity())
     return folded
@@ -132,7 +206,7 @@ def _channels(norm: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> None:
     """Write the affine map of ``norm`` into ``conv``, in place."""
     if isinstance(norm, FrozenBatchNorm):
         scale, shift = norm.scale_and_shift()
@@ -148,5 +222,6 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
             shift = shift + norm.bias
     if conv.bias is not None:
         shift = shift + conv.bias * scale
-    conv.weight.mul_(scale[:, None, None, None])
+    # A transposed convolution's weight has its outputs in the second place.
+    conv.weight.mul_(scale[:, None, None] if conv.transposed else scale[:, None, None, None])
     conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
