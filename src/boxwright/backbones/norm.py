@@ -95,7 +95,7 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` of the same shape, computed in float32: half precision cannot hold the eps or its inverse."""
+        """``[B, C, H, W]`` of one shape, computed in float32: half precision cannot hold the eps or its inverse."""
         wide = x.float()
         if self.eps_place == "sum":
             inverse = torch.rsqrt(wide.square().sum(1, keepdim=True) + 1e-10)
