@@ -161,3 +161,17 @@ def test_pickle_with_masks_adds_the_text(tmp_path: Path) -> None:
                          labels=[0] * 1000, segmentations=[SQUARE] * 1000)  # fmt: skip
     size = len(pickle.dumps(DetectionIndex.build(CLASSES, [record])))
     assert size < 1000 * (53 + 8 + len("[[1.0,1.0,5.0,1.0,5.0,5.0,1.0,5.0]]")) + 4096
+
+
+def test_every_array_travels_apart_from_the_pickle() -> None:
+    """What a spawned loader worker copies is the rest: classes, names, a few numbers, whatever the data set's size."""
+    record = ImageRecord(path=Path("/d/a.jpg"), image_id=1, height=9, width=9, boxes=[[1, 1, 5, 5]] * 1000,
+                         labels=[0] * 1000, segmentations=[SQUARE] * 1000)  # fmt: skip
+    buffers: list[pickle.PickleBuffer] = []
+    index = DetectionIndex.build(CLASSES, [record])
+    rest = pickle.dumps(index, protocol=5, buffer_callback=buffers.append)
+    assert len(rest) < 2000
+    copy = pickle.loads(rest, buffers=buffers)
+    assert copy.fingerprint() == index.fingerprint()
+    assert copy.annotations(0).segmentations == index.annotations(0).segmentations
+    assert DetectionIndex.build(CLASSES, []).fingerprint() != index.fingerprint()

@@ -3,9 +3,9 @@
 Symbols: N images, n boxes of one image, M boxes of all images, H W height and width of an image.
 
 A Python list of a million dictionaries is copied page by page into every forked worker, because reading an object
-writes its reference count. Here all lies in numpy arrays, and texts (paths, segmentations) in one ``bytes`` each, so
-workers share the pages and a pickle is a few memory copies. An image costs 32 bytes and its path; a box costs 53 bytes,
-and 8 more and its segmentation's JSON text where the data set has masks.
+writes its reference count. Here all lies in numpy arrays, the UTF-8 of paths and segmentations too: forked workers
+share the pages, spawned ones map one block of shared memory (:mod:`boxwright.data.sharing`). An image costs 32 bytes
+and its path; a box costs 53 bytes, and 8 more and its segmentation's JSON text where the data set has masks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from boxwright.data.masks import Segmentation
 from boxwright.structures import Classes, InputError
 
 _CROWD, _DIFFICULT = 1, 2
+_NO_TEXT = np.zeros(0, dtype=np.uint8)
 
 
 class Annotations(NamedTuple):
@@ -80,7 +81,7 @@ class DetectionIndex:
     root: Path
     image_ids: np.ndarray  # int64 [N]
     sizes: np.ndarray  # int32 [N, 2] height, width
-    paths: bytes
+    paths: np.ndarray  # uint8, UTF-8 end to end
     path_ends: np.ndarray  # int64 [N + 1] into paths
     box_ends: np.ndarray  # int64 [N + 1] into the rows below
     xywh: np.ndarray  # float64 [M, 4], the figures of the file
@@ -88,7 +89,7 @@ class DetectionIndex:
     flags: np.ndarray  # uint8 [M]
     areas: np.ndarray  # float64 [M]
     annotation_ids: np.ndarray  # int64 [M]
-    texts: bytes = b""
+    texts: np.ndarray  # uint8, JSON end to end
     text_ends: np.ndarray | None = None  # int64 [M + 1] into texts, None without masks
 
     @classmethod
@@ -153,7 +154,7 @@ class DetectionIndex:
     def relative_path(self, i: int) -> str:
         """The image's file below ``root`` with forward slashes, or in full where it lies elsewhere."""
         i = self._row(i)
-        return self.paths[self.path_ends[i] : self.path_ends[i + 1]].decode("utf-8", "surrogateescape")
+        return self.paths[self.path_ends[i] : self.path_ends[i + 1]].tobytes().decode("utf-8", "surrogateescape")
 
     def image_id(self, i: int) -> int:
         """The image's id in the data set's own files."""
@@ -203,17 +204,17 @@ class DetectionIndex:
         chosen = np.array([self._row(int(i)) for i in indices], dtype=np.int64)
         rows, box_ends = _gather(self.box_ends, chosen)
         path_bytes, path_ends = _gather(self.path_ends, chosen)
-        texts, text_ends = b"", None
+        texts, text_ends = _NO_TEXT, None
         if self.text_ends is not None:
             text_bytes, text_ends = _gather(self.text_ends, rows)
-            texts = np.frombuffer(self.texts, dtype=np.uint8)[text_bytes].tobytes()
-            if not texts:
+            texts = self.texts[text_bytes]
+            if not len(texts):
                 text_ends = None
         return replace(
             self,
             image_ids=self.image_ids[chosen],
             sizes=self.sizes[chosen],
-            paths=np.frombuffer(self.paths, dtype=np.uint8)[path_bytes].tobytes(),
+            paths=self.paths[path_bytes],
             path_ends=path_ends,
             box_ends=box_ends,
             xywh=self.xywh[rows],
@@ -231,9 +232,9 @@ class DetectionIndex:
         It does not depend on the folder the data set lies in, nor on ids, and does not read the images.
         """
         digest = hashlib.sha256(json.dumps([self.classes.names, self.classes.ids]).encode())
-        for part in (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, self.flags):
-            digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-        digest.update(self.texts)
+        parts = (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, self.flags, self.texts)
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
     def to_coco(self) -> dict[str, Any]:
@@ -284,7 +285,7 @@ class DetectionIndex:
     def _segmentation(self, row: int) -> Segmentation | None:
         if self.text_ends is None or self.text_ends[row] == self.text_ends[row + 1]:
             return None
-        return json.loads(self.texts[self.text_ends[row] : self.text_ends[row + 1]])
+        return json.loads(self.texts[self.text_ends[row] : self.text_ends[row + 1]].tobytes())
 
     def _segmentations(self, rows: slice) -> list[Segmentation | None] | None:
         if self.text_ends is None:
@@ -347,7 +348,7 @@ class _Packer:
             root=self.root,
             image_ids=np.array(self.image_ids, dtype=np.int64),
             sizes=np.array(self.sizes, dtype=np.int32).reshape(-1, 2),
-            paths=bytes(self.paths),
+            paths=np.frombuffer(self.paths, dtype=np.uint8).copy(),
             path_ends=np.array(self.path_ends, dtype=np.int64),
             box_ends=np.array(self.box_ends, dtype=np.int64),
             xywh=joined(self.xywh, (0, 4), np.float64),
@@ -355,7 +356,7 @@ class _Packer:
             flags=joined(self.flags, (0,), np.uint8),
             areas=joined(self.areas, (0,), np.float64),
             annotation_ids=joined(self.ids, (0,), np.int64),
-            texts=bytes(self.texts),
+            texts=np.frombuffer(self.texts, dtype=np.uint8).copy(),
             text_ends=np.array(self.text_ends, dtype=np.int64) if self.texts else None,
         )
 
