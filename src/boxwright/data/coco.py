@@ -80,6 +80,7 @@ class _CocoReader:
         self.finder = ImageFinder(file.parent, (raw, split_name(file.stem)))
 
     def read(self, name: str) -> DetectionIndex:
+        """The index of the whole file, called ``name``. InputError where it is no COCO file or cannot be used."""
         content = parse_json(self.file)
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             found = f"a list of {len(content)} entries" if isinstance(content, list) else "no list `images`"

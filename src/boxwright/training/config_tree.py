@@ -72,6 +72,7 @@ class _Reader:
         self.root = root
 
     def fail(self, path: Path, message: str) -> InputError:
+        """The error ``message``, after where the value at ``path`` came from."""
         origin = self.describe(path)
         return InputError(f"{origin}: {message}" if origin else message)
 
@@ -112,6 +113,7 @@ class _Reader:
         return by_kind[kind]
 
     def read_dataclass(self, cls: Any, tree: Any, path: Path) -> Any:
+        """The table ``tree`` as a ``cls``: keys it does not have are errors, fields left out take their defaults."""
         if not isinstance(tree, dict):
             keys = ", ".join(_hints(cls))
             raise self.fail(path, f"{dotted(path) or 'the recipe'} = {tree!r}: must be a table with the keys {keys}")
@@ -129,6 +131,7 @@ class _Reader:
             raise self.fail(path, f"{dotted(path) or 'the recipe'}: {error}") from error
 
     def unknown_key(self, key: str, keys: list[str], path: Path) -> InputError:
+        """The error for a ``key`` that is none of ``keys``, with the one that was probably meant."""
         where = f"{dotted(path)} has" if path else "there is"
         here = (*path, key)
         # The right key in the wrong table is as usual a slip on a command line as a misspelt one.
@@ -137,6 +140,7 @@ class _Reader:
         return self.fail(here, f"{where} no key {key!r}{near or '; the keys are ' + ', '.join(keys)}")
 
     def read_tuple(self, args: tuple[Any, ...], tree: Any, path: Path) -> tuple[Any, ...]:
+        """The list ``tree`` as a tuple whose entries have the types ``args``; ``(X, ...)`` means any number of X."""
         if not isinstance(tree, list):
             raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a list")
         if len(args) == 2 and args[1] is Ellipsis:
