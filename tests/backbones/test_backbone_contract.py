@@ -8,8 +8,10 @@ from boxwright.backbones import (
     NAMED_BACKBONES,
     BackboneConfig,
     Classifier,
+    DarknetConfig,
     DetNetConfig,
     ResNetConfig,
+    VGGConfig,
     build_backbone,
 )
 from boxwright.structures import InputError, Level
@@ -23,6 +25,18 @@ SMALL = {
         depth=50, blocks=(1, 1, 1, 2), width=8, output_stride=16, stage6_blocks=2, out_levels=(3, 4, 5, 6)
     ),
     "c4": ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, out_levels=(4,)),
+    "vgg": VGGConfig(depth=13, width=8, norm="bn", out_levels=(1, 3, 5)),
+    "vgg-frozen": VGGConfig(depth=11, width=8, norm="frozen_bn", freeze_at=2, out_levels=(3, 4, 5)),
+    "vgg-reduced": VGGConfig(width=8, fc="reduced", freeze_at=2, out_levels=(4, 6)),
+    "vgg-refinedet": VGGConfig(
+        depth=11, width=8, norm="gn", fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6)
+    ),
+    "darknet19": DarknetConfig(variant="darknet19", width=0.25, out_levels=(2, 4, 5)),
+    "darknet53": DarknetConfig(variant="darknet53", width=0.125, norm="gn", freeze_at=2),
+    "darknet-tiny": DarknetConfig(variant="tiny_v3", width=0.25, norm="frozen_bn", freeze_at=3, out_levels=(4, 5)),
+    "extraction": DarknetConfig(variant="extraction", width=0.125, out_levels=(1, 5)),
+    "yolov1": DarknetConfig(variant="yolov1", width=0.125, norm="none", out_levels=(5, 6)),
+    "yolov1-tiny": DarknetConfig(variant="yolov1_tiny", width=0.25, out_levels=(4, 6)),
     "detnet": SMALL_DETNET,
     "detnet-gn": DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, norm="gn", freeze_at=3),
 }

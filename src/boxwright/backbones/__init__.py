@@ -1,22 +1,27 @@
 """Backbones: images in, a pyramid of feature maps out, whose levels are declared."""
 
-from boxwright.backbones.blocks import Classifier
 from boxwright.backbones.build import NAMED_BACKBONES, Backbone, BackboneConfig, build_backbone
+from boxwright.backbones.classifier import Classifier
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
+from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.vgg import VGGConfig
 
 __all__ = [
     "NAMED_BACKBONES",
     "Backbone",
     "BackboneConfig",
     "Classifier",
+    "DarknetConfig",
     "DetNetConfig",
     "FrozenBatchNorm",
     "ResNetConfig",
+    "VGGConfig",
     "backbone_rows",
     "build_backbone",
+    "conv_bn_leaky",
     "conv_norm",
     "count_multiply_adds",
     "count_parameters",

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, make_norm
+from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, make_norm, stage_norm
 from boxwright.structures import InputError, Level
 
 
@@ -48,11 +47,11 @@ def is_int(value: object, low: int, high: int | None = None) -> bool:
     return type(value) is int and low <= value and (high is None or value <= high)
 
 
-def check_levels(config: object, out_levels: tuple[int, ...], freeze_at: int, last: int) -> None:
-    """Check ``out_levels`` and ``freeze_at`` of a backbone whose last stage is ``last``."""
-    known = isinstance(out_levels, tuple) and len(out_levels) > 0 and all(is_int(n, 2, last) for n in out_levels)
+def check_levels(config: object, out_levels: tuple[int, ...], freeze_at: int, last: int, first: int = 2) -> None:
+    """Check ``out_levels`` and ``freeze_at`` of a backbone that can return its stages ``first`` to ``last``."""
+    known = isinstance(out_levels, tuple) and len(out_levels) > 0 and all(is_int(n, first, last) for n in out_levels)
     rising = known and list(out_levels) == sorted(set(out_levels))
-    check_field(rising, config, "out_levels", f"stages in rising order, each from 2 to {last}")
+    check_field(rising, config, "out_levels", f"stages in rising order, each from {first} to {last}")
     top = max(out_levels)
     check_field(is_int(freeze_at, 0, top), config, "freeze_at", f"an int from 0 (nothing) and 1 (stem) to {top}")
 
@@ -154,12 +153,8 @@ class ResidualBackbone(nn.Module):
         zero_init_residual: bool,
     ) -> None:
         super().__init__()
-
-        def stage_norm(number: int) -> str:
-            return "frozen_bn" if norm == "bn" and number <= freeze_at else norm
-
         self.conv1 = _conv(3, width, 7, 2)
-        self.bn1 = make_norm(stage_norm(1), width)
+        self.bn1 = make_norm(stage_norm(norm, 1, freeze_at), width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels, stride = width, 4
         levels: list[Level] = []
@@ -168,7 +163,8 @@ class ResidualBackbone(nn.Module):
             if stage.number > max(out_levels):
                 break
             name = f"layer{stage.number - 1}"
-            self.add_module(name, build_stage(channels, stage, stage_norm(stage.number), stride_in_1x1))
+            own_norm = stage_norm(norm, stage.number, freeze_at)
+            self.add_module(name, build_stage(channels, stage, own_norm, stride_in_1x1))
             channels, stride = stage.out, stride * stage.stride
             names.append((name, stage.number in out_levels))
             if stage.number in out_levels:
@@ -205,19 +201,3 @@ class ResidualBackbone(nn.Module):
             if wanted:
                 features.append(x)
         return features
-
-
-class Classifier(nn.Module):
-    """Global average pool and one linear layer on the last level of a backbone.
-
-    For pretraining, and for the parameter and multiply-add counts that papers state.
-    """
-
-    def __init__(self, backbone: ResidualBackbone, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.fc = nn.Linear(backbone.levels[-1].channels, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[B, num_classes]`` of normalised images ``[B, 3, H, W]``."""
-        return self.fc(torch.mean(self.backbone(x)[-1], dim=(2, 3)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from boxwright.backbones.blocks import ResidualBackbone
+from boxwright.backbones.darknet import Darknet, DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
+from boxwright.backbones.vgg import VGG, VGGConfig
 
-BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig
-Backbone: TypeAlias = ResidualBackbone
+BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig
+Backbone: TypeAlias = ResidualBackbone | VGG | Darknet
 
 # A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -25,7 +27,18 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "detnet59-v1.5": DetNetConfig(stride_in_1x1=False),
     "detnet59-noproj": DetNetConfig(projections=(True, False)),
     "detnet59-nodilation": DetNetConfig(dilation=1),
-    # Two of one cost, small enough to train on a CPU.
+    "vgg11": VGGConfig(depth=11),
+    "vgg16": VGGConfig(),
+    "vgg16-bn": VGGConfig(norm="bn"),
+    "vgg16-reduced": VGGConfig(fc="reduced", out_levels=(4, 6)),  # SSD's
+    "vgg16-refinedet": VGGConfig(fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6)),
+    "vgg19": VGGConfig(depth=19),
+    "darknet19": DarknetConfig(variant="darknet19"),
+    "darknet53": DarknetConfig(),
+    "darknet-tiny": DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
+    "yolov1": DarknetConfig(variant="yolov1", norm="none", out_levels=(6,)),
+    "yolov1-fast": DarknetConfig(variant="yolov1_fast", norm="none", out_levels=(6,)),
+    # Small enough to train on a CPU, the first two of one cost.
     "detnet-small": DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False),
     "resnet-small": ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16),
 }
@@ -41,3 +54,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return build_resnet(config)
         case DetNetConfig():
             return build_detnet(config)
+        case VGGConfig():
+            return VGG(config)
+        case DarknetConfig():
+            return Darknet(config)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from boxwright.backbones.blocks import Classifier
 from boxwright.backbones.build import NAMED_BACKBONES, build_backbone
+from boxwright.backbones.classifier import Classifier
 
 
 def count_parameters(module: nn.Module) -> int:

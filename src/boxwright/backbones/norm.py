@@ -168,9 +168,9 @@ class ConvNormAct(nn.Sequential):
         assert isinstance(conv, nn.Conv2d)
         return conv_norm(x, conv, self[1])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]``, rounded up."""
-        x = self.linear(x)
+        x = self.linear(input)
         return self[2](x) if len(self) == 3 else x
 
 

@@ -1,0 +1,79 @@
+"""Image classifiers from backbones: for pretraining, and for the costs that papers state."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boxwright.backbones.build import Backbone
+from boxwright.backbones.darknet import Darknet
+from boxwright.backbones.vgg import VGG
+
+
+class Classifier(nn.Module):
+    """A backbone, and on its last level the classifier ``fc`` that its source puts there.
+
+    VGG: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution and the
+    average. All others: the average and one linear layer.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc = _head(backbone, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``[B, num_classes]`` of normalised images ``[B, 3, H, W]``."""
+        return self.fc(self.backbone(x)[-1])
+
+
+def _head(backbone: Backbone, num_classes: int) -> nn.Module:
+    last = backbone.levels[-1]
+    match backbone:
+        case VGG() if last.name == "C5":
+            return VGGHead(last.channels, num_classes)
+        case Darknet(variant="darknet19"):
+            return AveragedConv(last.channels, num_classes, 1)
+        case _:
+            return PooledLinear(last.channels, num_classes)
+
+
+class PooledLinear(nn.Linear):
+    """Global average and one linear layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, K]``."""
+        return super().forward(input.mean((2, 3)))
+
+
+class AveragedConv(nn.Conv2d):
+    """A convolution to the classes at every position, and the average of its logits."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, K]``."""
+        return super().forward(input).mean((2, 3))
+
+
+class VGGHead(nn.Sequential):
+    """pool5, fc6, fc7 and fc8 of VGG with torchvision's indices; 4096 units on 512 channels, and in proportion."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        hidden = channels * 8
+        super().__init__(
+            nn.Linear(channels * 49, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(hidden, num_classes),
+        )
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, 0, 0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, K]``; other inputs than 224 are averaged to the 7 x 7 that fc6 takes."""
+        pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, 2, 2), 7)
+        return super().forward(pooled.flatten(1))

@@ -1,0 +1,176 @@
+"""VGG (Simonyan and Zisserman 2015, arXiv 1409.1556), and its reduced form under SSD and RefineDet.
+
+A stage is a run of 3x3 convolutions between two max pools. Level ``Cn`` is the map of stage n after its last ReLU and
+before its pool, so ``C1`` to ``C5`` have the strides 1, 2, 4, 8, 16 (conv4_3 of VGG-16 is ``C4``). In the reduced form
+(DeepLab; SSD §3, arXiv 1512.02325) fc6 and fc7 are convolutions of 1024 channels, and fc7's map is the level ``C6``.
+
+Module names are torchvision's: ``features.0``, ``features.2``, ...; besides these ``fc6`` and ``fc7``. VGG-16 as a
+classifier has 138,357,544 parameters and 15.47 G multiply-adds at 224; its convolutions have 14,714,688.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boxwright.backbones.blocks import check_field, check_levels, is_int
+from boxwright.backbones.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.structures import Level
+
+DEPTHS: dict[int, tuple[int, int, int, int, int]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Convolutions in stages 1 to 5: columns A, B, D and E of the paper's table 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGGConfig:
+    """A VGG; the defaults are torchvision's ``vgg16`` without its classifier.
+
+    ``depth``: layers with weights, of which three belong to the classifier. ``width``: channels of stage 1; the others
+    have 2, 4, 8 and 8 times as many, fc6 and fc7 have 16 times. ``norm``: ``none`` is the paper's network; from scratch
+    train with ``bn``. ``ceil_mode``: the 2x2 pools round up, as Caffe's do: 75 to 38; a map of stride ``s`` then has
+    ``ceil(H / s)`` rows. torchvision's round down, to ``floor(H / s)`` rows; the two agree where strides divide the
+    input. ``freeze_at``: leading stages that do not learn (Fast R-CNN §4.5 keeps 2). ``out_levels``: stages whose maps
+    are returned; stages above the last are not built.
+
+    ``fc``: ``reduced`` adds fc6 and fc7, which are stage 6. ``pool5`` before them is ``3x3s1`` in SSD, where fc6 has
+    ``fc6_dilation`` 6, and ``2x2s2`` in RefineDet, where it has 3: then ``C6`` has stride 32 instead of 16.
+    """
+
+    kind: Literal["vgg"] = "vgg"
+    depth: Literal[11, 13, 16, 19] = 16
+    norm: OptionalNorm = "none"
+    width: int = 64
+    fc: Literal["none", "reduced"] = "none"
+    fc6_dilation: int = 6
+    pool5: Literal["3x3s1", "2x2s2"] = "3x3s1"
+    ceil_mode: bool = True
+    freeze_at: int = 0
+    out_levels: tuple[int, ...] = (3, 4, 5)
+
+    def __post_init__(self) -> None:
+        known = is_int(self.depth, 1) and self.depth in DEPTHS
+        check_field(known, self, "depth", f"one of {', '.join(map(str, DEPTHS))}")
+        check_field(self.norm in OPTIONAL_NORMS, self, "norm", f"one of {', '.join(OPTIONAL_NORMS)}")
+        check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
+        check_field(self.fc in ("none", "reduced"), self, "fc", "none or reduced")
+        check_field(self.pool5 in ("3x3s1", "2x2s2"), self, "pool5", "3x3s1 or 2x2s2")
+        check_field(is_int(self.fc6_dilation, 1), self, "fc6_dilation", "an int of at least 1")
+        if self.fc == "none":
+            check_field(self.pool5 == "3x3s1", self, "pool5", "left out without fc = reduced")
+            check_field(self.fc6_dilation == 6, self, "fc6_dilation", "left out without fc = reduced")
+        check_levels(self, self.out_levels, self.freeze_at, 5 if self.fc == "none" else 6, first=1)
+        used = self.fc == "none" or 6 in self.out_levels
+        check_field(used, self, "out_levels", "stages that end with 6, where fc = reduced adds it")
+
+
+class _Stage(NamedTuple):
+    """Where stage ``number`` is in ``features``: its convolutions, and the pool after them if one is built."""
+
+    number: int
+    convs: tuple[int, ...]
+    pool: int | None
+
+
+class VGG(nn.Module):
+    """Five stages of 3x3 convolutions, and fc6 and fc7 as convolutions in the reduced form.
+
+    ``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` stages do not learn and their
+    batch norms are frozen; autograd records nothing there.
+    """
+
+    def __init__(self, config: VGGConfig) -> None:
+        super().__init__()
+        self._stages, self.features, channels = _features(config)
+        reduced = 6 in config.out_levels
+        stride6 = 32 if config.pool5 == "2x2s2" else 16
+        self._wanted = config.out_levels
+        self.levels: tuple[Level, ...] = tuple(
+            Level("C6", stride6, config.width * 16)
+            if n == 6
+            else Level(f"C{n}", 2 ** (n - 1), config.width * min(2 ** (n - 1), 8))
+            for n in config.out_levels
+        )
+        self._reduced = reduced
+        if reduced:
+            norm, wide, dilation = stage_norm(config.norm, 6, config.freeze_at), config.width * 16, config.fc6_dilation
+            self.fc6 = nn.Conv2d(channels, wide, 3, padding=dilation, dilation=dilation)
+            self.fc6_norm = make_norm(norm, wide)
+            self.fc7 = nn.Conv2d(wide, wide, 1)
+            self.fc7_norm = make_norm(norm, wide)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        self._freeze(config.freeze_at)
+
+    def _freeze(self, freeze_at: int) -> None:
+        for stage in self._stages[:freeze_at]:
+            for index in stage.convs:
+                self.features[index].requires_grad_(False)
+                self.features[index + 1].requires_grad_(False)  # its norm, or a ReLU that has nothing to learn
+        if freeze_at == 6:
+            for module in (self.fc6, self.fc6_norm, self.fc7, self.fc7_norm):
+                module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of normalised images ``[B, 3, H, W]``: one ``[B, C, H / stride, W / stride]`` a level."""
+        features: list[Tensor] = []
+        for stage in self._stages:
+            for index in stage.convs[:-1]:
+                x = F.relu_(self._conv(x, index))
+            x = self._conv(x, stage.convs[-1])
+            if stage.number in self._wanted:
+                x = F.relu_(x)
+                features.append(x)
+                if stage.pool is not None:
+                    x = self.features[stage.pool](x)
+            else:
+                # ReLU after the pool gives the same values and gradients as before it, on a quarter of the elements.
+                assert stage.pool is not None
+                x = F.relu_(self.features[stage.pool](x))
+        if self._reduced:
+            x = F.relu_(conv_norm(x, self.fc6, self.fc6_norm))
+            x = F.relu_(conv_norm(x, self.fc7, self.fc7_norm))
+            features.append(x)
+        return features
+
+    def _conv(self, x: Tensor, index: int) -> Tensor:
+        """The convolution at ``index`` of ``features``, with the norm that may follow it and without its ReLU."""
+        conv, norm = self.features[index], self.features[index + 1]
+        assert isinstance(conv, nn.Conv2d)
+        return conv(x) if isinstance(norm, nn.ReLU) else conv_norm(x, conv, norm)
+
+
+def _features(config: VGGConfig) -> tuple[list[_Stage], nn.Sequential, int]:
+    """The stages up to the last that is needed, their modules under torchvision's indices, and their channels."""
+    layers: list[nn.Module] = []
+    stages: list[_Stage] = []
+    channels, top = 3, max(config.out_levels)
+    for number, count in enumerate(DEPTHS[config.depth], start=1):
+        if number > top:
+            break
+        out = config.width * min(2 ** (number - 1), 8)
+        convs = []
+        for _ in range(count):
+            convs.append(len(layers))
+            layers.append(nn.Conv2d(channels, out, 3, padding=1))
+            if config.norm != "none":
+                layers.append(make_norm(stage_norm(config.norm, number, config.freeze_at), out))
+            layers.append(nn.ReLU(inplace=True))
+            channels = out
+        pool = None
+        if number < top:
+            pool = len(layers)
+            keeps = number == 5 and config.pool5 == "3x3s1"
+            layers.append(nn.MaxPool2d(3, 1, 1) if keeps else nn.MaxPool2d(2, 2, ceil_mode=config.ceil_mode))
+        stages.append(_Stage(number, tuple(convs), pool))
+    return stages, nn.Sequential(*layers), channels
