@@ -1,0 +1,132 @@
+"""The convolutions of YOLOv3 on each level of its backbone (arXiv 1804.02767 §2.3, yolov3.cfg and its variants).
+
+The coarsest level is worked on first; half-way its map is narrowed, enlarged and laid on the next finer level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from boxwright.backbones.darknet import conv_bn_leaky, init_darknet
+from boxwright.structures import InputError, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YOLOScalesConfig:
+    """``channels``: width n of each level's head, from fine to coarse; its 3x3 convolutions have 2n.
+
+    ``style``: "full", three pairs of 1x1 and 3x3 (yolov3), the finer level goes on from the third 1x1; "tiny", one pair
+    on the coarsest level, from whose 1x1 the finer goes on, and a 3x3 alone on the others (yolov3-tiny). ``spp``: pools
+    of 5, 9 and 13 side by side after the third convolution of the coarsest level (yolov3-spp).
+    """
+
+    channels: tuple[int, ...] = (128, 256, 512)
+    style: Literal["full", "tiny"] = "full"
+    spp: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise InputError(f"scales.channels = {self.channels}: give each level at least 1 channel")
+        if self.spp and self.style != "full":
+            raise InputError('scales.spp needs scales.style = "full": the tiny head has no place for it')
+
+
+class SpatialPyramidPooling(nn.Module):
+    """Largest values of 13 x 13, 9 x 9 and 5 x 5 neighbourhoods, then the map itself: ``C -> 4 C`` channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, 4 C, H, W]``."""
+        # A 9 x 9 maximum is the 5 x 5 maximum of 5 x 5 maxima, and so on: a third of the comparisons.
+        five = F.max_pool2d(x, 5, 1, 2)
+        nine = F.max_pool2d(five, 5, 1, 2)
+        return torch.cat([F.max_pool2d(nine, 5, 1, 2), nine, five, x], dim=1)
+
+
+class Scale(nn.Module):
+    """One level's head, in the order of Darknet's files.
+
+    ``narrow`` brings the map of the coarser level down (None on the coarsest), ``factor`` is how much it grows;
+    ``body`` ends where the next finer level branches off, with ``channels`` there.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, outputs: int, coarser: int | None, factor: int, config: YOLOScalesConfig
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.narrow = None if coarser is None else conv_bn_leaky(coarser, width, 1)
+        inputs += 0 if coarser is None else width
+        wide = 2 * width
+        if config.style == "full":
+            body: list[nn.Module] = [
+                conv_bn_leaky(inputs, width, 1), conv_bn_leaky(width, wide, 3), conv_bn_leaky(wide, width, 1)
+            ]  # fmt: skip
+            if config.spp and coarser is None:
+                body += [SpatialPyramidPooling(), conv_bn_leaky(4 * width, width, 1)]
+            body += [conv_bn_leaky(width, wide, 3), conv_bn_leaky(wide, width, 1)]
+            self.channels = width
+        elif coarser is None:
+            body = [conv_bn_leaky(inputs, width, 1)]
+            self.channels = width
+        else:
+            body = [conv_bn_leaky(inputs, wide, 3)]
+            self.channels = wide
+        self.body = nn.Sequential(*body)
+        self.hidden = nn.Sequential(*([conv_bn_leaky(width, wide, 3)] if self.channels == width else []))
+        self.predict = nn.Conv2d(wide, outputs, 1)
+
+    def forward(self, level: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Raw predictions ``[B, outputs, H, W]`` and the branch ``[B, channels, H, W]`` for the next finer level."""
+        if self.narrow is not None:
+            above = self.narrow(coarser)
+            if self.factor > 1:
+                above = F.interpolate(above, scale_factor=float(self.factor), mode="nearest")
+            level = torch.cat([above, level], dim=1)
+        branch = self.body(level)
+        return self.predict(self.hidden(branch)), branch
+
+
+class YOLOScales(nn.Module):
+    """The heads of all levels, stored from coarse to fine: the order in which Darknet's files hold them."""
+
+    def __init__(self, config: YOLOScalesConfig, levels: Sequence[Level], outputs: Sequence[int]) -> None:
+        super().__init__()
+        if len(config.channels) != len(levels):
+            raise InputError(
+                f"scales.channels has {len(config.channels)} entries but the backbone gives {len(levels)} levels "
+                f"({', '.join(level.name for level in levels)}); give one entry per level"
+            )
+        scales: list[nn.Module] = []
+        coarser, stride = None, levels[-1].stride
+        for level, width, count in reversed(list(zip(levels, config.channels, outputs, strict=True))):
+            if stride % level.stride:
+                raise InputError(f"level {level.name} has stride {level.stride}, which does not divide {stride}")
+            scale = Scale(level.channels, width, count, coarser, stride // level.stride, config)
+            scales.append(scale)
+            coarser, stride = scale.channels, level.stride
+        self.scales = nn.ModuleList(scales)
+        init_darknet(self)
+
+    def start_objectness(self, prior: float, step: int) -> None:
+        """Let the fifth of every ``step`` outputs begin around the probability ``prior``."""
+        for scale in self.scales:
+            assert isinstance(scale, Scale)
+            assert scale.predict.bias is not None
+            with torch.no_grad():
+                scale.predict.bias[4::step] = -math.log(1 / prior - 1)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Raw predictions of each level, from fine to coarse like ``levels``."""
+        raw: list[Tensor] = []
+        branch: Tensor | None = None
+        for scale, level in zip(self.scales, reversed(levels), strict=True):
+            out, branch = scale(level, branch)
+            raw.insert(0, out)
+        return raw
