@@ -35,6 +35,8 @@ class Matcher:
     ``low_quality``: the best candidates of every ground truth, ties included, are positive whatever their IoU. Their
     target stays their own best ground truth (Caffe, torchvision and detectron2 alike). A ground truth that touches no
     candidate has no best one; py-faster-rcnn would then take every candidate, torchvision and detectron2 as well.
+    ``low_quality_floor``: the least IoU that such a candidate needs (Detectron's RetinaNet: that of ``negative``, so
+    that only what would be ignored is rescued).
     ``crowd_ignore``: candidates covered by a crowd region by more than this share of their area are not negatives
     (Detectron: 0.7); None treats crowd regions as background.
     ``offset``: 1 for inclusive boxes.
@@ -44,6 +46,7 @@ class Matcher:
     negative: float
     negative_floor: float = 0.0
     low_quality: bool = False
+    low_quality_floor: float = 0.0
     crowd_ignore: float | None = 0.7
     offset: float = 0.0
 
@@ -62,30 +65,46 @@ class Matcher:
         ``usable`` and ``crowd`` bool ``[B, G]``: rows that can be matched, and rows that only shade negatives.
         ``allowed`` bool ``[B, N]``: candidates that take part; the others are ignored.
         """
-        batch, count = boxes.shape[:2]
-        if candidates.dim() == 2:
-            candidates = candidates.unsqueeze(0)
-        total = candidates.shape[-2]
-        if count == 0:
-            index = torch.zeros((batch, total), dtype=torch.int64, device=boxes.device)
-            positive = torch.zeros_like(index, dtype=torch.bool)
-            negative = torch.full_like(positive, self.negative_floor == 0)
-            return Matches(index, positive, negative if allowed is None else negative & allowed)
-
-        # Ground truth outside, candidates inside: the long axis stays contiguous. Crowd rows hold the share of the
-        # candidate that they cover, the others IoU; one tensor serves both.
-        overlap = box_iou(boxes, candidates, self.offset, over_b=crowd.unsqueeze(-1))  # [B, G, N]
-        eligible = usable.unsqueeze(-1) if allowed is None else usable.unsqueeze(-1) & allowed.unsqueeze(1)
-        iou = torch.where(eligible, overlap, -1.0)
+        if boxes.shape[1] == 0:
+            truth, none, all_of_them = nothing_to_match(candidates, boxes, allowed)
+            return Matches(truth, none, all_of_them if self.negative_floor == 0 else none)
+        overlap, iou = overlaps(candidates, boxes, usable, crowd, allowed, self.offset)  # [B, G, N]
         best, index = iou.max(dim=1)  # [B, N]
         positive = best >= self.positive
         negative = (best < self.negative) & (best.clamp(min=0) >= self.negative_floor)
         if self.low_quality:
             peak = iou.amax(dim=2, keepdim=True)  # [B, G, 1]
-            positive = positive | ((iou == peak) & (peak > 0)).any(dim=1)
+            rescued = ((iou == peak) & (peak > 0)).any(dim=1) & (best >= self.low_quality_floor)
+            positive = positive | rescued
         if self.crowd_ignore is not None:
-            shade = torch.where(crowd.unsqueeze(-1), overlap, 0.0).amax(dim=1)
-            negative = negative & (shade <= self.crowd_ignore)
+            negative = negative & ~shaded(overlap, crowd, self.crowd_ignore)
         if allowed is not None:
             negative = negative & allowed
         return Matches(index, positive, negative & ~positive)
+
+
+def nothing_to_match(candidates: Tensor, boxes: Tensor, allowed: Tensor | None) -> Matches:
+    """The matches of images whose targets have no rows: all candidates that take part are negative."""
+    index = torch.zeros((boxes.shape[0], candidates.shape[-2]), dtype=torch.int64, device=boxes.device)
+    positive = torch.zeros_like(index, dtype=torch.bool)
+    return Matches(index, positive, torch.ones_like(positive) if allowed is None else allowed)
+
+
+def overlaps(
+    candidates: Tensor, boxes: Tensor, usable: Tensor, crowd: Tensor, allowed: Tensor | None, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Overlap of every ground truth with every candidate, ``[B, G, N]``, for G above 0; and the same as IoU, -1 where
+    one of the two takes no part. Crowd rows of the first hold the share of the candidate that they cover.
+
+    Ground truth outside, candidates inside: the long axis stays contiguous.
+    """
+    if candidates.dim() == 2:
+        candidates = candidates.unsqueeze(0)
+    overlap = box_iou(boxes, candidates, offset, over_b=crowd.unsqueeze(-1))
+    eligible = usable.unsqueeze(-1) if allowed is None else usable.unsqueeze(-1) & allowed.unsqueeze(1)
+    return overlap, torch.where(eligible, overlap, -1.0)
+
+
+def shaded(overlap: Tensor, crowd: Tensor, share: float) -> Tensor:
+    """Candidates of which a crowd region covers more than ``share``, bool ``[B, N]``, from :func:`overlaps`."""
+    return torch.where(crowd.unsqueeze(-1), overlap, 0.0).amax(dim=1) > share

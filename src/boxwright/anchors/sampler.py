@@ -1,4 +1,8 @@
-"""A fixed number of candidates out of many, with a mask: random, but the same on every device and in every process."""
+"""A fixed number of candidates out of many, with a mask: at random, but the same on every device and in every process;
+or the hardest, by their loss.
+
+Symbols: B images, N candidates, S chosen ones.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches
+from boxwright.geometry.nms import nms
 from boxwright.structures import InputError
 
 _LOW_32 = 0xFFFFFFFF
@@ -64,3 +69,81 @@ class BalancedSampler:
         # Chosen positives first, then as many negatives as there is room for.
         key, index = (noise * (matches.negative | chosen) + 2.0 * chosen).topk(min(self.count, total), dim=1)
         return Choice(index, key > 2.5, key > 0)
+
+
+def hard_negatives(
+    loss: Tensor, matches: Matches, ratio: float = 3.0, eligible: Tensor | None = None, minimum: int = 0
+) -> Tensor:
+    """The negatives of each image with the highest ``loss`` ``[B, N]``, ``ratio`` for each positive: bool ``[B, N]``.
+
+    SSD §2.2: 3 to 1, ranked by the cross-entropy with background. ``eligible`` bool ``[B, N]`` narrows the negatives
+    further (RefineDet drops those that its first step finds too easy). Where there are fewer, all of them; of equal
+    losses the first. An image without positives has no negatives, as in Caffe, unless ``minimum`` asks for some.
+    """
+    candidates = matches.negative if eligible is None else matches.negative & eligible
+    wanted = (matches.positive.sum(1, keepdim=True) * ratio).to(torch.int64).clamp(min=minimum)  # [B, 1]
+    ranked = torch.where(candidates, loss.detach(), -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    first = torch.arange(loss.shape[1], device=loss.device) < wanted
+    return torch.zeros_like(candidates).scatter(1, order, first) & candidates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OHEMSampler:
+    """The ``count`` candidates of an image with the highest loss, positives and negatives together (OHEM §4).
+
+    ``nms_iou``: of candidates that overlap by more, only the one with the highest loss stands, for they would count one
+    mistake several times (0.7 in the paper); the ``pool`` hardest take part in that. None: no NMS.
+    ``ratio``: at most so many negatives for each positive, room being left for ``count / (1 + ratio)`` positives: the
+    variant that RetinaNet (§5.1) compares with. None: whatever is hardest.
+    """
+
+    count: int
+    nms_iou: float | None = 0.7
+    ratio: float | None = None
+    pool: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.pool < self.count:
+            raise InputError(
+                f"ohem.count {self.count} must be at least 1 and ohem.pool {self.pool} no fewer; raise the one too low"
+            )
+        if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
+            raise InputError(f"ohem.nms_iou = {self.nms_iou}: must be above 0 and at most 1, or none for no NMS")
+        if self.ratio is not None and not self.ratio > 0:
+            raise InputError(f"ohem.ratio = {self.ratio}: must be above 0, or none to take whatever is hardest")
+
+    def __call__(self, loss: Tensor, matches: Matches, boxes: Tensor | None = None) -> Choice:
+        """Choose by ``loss`` ``[B, N]``; S is ``count``, or N where there are fewer.
+
+        ``boxes`` ``[N, 4]`` or ``[B, N, 4]``, the candidates', are needed for NMS.
+        """
+        key = torch.where(matches.positive | matches.negative, loss.detach().float(), -torch.inf)
+        if self.nms_iou is not None:
+            if boxes is None:
+                raise InputError("ohem.nms_iou is set, so the sampler needs the candidates' boxes; pass them, or None")
+            key = self._without_overlaps(key, boxes, self.nms_iou)
+        count = min(self.count, key.shape[1])
+        if self.ratio is None:
+            best, chosen = key.topk(count, dim=1)
+            valid = best > -torch.inf
+            return Choice(chosen, matches.positive.gather(1, chosen) & valid, valid)
+        room = min(max(1, int(self.count / (1 + self.ratio))), count)
+        best, positive = torch.where(matches.positive, key, -torch.inf).topk(room, dim=1)
+        best_negative, negative = torch.where(matches.positive, -torch.inf, key).topk(count - room, dim=1)
+        found = best > -torch.inf
+        limit = (found.sum(1, keepdim=True) * self.ratio).to(torch.int64)
+        within = torch.arange(count - room, device=key.device) < limit
+        valid = torch.cat([found, (best_negative > -torch.inf) & within], dim=1)
+        return Choice(
+            torch.cat([positive, negative], dim=1), torch.cat([found, torch.zeros_like(within)], dim=1), valid
+        )
+
+    def _without_overlaps(self, key: Tensor, boxes: Tensor, iou: float) -> Tensor:
+        """``key``, minus infinity where a candidate overlaps a harder one."""
+        best, hardest = key.topk(min(self.pool, key.shape[1]), dim=1)
+        corners = boxes.expand(key.shape[0], -1, -1).gather(1, hardest.unsqueeze(-1).expand(-1, -1, 4))
+        standing, valid = nms(corners, best, iou, best.shape[1])
+        standing = torch.where(valid, hardest.gather(1, standing), key.shape[1])  # the rest to a column of their own
+        left = torch.zeros_like(key[:, :1], dtype=torch.bool).expand(-1, key.shape[1] + 1).scatter(1, standing, True)
+        return torch.where(left[:, :-1], key, -torch.inf)
