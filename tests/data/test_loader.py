@@ -342,7 +342,7 @@ def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> No
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert out == "stopped 1\n"
     assert err == ""
     assert process.returncode == 0

@@ -1,0 +1,185 @@
+"""Detectors against each other: the same data, the same number of images seen, several seeds each.
+
+    python benchmarks/compare.py PATH/TO/bccd --recipes ssd-small ssd-small-modern --output results/one_stage_bccd.md
+    python benchmarks/compare.py PATH/TO/nwpu_vhr10 --recipes retinanet-r50-fpn --device cuda --jobs 1 \\
+        --weights resnet50.safetensors --output results/nwpu_vhr10.md
+
+Every run is a ``boxwright train`` of its own, validated once, after its last step, on the split that the table reports:
+nothing is chosen by it. On a CPU ``--jobs`` runs go side by side with one thread each. A run that ``--keep FOLDER``
+holds already is not repeated, so a long comparison can be made in parts. Milliseconds are those of one image, batch 1,
+norms folded, post-processing included, all detectors in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from boxwright.app.load import for_inference, load
+from boxwright.app.models import detector_row
+from boxwright.data.formats import open_splits
+from boxwright.data.loader import EvalLoader
+from boxwright.training.checkpoint import load_checkpoint
+from machine import describe
+
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made."""
+
+    recipe: str
+    seed: int
+    folder: Path
+    command: list[str]
+    environment: dict[str, str]
+
+    def run(self) -> None:
+        """Train, unless the folder holds the finished run."""
+        if (self.folder / "seconds.json").is_file():
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        with self.folder.with_suffix(".log").open("w") as log:
+            done = subprocess.run(self.command, env=self.environment, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(self.command)}\n{self.folder.with_suffix('.log').read_text()[-2000:]}")
+        (self.folder / "seconds.json").write_text(json.dumps(time.monotonic() - start))
+        print(self.recipe, self.seed, self.row(), flush=True)
+
+    def row(self) -> dict[str, float]:
+        """The figures of the finished run."""
+        with (self.folder / "validation.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        with (self.folder / "train.csv").open() as file:
+            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+        figures = {name: float(last[name]) if last[name] not in ("", "nan") else float("nan") for name in FIGURES}
+        seconds = json.loads((self.folder / "seconds.json").read_text())
+        return {**figures, "speed": statistics.median(speeds), "minutes": seconds / 60}
+
+
+def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
+    """All runs, seed by seed, so that an early end leaves whole rounds."""
+    environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
+    settings = [f"validation.every={args.epochs}", "validation.unit=epochs", "validation.loss=false", *args.set]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    if args.weights:
+        sets += ["--weights", str(args.weights)]
+    jobs = []
+    for seed in args.seeds:
+        for recipe in args.recipes:
+            folder = keep / f"{recipe}-{seed}"
+            command = [
+                sys.executable, "-m", "boxwright", "train", recipe, "--data", str(args.data), "--output", str(folder),
+                "--epochs", str(args.epochs), "--seed", str(seed), "--workers", str(args.workers),
+                "--device", args.device, *sets,
+            ]  # fmt: skip
+            jobs.append(Job(recipe, seed, folder, command, environment))
+    return jobs
+
+
+def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int) -> dict[str, float]:
+    """Median time of one image for each detector, taken in turn."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    splits = open_splits(data)
+    index = splits.get("val", splits.get("test", next(iter(splits.values()))))
+    ready = {}
+    for name, folder in folders.items():
+        loaded = load(folder / "last.safetensors", device)
+        detector = for_inference(loaded.detector, loaded.device, "fp32")
+        data_config = loaded.checkpoint.recipe.data
+        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=data_config.pad_multiple)
+        ready[name] = detector, next(iter(loader)).images.to(loaded.device)
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    with torch.inference_mode():
+        for number in range(rounds + 2):
+            for name, (detector, images) in ready.items():
+                start = time.perf_counter()
+                detector(images)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                if number >= 2:
+                    times[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(each) for name, each in times.items()}
+
+
+def mean(values: list[float], digits: int = 3) -> str:
+    """Mean and spread of a column, or a dash where the data has no object of that kind."""
+    if any(value != value or value < 0 for value in values):
+        return "–"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def table(jobs: list[Job], recipes: list[str], costs: dict[str, dict[str, Any]], times: dict[str, float]) -> list[str]:
+    """Means over seeds, a row for each recipe."""
+    heads = ["recipe", *FIGURES, "parameters", "multiply-adds", "ms/image", "training images/s", "minutes"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for recipe in recipes:
+        rows = [job.row() for job in jobs if job.recipe == recipe]
+        cells = [mean([row[name] for row in rows]) for name in FIGURES]
+        cost = costs[recipe]
+        cells += [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['multiply_adds'] / 1e9:.2f} G", f"{times[recipe]:.1f}"]
+        cells += [f"{statistics.mean(row[name] for row in rows):.1f}" for name in ("speed", "minutes")]
+        lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipes", nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
+    parser.add_argument("--weights", type=Path, help="a checkpoint that all runs start from")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=20, help="for milliseconds per image")
+    parser.add_argument("--keep", type=Path, help="keep the runs in this folder, and reuse those it holds")
+    parser.add_argument("--title", default="Detectors on the same data")
+    parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    keep = args.keep or Path(tempfile.mkdtemp(prefix="compare-"))
+    jobs = jobs_of(args, keep)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(Job.run, jobs))
+    first = {job.recipe: job.folder for job in reversed(jobs)}
+    costs = {name: detector_row(load_checkpoint(path / "last.safetensors").recipe) for name, path in first.items()}
+    times = milliseconds(first, args.data, args.device, args.rounds)
+    settings = "".join(f" --set '{setting}'" for setting in args.set)
+    lines = [
+        f"# {args.title}",
+        "",
+        f"- command: `python benchmarks/compare.py PATH/TO/{args.data.name} --epochs {args.epochs} --seeds "
+        f"{' '.join(map(str, args.seeds))}{settings} --recipes {' '.join(args.recipes)}`",
+        *describe(args.device, threads=1 if args.device == "cpu" else None),
+        f"- {args.epochs} epochs, {len(args.seeds)} seeds, means ± standard deviation; {args.jobs} runs at a time",
+        *(f"- {note}" for note in args.note),
+        "",
+        *table(jobs, args.recipes, costs, times),
+    ]
+    print("\n".join(lines))
+    args.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
