@@ -34,7 +34,7 @@ class PostprocessConfig:
     all above the threshold, which differs only where fewer than ``detections`` of the candidates survive.
     ``per_class``: the most of each class that enter NMS, in place of ``candidates`` (SSD, RefineDet: 400 or 1000).
     ``min_size``: shortest side in pixels. ``nms_inclusive``: suppress at IoU >= threshold (Caffe on CPU).
-    ``offset``: 1 for inclusive boxes.
+    ``offset``: 1 for inclusive boxes. ``clip``: whether boxes are cut to the image before NMS (Caffe's SSD does not).
     """
 
     score_threshold: float = 0.05
@@ -48,6 +48,7 @@ class PostprocessConfig:
     min_size: float = 1e-2
     nms_inclusive: bool = False
     offset: float = 0.0
+    clip: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1 or not 0 < self.nms_iou <= 1:
@@ -161,7 +162,8 @@ def multiclass_detections(
 
 def _within_image(boxes: Tensor, scores: Tensor, sizes: Tensor, config: PostprocessConfig) -> tuple[Tensor, Tensor]:
     """Boxes clipped to their image, and scores, minus infinity where a box is too small."""
-    boxes = clip_boxes(boxes, sizes, config.offset)
+    if config.clip:
+        boxes = clip_boxes(boxes, sizes, config.offset)
     sides = boxes[..., 2:] - boxes[..., :2] + config.offset
     return boxes, scores.masked_fill((sides < config.min_size).any(-1), -torch.inf)
 
