@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from boxwright.backbones import NAMED_BACKBONES, DetNetConfig, build_backbone, fold_norms
 from boxwright.necks import FPN, FPNConfig
@@ -46,6 +46,34 @@ def test_equals_torchvision_on_resnet_strides(size: tuple[int, int], extra: str)
     outputs = ours(x)
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(x, copies, rtol=0, atol=0)  # sums in place, but never in the caller's maps
+
+
+@pytest.mark.parametrize("extra", ["conv_c", "conv_p"])
+def test_added_levels_equal_torchvisions(extra: str) -> None:
+    """P6 reads C5 or P5; P7 reads the ReLU of P6, which itself is not activated."""
+    torch.manual_seed(0)
+    levels, source = RESNET[1:], RESNET[-1].channels if extra == "conv_c" else 16
+    reference = FeaturePyramidNetwork([v.channels for v in levels], 16, LastLevelP6P7(source, 16))
+    ours = FPN(levels, FPNConfig(channels=16, extra=extra))
+    assert [(v.name, v.stride) for v in ours.levels] == [("P3", 8), ("P4", 16), ("P5", 32), ("P6", 64), ("P7", 128)]
+    for i, name in enumerate(("P3", "P4", "P5")):
+        ours.lateral[name].conv.load_state_dict(reference.inner_blocks[i][0].state_dict())
+        ours.output[name].conv.load_state_dict(reference.layer_blocks[i][0].state_dict())
+    for name in ("P6", "P7"):
+        ours.extra[name].conv.load_state_dict(getattr(reference.extra_blocks, name.lower()).state_dict())
+    x = features_of(levels, (97, 131))
+    outputs = ours(x)
+    torch.testing.assert_close(outputs, list(reference(OrderedDict(enumerate(x))).values()))
+    assert outputs[3].min() < 0
+
+
+def test_detnets_sixth_stage_is_a_level_and_p7_has_the_stated_stride() -> None:
+    backbone = build_backbone(DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6)))
+    fpn = FPN(backbone.levels, FPNConfig(channels=8, extra="conv_c", extra_strides=(2,)))
+    assert [(v.name, v.stride) for v in fpn.levels] == [("P3", 8), ("P4", 16), ("P5", 16), ("P6", 16), ("P7", 32)]
+    x = torch.randn(1, 3, 96, 64)
+    for level, out in zip(fpn.levels, fpn(backbone(x)), strict=True):
+        assert out.shape[2:] == (96 // level.stride, 64 // level.stride)
 
 
 def test_equal_strides_are_summed_without_upsampling() -> None:
@@ -168,6 +196,7 @@ def test_equals_the_reference_outputs_of_detnet_pytorch(shared_golden: Path) -> 
         ({"upsample": "bilinear"}, "FPNConfig.upsample = 'bilinear'"),
         ({"passed_down": ""}, "FPNConfig.passed_down = ''"),
         ({"norm": "frozen_bn"}, "FPNConfig.norm = 'frozen_bn'"),
+        ({"extra_strides": (2, 3)}, "FPNConfig.extra_strides = (2, 3): give 1 or 2"),
     ],
 )
 def test_a_bad_value_is_named_with_its_remedy(values: dict, message: str) -> None:

@@ -35,21 +35,28 @@ def smooth_l1(x: Tensor, beta: float) -> Tensor:
 
 
 def box_regression_loss(
-    deltas: Tensor, reference: Tensor, target: Tensor, mask: Tensor, coder: BoxCoder, kind: BoxLoss, beta: float
+    deltas: Tensor,
+    reference: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    coder: BoxCoder,
+    kind: BoxLoss,
+    beta: float,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """Summed loss of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes where ``mask``.
 
-    "smooth_l1" on coded offsets, summed over the four; the others as :func:`decoded_box_loss`. Exactly 0, with a
-    gradient of 0, where nothing is selected.
+    "smooth_l1" on coded offsets, summed over the four; the others as :func:`decoded_box_loss`. ``weight``, of a shape
+    that fits ``mask``, multiplies each box's loss. Exactly 0, with a gradient of 0, where nothing is selected.
     """
     if kind != "smooth_l1":
         # Deltas outside the mask may decode to infinity, whose gradient a factor of 0 would make NaN.
         deltas = torch.where(mask.unsqueeze(-1), deltas.float(), 0.0)
-        return decoded_box_loss(coder.decode(reference, deltas), target, mask, kind).sum()
+        return (weight * decoded_box_loss(coder.decode(reference, deltas), target, mask, kind)).sum()
     # Rows outside the mask hold arbitrary boxes; swap them for the reference so that no infinity meets the zero below.
     target = torch.where(mask.unsqueeze(-1), target, reference)
     loss = smooth_l1(deltas.float() - coder.encode(reference, target), beta).sum(-1)
-    return torch.where(mask, loss, 0.0).sum()
+    return torch.where(mask, weight * loss, 0.0).sum()
 
 
 def decoded_box_loss(boxes: Tensor, target: Tensor, mask: Tensor, kind: OverlapLoss) -> Tensor:
@@ -84,15 +91,20 @@ def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float) -> Tensor:
 
 
 def dense_focal_loss(
-    logits: Tensor, labels: Tensor, alpha: float | None, gamma: float, quality: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    alpha: float | None,
+    gamma: float,
+    quality: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Summed focal loss of ``logits`` ``[..., K]`` under ``labels`` ``[...]``: a class, K for background, -1 to ignore.
 
     The same as :func:`sigmoid_focal_loss` against ones at the labels, without that target, and without a graph. With a
     ``quality`` ``[...]`` in 0..1 the entry at the label is :func:`quality_focal_loss` instead, unweighted by ``alpha``.
-    Not differentiable in ``quality``, nor twice.
+    ``weight`` ``[...]`` multiplies the loss of each row. Not differentiable in ``quality`` and ``weight``, nor twice.
     """
-    return _DenseFocalLoss.apply(logits, labels, quality, alpha, gamma)  # type: ignore[no-any-return]
+    return _DenseFocalLoss.apply(logits, labels, quality, weight, alpha, gamma)  # type: ignore[no-any-return]
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
@@ -166,18 +178,26 @@ class _DenseFocalLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, quality: Tensor | None, alpha: float | None, gamma: float
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        quality: Tensor | None,
+        weight: Tensor | None,
+        alpha: float | None,
+        gamma: float,
     ) -> Tensor:
         rows, classes = logits.flatten(0, -2), logits.shape[-1]
         labels = labels.flatten()
         kept = (labels >= 0).float()  # [n]
+        if weight is not None:
+            kept = kept * weight.flatten()
         off, on = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
 
         slope, sums = torch.empty_like(rows, memory_format=torch.contiguous_format), []
-        for piece, weight, place in zip(*_in_pieces(rows, off * kept, slope), strict=True):
+        for piece, factor, place in zip(*_in_pieces(rows, off * kept, slope), strict=True):
             loss, steep = _against_zero(piece.float(), gamma)
-            sums.append(loss.sum(-1).dot(weight))
-            place.copy_(steep.mul_(weight.unsqueeze(-1)))
+            sums.append(loss.sum(-1).dot(factor))
+            place.copy_(steep.mul_(factor.unsqueeze(-1)))
         total = torch.stack(sums).sum()
 
         positive = (labels >= 0) & (labels < classes)
@@ -189,8 +209,8 @@ class _DenseFocalLoss(torch.autograd.Function):
             here, steep = on * here, -on * steep
         else:
             here, steep = _against_quality(x, quality.flatten().float(), gamma)
-        total = total + torch.where(positive, here - off * as_zero, 0.0).sum()
-        steep = torch.where(positive, steep.to(slope.dtype), slope.gather(1, column).squeeze(-1))
+        total = total + torch.where(positive, kept * (here - off * as_zero), 0.0).sum()
+        steep = torch.where(positive, (kept * steep).to(slope.dtype), slope.gather(1, column).squeeze(-1))
         ctx.save_for_backward(slope.scatter_(1, column, steep.unsqueeze(-1)).reshape(logits.shape))
         return total
 
@@ -198,7 +218,7 @@ class _DenseFocalLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (slope,) = ctx.saved_tensors
-        return slope * grad.to(slope.dtype), None, None, None, None
+        return slope * grad.to(slope.dtype), None, None, None, None, None
 
 
 def _in_pieces(rows: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:

@@ -3,6 +3,10 @@
 Every level gets a lateral 1x1 convolution to a common width, plus the map of the level above: upsampled where that has
 a larger stride, and as it is where strides are equal (DetNet's stages 4, 5 and 6). Then a 3x3 convolution smooths the
 sum. The unsmoothed sum goes further down. Neither convolution has a norm or an activation in the paper.
+
+RetinaNet (Lin et al. 2017, arXiv 1708.02002) adds coarser levels by 3x3 convolutions instead of pooling: the first on
+the backbone's top map, and each further one on the ReLU of the level below it. That ReLU is the convolution's alone:
+the level itself is not activated.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch.nn import functional as F
 
 from boxwright.structures import InputError, Level
 
-Extra = Literal["auto", "pool", "none"]
+Extra = Literal["auto", "pool", "none", "conv_c", "conv_p"]
 OutputConvs = Literal["all", "upsampled"]
 Upsample = Literal["nearest", "bilinear_align_corners"]
 PassedDown = Literal["merged", "smoothed"]
@@ -30,7 +34,11 @@ class FPNConfig:
     """An FPN; the defaults are the paper's.
 
     ``channels``: of every output level. ``extra``: ``pool`` adds a level above the top by taking every second pixel
-    (P6 on ResNet), ``none`` adds nothing, ``auto`` pools unless the backbone brings a C6 of its own (DetNet).
+    (P6 on ResNet), ``none`` adds nothing, ``auto`` pools unless the backbone brings a C6 of its own (DetNet);
+    ``conv_c`` and ``conv_p`` add a 3x3 convolution for each of ``extra_strides``, the first on the backbone's top map
+    (RetinaNet, Detectron, detectron2) or on the pyramid's (torchvision's first RetinaNet). ``extra_strides``: strides
+    of these convolutions, stated and not inferred: (2, 2) is P6 and P7 above ResNet's C5; above DetNet's C6, which has
+    stride 16, (2,) is P7 at stride 32.
     ``output_convs``: 3x3 convolution on ``all`` levels, or only on those that receive an ``upsampled`` map.
     ``upsample``: how. ``passed_down``: the ``merged`` map or the ``smoothed`` one. ``norm``: after every convolution,
     which then has no bias. The second values of ``output_convs``, ``upsample`` and ``passed_down`` together are what
@@ -40,6 +48,7 @@ class FPNConfig:
     kind: Literal["fpn"] = "fpn"
     channels: int = 256
     extra: Extra = "auto"
+    extra_strides: tuple[int, ...] = (2, 2)
     output_convs: OutputConvs = "all"
     upsample: Upsample = "nearest"
     passed_down: PassedDown = "merged"
@@ -59,6 +68,10 @@ class FPNConfig:
             value, allowed = getattr(self, field), get_args(literal)
             if value not in allowed:
                 raise InputError(f"FPNConfig.{field} = {value!r}: must be one of {', '.join(allowed)}")
+        if not self.extra_strides or not all(stride in (1, 2) for stride in self.extra_strides):
+            raise InputError(
+                f"FPNConfig.extra_strides = {self.extra_strides!r}: give 1 or 2 for each added level, such as (2, 2)"
+            )
 
 
 class FPN(nn.Module):
@@ -85,6 +98,14 @@ class FPN(nn.Module):
         self._pool = config.extra == "pool" or (config.extra == "auto" and levels[-1].name != "C6")
         if self._pool:
             out.append(Level(_next_name(names[-1]), strides[-1] * 2, config.channels))
+        self.extra = nn.ModuleDict()
+        if config.extra in ("conv_c", "conv_p"):
+            inputs = levels[-1].channels if config.extra == "conv_c" else config.channels
+            for step in config.extra_strides:
+                level = Level(_next_name(out[-1].name), out[-1].stride * step, config.channels)
+                self.extra[level.name] = _conv(inputs, config.channels, 3, config.norm, step)
+                out.append(level)
+                inputs = config.channels
         self.levels: tuple[Level, ...] = tuple(out)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -102,6 +123,10 @@ class FPN(nn.Module):
             above = merged if self.config.passed_down == "merged" else smoothed
         if self._pool:
             outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))
+        below = features[-1] if self.config.extra == "conv_c" else outputs[-1]
+        for i, conv in enumerate(self.extra.values()):
+            outputs.append(conv(F.relu(below) if i else below))
+            below = outputs[-1]
         return outputs
 
     def _to_size_of(self, target: Tensor, above: Tensor) -> Tensor:
@@ -117,9 +142,9 @@ def _next_name(name: str) -> str:
     return f"P{int(name.removeprefix('P')) + 1}"
 
 
-def _conv(inputs: int, outputs: int, kernel: int, norm: str) -> nn.Sequential:
-    """A convolution that keeps the size, as ``conv``, and its norm, if any, as ``norm``."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+def _conv(inputs: int, outputs: int, kernel: int, norm: str, stride: int = 1) -> nn.Sequential:
+    """A convolution that keeps the size over ``stride``, as ``conv``, and its norm, if any, as ``norm``."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=norm == "none")
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
