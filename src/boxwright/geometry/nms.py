@@ -47,7 +47,8 @@ def _(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Tens
 def class_offsets(boxes: Tensor, labels: Tensor) -> Tensor:
     """Move the boxes of every class to a place of their own, so that one NMS serves all classes.
 
-    ``boxes`` ``[B, N, 4]``, ``labels`` int64 ``[B, N]``. The step exceeds every coordinate, so classes never overlap.
+    ``boxes`` ``[B, N, 4]``, ``labels`` int64 ``[B, N]``. The step exceeds the range of all coordinates, which are
+    negative too where boxes are not clipped, so classes never overlap.
     """
-    step = boxes.amax(dim=(1, 2), keepdim=True) + 1  # [B, 1, 1]
+    step = boxes.amax(dim=(1, 2), keepdim=True) - boxes.amin(dim=(1, 2), keepdim=True).clamp(max=0) + 1  # [B, 1, 1]
     return boxes + labels.unsqueeze(-1).to(boxes.dtype) * step
