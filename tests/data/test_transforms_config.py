@@ -15,6 +15,7 @@ from tiny_index import generator, painted
 
 from boxwright.data.colour import saturated
 from boxwright.data.transforms import (
+    DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
     HSVJitterConfig,
@@ -63,6 +64,10 @@ def test_a_configuration_out_of_range_fails_through_pydantic_too() -> None:
         (lambda: LargeScaleJitterConfig(scale=(0.0, 1.0)), "'large_scale_jitter': scale"),
         (lambda: LargeScaleJitterConfig(scale=(0.5, float("inf"))), "'large_scale_jitter': scale"),
         (lambda: LargeScaleJitterConfig(min_visible=1.5), "min_visible = 1.5 .* 0..1"),
+        (lambda: DarknetJitterConfig(method="cut"), "'darknet_jitter': method = 'cut' .* \"place\" or \"crop\""),  # type: ignore[arg-type]
+        (lambda: DarknetJitterConfig(method="crop", jitter=0.5), "'darknet_jitter': jitter = 0.5 .* less than 0.5"),
+        (lambda: DarknetJitterConfig(jitter=1.0), "'darknet_jitter': jitter = 1.0 .* less than 1"),
+        (lambda: DarknetJitterConfig(min_share=1.0), "'darknet_jitter': min_share"),
         (lambda: FlipConfig(p=-0.1), "'flip': p = -0.1"),
         (lambda: FlipConfig(vertical_p=float("nan")), "'flip': vertical_p = nan"),
         (lambda: QuarterTurnConfig(p=2), "'quarter_turn': p = 2"),

@@ -7,8 +7,10 @@ import torch
 from tiny_index import COLOURS, generator, painted
 from torch import Tensor
 
+from boxwright.data.resizing import SSD_INTERPOLATIONS
 from boxwright.data.sample import flipped, mask_bounds, placed, resized, select, turned
 from boxwright.data.transforms import (
+    DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
     LargeScaleJitterConfig,
@@ -33,9 +35,12 @@ GEOMETRIC: list[TransformConfig] = [
     LetterboxConfig(size=(101, 80)),
     LetterboxConfig(size=(200, 200), enlarge=False),
     WarpConfig(size=(77, 61)),
-    WarpConfig(size=(120, 120), interpolations=("nearest", "aliased", "area", "lanczos", "bicubic")),
+    WarpConfig(size=(120, 120), interpolations=("nearest", "corners", "lanczos", "bicubic")),
+    WarpConfig(size=(120, 120), interpolations=SSD_INTERPOLATIONS),
     ScaleJitterConfig(size=(60, 90), scale=(0.5, 2.0)),
     LargeScaleJitterConfig(size=(64, 64), scale=(0.3, 2.0), fill=(0, 0, 0)),
+    DarknetJitterConfig(size=(100, 120), fill=(0, 0, 0)),
+    DarknetJitterConfig(size=(120, 100), method="crop", jitter=0.2, min_share=0.005),
     FlipConfig(p=1.0),
     FlipConfig(p=0.0, vertical_p=1.0),
     QuarterTurnConfig(p=1.0),
@@ -186,6 +191,8 @@ def test_letterbox_is_darknets(width: int, height: int, side: int, inner: tuple[
         (ResizeConfig(short=(41,), long=70), LetterboxConfig(size=(64, 96), enlarge=False)),
         (ExpandConfig(p=1.0), WarpConfig(size=(99, 99))),
         (FlipConfig(p=1.0, vertical_p=1.0), LetterboxConfig(size=(50, 50))),
+        (DarknetJitterConfig(size=(64, 64)),),
+        (FlipConfig(p=1.0), DarknetJitterConfig(size=(64, 64), method="crop", jitter=0.05)),
     ],
     ids=lambda configs: "+".join(config.kind for config in configs),
 )

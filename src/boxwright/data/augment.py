@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from boxwright.data.resizing import MEAN, check_fill, check_range, check_rest
+from boxwright.data.resizing import CAFFE_MEAN, check_fill, check_range, check_rest
 from boxwright.data.sample import Fill, Sample, chance, check, flipped, integer, placed, select, turned, uniform
 
 
@@ -57,12 +57,13 @@ def quarter_turn(sample: Sample, config: QuarterTurnConfig, generator: Generator
 @dataclass(frozen=True, kw_only=True)
 class ExpandConfig:
     """Zoom out with probability ``p``: lay the image at random on a canvas ``ratio`` times as wide and high, one
-    factor for both sides, filled with ``fill`` (SSD §3.6 "zoom out": up to 4 x 4 = 16 times the area)."""
+    factor for both sides, filled with ``fill`` (SSD §3.6 "zoom out": up to 4 x 4 = 16 times the area, filled with
+    the mean)."""
 
     kind: Literal["expand"] = "expand"
     p: float = 0.5
     ratio: tuple[float, float] = (1.0, 4.0)
-    fill: Fill = MEAN
+    fill: Fill = CAFFE_MEAN
 
     def __post_init__(self) -> None:
         check_probability(self, "p")
@@ -94,8 +95,9 @@ class MinIoUCropConfig:
 
     The samplers are one for each value of ``min_ious`` (the crop overlaps at least one object by that IoU; crowds do
     not count), the whole image if ``whole``, and an unconstrained crop if ``free``. A crop covers ``scale`` of the
-    image's sides with a relative aspect in ``aspect``; each sampler tries ``trials`` times. ``keep`` says which boxes
-    stay: those with their "centre" inside (the reference), or all of which ``min_visible`` of the area is "visible".
+    image's sides with a relative aspect in ``aspect``, moved to where neither side is longer than the image's; each
+    sampler tries ``trials`` times. The paper's least scale is .1, its code's .3. ``keep`` says which boxes stay: those
+    with their "centre" inside (the reference), or all of which ``min_visible`` of the area is "visible".
 
     As in the reference a crop may end without a box: acceptance tests the overlap, keeping tests the centre. Unlike
     the reference an image without objects can be cropped by the free sampler.
@@ -111,7 +113,7 @@ class MinIoUCropConfig:
     trials: int = 50
     keep: Literal["centre", "visible"] = "centre"
     min_visible: float = 0.0
-    min_size: float = 1.0
+    min_size: float = 0.0
 
     def __post_init__(self) -> None:
         check_probability(self, "p")

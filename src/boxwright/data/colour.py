@@ -70,13 +70,18 @@ def photometric(sample: Sample, config: PhotometricConfig, generator: Generator)
 @dataclass(frozen=True, kw_only=True)
 class HSVJitterConfig:
     """The colour jitter of YOLOv2 and later: hue turns by up to ``hue`` of a full turn; saturation and value are
-    multiplied by a number in 1..``saturation`` and 1..``value``, or divided by it, with even odds."""
+    multiplied by a number in 1..``saturation`` and 1..``value``, or divided by it, with even odds.
+
+    ``clip`` says what happens to colours that leave the range: "hsv" stops saturation and value at 1, which keeps the
+    hue; "rgb" cuts red, green and blue at the very end, as Darknet does.
+    """
 
     kind: Literal["hsv_jitter"] = "hsv_jitter"
     p: float = 1.0
     hue: float = 0.1
     saturation: float = 1.5
     value: float = 1.5
+    clip: Literal["hsv", "rgb"] = "hsv"
 
     def __post_init__(self) -> None:
         check_probability(self, "p")
@@ -89,12 +94,16 @@ def hsv_jitter(sample: Sample, config: HSVJitterConfig, generator: Generator) ->
     """See `HSVJitterConfig`."""
     if not chance(generator, config.p):
         return sample
-    pixels = saturated(_to_float(sample.image), _factor(generator, config.saturation))
-    # Value is the largest channel: it may not pass 1, and the others keep their proportion to it.
-    largest = pixels.amax(0, keepdim=True)
-    pixels = pixels * torch.clamp(1 / largest.clamp(min=1e-6), max=_factor(generator, config.value))
-    if config.hue > 0:
-        pixels = F.adjust_hue(pixels.clamp(0, 1), uniform(generator, -config.hue, config.hue))
+    pixels = _to_float(sample.image)
+    saturation, value = _factor(generator, config.saturation), _factor(generator, config.value)
+    largest = pixels.amax(0, keepdim=True)  # value; a change of saturation keeps it
+    if config.clip == "hsv":
+        pixels = saturated(pixels, saturation)
+        pixels = (pixels * torch.clamp(1 / largest.clamp(min=1e-6), max=value)).clamp(0, 1)
+    else:
+        pixels = (largest - (largest - pixels) * saturation) * value
+    if config.hue > 0:  # by way of HSV, whose hue does not suffer from saturations and values above 1
+        pixels = F.adjust_hue(pixels, uniform(generator, -config.hue, config.hue))
     return replace(sample, image=_to_image(pixels))
 
 

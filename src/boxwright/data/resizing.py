@@ -16,6 +16,12 @@ from boxwright.data.sample import Fill, Interpolation, Sample, check, integer, p
 MEAN = (124, 116, 104)
 """The ImageNet mean colour in RGB: a neutral filling for networks that subtract it."""
 
+CAFFE_MEAN = (123, 117, 104)
+"""The mean colour, in RGB, that the networks trained in Caffe subtract: SSD, RefineDet."""
+
+SSD_INTERPOLATIONS: tuple[Interpolation, ...] = ("aliased", "area", "nearest", "aliased_bicubic", "lanczos4")
+"""What SSD's training draws from for each image: OpenCV's linear, area, nearest, cubic and Lanczos methods."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeConfig:
@@ -51,13 +57,15 @@ class LetterboxConfig:
     """Keep the aspect, fit into a fixed ``size`` (height, width), and fill the rest evenly on both sides.
 
     Rounding is darknet's: the free side is rounded down, and an odd gap has its larger half at the bottom or right.
-    ``enlarge`` false leaves small images at their size.
+    ``enlarge`` false leaves small images at their size. ``interpolation`` "corners" is darknet's: bilinear without
+    antialiasing, the corner pixels staying where they are.
     """
 
     kind: Literal["letterbox"] = "letterbox"
     size: tuple[int, int]
     fill: Fill = (127, 127, 127)
     enlarge: bool = True
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         check_size(self)
@@ -73,7 +81,7 @@ def letterbox(sample: Sample, config: LetterboxConfig) -> Sample:
         inner_height, inner_width = max(1, height * to_width // width), to_width
     else:
         inner_height, inner_width = to_height, max(1, width * to_height // height)
-    inner = resized(sample, inner_height, inner_width)
+    inner = resized(sample, inner_height, inner_width, config.interpolation)
     top, left = (to_height - inner_height) // 2, (to_width - inner_width) // 2
     return placed(inner, top=top, left=left, height=to_height, width=to_width, fill=config.fill)
 
@@ -82,8 +90,9 @@ def letterbox(sample: Sample, config: LetterboxConfig) -> Sample:
 class WarpConfig:
     """Stretch to a fixed ``size`` (height, width), whatever the aspect: R-CNN, SSD, YOLOv1.
 
-    Several ``interpolations`` mean one at random for each image, as SSD trains. "bilinear" and "bicubic" are
-    antialiased; "aliased" is bilinear without it.
+    Several ``interpolations`` mean one at random for each image; SSD's are `SSD_INTERPOLATIONS`. "bilinear", "bicubic"
+    and "lanczos" are antialiased; "aliased", "aliased_bicubic" and "lanczos4" (OpenCV's) are not; "corners" is
+    Darknet's bilinear, which is not either and keeps the corner pixels in the corners.
     """
 
     kind: Literal["warp"] = "warp"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL.Image import Resampling
 from torch import Generator, Tensor
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from boxwright.data.index import DetectionIndex
 
 Fill: TypeAlias = tuple[int, int, int]
-Interpolation: TypeAlias = Literal["bilinear", "aliased", "nearest", "bicubic", "area", "lanczos"]
+Interpolation: TypeAlias = Literal[
+    "bilinear", "aliased", "corners", "nearest", "bicubic", "aliased_bicubic", "area", "lanczos", "lanczos4"
+]
 
 NO_WAY_BACK = (math.nan, math.nan, math.nan, math.nan)
 
@@ -162,26 +165,52 @@ def resized(sample: Sample, height: int, width: int, interpolation: Interpolatio
     return replace(
         sample,
         image=_resized_image(sample.image, height, width, interpolation),
-        boxes=sample.boxes * sample.boxes.new_tensor([sx, sy, sx, sy]),
+        # Rounding may carry an edge past the last pixel.
+        boxes=clipped(sample.boxes * sample.boxes.new_tensor([sx, sy, sx, sy]), height, width),
         masks=None if sample.masks is None else _resized_masks(sample.masks, height, width),
         to_original=(kx * sx, ky * sy, ox * sx, oy * sy),
     )
 
 
 def _resized_image(image: tv_tensors.Image, height: int, width: int, how: Interpolation) -> tv_tensors.Image:
-    # Antialiased wherever the method knows it, so that shrinking averages and does not skip pixels; "aliased" is the
-    # bilinear of OpenCV, which the reference implementations of SSD trained with.
+    # Antialiased wherever the method knows it, so that shrinking averages and does not skip pixels. "aliased",
+    # "aliased_bicubic" and "lanczos4" are OpenCV's, which SSD trained with; "corners" is Darknet's.
     match how:
         case "bilinear" | "bicubic":
             resized_image = F.resize(image, [height, width], InterpolationMode(how), antialias=True)
         case "aliased":
             resized_image = F.resize(image, [height, width], InterpolationMode.BILINEAR, antialias=False)
+        case "aliased_bicubic":
+            resized_image = F.resize(image, [height, width], InterpolationMode.BICUBIC, antialias=False)
+        case "corners":
+            pixels = image.as_subclass(Tensor)[None].float()
+            blended = interpolate(pixels, (height, width), mode="bilinear", align_corners=True)[0]
+            resized_image = blended.round().to(torch.uint8)
+        case "lanczos4":
+            resized_image = _lanczos4(image.as_subclass(Tensor), height, width)
         case "nearest":
             resized_image = F.resize(image, [height, width], InterpolationMode.NEAREST_EXACT)
         case "area" | "lanczos":  # torchvision has these for PIL images only
             method = Resampling.BOX if how == "area" else Resampling.LANCZOS
             resized_image = F.pil_to_tensor(F.to_pil_image(image).resize((width, height), method))
     return tv_tensors.Image(resized_image)
+
+
+def _lanczos4(pixels: Tensor, height: int, width: int) -> Tensor:
+    """``[3, H, W]`` resized by eight taps of a Lanczos window at any scale, with repeated edges."""
+    out = pixels.float()
+    for axis, length in ((1, height), (2, width)):
+        old = out.shape[axis]
+        centre = (torch.arange(length) + 0.5) * (old / length) - 0.5
+        taps = centre.floor()[:, None] + torch.arange(-3, 5)  # [length, 8]
+        distance = centre[:, None] - taps
+        weights = torch.sinc(distance) * torch.sinc(distance / 4)
+        weights = weights / weights.sum(1, keepdim=True)
+        places = taps.long().clamp(0, old - 1)
+        shape = (length, 1) if axis == 1 else (length,)
+        parts = (weights[:, k].reshape(shape) * out.index_select(axis, places[:, k]) for k in range(8))
+        out = sum(parts, start=torch.zeros(()))
+    return out.round().clamp(0, 255).to(torch.uint8)
 
 
 def _resized_masks(masks: Tensor, height: int, width: int) -> Tensor:
@@ -197,12 +226,13 @@ def placed(
     left: int,
     height: int,
     width: int,
-    fill: Fill = (0, 0, 0),
+    fill: Fill | None = (0, 0, 0),
     min_visible: float = 0.0,
     min_size: float = 0.0,
 ) -> Sample:
     """The sample laid on a canvas of another size with its corner at ``left``, ``top``: crops (negative) and pads.
 
+    Outside the image the canvas has the colour ``fill``, or repeats the image's edge where that is None.
     Boxes are clipped to the canvas; where masks exist, a box that was cut also shrinks to what is left of its mask.
     An annotation goes when nothing is left of it, when a side is shorter than ``min_size`` pixels, or when less than
     ``min_visible`` of its box's area is left. The last rule spares crowds: a remnant of a crowd still has to be
@@ -223,7 +253,10 @@ def placed(
     kx, ky, ox, oy = sample.to_original
     canvas = sample.image.as_subclass(Tensor)
     if (top, left, height, width) != (0, 0, *sample.size):
-        canvas = _window(canvas, top, left, height, width, fill)
+        if fill is None:
+            canvas = _repeated(canvas, top, left, height, width)
+        else:
+            canvas = _window(canvas, top, left, height, width, fill)
     whole = replace(
         sample,
         image=tv_tensors.Image(canvas),
@@ -244,6 +277,13 @@ def _window(planes: Tensor, top: int, left: int, height: int, width: int, fill: 
     if y1 < y2 and x1 < x2:
         window[:, y1:y2, x1:x2] = planes[:, y1 - top : y2 - top, x1 - left : x2 - left]
     return window
+
+
+def _repeated(planes: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """``[c, H, W]`` seen through a window that may reach beyond it; outside, the nearest pixel of the edge."""
+    rows = (torch.arange(height) - top).clamp(0, planes.shape[1] - 1)
+    columns = (torch.arange(width) - left).clamp(0, planes.shape[2] - 1)
+    return planes[:, rows][:, :, columns]
 
 
 def clipped(boxes: Tensor, height: int, width: int) -> Tensor:

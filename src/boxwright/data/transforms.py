@@ -23,6 +23,7 @@ from boxwright.data.augment import (
     quarter_turn,
 )
 from boxwright.data.colour import HSVJitterConfig, PhotometricConfig, hsv_jitter, photometric
+from boxwright.data.darknet import DarknetJitterConfig, darknet_jitter
 from boxwright.data.mosaic import MosaicConfig, mosaic
 from boxwright.data.resizing import (
     LargeScaleJitterConfig,
@@ -40,6 +41,7 @@ from boxwright.data.sample import Fetch, Sample, SampleSource
 from boxwright.structures import InputError
 
 __all__ = [
+    "DarknetJitterConfig",
     "ExpandConfig",
     "Fetch",
     "FlipConfig",
@@ -66,6 +68,7 @@ TransformConfig: TypeAlias = (
     | WarpConfig
     | ScaleJitterConfig
     | LargeScaleJitterConfig
+    | DarknetJitterConfig
     | FlipConfig
     | QuarterTurnConfig
     | ExpandConfig
@@ -107,6 +110,8 @@ def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch:
             return scale_jitter(sample, config, generator)
         case LargeScaleJitterConfig():
             return large_scale_jitter(sample, config, generator)
+        case DarknetJitterConfig():
+            return darknet_jitter(sample, config, generator)
         case FlipConfig():
             return flip(sample, config, generator)
         case QuarterTurnConfig():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.data.transforms import (
+    DarknetJitterConfig,
     FlipConfig,
     HSVJitterConfig,
     LargeScaleJitterConfig,
@@ -57,6 +58,8 @@ def fixed_output(transforms: Sequence[TransformConfig]) -> tuple[int, tuple[int,
     for place, transform in enumerate(transforms):
         match transform:
             case LetterboxConfig(size=size) | WarpConfig(size=size) | LargeScaleJitterConfig(size=size):
+                found = place, size
+            case DarknetJitterConfig(size=size):
                 found = place, size
             case MosaicConfig(size=size, p=1.0):
                 found = place, size
