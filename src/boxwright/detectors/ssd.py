@@ -262,39 +262,35 @@ class SSD(Detector):
 
 
 class MapHead(nn.Module):
-    """Offsets and logits of the priors on one map, by one 3x3 convolution or by a separable one for each (SSDLite).
+    """Offsets and logits of the priors on one map, by a 3x3 convolution or by a separable one for each (SSDLite).
 
-    The paper's two convolutions are one here, of ``a * 4`` offsets and then ``a * C`` logits: it reads the map once.
+    The paper's two convolutions are one here, which reads the map once: for every prior 4 offsets, then C logits.
     """
 
     def __init__(self, channels: int, per_cell: int, columns: int, config: SSDConfig) -> None:
         super().__init__()
-        self.columns = columns
-        self.split = [per_cell * 4, per_cell * columns]
-        self.separable = config.separable
+        self.columns, self.separable = columns, config.separable
         if config.separable:
             self.deltas, self.scores = (
-                nn.Sequential(depthwise(channels, 1, config.norm), nn.Conv2d(channels, out, 1)) for out in self.split
+                nn.Sequential(depthwise(channels, 1, config.norm), nn.Conv2d(channels, per_cell * values, 1))
+                for values in (4, columns)
             )
         else:
-            self.predict = nn.Conv2d(channels, sum(self.split), 3, padding=1)
+            self.predict = nn.Conv2d(channels, per_cell * (4 + columns), 3, padding=1)
 
     def forward(self, fmap: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, channels, h, w]`` to offsets ``[B, n, 4]`` and logits ``[B, n, C]``."""
+        """``[B, channels, h, w]`` to offsets ``[B, n, 4]`` and logits ``[B, n, C]``, in float32."""
         if self.separable:
-            deltas, logits = self.deltas(fmap), self.scores(fmap)
-        else:
-            deltas, logits = self.predict(fmap).split(self.split, dim=1)
-        return flatten_map(deltas, 4), flatten_map(logits, self.columns)
+            return flatten_map(self.deltas(fmap), 4), flatten_map(self.scores(fmap), self.columns)
+        out = flatten_map(self.predict(fmap), 4 + self.columns)
+        return out[..., :4], out[..., 4:]
 
     @property
     def logit_bias(self) -> Tensor:
-        """The part of the bias that belongs to logits."""
-        if self.separable:
-            return self.scores[1].bias  # type: ignore[union-attr, return-value]
-        bias = self.predict.bias
-        assert bias is not None
-        return bias[self.split[0] :]
+        """The part of the bias that belongs to logits, ``[a, C]``."""
+        bias = self.scores[1].bias if self.separable else self.predict.bias
+        assert isinstance(bias, Tensor)
+        return bias.unflatten(0, (-1, self.columns + (0 if self.separable else 4)))[:, -self.columns :]
 
 
 def build_matcher(config: SSDConfig) -> BipartiteMatcher | ATSSMatcher:

@@ -1,0 +1,79 @@
+"""SSD300 of amdegroot/ssd.pytorch (VGG-16), and weights of Caffe's that were converted for it, in our layout.
+
+Its files are plain state dicts, with or without ``module.`` before every key. Besides names, two things differ: scores
+and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last here.
+:func:`ssd_config` states the conventions under which the port's weights were trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from boxwright.anchors.priors import PriorConfig
+from boxwright.detectors.detector import PixelConfig
+from boxwright.detectors.ssd import SSDConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.structures import InputError
+from boxwright.weights.prior_heads import joined_head
+
+_FC = {31: "fc6", 33: "fc7"}
+
+
+def ssd_config() -> SSDConfig:
+    """The configuration under which the port's VOC weights compute what they compute there.
+
+    The port feeds RGB, and resizes by plain bilinear interpolation:
+    ``WarpConfig(size=(300, 300), interpolations=("aliased",))``. It means to keep 200 detections an image but keeps all
+    that are left of the best 200 of each class.
+    """
+    return SSDConfig(
+        l2_eps="root",
+        start="glorot",
+        priors=PriorConfig(clip="all"),
+        forced="parallel",
+        difficult=False,
+        pixels=PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)),
+        post=PostprocessConfig(
+            score_threshold=0.01, nms_iou=0.45, per_class=200, candidates=4000, detections=4000, clip=False, min_size=0
+        ),
+    )
+
+
+def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict from the port's. Raises InputError naming the keys that are not of that model."""
+    given = {key.removeprefix("module."): value for key, value in state.items()}
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in given.items():
+        if head := re.fullmatch(r"(loc|conf)\.(\d)\.(weight|bias)", key):
+            other = f"{'conf' if head[1] == 'loc' else 'loc'}.{head[2]}.{head[3]}"
+            if other not in given:
+                raise InputError(f"the state dict has {key!r} but not {other!r}; is the file whole?")
+            if head[1] == "loc":
+                ours[f"heads.{head[2]}.predict.{head[3]}"] = joined_head(value, given[other])
+        elif name := _name(key):
+            ours[name] = value
+        else:
+            unknown.append(key)
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} keys are not of ssd.pytorch, the first is {unknown[0]!r}; other models have importers of "
+            "their own"
+        )
+    return ours
+
+
+def _name(key: str) -> str | None:
+    """Our name of a tensor that keeps its shape; None for a key that is not of the port."""
+    if key == "L2Norm.weight":
+        return "l2.weight"
+    if found := re.fullmatch(r"vgg\.(\d+)\.(weight|bias)", key):
+        index = int(found[1])
+        return f"backbone.{_FC.get(index, f'features.{index}')}.{found[2]}"
+    if found := re.fullmatch(r"extras\.(\d)\.(weight|bias)", key):
+        block, second = divmod(int(found[1]), 2)
+        return f"extras.{block}.{'1' if second else '0.0'}.{found[2]}"
+    return None
