@@ -1,16 +1,26 @@
 """Overlaps on boxes small enough to draw, and the laws they keep."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
+import torchvision
 
 from boxwright.geometry.boxes import (
     box_area,
     box_iou,
     clip_boxes,
+    complete_iou,
     cxcywh_to_xyxy,
+    distance_iou,
     generalized_iou,
+    pair_iou,
+    points_in_boxes,
     xyxy_to_cxcywh,
 )
+
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def random_boxes(count: int, seed: int = 0) -> torch.Tensor:
@@ -74,3 +84,75 @@ def test_clip_uses_each_images_own_size() -> None:
 def test_formats_round_trip() -> None:
     boxes = random_boxes(10)
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
+
+
+SHEET = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 4, 10, 14], [20, 20, 30, 30]])
+MEASURES = [pair_iou, generalized_iou, distance_iou, complete_iou]
+
+
+def test_pairs_and_tables_give_the_same_iou() -> None:
+    first = SHEET[:1].expand(4, 4)
+    assert pair_iou(first, SHEET).tolist() == pytest.approx([1, 0.818182, 0.428571, 0], abs=1e-6)
+    assert torch.equal(pair_iou(first, SHEET), box_iou(SHEET[:1], SHEET)[0])
+    assert pair_iou(SHEET[1], SHEET[2]).item() == pytest.approx(0.369863, abs=1e-6)
+
+
+def test_distance_iou_of_the_sheet() -> None:
+    found = distance_iou(SHEET[:1].expand(4, 4), SHEET)
+    assert found.tolist() == pytest.approx([1, 0.813657, 0.374517, -0.444444], abs=1e-6)
+
+
+def test_complete_iou_is_distance_iou_for_equal_aspects_and_less_for_others() -> None:
+    a, same, tall = SHEET[:1], torch.tensor([[3.0, 3, 23, 23]]), torch.tensor([[3.0, 0, 7, 10]])
+    torch.testing.assert_close(complete_iou(a, same), distance_iou(a, same))
+    angle = 4 / math.pi**2 * (math.pi / 4 - math.atan(0.4)) ** 2
+    expected = 0.4 - angle * angle / (0.6 + angle)  # the centres coincide
+    assert complete_iou(a, tall).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_overlaps_of_pairs_are_symmetric_bounded_and_one_on_themselves(measure: Measure) -> None:
+    a, b = random_boxes(200), random_boxes(200, seed=1)
+    torch.testing.assert_close(measure(a, b), measure(b, a))
+    assert (measure(a, b) <= pair_iou(a, b) + 1e-6).all()
+    assert (measure(a, b) > -2).all()
+    torch.testing.assert_close(measure(a, a), torch.ones(200))
+
+
+@pytest.mark.parametrize(
+    ("measure", "reference"),
+    [
+        (generalized_iou, torchvision.ops.generalized_box_iou_loss),
+        (distance_iou, torchvision.ops.distance_box_iou_loss),
+        (complete_iou, torchvision.ops.complete_box_iou_loss),
+    ],
+)
+def test_overlaps_and_gradients_agree_with_torchvision(measure: Measure, reference: Measure) -> None:
+    mine, theirs = (random_boxes(100).requires_grad_() for _ in range(2))
+    target = random_boxes(100, seed=1)
+    loss, expected = 1 - measure(mine, target), reference(theirs, target)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    loss.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_degenerate_boxes_have_finite_overlaps_and_gradients(measure: Measure) -> None:
+    odd = torch.tensor(
+        [[0.0, 0, 0, 0], [3, 3, 3, 3], [3, 0, 3, 9], [0, 3, 9, 3], [5, 5, 3, 3], [-1e-4, 0, 0, 1e-4], [0, 0, 4, 4]]
+    )
+    a = odd.repeat_interleave(len(odd), 0).requires_grad_()
+    b = odd.repeat(len(odd), 1).requires_grad_()
+    found = measure(a, b)
+    found.sum().backward()
+    assert found.isfinite().all()
+    for box in (a, b):
+        assert box.grad is not None
+        assert box.grad.isfinite().all()
+        assert box.grad.abs().max() < 1e6
+
+
+def test_points_on_an_edge_are_outside() -> None:
+    points = torch.tensor([[5.0, 5], [0, 5], [5, 10], [11, 5]])
+    assert points_in_boxes(points, SHEET[:2]).tolist() == [[True, False, False, False], [True, False, False, False]]

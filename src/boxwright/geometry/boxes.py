@@ -115,6 +115,14 @@ def _slope(boxes: Tensor) -> Tensor:
     return torch.atan2(width, height)
 
 
+def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
+    """Which of ``points`` ``[A, 2]`` lie strictly within each of ``boxes`` ``[..., G, 4]``: bool ``[..., G, A]``."""
+    x, y = points.unbind(-1)
+    box = boxes.unsqueeze(-2)  # [..., G, 1, 4]
+    inside = (x > box[..., 0]).logical_and_(x < box[..., 2])
+    return inside.logical_and_(y > box[..., 1]).logical_and_(y < box[..., 3])
+
+
 def clip_boxes(boxes: Tensor, sizes: Tensor, offset: float = 0.0) -> Tensor:
     """Clip ``[B, N, 4]`` to images of ``sizes`` ``[B, 2]`` (height, width); to ``[0, W - offset]`` in x."""
     limit = (sizes.flip(-1).to(boxes.dtype) - offset).repeat(1, 2).unsqueeze(1)  # [B, 1, 4] as w h w h

@@ -1,0 +1,111 @@
+"""Anchor shapes from the boxes of a data set: k-means with IoU for a distance (YOLOv2 §2, "Dimension Clusters").
+
+Symbols: N boxes, k clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from boxwright.structures import InputError
+
+_ROUNDS = 1000  # k-means on real boxes settles within a hundred
+
+
+class KMeansAnchors(NamedTuple):
+    """``shapes`` float64 ``[k, 2]``, width and height by rising area; ``mean_iou`` of each box with its best shape, as
+    if both had one centre, 0..1; ``counts`` int64 ``[k]``, the boxes of each shape."""
+
+    shapes: np.ndarray
+    mean_iou: float
+    counts: np.ndarray
+
+
+def kmeans_anchors(
+    sizes: np.ndarray | Tensor,
+    k: int,
+    seed: int = 0,
+    restarts: int = 10,
+    distance: Literal["iou", "euclid"] = "iou",
+    update: Literal["mean", "median"] = "mean",
+) -> KMeansAnchors:
+    """``k`` anchors for boxes of ``sizes`` ``[N, 2]`` (width, height in any unit), the best of ``restarts`` runs.
+
+    ``distance``: 1 - IoU of boxes with a common corner, or the Euclidean one of width and height. ``update``: a
+    cluster's shape is the mean or the median of its boxes. First shapes are drawn far apart (k-means++). A cluster that
+    loses all its boxes starts anew at the box that fits worst. The same seed gives the same anchors.
+
+    Raises ``InputError`` when there are fewer different sizes than ``k``, or a size that is not a positive number.
+    """
+    boxes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
+    bad = ~(np.isfinite(boxes).all(1) & (boxes > 0).all(1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(f"box {row} has the size {boxes[row].tolist()}; k-means needs widths and heights above 0")
+    different = len(np.unique(boxes, axis=0))
+    if not 1 <= k <= different:
+        raise InputError(
+            f"{k} anchors from {len(boxes)} boxes of {different} different sizes: ask for 1 to {different}"
+            if different
+            else f"{k} anchors from no boxes at all: give a data set with annotated objects"
+        )
+    if restarts < 1:
+        raise InputError(f"restarts = {restarts}: at least 1")
+    generator = np.random.default_rng(seed)
+    runs = [_run(boxes, k, generator, distance, update) for _ in range(restarts)]
+    return max(runs, key=lambda run: run.mean_iou)
+
+
+def shape_iou(boxes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """IoU of boxes with a common corner, ``[N, 2], [k, 2] -> [N, k]``."""
+    shared = np.minimum(boxes[:, None], shapes[None]).prod(-1)
+    return shared / (boxes.prod(-1)[:, None] + shapes.prod(-1)[None] - shared)
+
+
+def _distances(boxes: np.ndarray, shapes: np.ndarray, distance: str) -> np.ndarray:
+    if distance == "iou":
+        return 1 - shape_iou(boxes, shapes)
+    return np.square(boxes[:, None] - shapes[None]).sum(-1)
+
+
+def _run(boxes: np.ndarray, k: int, generator: np.random.Generator, distance: str, update: str) -> KMeansAnchors:
+    shapes = _first_shapes(boxes, k, generator, distance)
+    middle = np.mean if update == "mean" else np.median
+    owner = np.full(len(boxes), -1)
+    for _ in range(_ROUNDS):
+        away = _distances(boxes, shapes, distance)
+        before, owner = owner, away.argmin(1)
+        _fill_empty(away, owner, k)
+        if (owner == before).all():
+            break
+        shapes = np.stack([middle(boxes[owner == i], axis=0) for i in range(k)])
+    shapes = shapes[shapes.prod(1).argsort(kind="stable")]
+    iou = shape_iou(boxes, shapes)
+    counts = np.bincount(_distances(boxes, shapes, distance).argmin(1), minlength=k)
+    return KMeansAnchors(shapes, float(iou.max(1).mean()), counts)
+
+
+def _first_shapes(boxes: np.ndarray, k: int, generator: np.random.Generator, distance: str) -> np.ndarray:
+    """Boxes drawn one by one, each with a chance that rises with its distance from those drawn (Arthur 2007)."""
+    shapes = boxes[generator.integers(len(boxes))][None]
+    nearest = _distances(boxes, shapes, distance)[:, 0]
+    while len(shapes) < k:
+        weight = nearest if distance == "euclid" else np.square(nearest)  # the former is a square already
+        weight = np.where((boxes[:, None] == shapes).all(-1).any(1), 0.0, np.maximum(weight, 1e-12))
+        shapes = np.vstack([shapes, boxes[generator.choice(len(boxes), p=weight / weight.sum())]])
+        nearest = np.minimum(nearest, _distances(boxes, shapes[-1:], distance)[:, 0])
+    return shapes
+
+
+def _fill_empty(away: np.ndarray, owner: np.ndarray, k: int) -> None:
+    """Give each cluster without boxes the one that is farthest from its own, of those that are not alone."""
+    counts = np.bincount(owner, minlength=k)
+    for empty in np.flatnonzero(counts == 0):
+        own = np.where(counts[owner] > 1, away[np.arange(len(owner)), owner], -1.0)
+        worst = int(own.argmax())
+        counts[owner[worst]] -= 1
+        owner[worst] = empty
+        counts[empty] = 1

@@ -1,0 +1,72 @@
+"""Task-aligned assignment (Feng et al.: TOOD, arXiv 2108.07755, §3.2): the predictions decide which of them learn what.
+
+Symbols: B images, G padded ground truth, A points (one prediction each), K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boxwright.anchors.matcher import Matches, nothing_to_match
+from boxwright.geometry.boxes import box_iou, points_in_boxes
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAlignedMatcher:
+    """The ``topk`` predictions inside an object with the highest alignment t = score^``alpha`` x IoU^``beta`` are its
+    positives (eq. 4; the paper has alpha 1 and topk 13, later detectors 0.5 and 10).
+
+    A prediction that several objects choose goes to the one it overlaps most. All others are negative, except points in
+    a crowd region, which are ignored.
+    """
+
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.topk < 1 or self.alpha < 0 or self.beta < 0:
+            raise InputError(
+                f"task_aligned.topk {self.topk} must be at least 1, alpha {self.alpha} and beta {self.beta} at least 0"
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        points: Tensor,
+        scores: Tensor,
+        boxes_pred: Tensor,
+        boxes: Tensor,
+        labels: Tensor,
+        usable: Tensor,
+        crowd: Tensor,
+    ) -> tuple[Matches, Tensor]:
+        """Match predictions at ``points`` ``[A, 2]`` to ``boxes`` ``[B, G, 4]`` with ``labels`` ``[B, G]``.
+
+        ``scores`` ``[B, A, K]`` are probabilities, ``boxes_pred`` ``[B, A, 4]`` decoded boxes. ``usable`` and ``crowd``
+        bool ``[B, G]``. Also returns the alignment ``[B, A]``: for a positive t, scaled so that the best of its object
+        has that object's highest IoU (§3.2.2): the score that it should learn; 0 elsewhere.
+        """
+        if boxes.shape[1] == 0:
+            return nothing_to_match(boxes_pred, boxes, None), torch.zeros_like(boxes_pred[..., 0])
+        inside = points_in_boxes(points, boxes)  # [B, G, A]
+        iou = torch.where(inside & usable.unsqueeze(-1), box_iou(boxes, boxes_pred), 0.0)
+        of_class = labels.unsqueeze(-1).expand(-1, -1, points.shape[0])
+        score = scores.transpose(1, 2).gather(1, of_class).float()  # [B, G, A]
+        alignment = score.pow_(self.alpha).mul_(iou.pow(self.beta)) * (iou > 0)
+
+        value, index = alignment.topk(min(self.topk, points.shape[0]), dim=2)
+        chosen = torch.zeros_like(inside).scatter(2, index, value > 0)
+        best, truth = torch.where(chosen, iou, -1.0).max(dim=1)  # [B, A]
+        positive = best > 0
+        number = torch.arange(boxes.shape[1], device=boxes.device).unsqueeze(-1)
+        owned = positive.unsqueeze(1) & (truth.unsqueeze(1) == number)  # [B, G, A], one row of each column
+        alignment = torch.where(owned, alignment, 0.0)
+        peak = alignment.amax(dim=2, keepdim=True)
+        scale = torch.where(owned, iou, 0.0).amax(dim=2, keepdim=True) / torch.where(peak > 0, peak, 1.0)
+        ignored = (inside & crowd.unsqueeze(-1)).any(dim=1)
+        return Matches(truth, positive, ~positive & ~ignored), (alignment * scale).sum(dim=1)
