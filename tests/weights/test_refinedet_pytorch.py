@@ -1,0 +1,136 @@
+"""RefineDet against luuuyi/RefineDet.PyTorch: every tensor on the way, the anchors and the detections."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.backbones.test_detnet import load_rule
+from torch import Tensor
+
+from boxwright.detectors.refinedet import RefineDet, with_sides_within
+from boxwright.geometry.boxes import xyxy_to_cxcywh
+from boxwright.structures import Classes, Images, InputError
+from boxwright.weights.refinedet_pytorch import refinedet_config, refinedet_state
+
+VOC = Classes.from_names([f"class {i}" for i in range(20)])
+SIDE = 320
+
+
+class Reference:
+    """The stored outputs, and our detector with the same weights."""
+
+    def __init__(self, golden: Path) -> None:
+        self.rule = load_rule(golden)
+        folder = golden / "refinedet320_vgg16_voc"
+        self.spec: dict[str, Any] = json.loads((folder / "spec.json").read_text())
+        self.stored = np.load(folder / "outputs.npz")
+        keys = json.loads((folder / "keys.json").read_text())
+        spec = self.spec
+        weights = self.rule.state_dict(keys, spec["seed"], spec["gains"], spec["transposed"])
+        assert self.rule.checksum(weights.values()) == spec["weights_crc32"]
+        self.weights = {key: torch.from_numpy(value) for key, value in weights.items()}
+        self.detector = RefineDet(refinedet_config(), VOC).eval()
+        self.detector.load_state_dict(refinedet_state(self.weights))
+
+    def images(self, number: int) -> Images:
+        entry = self.spec["images"][number]
+        array = self.rule.image(self.spec["seed"], entry["height"], entry["width"], entry["index"])
+        assert self.rule.checksum([array]) == entry["crc32"]
+        pixels = torch.from_numpy(opencv_resize(array, SIDE, SIDE)).permute(2, 0, 1).unsqueeze(0)
+        return Images(pixels, torch.tensor([[SIDE, SIDE]]))
+
+    def check(self, name: str, value: Tensor) -> None:
+        meta = self.spec["outputs"][name]
+        assert list(value.shape) == meta["shape"], name
+        mine = self.rule.pick(value.numpy(), meta["step"])
+        limits = {key: meta.get(key, 1e-6) for key in ("atol", "rtol")}
+        np.testing.assert_allclose(mine, self.stored[name].reshape(-1), err_msg=name, **limits)
+
+
+@pytest.fixture(scope="module")
+def reference(shared_golden: Path) -> Reference:
+    return Reference(shared_golden)
+
+
+def opencv_resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """cv2.resize of uint8 ``[h, w, 3]`` with INTER_LINEAR, to the bit: weights of 11 bits, each product cut short."""
+    left, right, from_left, from_right = _taps(array.shape[1], width, clamp=True)
+    wide = array.astype(np.int64)
+    rows = wide[:, left] * from_left[:, None] + wide[:, right] * from_right[:, None]
+    upper, lower, from_upper, from_lower = (t[:, None, None] for t in _taps(array.shape[0], height, clamp=False))
+    above, below = (rows[index[:, 0, 0]] >> 4 for index in (upper, lower))
+    return ((((from_upper * above) >> 16) + ((from_lower * below) >> 16) + 2) >> 2).astype(np.uint8)
+
+
+def _taps(source: int, target: int, clamp: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    place = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
+    low = np.floor(place).astype(int)
+    fraction = place - low.astype(np.float32)
+    if clamp:  # in x only: in y a border row is met twice, with both weights
+        fraction = np.where((low < 0) | (low >= source - 1), np.float32(0), fraction)
+    weights = [np.rint(w * np.float32(2048)).astype(np.int64) for w in (np.float32(1) - fraction, fraction)]
+    return low.clip(0, source - 1), (low + 1).clip(0, source - 1), weights[0], weights[1]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_tensor_equals_the_ports(reference: Reference, number: int) -> None:
+    detector, images = reference.detector, reference.images(number)
+    with torch.inference_mode():
+        pixels = detector.normalise(images)
+        maps, sources = detector.backbone(pixels), detector.sources(pixels)
+        assert detector.tcb is not None
+        pyramid, out = detector.tcb(sources), detector.heads(sources)
+    background_first = [20, *range(20)]
+    found = {
+        "input": pixels,
+        "vgg22": maps[0],
+        "vgg29": maps[1],
+        "vgg34": maps[2],
+        "l2_conv4_3": sources[0],
+        "l2_conv5_3": sources[1],
+        "arm_loc": out.arm_deltas,
+        "arm_conf": out.arm_logits.flip(-1),
+        "odm_loc": out.odm_deltas,
+        "odm_conf": out.odm_logits[..., background_first],
+    } | {f"tcb{i}": fmap for i, fmap in enumerate(pyramid)}
+    stored = {name.split("/")[1] for name in reference.spec["outputs"] if name.startswith(f"img{number}/")}
+    assert set(found) == stored - {"dets"}
+    for name, value in found.items():
+        reference.check(f"img{number}/{name}", value)
+
+
+def test_anchors_equal_the_ports(reference: Reference) -> None:
+    shapes = [(SIDE // stride, SIDE // stride) for stride in (8, 16, 32, 64)]
+    anchors = reference.detector.anchors(shapes, torch.device("cpu"))
+    reference.check("priors", xyxy_to_cxcywh(with_sides_within(anchors, SIDE, SIDE)) / SIDE)
+    unlike = (xyxy_to_cxcywh(anchors) / SIDE - torch.from_numpy(reference.stored["priors"])).abs().amax(1) > 1e-6
+    assert unlike.sum() == 50, "the coarsest level's wide and high anchors, which the port caps"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_detections_equal_the_ports(reference: Reference, number: int) -> None:
+    with torch.inference_mode():
+        found = reference.detector(reference.images(number))
+    ours = torch.cat([found.labels[0, :, None] + 1.0, found.scores[0, :, None], found.boxes[0] / SIDE], 1)
+    ours = ours[found.valid[0]]
+    stored = torch.from_numpy(reference.stored[f"img{number}/dets"])
+    limits = reference.spec["outputs"][f"img{number}/dets"]["suggested"]
+    near = (ours[:, None, 2:] - stored[:, 2:]).abs().amax(-1) < limits["box_tol"]
+    same = near & ((ours[:, None, 1] - stored[:, 1]).abs() < limits["score_tol"]) & (ours[:, None, 0] == stored[:, 0])
+    assert same.any(0).float().mean() >= limits["min_share"]
+
+
+def test_keys_may_carry_the_prefix_of_data_parallel(reference: Reference) -> None:
+    prefixed = refinedet_state({f"module.{key}": value for key, value in reference.weights.items()})
+    assert prefixed.keys() == refinedet_state(reference.weights).keys()
+
+
+def test_foreign_and_partial_files_are_named() -> None:
+    one = torch.zeros(12, 8, 3, 3)
+    with pytest.raises(InputError, match=r"1 keys are not of RefineDet.PyTorch, the first is 'loc.0.weight'"):
+        refinedet_state({"loc.0.weight": one})
+    with pytest.raises(InputError, match=r"has 'arm_loc.0.weight' but not 'arm_conf.0.weight'"):
+        refinedet_state({"arm_loc.0.weight": one})
