@@ -8,6 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
+from tests.detectors.test_refinedet import SMALL_REFINEDET
+from tests.detectors.test_ssd import SMALL_SSD
+from tests.detectors.test_yolov3 import SMALL_YOLOV3
+from tests.detectors.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN
 from torch import nn
 
 from boxwright.data.transforms import ResizeConfig, WarpConfig
@@ -34,6 +38,23 @@ class Case:
 
 
 CASES: dict[str, Case] = {"faster_rcnn": Case(small_config())}
+YOLO = {"spread": ("output.weight",)}
+CASES |= {
+    "yolov1": Case(SMALL_YOLOV1, size=(160, 160), any_size=False, **YOLO),
+    "yolov1_modern": Case(SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, **YOLO),
+    "yolov2": Case(SMALL_YOLOV2, **YOLO),
+    "yolov2_modern": Case(SMALL_YOLOV2_MODERN, **YOLO),
+}
+CASES |= {name: Case(config, spread=("predict.weight",)) for name, config in SMALL_YOLOV3.items()}
+REFINEDET_HEADS = tuple(f"{module}.convs.{level}.weight" for module in ("arm", "odm") for level in range(4))
+CASES |= {
+    name: Case(config, size=(128, 192), spread=REFINEDET_HEADS, batch_normalised=True)
+    for name, config in SMALL_REFINEDET.items()
+}
+SSD_HEADS = tuple(f"heads.{i}.{layer}.weight" for i in range(4) for layer in ("predict", "deltas.1", "scores.1"))
+CASES |= {
+    name: Case(config, any_size=False, spread=SSD_HEADS, batch_normalised=True) for name, config in SMALL_SSD.items()
+}
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 
 

@@ -63,7 +63,7 @@ class ShapeMatcher:
         self, shapes: Sequence[tuple[int, int]], boxes: Tensor, labels: Tensor, usable: Tensor, num_classes: int
     ) -> Pairs:
         """Match ``boxes`` ``[B, G, 4]`` with ``labels`` ``[B, G]`` where ``usable``, on maps of ``shapes`` (h, w)."""
-        batch, count = boxes.shape[:2]
+        count = boxes.shape[1]
         chosen = self._chosen(boxes) & usable.unsqueeze(1)  # [B, E, G]
         predictor = self._predictors(shapes, boxes)  # [B, E, G]
         # Different entries are different predictors: only objects of one entry can meet.

@@ -6,9 +6,17 @@ from typing import TypeAlias
 
 from boxwright.detectors.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
+from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
+from boxwright.detectors.ssd import SSD, SSDConfig
+from boxwright.detectors.yolov1 import YOLOv1, YOLOv1Config
+from boxwright.detectors.yolov2 import YOLOv2, YOLOv2Config
+from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.structures import Classes
 
-DetectorConfig: TypeAlias = FasterRCNNConfig
+DetectorConfig: TypeAlias = (
+    FasterRCNNConfig | RefineDetConfig | RetinaNetConfig | SSDConfig | YOLOv1Config | YOLOv2Config | YOLOv3Config
+)
 
 
 def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
@@ -16,3 +24,15 @@ def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
     match config:
         case FasterRCNNConfig():
             return FasterRCNN(config, classes)
+        case RefineDetConfig():
+            return RefineDet(config, classes)
+        case RetinaNetConfig():
+            return RetinaNet(config, classes)
+        case SSDConfig():
+            return SSD(config, classes)
+        case YOLOv1Config():
+            return YOLOv1(config, classes)
+        case YOLOv2Config():
+            return YOLOv2(config, classes)
+        case YOLOv3Config():
+            return YOLOv3(config, classes)
