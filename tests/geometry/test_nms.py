@@ -1,5 +1,6 @@
 """Fixed-size NMS against torchvision's, and the laws of suppression."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 import torchvision
 from tests.geometry.test_boxes import random_boxes
 
-from boxwright.geometry.nms import class_offsets, nms
+from boxwright.geometry.nms import class_offsets, float32_at_most, nms
 
 
 def scored(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,6 +54,15 @@ def test_boxes_of_different_classes_never_suppress_each_other() -> None:
     labels, scores = torch.tensor([[0, 1, 0]]), torch.tensor([[0.9, 0.8, 0.7]])
     index, valid = nms(class_offsets(boxes, labels), scores, 0.5, 3)
     assert index[0, valid[0]].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [0.5, math.nextafter(0.5, 0), 0.7, 0.45, math.nextafter(0.3, 0), 1.0, 1e-6])
+def test_a_threshold_divides_float32_overlaps_alike_in_both_precisions(value: float) -> None:
+    middle = torch.tensor(value)
+    around = torch.stack([middle.nextafter(torch.tensor(0.0)), middle, middle.nextafter(torch.tensor(2.0))])
+    rounded = torch.tensor(float32_at_most(value))
+    assert rounded.item() == float32_at_most(value), "it is a float32"
+    assert (around > rounded).tolist() == (around.double() > value).tolist()
 
 
 def test_operator_is_well_formed_for_the_compiler() -> None:

@@ -6,6 +6,8 @@ registered operator that always returns ``count`` rows and a mask.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torchvision
 from torch import Tensor
@@ -35,13 +37,23 @@ def _(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Tens
     # Imported on first use: Triton is only there where torch was built for GPUs.
     from boxwright.geometry.nms_cuda import nms_fixed
 
-    return nms_fixed(boxes, scores, threshold, count)
+    return nms_fixed(boxes, scores, float32_at_most(threshold), count)
 
 
 @nms.register_fake
 def _(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor]:
     shape = (boxes.shape[0], count)
     return boxes.new_empty(shape, dtype=torch.int64), boxes.new_empty(shape, dtype=torch.bool)
+
+
+def float32_at_most(value: float) -> float:
+    """The largest float32 that is no larger than a ``value`` of 0..1.
+
+    A float32 overlap is above it exactly when it is above ``value``; a comparison that first rounds ``value`` to the
+    nearest float32 would lose "at or above t", which is asked for as "above the number next below t".
+    """
+    step = 2.0 ** (math.frexp(value)[1] - 24)
+    return math.floor(value / step) * step
 
 
 def class_offsets(boxes: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from boxwright.geometry.boxes import distance_iou, pair_iou
+from boxwright.geometry.nms import float32_at_most
 
 KINDS = ("soft_linear", "soft_gaussian", "diou", "weighted")
 
@@ -38,6 +39,7 @@ def sequential_nms(
     index = torch.zeros((batch, count), dtype=torch.int64, device=boxes.device)
     found = torch.full((batch, count), -torch.inf, device=boxes.device)
     kept = torch.zeros((batch, count, 4), device=boxes.device)
+    threshold = float32_at_most(threshold)
     measure = distance_iou if kind == "diou" else pair_iou
     for round_ in range(min(count, total)):
         place = left.argmax(dim=1, keepdim=True)  # [B, 1]
