@@ -1,0 +1,315 @@
+"""Darknet's two files: the cfg that describes a network, and the ``.weights`` that hold its numbers in the cfg's order.
+
+A ``.weights`` file has no names and no shapes, only a header and then little-endian float32, layer after layer. What
+belongs where follows from the cfg alone, so a file that was made for another cfg shows only in its length: it must be
+used up exactly (or, for the backbone files that people train from, end after a whole layer).
+
+Symbols: C channels, H W rows and columns of a layer's map.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from boxwright.structures import InputError
+
+Shape = tuple[int, int, int]
+"""C, H, W."""
+
+ALIASES = {"conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool", "network": "net"}
+SILENT = ("dropout", "shortcut", "detection", "region", "yolo")
+"""Layers without numbers of their own whose output has the shape of what is before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of a cfg. ``index`` counts layers from 0 after ``[net]``, which is -1; ``place`` is for errors."""
+
+    kind: str
+    index: int
+    place: str
+    options: Mapping[str, str]
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """The option as a whole number; InputError where it is none, or absent without a default."""
+        value = self.number(name, default)
+        if value != int(value):
+            raise InputError(f"{self.place}: [{self.kind}] has {name} = {value:g}; it must be a whole number")
+        return int(value)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """The option as a number; InputError as above."""
+        if name in self.options:
+            return self.numbers(name)[0]
+        if default is None:
+            raise InputError(f"{self.place}: [{self.kind}] lacks {name}")
+        return default
+
+    def numbers(self, name: str) -> list[float]:
+        """The option's numbers, which commas separate; empty where it is absent."""
+        parts = [part for part in self.options.get(name, "").split(",") if part]
+        try:
+            return [float(part) for part in parts]
+        except ValueError:
+            raise InputError(
+                f"{self.place}: [{self.kind}] has {name} = {self.options[name]}; give numbers, with commas between"
+            ) from None
+
+
+class DarknetLayer(NamedTuple):
+    """A layer with its numbers.
+
+    ``arrays`` in the order of the file, empty where the layer has none: ``bias``, ``weight``, and with batch norm
+    ``scale``, ``mean``, ``var``. Weights are ``[out, in / groups, k, k]`` (convolutional), ``[out, in]`` (connected),
+    ``[H * W, out, in, k, k]`` (local, whose bias is ``[out, H, W]``).
+    """
+
+    section: Section
+    inputs: Shape
+    outputs: Shape
+    arrays: dict[str, Tensor]
+
+
+class DarknetNetwork(NamedTuple):
+    """A cfg with its weights. ``seen``: images that it was trained on; ``version`` as in the header, such as (0, 2)."""
+
+    net: Section
+    layers: tuple[DarknetLayer, ...]
+    seen: int
+    version: tuple[int, int]
+
+    def of_kind(self, kind: str) -> list[DarknetLayer]:
+        """The layers of one kind, in order."""
+        return [layer for layer in self.layers if layer.section.kind == kind]
+
+
+def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
+    """The sections of a cfg, ``[net]`` first. InputError names the line."""
+    sections: list[Section] = []
+    options: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = "".join(raw.split("#")[0].split(";")[0].split())  # Darknet ignores all blanks
+        if not line:
+            continue
+        place = f"{origin}, line {number}"
+        if line.startswith("["):
+            options = {}
+            name = line.strip("[]").lower()
+            sections.append(Section(ALIASES.get(name, name), len(sections) - 1, place, options))
+        elif "=" not in line or not sections:
+            raise InputError(f"{place}: {raw.strip()!r} is neither a [section] nor an option = value inside one")
+        else:
+            key, value = line.split("=", 1)
+            options[key] = value
+    if not sections or sections[0].kind != "net":
+        raise InputError(f"{origin}: is no Darknet cfg; it must begin with the section [net]")
+    return sections
+
+
+def plan_layers(sections: list[Section]) -> list[tuple[Section, Shape, Shape, dict[str, tuple[int, ...]]]]:
+    """Each layer's section, input and output shape, and the shapes of its arrays in the order of the file."""
+    net = sections[0]
+    shape: Shape = (net.integer("channels", 3), net.integer("height"), net.integer("width"))
+    outputs: list[Shape] = []
+    plan = []
+    for section in sections[1:]:
+        inputs = shape
+        shape, arrays = _layer(section, inputs, outputs)
+        if min(shape) < 1:
+            raise InputError(f"{section.place}: [{section.kind}] leaves nothing of {inputs[1]} x {inputs[2]}")
+        outputs.append(shape)
+        plan.append((section, inputs, shape, arrays))
+    return plan
+
+
+def _layer(section: Section, inputs: Shape, earlier: list[Shape]) -> tuple[Shape, dict[str, tuple[int, ...]]]:
+    channels, height, width = inputs
+    match section.kind:
+        case "convolutional":
+            out, side = section.integer("filters", 1), section.integer("size", 1)
+            stride, groups = section.integer("stride", 1), section.integer("groups", 1)
+            padding = side // 2 if section.integer("pad", 0) else section.integer("padding", 0)
+            rows, columns = ((n + 2 * padding - side) // stride + 1 for n in (height, width))
+            arrays: dict[str, tuple[int, ...]] = {"bias": (out,)}
+            arrays |= _norm(section, out)
+            return (out, rows, columns), arrays | {"weight": (out, channels // groups, side, side)}
+        case "connected":
+            out = section.integer("output", 1)
+            return (out, 1, 1), {"bias": (out,), "weight": (out, math.prod(inputs)), **_norm(section, out)}
+        case "local":
+            out, side, stride = section.integer("filters", 1), section.integer("size", 1), section.integer("stride", 1)
+            lost = 1 if section.integer("pad", 0) else side  # its padding is 1 whatever the size
+            rows, columns = ((n - lost) // stride + 1 for n in (height, width))
+            weight = (rows * columns, out, channels, side, side)
+            return (out, rows, columns), {"bias": (out, rows, columns), "weight": weight}
+        case "batchnorm":
+            return inputs, {"scale": (channels,), "mean": (channels,), "var": (channels,)}
+        case "maxpool":
+            stride = section.integer("stride", 1)
+            side = section.integer("size", stride)
+            padding = section.integer("padding", side - 1)
+            rows, columns = ((n + padding - side) // stride + 1 for n in (height, width))
+            return (channels, rows, columns), {}
+        case "avgpool":
+            return (channels, 1, 1), {}
+        case "upsample":
+            stride = section.integer("stride", 2)
+            return (channels, height * stride, width * stride), {}
+        case "reorg":
+            stride = section.integer("stride", 1)
+            return (channels * stride * stride, height // stride, width // stride), {}
+        case "route":
+            return _route(section, earlier), {}
+        case kind if kind in SILENT:
+            return inputs, {}
+        case _:
+            raise InputError(f"{section.place}: layers of the kind [{section.kind}] cannot be read")
+
+
+def _norm(section: Section, channels: int) -> dict[str, tuple[int, ...]]:
+    if not section.integer("batch_normalize", 0):
+        return {}
+    return {"scale": (channels,), "mean": (channels,), "var": (channels,)}
+
+
+def _route(section: Section, earlier: list[Shape]) -> Shape:
+    if "groups" in section.options:
+        raise InputError(f"{section.place}: [route] with groups cannot be read")
+    here = len(earlier)
+    sources = [int(n) if n >= 0 else here + int(n) for n in section.numbers("layers")]
+    if not sources or min(sources) < 0 or max(sources) >= here:
+        raise InputError(f"{section.place}: [route] must name layers before it, 0 to {here - 1} or -{here} to -1")
+    _, height, width = earlier[sources[0]]
+    return sum(earlier[n][0] for n in sources), height, width
+
+
+def read_darknet(cfg: Path | str, weights: Path | str, prefix: bool = False) -> DarknetNetwork:
+    """The network of the file ``cfg`` with the numbers of the file ``weights``.
+
+    ``prefix``: the weights may end after any whole layer, as those of a backbone do (``darknet19_448.conv.23``); the
+    layers beyond are left out. Raises InputError where the file cannot be that cfg's.
+    """
+    cfg, weights = Path(cfg), Path(weights)
+    try:
+        sections = parse_cfg(cfg.read_text(encoding="utf-8", errors="replace"), str(cfg))
+        size = weights.stat().st_size
+        with weights.open("rb") as file:
+            start = file.read(20)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    version, seen, transposed, header = _read_header(start, weights)
+    plan = plan_layers(sections)
+    taken = _fitting(plan, (size - header) / 4, header, weights, cfg, prefix)
+    numbers = np.memmap(weights, "<f4", mode="r", offset=header) if size > header else np.zeros(0, "<f4")
+    layers, at = [], 0
+    for section, inputs, outputs, shapes in plan[:taken]:
+        arrays = {}
+        for name, shape in shapes.items():
+            count = math.prod(shape)
+            values = torch.from_numpy(np.array(numbers[at : at + count], dtype=np.float32))
+            at += count
+            if transposed and section.kind == "connected" and name == "weight":
+                arrays[name] = values.reshape(shape[1], shape[0]).T.contiguous()
+            else:
+                arrays[name] = values.reshape(shape)
+        layers.append(DarknetLayer(section, inputs, outputs, arrays))
+    return DarknetNetwork(sections[0], tuple(layers), seen, version)
+
+
+def _read_header(start: bytes, origin: Path) -> tuple[tuple[int, int], int, bool, int]:
+    """Version, images seen, whether matrices of connected layers lie transposed, and bytes of the header.
+
+    Files before version 0.2 count images in 32 bits, later ones in 64. The oldest begin with three floats (learning
+    rate, momentum, decay), which read as integers are huge; their connected layers lie (inputs, outputs).
+    """
+    if len(start) < 16:
+        raise InputError(f"{origin}: has {len(start)} bytes, too few for the header of a Darknet weights file")
+    major, minor, _, seen = struct.unpack("<4i", start[:16])
+    transposed = major > 1000 or minor > 1000
+    if major * 10 + minor < 2 or transposed:
+        return (major, minor), seen, transposed, 16
+    if len(start) < 20:
+        raise InputError(f"{origin}: has {len(start)} bytes, too few for the header of version {major}.{minor}")
+    return (major, minor), struct.unpack("<q", start[12:20])[0], transposed, 20
+
+
+def _fitting(
+    plan: list[tuple[Section, Shape, Shape, dict[str, tuple[int, ...]]]],
+    found: float,
+    header: int,
+    weights: Path,
+    cfg: Path,
+    prefix: bool,
+) -> int:
+    """How many layers the file holds. InputError unless its floats are exactly those layers'."""
+    ends = np.cumsum([sum(math.prod(shape) for shape in arrays.values()) for *_, arrays in plan])
+    total = int(ends[-1]) if len(plan) else 0
+    if found == total:
+        return len(plan)
+    whole = int(np.searchsorted(ends, found, side="right"))  # layers that the file holds completely
+    if prefix and found < total and whole and ends[whole - 1] == found:
+        return whole
+    stop = "" if found > total or whole >= len(plan) else f"; it ends within layer {whole} ([{plan[whole][0].kind}])"
+    raise InputError(
+        f"{weights}: holds {found:,.10g} floats after a header of {header} bytes, but {cfg} describes {total:,}{stop}. "
+        "The cfg must be the one that the weights were trained with"
+    )
+
+
+def state_in_order(module: nn.Module, network: DarknetNetwork, origin: str = "weights") -> dict[str, Tensor]:
+    """The state dict entries of ``module`` whose layers, in the order in which it registers them, are those of
+    ``network`` in the order of the file; a batch norm belongs to the layer registered before it.
+
+    InputError names the first layer that differs in shape or in having a batch norm.
+    """
+    layers = [layer for layer in network.layers if layer.arrays]
+    units = _units(module)
+    state: dict[str, Tensor] = {}
+    for (name, unit, norm_name), layer in zip(units, layers, strict=False):
+        arrays, where = layer.arrays, f"{origin}: layer {layer.section.index} ([{layer.section.kind}])"
+        own = dict(unit.named_parameters(recurse=False))
+        weight = arrays.get("weight", arrays["bias"] if "bias" in arrays else arrays["scale"])
+        if layer.section.kind == "local":
+            weight = weight.flatten(2)
+        if weight.shape != own["weight"].shape or ("scale" in arrays) != (norm_name is not None):
+            raise InputError(
+                f"{where} is {_words(tuple(weight.shape), 'scale' in arrays)}, but {name} is "
+                f"{_words(tuple(own['weight'].shape), norm_name is not None)}; the configuration is not that network's"
+            )
+        state[f"{name}.weight"] = weight
+        if norm_name is None:
+            state[f"{name}.bias"] = arrays["bias"]
+            continue
+        parts = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+        state |= {f"{norm_name}.{ours}": arrays[theirs] for ours, theirs in parts.items()}
+    if len(units) != len(layers):
+        raise InputError(
+            f"{origin}: {len(layers)} layers with weights, but the detector has {len(units)}; "
+            "the configuration is not that network's"
+        )
+    return state
+
+
+def _units(module: nn.Module) -> list[tuple[str, nn.Module, str | None]]:
+    """Name and module of each layer with a weight that is no norm, and the name of its batch norm."""
+    units: list[tuple[str, nn.Module, str | None]] = []
+    for name, part in module.named_modules():
+        own = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
+        if "running_var" in own:
+            units[-1] = (*units[-1][:2], name)
+        elif "weight" in own:
+            units.append((name, part, None))
+    return units
+
+
+def _words(shape: tuple[int, ...], norm: bool) -> str:
+    return f"{' x '.join(map(str, shape))} {'with' if norm else 'without'} batch norm"
