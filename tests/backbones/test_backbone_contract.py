@@ -10,6 +10,7 @@ from boxwright.backbones import (
     Classifier,
     DarknetConfig,
     DetNetConfig,
+    MobileNetConfig,
     ResNetConfig,
     VGGConfig,
     build_backbone,
@@ -33,10 +34,16 @@ SMALL = {
     ),
     "darknet19": DarknetConfig(variant="darknet19", width=0.25, out_levels=(2, 4, 5)),
     "darknet53": DarknetConfig(variant="darknet53", width=0.125, norm="gn", freeze_at=2),
+    "residual": DarknetConfig(variant="darknet53", width=0.125, out_levels=(1, 2)),
     "darknet-tiny": DarknetConfig(variant="tiny_v3", width=0.25, norm="frozen_bn", freeze_at=3, out_levels=(4, 5)),
     "extraction": DarknetConfig(variant="extraction", width=0.125, out_levels=(1, 5)),
     "yolov1": DarknetConfig(variant="yolov1", width=0.125, norm="none", out_levels=(5, 6)),
     "yolov1-tiny": DarknetConfig(variant="yolov1_tiny", width=0.25, out_levels=(4, 6)),
+    "mobilenet-v1": MobileNetConfig(version=1, width=0.25, freeze_at=2, out_levels=(1, 3, 5)),
+    "mobilenet-v2": MobileNetConfig(version=2, width=0.35, norm="gn", freeze_at=3),
+    "mobilenet-v3": MobileNetConfig(version=3, width=0.35, norm="gn", out_levels=(2, 4, 6)),
+    "squeeze": MobileNetConfig(version=3, width=0.35, freeze_at=1, out_levels=(2, 3)),
+    "mobilenet-frozen": MobileNetConfig(version=2, width=0.35, norm="frozen_bn", freeze_at=1, out_levels=(1, 3)),
     "detnet": SMALL_DETNET,
     "detnet-gn": DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, norm="gn", freeze_at=3),
 }
@@ -53,6 +60,38 @@ def test_levels_state_what_forward_returns(config: BackboneConfig) -> None:
         assert [tuple(f.shape) for f in features] == expected
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_frozen_records_nothing_and_the_rest_learns(name: str) -> None:
+    torch.manual_seed(0)
+    config = SMALL[name]
+    backbone = build_backbone(config).train()
+    features = backbone(torch.randn(2, 3, 64, 64))
+    assert [f.requires_grad for f in features] == [n > config.freeze_at for n in config.out_levels]
+    sum((f * torch.randn_like(f)).sum() for f in features).backward()
+    for key, parameter in backbone.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+    live = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert bool(live) == (config.norm == "bn")
+    assert all(p.requires_grad for m in live for p in m.parameters())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VGGConfig(depth=11, width=8, norm="bn", freeze_at=5, out_levels=(3, 5)),
+        VGGConfig(depth=11, width=8, norm="bn", freeze_at=6, fc="reduced", out_levels=(4, 6)),
+        DarknetConfig(variant="darknet19", width=0.25, freeze_at=5),
+        DarknetConfig(variant="yolov1_fast", width=0.25, freeze_at=6, out_levels=(6,)),
+        MobileNetConfig(version=3, width=0.35, freeze_at=6, out_levels=(6,)),
+    ],
+    ids=lambda config: f"{config.kind}{config.freeze_at}",
+)
+def test_a_backbone_can_be_frozen_whole(config: BackboneConfig) -> None:
+    backbone = build_backbone(config)
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+
+
 def test_published_pyramids() -> None:
     with torch.device("meta"):
         detnet, resnet = build_backbone(DetNetConfig()), build_backbone(ResNetConfig())
@@ -61,13 +100,26 @@ def test_published_pyramids() -> None:
     assert resnet.levels == (*stem, Level("C5", 32, 2048))
 
 
-@pytest.mark.parametrize("name", ["basic", "bottleneck-frozen", "detnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "basic",
+        "bottleneck-frozen",
+        "detnet",
+        "vgg-reduced",
+        "residual",
+        "darknet-tiny",
+        "yolov1",
+        "mobilenet-frozen",
+        "squeeze",
+    ],
+)
 def test_compiles_as_one_graph_with_the_same_values_and_gradients(name: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(SMALL[name]).double()
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    weight = backbone.get_submodule("layer3")[0].conv1.weight
+    weight = next(p for p in backbone.parameters() if p.ndim == 4 and p.requires_grad)
     grads = []
     for run in (backbone, compiled):
         features = run(x)
@@ -76,7 +128,22 @@ def test_compiles_as_one_graph_with_the_same_values_and_gradients(name: str) -> 
     torch.testing.assert_close(grads[0], grads[1])
 
 
-@pytest.mark.parametrize("name", ["bottleneck", "bottleneck-frozen", "detnet-gn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bottleneck",
+        "bottleneck-frozen",
+        "detnet-gn",
+        "vgg",
+        "vgg-reduced",
+        "darknet53",
+        "darknet-tiny",
+        "residual",
+        "yolov1",
+        "mobilenet-v2",
+        "mobilenet-v3",
+    ],
+)
 def test_autocast_keeps_features_and_gradients_close(name: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(SMALL[name]).to(memory_format=torch.channels_last)
@@ -88,7 +155,7 @@ def test_autocast_keeps_features_and_gradients_close(name: str) -> None:
     for cast, full in zip(features, exact, strict=True):
         assert (cast.float() - full).norm() < 0.1 * full.norm()
         assert cast.is_contiguous(memory_format=torch.channels_last)
-    gradient = backbone.get_submodule("layer3")[0].conv2.weight.grad
+    gradient = next(p for p in backbone.parameters() if p.ndim == 4 and p.requires_grad).grad
     assert gradient is not None
     assert gradient.dtype == torch.float32
     assert gradient.abs().sum() > 0
@@ -138,6 +205,24 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:
         (lambda: ResNetConfig(out_levels=(3, 2)), "rising order"),
         (lambda: ResNetConfig(out_levels=(2, 3), freeze_at=4), "ResNetConfig.freeze_at = 4"),
         (lambda: ResNetConfig(freeze_at=True), "ResNetConfig.freeze_at = True"),
+        (lambda: VGGConfig(depth=12), "VGGConfig.depth = 12: must be one of 11, 13, 16, 19"),
+        (lambda: VGGConfig(norm="batch"), "VGGConfig.norm = 'batch': must be one of none, bn, frozen_bn, gn"),
+        (lambda: VGGConfig(width=4), "VGGConfig.width = 4: must be a multiple of 8"),
+        (lambda: VGGConfig(out_levels=(4, 6)), "VGGConfig.out_levels = (4, 6): must be stages in rising order, each"),
+        (lambda: VGGConfig(out_levels=("C4",)), "VGGConfig.out_levels = ('C4',)"),
+        (lambda: VGGConfig(fc="reduced"), "VGGConfig.out_levels = (3, 4, 5): must be stages that end with 6"),
+        (lambda: VGGConfig(pool5="2x2s2"), "VGGConfig.pool5 = '2x2s2': must be left out without fc = reduced"),
+        (lambda: VGGConfig(fc6_dilation=3), "VGGConfig.fc6_dilation = 3: must be left out"),
+        (lambda: VGGConfig(freeze_at=6), "VGGConfig.freeze_at = 6"),
+        (lambda: DarknetConfig(variant="darknet20"), "DarknetConfig.variant = 'darknet20': must be one of darknet19"),
+        (lambda: DarknetConfig(width=0), "DarknetConfig.width = 0: must be a factor above 0"),
+        (lambda: DarknetConfig(out_levels=(5, 6)), "DarknetConfig.out_levels = (5, 6): must be stages"),
+        (lambda: DarknetConfig(variant="yolov1", out_levels=(0, 6)), "each from 1 to 6"),
+        (lambda: DarknetConfig(norm="layer"), "DarknetConfig.norm = 'layer'"),
+        (lambda: MobileNetConfig(version=4), "MobileNetConfig.version = 4: must be 1, 2 or 3"),
+        (lambda: MobileNetConfig(version=1, out_levels=(4, 6)), "MobileNetConfig.out_levels = (4, 6)"),
+        (lambda: MobileNetConfig(width=True), "MobileNetConfig.width = True"),
+        (lambda: MobileNetConfig(norm="none"), "MobileNetConfig.norm = 'none'"),
         (lambda: DetNetConfig(depths=(3, 4, 6, 3)), "DetNetConfig.depths = (3, 4, 6, 3): must be five counts"),
         (lambda: DetNetConfig(depths=(3, 4, 6, 0, 3)), "DetNetConfig.depths"),
         (lambda: DetNetConfig(dilation=0), "DetNetConfig.dilation = 0"),

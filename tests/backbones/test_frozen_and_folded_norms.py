@@ -7,9 +7,12 @@ from torchvision.models.resnet import Bottleneck as TorchvisionBottleneck
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from boxwright.backbones import (
+    DarknetConfig,
     DetNetConfig,
     FrozenBatchNorm,
+    MobileNetConfig,
     ResNetConfig,
+    VGGConfig,
     build_backbone,
     conv_norm,
     fold_norms,
@@ -115,13 +118,22 @@ def test_synchronised_norms_replace_the_live_ones_only() -> None:
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
-@pytest.mark.parametrize("kind", ["resnet18", "resnet50", "detnet"])
+@pytest.mark.parametrize(
+    "kind",
+    ["resnet18", "resnet50", "detnet", "vgg", "darknet19", "darknet53", "mobilenet-v1", "mobilenet-v2", "mobilenet-v3"],
+)
 def test_folding_changes_nothing_but_the_norms(norm: str, kind: str) -> None:
     torch.manual_seed(0)
     config = {
         "resnet18": ResNetConfig(depth=18, blocks=(1, 1, 1, 1), width=16, norm=norm),
         "resnet50": ResNetConfig(blocks=(1, 1, 2, 1), width=16, norm=norm),
         "detnet": DetNetConfig(depths=(1, 1, 1, 1, 1), width=16, norm=norm),
+        "vgg": VGGConfig(depth=11, width=16, norm=norm, fc="reduced", out_levels=(2, 4, 6)),
+        "darknet19": DarknetConfig(variant="darknet19", width=0.25, norm=norm),
+        "darknet53": DarknetConfig(variant="darknet53", width=0.25, norm=norm),
+        "mobilenet-v1": MobileNetConfig(version=1, width=0.5, norm=norm),
+        "mobilenet-v2": MobileNetConfig(version=2, width=0.5, norm=norm),
+        "mobilenet-v3": MobileNetConfig(version=3, width=0.5, norm=norm, out_levels=(2, 3, 4, 5, 6)),
     }[kind]
     backbone = build_backbone(config).eval()
     randomise_norms(backbone)

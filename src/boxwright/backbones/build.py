@@ -7,11 +7,12 @@ from typing import TypeAlias
 from boxwright.backbones.blocks import ResidualBackbone
 from boxwright.backbones.darknet import Darknet, DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
+from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
 from boxwright.backbones.vgg import VGG, VGGConfig
 
-BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig
-Backbone: TypeAlias = ResidualBackbone | VGG | Darknet
+BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig | MobileNetConfig
+Backbone: TypeAlias = ResidualBackbone | VGG | Darknet | MobileNet
 
 # A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -38,9 +39,15 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "darknet-tiny": DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
     "yolov1": DarknetConfig(variant="yolov1", norm="none", out_levels=(6,)),
     "yolov1-fast": DarknetConfig(variant="yolov1_fast", norm="none", out_levels=(6,)),
-    # Small enough to train on a CPU, the first two of one cost.
+    "mobilenet-v1": MobileNetConfig(version=1),
+    "mobilenet-v2": MobileNetConfig(version=2),
+    "mobilenet-v3": MobileNetConfig(version=3),
+    # Small enough to train on a CPU, the first two of one cost and the others near it.
     "detnet-small": DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False),
     "resnet-small": ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16),
+    "vgg-small": VGGConfig(width=8, norm="bn"),
+    "darknet-small": DarknetConfig(variant="darknet19", width=0.25),
+    "mobilenet-small": MobileNetConfig(version=1, width=0.5),
 }
 
 
@@ -58,3 +65,5 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return VGG(config)
         case DarknetConfig():
             return Darknet(config)
+        case MobileNetConfig():
+            return MobileNet(config)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from boxwright.backbones.build import Backbone
 from boxwright.backbones.darknet import Darknet
+from boxwright.backbones.mobilenet import MobileNet, MobileNetHead
 from boxwright.backbones.vgg import VGG
 
 
@@ -14,7 +15,8 @@ class Classifier(nn.Module):
     """A backbone, and on its last level the classifier ``fc`` that its source puts there.
 
     VGG: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution and the
-    average. All others: the average and one linear layer.
+    average. MobileNet V2 and V3: their last 1x1 convolution unless it is the level, the average, dropout and one or two
+    linear layers. All others: the average and one linear layer.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
@@ -31,9 +33,11 @@ def _head(backbone: Backbone, num_classes: int) -> nn.Module:
     last = backbone.levels[-1]
     match backbone:
         case VGG() if last.name == "C5":
-            return VGGHead(last.channels, num_classes)
+            return VGGHead(last.channels, num_classes, backbone.ceil_mode)
         case Darknet(variant="darknet19"):
             return AveragedConv(last.channels, num_classes, 1)
+        case MobileNet(version=2 | 3):
+            return MobileNetHead(backbone, num_classes)
         case _:
             return PooledLinear(last.channels, num_classes)
 
@@ -57,7 +61,7 @@ class AveragedConv(nn.Conv2d):
 class VGGHead(nn.Sequential):
     """pool5, fc6, fc7 and fc8 of VGG with torchvision's indices; 4096 units on 512 channels, and in proportion."""
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, ceil_mode: bool) -> None:
         hidden = channels * 8
         super().__init__(
             nn.Linear(channels * 49, hidden),
@@ -68,6 +72,7 @@ class VGGHead(nn.Sequential):
             nn.Dropout(),
             nn.Linear(hidden, num_classes),
         )
+        self.ceil_mode = ceil_mode
         for layer in self:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, 0, 0.01)
@@ -75,5 +80,5 @@ class VGGHead(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K]``; other inputs than 224 are averaged to the 7 x 7 that fc6 takes."""
-        pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, 2, 2), 7)
+        pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, 2, 2, ceil_mode=self.ceil_mode), 7)
         return super().forward(pooled.flatten(1))

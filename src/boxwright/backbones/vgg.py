@@ -91,6 +91,7 @@ class VGG(nn.Module):
         self._stages, self.features, channels = _features(config)
         reduced = 6 in config.out_levels
         stride6 = 32 if config.pool5 == "2x2s2" else 16
+        self.ceil_mode = config.ceil_mode
         self._wanted = config.out_levels
         self.levels: tuple[Level, ...] = tuple(
             Level("C6", stride6, config.width * 16)
