@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.training.toys import CLASSES, Toy, toy_index, toy_recipe
 
+from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.data.transforms import (
     FlipConfig,
     LetterboxConfig,
@@ -63,6 +64,16 @@ def test_which_transforms_give_one_size(transforms: tuple, size: tuple[int, int]
         (toy(64), data(ANY), "data.pad_multiple = 32: .* set it to 64"),
         (toy(32), data(ANY, fixed_size=(500, 512)), "data.fixed_size is 500 x 512 .* the nearest are 512 x 512"),
         (toy(32), data(ANY, shapes=((512, 512), (512, 530))), "an entry of data.shapes is 512 x 530"),
+        (
+            toy(64),
+            data(ANY, pad_multiple=64, multi_scale=MultiScaleConfig(low=320, high=400, step=32)),
+            "a size of data.multi_scale is 352 x 352 .* the nearest are 384 x 384",
+        ),
+        (
+            toy(1, (300, 300)),
+            data(ANY, multi_scale=MultiScaleConfig(sizes=(300,), last=5, last_size=512)),
+            "a size of data.multi_scale is 512 x 512 .* exactly 300 x 300",
+        ),
         (toy(1, (300, 300)), data(ANY), "takes exactly 300 x 300; end it with"),
         (toy(1, (300, 300)), data(WarpConfig(size=(300, 300))), r"padded to .* 320 x 320 .* takes exactly 300 x 300"),
     ],

@@ -16,6 +16,7 @@ import torch
 from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
 from boxwright.backbones.detnet import DetNetConfig
+from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.rpn import RPNConfig
@@ -104,11 +105,22 @@ def recipe_of(case: str) -> Recipe:
             return replace(recipe, stages=(first, replace(second, frozen=("backbone",))), ema=None)
         case "workers":
             return replace(recipe, data=replace(recipe.data, workers=2, group_by_aspect=True))
+        case "several sizes, then one":
+            sizes = MultiScaleConfig(sizes=(24, 32, 48), every=2, last=2, last_size=40)
+            return replace(recipe, data=replace(recipe.data, multi_scale=sizes))
     raise AssertionError(case)
 
 
 @pytest.mark.parametrize(
-    "case", ["sgd", "adamw, bf16, accumulated", "fp16, scaled", "stopped between two stages", "workers"]
+    "case",
+    [
+        "sgd",
+        "adamw, bf16, accumulated",
+        "fp16, scaled",
+        "stopped between two stages",
+        "workers",
+        "several sizes, then one",
+    ],
 )
 def test_resumed_run_equals_the_straight_one(case: str, data, tmp_path: Path) -> None:
     recipe = recipe_of(case)

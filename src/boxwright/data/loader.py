@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 import torch.utils.data
 
 from boxwright.data.collate import Batch, BatchInfo, Padding, collate
+from boxwright.data.multi_scale import MultiScaleConfig, check_square, with_size
 from boxwright.data.sample import Sample, SampleSource
 from boxwright.data.sampler import (
     Numbers,
@@ -50,9 +52,13 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Trouble]):
         picks: Callable[[int], list[Pick]],
         seed: int,
         padding: Padding,
+        multi_scale: MultiScaleConfig | None = None,
     ) -> None:
         self.source = source
         self.transform = transform if callable(transform) else build_transform(transform, fetch=source)
+        self.configs = () if callable(transform) else tuple(transform)
+        self.multi_scale = multi_scale
+        self.batches: int | None = None
         self.picks = picks
         self.seed = seed
         self.padding = padding
@@ -61,13 +67,23 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Trouble]):
         try:
             picks = self.picks(number)
             seeds = [sample_seed(self.seed, pick, "detector") for pick in picks]
-            return collate([self._sample(pick) for pick in picks], seeds, self.padding)
+            transform, padding = self._of_batch(number)
+            return collate([self._sample(pick, transform) for pick in picks], seeds, padding)
         except InputError as error:
             return _Trouble(error)
 
-    def _sample(self, pick: Pick) -> Sample:
+    def _of_batch(self, number: int) -> tuple[Transform, Padding]:
+        """How the images of a batch are made, and padded: at that batch's size."""
+        if self.multi_scale is None:
+            return self.transform, self.padding
+        side = self.multi_scale.size_at(self.seed, number, self.batches)
+        transform = build_transform(with_size(self.configs, (side, side)), fetch=self.source)
+        padding = self.padding
+        return transform, padding if padding.shapes is None else replace(padding, shapes=((side, side),))
+
+    def _sample(self, pick: Pick, transform: Transform) -> Sample:
         generator = torch.Generator().manual_seed(sample_seed(self.seed, pick, "transform"))
-        return self.transform(self.source(pick.image), generator)
+        return transform(self.source(pick.image), generator)
 
 
 class _RankSlice:
@@ -90,6 +106,8 @@ class TrainStream(Iterator[Batch]):
     (height, width), ``shapes`` to a few, else to the largest of the batch rounded up to ``pad_multiple``; see
     `Padding` for ``max_boxes`` and ``too_many``. ``drop_empty`` leaves out images without an object;
     ``repeat_threshold`` repeats images of classes that are in a smaller fraction of the images than this.
+    ``multi_scale`` gives the images of a global batch another size every few batches, in place of the size of every
+    transform and of ``fixed_size``.
 
     A file that cannot be read raises InputError naming it, at the batch it belongs to. Boxes left out by
     "keep_largest" are announced as warnings.
@@ -114,12 +132,21 @@ class TrainStream(Iterator[Batch]):
         masks: bool = False,
         drop_empty: bool = False,
         repeat_threshold: float | None = None,
+        multi_scale: MultiScaleConfig | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
         start_method: StartMethod | None = None,
     ) -> None:
         _check_counts(batch_size, rank, world, workers, prefetch)
         padding = _padding(pad_multiple, fixed_size, shapes, max_boxes, too_many)
+        if multi_scale is not None:
+            if shapes is not None:
+                raise InputError(
+                    "shapes and multi_scale are both given; multi_scale decides the sizes, leave shapes out"
+                )
+            if callable(transform):
+                raise InputError("multi_scale changes the sizes of configurations; give these and not a function")
+            check_square(transform)
         if not 0 <= seed < 2**63:
             raise InputError(f"seed = {seed} is out of range; it must be in 0..2^63-1")
         members = stream_members(index, drop_empty)
@@ -133,7 +160,7 @@ class TrainStream(Iterator[Batch]):
             repeats=None if repeat_threshold is None else repeat_factors(index, members, repeat_threshold),
         )
         source = SampleSource(index, masks)
-        self._batches = _Batches(source, transform, _RankSlice(order, rank, batch_size), seed, padding)
+        self._batches = _Batches(source, transform, _RankSlice(order, rank, batch_size), seed, padding, multi_scale)
         self._workers = Workers(self._batches, workers, pin_memory, prefetch, start_method)
         self._iterator: Iterator[Any] | None = None
         self._identity = {
@@ -158,6 +185,11 @@ class TrainStream(Iterator[Batch]):
     def epoch(self) -> float:
         """Epochs taken so far, with fraction."""
         return self._taken * self._identity["global_batch"] / self.epoch_size
+
+    def ends_after(self, batches: int) -> None:
+        """Say how many global batches the run takes in all, which `MultiScaleConfig.last` counts back from."""
+        self.close()  # workers under way know another end
+        self._batches.batches = batches
 
     def __iter__(self) -> Self:
         return self

@@ -23,6 +23,8 @@ from boxwright.training.recipe import DataConfig
 
 def check_inputs(detector: Detector, data: DataConfig) -> None:
     """InputError, with the setting and the nearest valid value, where ``detector`` cannot take what ``data`` makes."""
+    for side in data.multi_scale.all_sizes if data.multi_scale is not None else ():
+        detector.check_input(side, side, "a size of data.multi_scale")
     if data.fixed_size is not None:
         detector.check_input(*data.fixed_size, "data.fixed_size")
         return

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.structures import InputError
@@ -36,7 +37,8 @@ class DataConfig:
     that targets are padded to; both None let a batch be as small as it can, set both for one compiled graph.
     ``shapes``: the few sizes to pad to instead, the smallest that fits. ``too_many``: what becomes of boxes beyond
     ``max_boxes``. ``drop_empty``: train only on images with an object that is no crowd. ``repeat_threshold``: images of
-    classes that are in a smaller share of the images come more often (LVIS §A.1). ``workers``: processes that load.
+    classes that are in a smaller share of the images come more often (LVIS §A.1). ``multi_scale``: train at several
+    input sizes, which take the place of the sizes in ``train`` and of ``fixed_size``. ``workers``: processes that load.
     """
 
     train: tuple[TransformConfig, ...]
@@ -53,6 +55,7 @@ class DataConfig:
     masks: bool = False
     drop_empty: bool = False
     repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    multi_scale: MultiScaleConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,7 @@ class Session:
         self.share = micro_batch_size(recipe.data.batch_size, where.world, recipe.accumulation) * recipe.accumulation
         self.stream = self._open_stream()
         self.plan = make_plan(recipe, self.stream.epoch_size)
+        self.stream.ends_after(self.plan.total)
         for planned in self.plan.stages:
             warmup = planned.stage.schedule.warmup
             if warmup is not None and warmup.steps > planned.steps // 3:
@@ -222,6 +223,7 @@ class Session:
             masks=data.masks,
             drop_empty=data.drop_empty,
             repeat_threshold=data.repeat_threshold,
+            multi_scale=data.multi_scale,
             pin_memory=self.where.device.type == "cuda",
         )
 
