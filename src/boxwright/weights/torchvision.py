@@ -1,13 +1,20 @@
-"""torchvision's Faster R-CNN with ResNet-50 and FPN (``fasterrcnn_resnet50_fpn``) in our layout.
+"""torchvision's detectors in our layout: Faster R-CNN and both RetinaNets with ResNet-50 and FPN.
 
-Besides names, three things differ: torchvision keeps background as class 0 and trains no box for it, flattens a pooled
-region with channels first, and has conventions that :func:`faster_rcnn_config` states.
+Faster R-CNN (``fasterrcnn_resnet50_fpn``): besides names, three things differ. torchvision keeps background as class 0
+and trains no box for it, flattens a pooled region with channels first, and has conventions that
+:func:`faster_rcnn_config` states.
+
+RetinaNet (``retinanet_resnet50_fpn`` and ``retinanet_resnet50_fpn_v2``): its sigmoid head has a column for every
+category id, also for 0 and for the ids that COCO never gave; :func:`retinanet_state` takes all or those that are asked
+for. The conventions are in :func:`retinanet_config`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +22,13 @@ from torch import Tensor
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.box_head import BoxHeadConfig
+from boxwright.heads.dense import DenseHeadConfig
+from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import InputError
 
 _NAMES: tuple[tuple[str, str], ...] = (
@@ -77,3 +88,85 @@ def faster_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
         ours[f"head.deltas.{part}"] = ours[f"head.deltas.{part}"][4:]
     return ours
+
+
+def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2) -> RetinaNetConfig:
+    """The configuration under which the weights of torchvision's RetinaNet compute what they compute there.
+
+    ``version``: 1 is ``retinanet_resnet50_fpn`` with frozen norms, 2 is ``retinanet_resnet50_fpn_v2``, whose backbone
+    has live batch norms, whose head has group norms and whose boxes learn by GIoU.
+    """
+    sizes = tuple((base, int(base * 2 ** (1 / 3)), int(base * 2 ** (2 / 3))) for base in (32, 64, 128, 256, 512))
+    config = RetinaNetConfig(
+        backbone=ResNetConfig(depth=50, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)),
+        neck=FPNConfig(extra="conv_p"),
+        anchors=AnchorConfig(sizes=sizes, rounding="extent", order="ratio"),
+        crowd_ignore=None,
+        beta=0.0,
+        normalizer="image",
+        post=PostprocessConfig(candidates=1000, detections=300, min_size=0.0),
+    )
+    if version == 1:
+        return config
+    return replace(
+        config,
+        backbone=ResNetConfig(depth=50, norm="bn", freeze_at=freeze_at, out_levels=(3, 4, 5)),
+        neck=FPNConfig(extra="conv_c"),
+        head=DenseHeadConfig(norm="gn"),
+        box_loss="giou",
+    )
+
+
+def retinanet_state(
+    state: Mapping[str, Tensor], labels: Sequence[int] | None = None, norm_eps: float = 1e-5
+) -> dict[str, Tensor]:
+    """Our state dict from that of torchvision's RetinaNet, either version.
+
+    ``labels``: the category ids to keep, in the order of our classes, such as COCO's 80; None keeps every column.
+    ``norm_eps``: what the frozen norms add to a variance there: 0 for the published weights of version 1. Raises
+    InputError naming the keys that are not of that model.
+    """
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state.items():
+        name = _retinanet_name(key)
+        if name is None:
+            unknown.append(key)
+        elif key.endswith("running_var"):
+            ours[name] = value - (1e-5 - norm_eps)
+        else:
+            ours[name] = value
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} keys are not of torchvision's retinanet_resnet50_fpn, the first is {unknown[0]!r}; "
+            "other models have importers of their own"
+        )
+    if labels is not None:
+        cell = ours["head.deltas.bias"].shape[0] // 4
+        for part in ("weight", "bias"):
+            columns = ours[f"head.scores.{part}"].unflatten(0, (cell, -1))
+            if labels and not 0 <= min(labels) <= max(labels) < columns.shape[1]:
+                raise InputError(
+                    f"labels {min(labels)}..{max(labels)} do not all lie in 0..{columns.shape[1] - 1}, "
+                    "the columns of the checkpoint"
+                )
+            ours[f"head.scores.{part}"] = columns[:, list(labels)].flatten(0, 1)
+    return ours
+
+
+def _retinanet_name(key: str) -> str | None:
+    """Our name of a tensor; None for what is not of that model."""
+    if match := re.fullmatch(r"backbone\.body\.(.+)", key):
+        return f"backbone.{match[1]}"
+    if match := re.fullmatch(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?(weight|bias)", key):
+        return f"neck.{'lateral' if match[1] == 'inner' else 'output'}.P{int(match[2]) + 3}.conv.{match[3]}"
+    if match := re.fullmatch(r"backbone\.fpn\.extra_blocks\.p([67])\.(weight|bias)", key):
+        return f"neck.extra.P{match[1]}.conv.{match[2]}"
+    if match := re.fullmatch(r"head\.(?:classification_head\.cls_logits|regression_head\.bbox_reg)\.(.+)", key):
+        return f"head.{'scores' if 'cls' in key else 'deltas'}.{match[1]}"
+    subnet = "class_subnet" if "classification" in key else "box_subnet"
+    if match := re.fullmatch(r"head\.\w+_head\.conv\.(\d)\.([01])\.(weight|bias)", key):
+        return f"head.{subnet}.layers.{match[1]}.{('conv', 'norm')[int(match[2])]}.{match[3]}"
+    if match := re.fullmatch(r"head\.\w+_head\.conv\.(\d)\.(weight|bias)", key):  # files from before 2022
+        return f"head.{subnet}.layers.{int(match[1]) // 2}.conv.{match[2]}"
+    return None
