@@ -179,7 +179,7 @@ class YOLOv1(Detector):
         widths = [channels * places * places, *config.hidden]
         for inputs, out in pairwise(widths):
             norm = [nn.BatchNorm1d(out, momentum=0.01)] if config.hidden_norm else []
-            head += [nn.Linear(inputs, out), *norm, nn.LeakyReLU(0.1)]
+            head += [nn.Linear(inputs, out, bias=not norm), *norm, nn.LeakyReLU(0.1)]
         self.hidden = nn.Sequential(*head, nn.Dropout(config.dropout))
         self.output = nn.Linear(widths[-1], config.grid**2 * (len(classes) + 5 * config.boxes))
         self._initialise()
@@ -188,7 +188,8 @@ class YOLOv1(Detector):
         for layer in self.hidden:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=0.1)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
         if self.config.start_size > 0:

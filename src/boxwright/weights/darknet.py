@@ -265,25 +265,36 @@ def _fitting(
     )
 
 
+def check_classes(section: Section, count: int) -> None:
+    """InputError where the detecting layer ``section`` is for another number of classes than ``count``."""
+    classes = section.integer("classes", 20)
+    if classes != count:
+        raise InputError(
+            f"{section.place}: is for {classes} classes, but the detector has {count} names; give one name per class, "
+            "in the order of the file that trained it (coco.names, voc.names)"
+        )
+
+
 def state_in_order(module: nn.Module, network: DarknetNetwork, origin: str = "weights") -> dict[str, Tensor]:
     """The state dict entries of ``module`` whose layers, in the order in which it registers them, are those of
     ``network`` in the order of the file; a batch norm belongs to the layer registered before it.
 
-    InputError names the first layer that differs in shape or in having a batch norm.
+    InputError names the first layer that differs in shape or in having a batch norm; ``origin`` is for errors.
     """
     layers = [layer for layer in network.layers if layer.arrays]
     units = _units(module)
     state: dict[str, Tensor] = {}
     for (name, unit, norm_name), layer in zip(units, layers, strict=False):
-        arrays, where = layer.arrays, f"{origin}: layer {layer.section.index} ([{layer.section.kind}])"
+        arrays, section = layer.arrays, layer.section
         own = dict(unit.named_parameters(recurse=False))
         weight = arrays.get("weight", arrays["bias"] if "bias" in arrays else arrays["scale"])
-        if layer.section.kind == "local":
+        if section.kind == "local":
             weight = weight.flatten(2)
-        if weight.shape != own["weight"].shape or ("scale" in arrays) != (norm_name is not None):
+        given, wanted = (_words(t, n) for t, n in ((weight, "scale" in arrays), (own["weight"], norm_name is not None)))
+        if given != wanted:
             raise InputError(
-                f"{where} is {_words(tuple(weight.shape), 'scale' in arrays)}, but {name} is "
-                f"{_words(tuple(own['weight'].shape), norm_name is not None)}; the configuration is not that network's"
+                f"{section.place}: layer {section.index} ([{section.kind}]) is {given}, but {name} is {wanted}; "
+                "the configuration is not that network's"
             )
         state[f"{name}.weight"] = weight
         if norm_name is None:
@@ -311,5 +322,5 @@ def _units(module: nn.Module) -> list[tuple[str, nn.Module, str | None]]:
     return units
 
 
-def _words(shape: tuple[int, ...], norm: bool) -> str:
-    return f"{' x '.join(map(str, shape))} {'with' if norm else 'without'} batch norm"
+def _words(weight: Tensor, norm: bool) -> str:
+    return f"{' x '.join(map(str, weight.shape))} {'with' if norm else 'without'} batch norm"
