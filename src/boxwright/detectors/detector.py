@@ -164,46 +164,70 @@ class Detector(nn.Module, ABC):
         self, arrays: Sequence[np.ndarray], *, threshold: float = 0.0, paths: Iterable[Path | None] | None = None
     ) -> list[Detections]:
         """Detect in one batch of uint8 ``[H, W, 3]`` RGB arrays; ``threshold`` is the least score."""
+        samples = [prepared(sample_of(array), self.transforms) for array in arrays]
+        found = self.detect_samples(samples, threshold)
+        return [
+            Detections(
+                boxes=boxes.numpy(),
+                scores=scores.numpy(),
+                labels=labels.numpy(),
+                names=self.classes,
+                size=sample.original_size,
+                path=path,
+            )
+            for sample, (boxes, scores, labels), path in zip(
+                samples, found, paths or [None] * len(samples), strict=True
+            )
+        ]
+
+    @torch.inference_mode()
+    def detect_samples(self, samples: Sequence[Sample], threshold: float = 0.0) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Boxes ``[n, 4]``, scores and labels ``[n]`` of each prepared sample, in one batch; tensors on the CPU.
+
+        The boxes are in pixels of the originals, cut at their edges, also where the samples are mirrored.
+        """
         was_training = self.training
         self.eval()
-        samples = [self._prepared(array) for array in arrays]
         device = self.get_buffer("pixel_mean").device
         batch = self(_collated(samples, self.pad_multiple).to(device))
         self.train(was_training)
         keep = (batch.valid & (batch.scores >= threshold)).cpu()
-        boxes, scores, labels = (t.cpu() for t in (batch.boxes, batch.scores, batch.labels))
-        results = []
-        for i, (sample, path) in enumerate(zip(samples, paths or [None] * len(samples), strict=True)):
-            height, width = sample.original_size
-            sx, sy, ox, oy = sample.to_original
-            back = (boxes[i, keep[i]] - torch.tensor([ox, oy, ox, oy])) / torch.tensor([sx, sy, sx, sy])
-            back = torch.minimum(back.clamp(min=0), torch.tensor([width, height, width, height]).float())
-            results.append(
-                Detections(
-                    boxes=back.numpy(),
-                    scores=scores[i, keep[i]].numpy(),
-                    labels=labels[i, keep[i]].numpy(),
-                    names=self.classes,
-                    size=(height, width),
-                    path=path,
-                )
-            )
-        return results
+        boxes, scores, labels = (t.cpu() for t in (batch.boxes.float(), batch.scores.float(), batch.labels))
+        return [
+            (_in_original(boxes[i, keep[i]], sample), scores[i, keep[i]], labels[i, keep[i]])
+            for i, sample in enumerate(samples)
+        ]
 
-    def _prepared(self, array: np.ndarray) -> Sample:
-        height, width = array.shape[:2]
-        if min(height, width) == 0:
-            raise InputError(f"an image of {width} x {height} pixels; give images with at least one pixel")
-        none = torch.zeros(0, dtype=torch.bool)
-        sample = Sample(
-            image=tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)),
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            crowd=none,
-            difficult=none,
-            original_size=(height, width),
-        )
-        return build_transform(self.transforms)(sample, Generator().manual_seed(0))
+
+def sample_of(array: np.ndarray) -> Sample:
+    """A uint8 ``[H, W, 3]`` RGB array as a sample without annotations."""
+    height, width = array.shape[:2]
+    if min(height, width) == 0:
+        raise InputError(f"an image of {width} x {height} pixels; give images with at least one pixel")
+    none = torch.zeros(0, dtype=torch.bool)
+    return Sample(
+        image=tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)),
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        crowd=none,
+        difficult=none,
+        original_size=(height, width),
+    )
+
+
+def prepared(sample: Sample, transforms: Sequence[TransformConfig]) -> Sample:
+    """The sample as a detector with these ``transforms`` looks at it."""
+    return build_transform(transforms)(sample, Generator().manual_seed(0))
+
+
+def _in_original(boxes: Tensor, sample: Sample) -> Tensor:
+    height, width = sample.original_size
+    sx, sy, ox, oy = sample.to_original
+    back = (boxes - torch.tensor([ox, oy, ox, oy])) / torch.tensor([sx, sy, sx, sy])
+    low, high = back[:, :2], back[:, 2:]
+    if sx < 0 or sy < 0:  # mirrored: right has become left
+        low, high = torch.minimum(low, high), torch.maximum(low, high)
+    return torch.minimum(torch.cat([low, high], 1).clamp(min=0), torch.tensor([width, height, width, height]).float())
 
 
 def _pixels(source: Source) -> np.ndarray:
