@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
 from tests.detectors.test_refinedet import SMALL_REFINEDET
+from tests.detectors.test_retinanet import SMALL_RETINANET
 from tests.detectors.test_ssd import SMALL_SSD
 from tests.detectors.test_yolov3 import SMALL_YOLOV3
 from tests.detectors.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN
@@ -38,12 +39,13 @@ class Case:
 
 
 CASES: dict[str, Case] = {"faster_rcnn": Case(small_config())}
-YOLO = {"spread": ("output.weight",)}
+CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_RETINANET.items()}
+YOLO_HEADS = ("output.weight",)
 CASES |= {
-    "yolov1": Case(SMALL_YOLOV1, size=(160, 160), any_size=False, **YOLO),
-    "yolov1_modern": Case(SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, **YOLO),
-    "yolov2": Case(SMALL_YOLOV2, **YOLO),
-    "yolov2_modern": Case(SMALL_YOLOV2_MODERN, **YOLO),
+    "yolov1": Case(SMALL_YOLOV1, size=(160, 160), any_size=False, spread=YOLO_HEADS),
+    "yolov1_modern": Case(SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, spread=YOLO_HEADS),
+    "yolov2": Case(SMALL_YOLOV2, spread=YOLO_HEADS),
+    "yolov2_modern": Case(SMALL_YOLOV2_MODERN, spread=YOLO_HEADS),
 }
 CASES |= {name: Case(config, spread=("predict.weight",)) for name, config in SMALL_YOLOV3.items()}
 REFINEDET_HEADS = tuple(f"{module}.convs.{level}.weight" for module in ("arm", "odm") for level in range(4))
