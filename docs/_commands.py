@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data check": cli_data.check,
     "data show": cli_data.show,
     "data convert": cli_data.convert,
+    "data anchors": cli_data.anchors,
     "data scenes": cli_data.scenes,
 }
 

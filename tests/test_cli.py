@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -256,6 +257,19 @@ def test_data_check_exits_1_for_defects(scenes: Path, tmp_path: Path, capsys: py
     assert lost.name in capsys.readouterr().out
 
 
+def test_anchors_are_reported_and_printed_to_be_pasted(scenes: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["data", "anchors", scenes, "--count", 3, "--size", 192, 192, "--resize", "warp"]
+    value = says(capsys, *words, "--json")
+    assert isinstance(value, dict)
+    assert (len(value["anchors"]), sum(value["counts"]), value["split"]) == (3, value["boxes"], "train")
+    assert 0.3 < value["mean_iou"] < 1
+    assert main([str(word) for word in words]) == 0
+    text = capsys.readouterr().out
+    assert f"mean IoU {value['mean_iou']:.4f}" in text
+    pasted = [shlex.split(line) for line in text.splitlines() if line.startswith("  --set")]
+    assert pasted == [["--set", value["settings"][unit]] for unit in ("pixels", "cells")]
+
+
 # What is refused
 
 
@@ -268,6 +282,10 @@ def test_data_check_exits_1_for_defects(scenes: Path, tmp_path: Path, capsys: py
         ("detect", "CHECKPOINT requires an argument"),
         ("data convert a b --to pascal", "coco"),
         ("demo --images many", "many"),
+        ("data anchors SCENES", "--count"),
+        ("data anchors SCENES --count 500", "different sizes: ask for 1 to"),
+        ("data anchors SCENES --count 2 --split dev", "has no split 'dev'; it has train, val"),
+        ("data anchors SCENES --count 2 --resize keep --size 9 9", "leave --size out"),
         ("train faster-rcnn-detnet59-fp --data SCENES", "did you mean 'faster-rcnn-detnet59-fpn'"),
         ("train --data SCENES", "needs a recipe"),
         (f"train {RECIPE} --data nowhere", "nowhere: there is no such file or folder"),

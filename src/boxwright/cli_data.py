@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 
-data_app = App(name="data", help="Check, look at, convert and draw data sets.", help_epilogue="")
+data_app = App(name="data", help="Check, look at, convert, measure and draw data sets.", help_epilogue="")
 
 
 def examples(*lines: str) -> str:
@@ -100,6 +100,57 @@ def convert(
     for split, counts in report.splits.items():
         say(f"{split}: {counts['images']} images, {counts['boxes']} boxes")
     return say(f"wrote {report.output} as {report.format} (it was {report.source_format})")
+
+
+@data_app.command(
+    help_epilogue=examples(
+        "boxwright data anchors my_data --count 9 --size 416 416",
+        "boxwright data anchors my_data --count 5 --size 416 416 --resize warp --json",
+    )
+)
+def anchors(
+    path: Data,
+    /,
+    *,
+    count: Annotated[int, Parameter(help="Anchors to find.")],
+    size: Annotated[
+        tuple[int, int] | None,
+        Parameter(help="Height and width of the network's input. Default: 416 416.", show_default=False),
+    ] = None,
+    resize: Annotated[
+        Literal["letterbox", "warp", "keep"],
+        Parameter(help="How pictures get there: fitted, stretched, or not at all."),
+    ] = "letterbox",
+    split: Annotated[str | None, Parameter(help="Default: train, or the only one.")] = None,
+    distance: Annotated[
+        Literal["iou", "euclid"], Parameter(help="What k-means brings down: 1 - IoU, or sides.")
+    ] = "iou",
+    update: Annotated[Literal["mean", "median"], Parameter(help="The anchor of a cluster.")] = "mean",
+    restarts: Annotated[int, Parameter(help="Runs from other first anchors; the best counts.")] = 10,
+    seed: Annotated[int, Parameter(help="The same seed finds the same anchors.")] = 0,
+    json: Json = False,
+) -> int:
+    """Find anchor shapes for a data set by k-means, in the pixels that the network sees.
+
+    Reports how well they fit (mean IoU of each box with its best anchor) and the `--set` for `boxwright train`.
+    Crowd regions and boxes smaller than a pixel are left out.
+    """
+    from boxwright.app.anchors import AnchorRequest, find_anchors
+
+    report = find_anchors(
+        AnchorRequest(
+            data=path,
+            count=count,
+            size=size,
+            resize=resize,
+            split=split,
+            distance=distance,
+            update=update,
+            restarts=restarts,
+            seed=seed,
+        )
+    )
+    return print_json(report.to_dict()) if json else say("\n".join(report.lines()))
 
 
 @data_app.command(help_epilogue=examples("boxwright data scenes scenes --train 500 --val 100 --seed 1"))

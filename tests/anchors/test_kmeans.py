@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.anchors import kmeans
 from boxwright.anchors.kmeans import kmeans_anchors, shape_iou
 from boxwright.data import open_dataset
 from boxwright.structures import InputError
@@ -80,6 +81,17 @@ def test_result_is_a_fixed_point() -> None:
     np.testing.assert_allclose(means, found.shapes)
     assert np.bincount(owner, minlength=6).tolist() == found.counts.tolist()
     assert shape_iou(boxes, found.shapes).max(1).mean() == pytest.approx(found.mean_iou)
+
+
+def test_starts_are_tried_on_a_sample_but_all_boxes_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = np.concatenate([around(THREE, each=400), [[400.0, 20.0]]])
+    whole = kmeans_anchors(boxes, 3)
+    monkeypatch.setattr(kmeans, "_SAMPLE", 100)
+    sampled = kmeans_anchors(boxes, 3)
+    np.testing.assert_allclose(sampled.shapes, whole.shapes)
+    assert sampled.counts.sum() == len(boxes)
+    monkeypatch.setattr(kmeans, "_SAMPLE", 2)
+    assert len(kmeans_anchors(boxes, 3).shapes) == 3, "a sample with too few sizes is none"
 
 
 def test_no_cluster_stays_empty_among_many_copies() -> None:
