@@ -60,9 +60,9 @@ class RefineDetConfig:
     (ResNet: res6) or "none"; ``top_channels``: its hidden and outer width. ``l2_scales``: start of the L2 norm on each
     map, None for no norm. ``channels``: width of the TCBs. ``norm``: after every new convolution except those of the
     heads. ``head_block``: hidden width of a residual block before every head, four times as wide outside (ResNet: 256).
-    ``deconv``: kernel of the transposed convolutions. ``start``: their start: "caffe", xavier by fan-in, and a
-    Gaussian of 0.01 where a norm follows (the released code); "paper", xavier, Gaussian in the residual ``top`` alone;
-    "glorot", xavier by fan-in and fan-out (PyTorch ports).
+    ``deconv``: kernel of the transposed convolutions. ``start``: what new layers are drawn from: "caffe", xavier by
+    fan-in, and a Gaussian of 0.01 where a norm follows (the released code); "paper", xavier, and that Gaussian in a
+    residual ``top`` alone; "glorot", xavier by fan-in and fan-out (PyTorch ports).
     ``anchors``: §3.1, one size a level; ``clip_sides``: no anchor wider or higher than the input (luuuyi's port).
     ``two_step``: whether the ODM starts from the ARM's boxes (table 3). ``tcb``: or its heads read the backbone's maps.
     ``floor``: anchors of less objectness are filtered, 0 filters nothing (the paper's theta is 1 - floor).
@@ -70,8 +70,8 @@ class RefineDetConfig:
     may then mine them as if they were hard negatives. At inference filtered anchors give no detection either way.
     ``arm_iou``, ``odm_iou``: positive at or above the first, negative below the second; the author later advised
     (0.7, 0.3) for the ARM. ``forced``: how every object gets its best anchor, see :class:`BipartiteMatcher`.
-    ``arm_assigner``: "atss" in place of IoU. ``negative_ratio``: hard negatives for each positive;
-    ``min_negatives``: but at least so many, for images without objects (paper: 0).
+    ``arm_assigner``: "atss" with ``topk`` anchors of each map in place of IoU. ``negative_ratio``: hard negatives for
+    each positive; ``min_negatives``: but at least so many, for images without objects (paper: 0).
     ``box_losses``, ``box_weights``: of ARM and ODM. ``weights``, ``clamp``: of the box offsets, see :class:`BoxCoder`.
     ``difficult``: whether boxes marked difficult are trained on (the Caffe code does on VOC, ports do not).
     """
@@ -99,6 +99,7 @@ class RefineDetConfig:
     odm_iou: tuple[float, float] = (0.5, 0.5)
     forced: Literal["greedy", "parallel"] = "greedy"
     arm_assigner: Literal["iou", "atss"] = "iou"
+    topk: int = 9
     negative_ratio: float = 3.0
     min_negatives: int = 0
     box_losses: tuple[BoxLoss, BoxLoss] = ("smooth_l1", "smooth_l1")
@@ -222,7 +223,7 @@ class RefineDet(Detector):
         with torch.no_grad():
             refined = self.refined(anchors, out)
             if config.arm_assigner == "atss":
-                arm = ATSSMatcher()(anchors, counts, *truth)
+                arm = ATSSMatcher(topk=config.topk)(anchors, counts, *truth)
             else:
                 arm = self.arm_matcher(anchors, *truth)
             odm = self.odm_matcher(refined, *truth)
