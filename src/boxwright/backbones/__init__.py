@@ -1,6 +1,6 @@
 """Backbones: images in, a pyramid of feature maps out, whose levels are declared."""
 
-from boxwright.backbones.build import NAMED_BACKBONES, Backbone, BackboneConfig, build_backbone
+from boxwright.backbones.build import NAMED_BACKBONES, Backbone, BackboneConfig, build_backbone, named_backbone
 from boxwright.backbones.classifier import Classifier
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
@@ -8,6 +8,7 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.timm import TimmConfig
 from boxwright.backbones.vgg import VGGConfig
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FrozenBatchNorm",
     "MobileNetConfig",
     "ResNetConfig",
+    "TimmConfig",
     "VGGConfig",
     "backbone_rows",
     "build_backbone",
@@ -28,4 +30,5 @@ __all__ = [
     "count_multiply_adds",
     "count_parameters",
     "fold_norms",
+    "named_backbone",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TypeAlias
 
 from boxwright.backbones.blocks import ResidualBackbone
@@ -9,10 +10,12 @@ from boxwright.backbones.darknet import Darknet, DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
 from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
+from boxwright.backbones.timm import TimmBackbone, TimmConfig
 from boxwright.backbones.vgg import VGG, VGGConfig
+from boxwright.structures import InputError
 
-BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig | MobileNetConfig
-Backbone: TypeAlias = ResidualBackbone | VGG | Darknet | MobileNet
+BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig | MobileNetConfig | TimmConfig
+Backbone: TypeAlias = ResidualBackbone | VGG | Darknet | MobileNet | TimmBackbone
 
 # A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -67,3 +70,17 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return Darknet(config)
         case MobileNetConfig():
             return MobileNet(config)
+        case TimmConfig():
+            return TimmBackbone(config)
+
+
+def named_backbone(name: str) -> BackboneConfig:
+    """What ``name`` stands for: one of ``NAMED_BACKBONES``, or ``timm:NAME`` for a network of timm."""
+    if name.startswith("timm:"):
+        return TimmConfig(name=name.removeprefix("timm:"))
+    if name not in NAMED_BACKBONES:
+        close = difflib.get_close_matches(name, NAMED_BACKBONES, n=1)
+        near = f"; did you mean {close[0]!r}?" if close else "."
+        known = ", ".join(NAMED_BACKBONES)
+        raise InputError(f"there is no backbone {name!r}{near} There are {known}, and timm:NAME")
+    return NAMED_BACKBONES[name]

@@ -181,9 +181,14 @@ def fold_norms(module: _Module) -> _Module:
     and group norms stay as they are. A norm belongs to the convolution that its parent registered right before it,
     as in ``conv1, bn1`` or ``nn.Sequential(conv, norm, relu)``; transposed ones fold too. Folded norms
     become ``nn.Identity``. For inference: the copy still has gradients, but no longer normalises anything that changes.
+    Modules with a true ``foreign_norms``, whose order of registration says nothing, are left as they are, and so are
+    norms that do more than normalise.
     """
     folded = copy.deepcopy(module)
+    foreign = {id(m) for outer in folded.modules() if getattr(outer, "foreign_norms", False) for m in outer.modules()}
     for parent in list(folded.modules()):
+        if id(parent) in foreign:
+            continue
         children = list(parent.named_children())
         for (_, conv), (name, norm) in itertools.pairwise(children):
             if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) or (conv.transposed and conv.groups > 1):
@@ -197,7 +202,8 @@ def fold_norms(module: _Module) -> _Module:
 def _is_fixed(norm: nn.Module) -> bool:
     if isinstance(norm, FrozenBatchNorm):
         return True
-    return isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None
+    plain = isinstance(norm, _BatchNorm) and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return plain and not norm.training and norm.running_var is not None
 
 
 def _channels(norm: nn.Module) -> int:

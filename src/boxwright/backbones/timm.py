@@ -1,0 +1,88 @@
+"""Any convolutional or hierarchical network of timm as a backbone, behind the extra ``timm``.
+
+Level ``Cn`` is the network's last feature map of stride ``2^n``. timm is imported when such a backbone is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from boxwright.backbones.blocks import check_field, check_levels
+from boxwright.structures import InputError, Level
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """A network of timm.
+
+    ``name``: as timm knows it, with the tag of its weights if there are several: ``resnet50.a1_in1k``. ``pretrained``:
+    start from those weights; timm fetches them when the network is first built. They expect timm's own pixels, mostly
+    ``PixelConfig()``. ``out_levels``: which ``Cn`` are returned; parts above the last are not built. Norms are the
+    network's own, and nothing is frozen.
+    """
+
+    kind: Literal["timm"] = "timm"
+    name: str
+    pretrained: bool = False
+    out_levels: tuple[int, ...] = (2, 3, 4, 5)
+
+    def __post_init__(self) -> None:
+        check_field(isinstance(self.name, str) and self.name != "", self, "name", "the name of a model in timm")
+        check_field(type(self.pretrained) is bool, self, "pretrained", "true or false")
+        check_levels(self, self.out_levels, 0, 6, first=1)
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm that returns its feature maps.
+
+    ``levels`` states what ``forward`` returns, in that order. The sides of the input should be multiples of the largest
+    stride: other sides some networks round down, some up, and some refuse.
+    """
+
+    foreign_norms = True
+    """What a norm follows in here is not ours to know, so ``fold_norms`` leaves these alone."""
+
+    def __init__(self, config: TimmConfig) -> None:
+        super().__init__()
+        every = _create(config.name, False).feature_info
+        strides = [int(r) for r in every.reduction(list(range(len(every))))]
+        last = {round(math.log2(s)): i for i, s in enumerate(strides) if s.bit_count() == 1}
+        if missing := [n for n in config.out_levels if n not in last]:
+            raise InputError(
+                f"TimmConfig.out_levels = {config.out_levels!r}: {config.name} has no map of stride "
+                f"{', '.join(str(2**n) for n in missing)}; it gives the levels {', '.join(map(str, sorted(last)))}"
+            )
+        self.net = _create(config.name, config.pretrained, tuple(last[n] for n in config.out_levels))
+        channels = self.net.feature_info.channels()
+        self.levels: tuple[Level, ...] = tuple(
+            Level(f"C{n}", 2**n, int(c)) for n, c in zip(config.out_levels, channels, strict=True)
+        )
+        self._channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of normalised images ``[B, 3, H, W]``: one ``[B, C, H / stride, W / stride]`` a level."""
+        features = self.net(x)
+        return [f.permute(0, 3, 1, 2) for f in features] if self._channels_last else list(features)
+
+
+def _create(name: str, pretrained: bool, out_indices: tuple[int, ...] | None = None) -> Any:
+    """timm's network, returning the maps of ``out_indices``, or of all."""
+    try:
+        import timm  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(f"the backbone timm:{name} needs timm; pip install 'boxwright[timm]'") from error
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        near = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"TimmConfig.name = {name!r}: timm {timm.__version__} has no such model{near}")
+    options = {} if out_indices is None else {"out_indices": out_indices}
+    try:
+        return timm.create_model(name, pretrained=pretrained, features_only=True, **options)
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        # timm has no one way to say that a network has no feature maps.
+        raise InputError(f"TimmConfig.name = {name!r}: timm cannot give its feature maps: {error}") from error
