@@ -237,10 +237,18 @@ def small_config(**changes: object) -> RetinaNetConfig:
         backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6)),
         neck=FPNConfig(channels=16, extra="conv_c", extra_strides=(2,)),
         anchors=octave_anchors(bases=(16, 24, 32, 48, 64), scales=2),
-        head=DenseHeadConfig(convs=1, norm="bn"),
+        head=DenseHeadConfig(convs=1, norm="bn", prior=0.2),
         post=PostprocessConfig(candidates=100, detections=20, min_size=0.0),
     )
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+MODERN = {"assignment": "atss", "classification": "quality_focal", "box_loss": "giou"}
+SMALL_RETINANET = {
+    "retinanet": small_config(),
+    "retinanet_modern": small_config(**MODERN),
+    "retinanet_average": small_config(head=DenseHeadConfig(convs=1, norm="gn", prior=0.2), normalizer="average"),
+}
 
 
 def test_anchor_sides() -> None:
@@ -257,7 +265,7 @@ def test_anchor_sides() -> None:
 
 
 def test_scores_start_at_the_prior() -> None:
-    detector = build(small_config())
+    detector = build(RetinaNetConfig(backbone=ResNetConfig(depth=18, width=8, out_levels=(3, 4, 5))))
     assert detector.head.scores.bias is not None
     assert detector.head.scores.bias[0].item() == pytest.approx(-4.59512, abs=1e-5)
 
@@ -373,8 +381,9 @@ def test_the_top_level_may_have_a_threshold_of_its_own() -> None:
     """Detectron's 0 gives every image something."""
     images = pictures(2, 128, 160)
     with torch.inference_mode():
-        assert not build(small_config()).eval()(images).valid.any()
-        assert build(small_config(top_threshold=0.0)).eval()(images).valid.any(1).all()
+        high = PostprocessConfig(score_threshold=0.9, candidates=100, detections=20)
+        assert not build(small_config(post=high)).eval()(images).valid.any()
+        assert build(small_config(post=high, top_threshold=0.0)).eval()(images).valid.any(1).all()
 
 
 @pytest.mark.parametrize(
