@@ -1,13 +1,46 @@
 """SSD against torchvision's with the same weights, the paper's figures, and the conventions that are options."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from boxwright.detectors.ssd import SSD
-from boxwright.structures import Classes, Images, Targets
+from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
+from boxwright.backbones.mobilenet import MobileNetConfig
+from boxwright.backbones.norm import L2Norm
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, SSDConfig
+from boxwright.geometry.boxes import xyxy_to_cxcywh
+from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
+from boxwright.recipes import get_recipe
+from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.weights.torchvision_ssd import ssd_config, ssd_state
+
+SMALL = SSDConfig(
+    size=(128, 160),
+    backbone=VGGConfig(depth=11, width=8, norm="bn", fc="reduced", out_levels=(4, 6)),
+    extras=(ExtraConfig(hidden=16, out=32), ExtraConfig(hidden=16, out=32)),
+    norm="bn",
+    priors=PriorConfig(sizes=(16, 32, 56, 80, 110), ratios=((2,), (2, 3), (2, 3), (2,)), steps=(8, 16, 32, 64)),
+    post=PostprocessConfig(score_threshold=0.01, nms_iou=0.3, per_class=50, candidates=100, detections=50),
+)
+# Small enough for the tests that hold for every detector: the paper's way, and the other way at every fork.
+SMALL_SSD = {
+    "ssd": SMALL,
+    "ssdlite_focal": replace(
+        SMALL,
+        separable=True,
+        l2_scale=None,
+        priors=replace(SMALL.priors, steps=None),
+        matching="atss",
+        classification="quality_focal",
+        box_loss="giou",
+        post=replace(SMALL.post, per_class=None),
+    ),
+}
 
 
 def names(count: int) -> Classes:
@@ -92,3 +125,339 @@ def test_losses_and_gradients_equal_torchvisions(classes: int, batch: int) -> No
         assert reference.abs().max() > 0, f"{name} is not tested"
         # In the norm: single entries differ by more where rounding takes an activation to the other side of a ReLU.
         assert ((mine - reference).norm() / reference.norm()).item() < 1e-3, name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes", "parameters", "priors"),
+    [
+        ("ssd300-voc", 20, 26_285_486, 8732),
+        ("ssd300-coco", 80, 34_305_206, 8732),
+        ("ssd512-voc", 20, 27_188_676, 24_564),
+        ("ssd512-coco", 80, 36_038_196, 24_564),
+    ],
+)
+def test_published_sizes(recipe: str, classes: int, parameters: int, priors: int) -> None:
+    config = get_recipe(recipe).detector
+    assert isinstance(config, SSDConfig)
+    with torch.device("meta"):
+        detector = SSD(config, names(classes))
+        deltas, logits = detector.outputs(torch.empty(1, 3, *config.size))
+    assert sum(p.numel() for p in detector.parameters()) == parameters
+    assert (deltas.shape, logits.shape) == ((1, priors, 4), (1, priors, classes + 1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "rule"),
+    [
+        ("ssd300-voc", 300, {"maps": 6, "first": 10, "low": 20}),
+        ("ssd300-coco", 300, {"maps": 6, "first": 7, "low": 15}),
+        ("ssd512-voc", 512, {"maps": 7, "first": 7, "low": 15}),
+        ("ssd512-coco", 512, {"maps": 7, "first": 4, "low": 10}),
+        ("ssd-small", 256, {"maps": 6, "first": 7, "low": 15}),
+    ],
+)
+def test_published_sizes_of_priors_follow_the_papers_rule(recipe: str, side: int, rule: dict[str, int]) -> None:
+    config = get_recipe(recipe).detector
+    assert isinstance(config, SSDConfig)
+    assert config.priors.sizes == paper_sizes(side, **rule)
+
+
+def test_the_equation_itself_reaches_its_upper_end() -> None:
+    assert paper_sizes(300, maps=6, first=10, low=20, even=True) == pytest.approx(
+        (30, 60, 112.5, 165, 217.5, 270, 322.5)
+    )
+
+
+MAPS_300 = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+CPU = torch.device("cpu")
+
+
+def test_first_cell_of_the_first_map() -> None:
+    """Centre .0133333, sides .1, .1414214 and .1414214 x .0707107 both ways."""
+    priors = xyxy_to_cxcywh(default_boxes(PriorConfig(), MAPS_300, (300, 300), CPU)[:4]) / 300
+    assert priors[:, :2].flatten().tolist() == pytest.approx([0.0133333] * 8, abs=1e-6)
+    expected = [[0.1, 0.1], [0.1414214, 0.1414214], [0.1414214, 0.0707107], [0.0707107, 0.1414214]]
+    torch.testing.assert_close(priors[:, 2:], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("clip", "widest", "last_centre", "leftmost"),
+    [
+        ("none", 373.352, 304.0, -108.296),  # a step of 32 carries the tenth centre past the border
+        ("sides", 300.0, 304.0, -108.296),
+        ("all", 300.0, 300.0, -108.296),
+        ("corners", 300.0, 294.697, 0.0),
+    ],
+)
+def test_clipping_of_priors(clip: str, widest: float, last_centre: float, leftmost: float) -> None:
+    priors = default_boxes(PriorConfig(clip=clip), MAPS_300, (300, 300), CPU)  # type: ignore[arg-type]
+    form = xyxy_to_cxcywh(priors)
+    found = [form[:, 2].max().item(), form[:, 0].max().item(), priors[:, 0].min().item()]
+    assert found == pytest.approx([widest, last_centre, leftmost], abs=1e-3)
+
+
+def test_centres_by_step_and_by_cell_count() -> None:
+    by_step = default_boxes(PriorConfig(square=False), MAPS_300, (300, 300), CPU)
+    by_count = default_boxes(PriorConfig(square=False, steps=None), MAPS_300, (300, 300), CPU)
+    assert by_step.shape == by_count.shape == (3 * 1444 + 5 * (361 + 100 + 25) + 3 * (9 + 1), 4)
+    centres = [xyxy_to_cxcywh(boxes)[3 * 1443, 0].item() for boxes in (by_step, by_count)]
+    assert centres == pytest.approx([37.5 * 8, 37.5 * 300 / 38])
+    torch.testing.assert_close(by_step[-30:], by_count[-30:])  # steps of 100 and 300 are 300 / 3 and 300 / 1
+
+
+def test_truncated_sizes_are_caffes() -> None:
+    recipe = get_recipe("ssd512-voc").detector
+    assert isinstance(recipe, SSDConfig)
+    sides = [cell[0][0] for cell in replace(recipe.priors, truncate=True).shapes]
+    assert sides == [35, 76, 153, 230, 307, 384, 460]
+    assert replace(recipe.priors, truncate=True).shapes[-1][1][0] == math.sqrt(460 * 537)
+    assert recipe.priors.shapes[0][0][0] == 35.84
+
+
+def test_offsets_by_the_papers_variances() -> None:
+    """Prior cxcywh (.5, .5, .2, .4), object (.45, .40, .65, .80): offsets (2.5, 2.5, 0, 0)."""
+    coder = SSD(SMALL, names(2)).coder
+    prior, box = torch.tensor([40.0, 30, 60, 70]), torch.tensor([45.0, 40, 65, 80])
+    offsets = coder.encode(prior, box)
+    torch.testing.assert_close(offsets, torch.tensor([2.5, 2.5, 0, 0]))
+    torch.testing.assert_close(coder.decode(prior, offsets), box)
+
+
+def matched(config: SSDConfig, priors: list[list[float]], boxes: list[list[float]], **flags: list[bool]) -> list[str]:
+    """What each prior is: the number of its object, "-" for a negative, "?" for neither."""
+    detector, truth = SSD(config, names(2)), torch.tensor([boxes])
+    no = torch.zeros(truth.shape[:2], dtype=torch.bool)
+    targets = Targets(truth, no.long(), ~no, no, no)
+    targets = targets._replace(**{name: torch.tensor([values]) for name, values in flags.items()})
+    matches = detector.match(targets, torch.tensor(priors), [len(priors)])
+    rows = zip(matches.truth[0].tolist(), matches.positive[0].tolist(), matches.negative[0].tolist(), strict=True)
+    return [str(truth) if positive else "-" if negative else "?" for truth, positive, negative in rows]
+
+
+TEN = [0.0, 0.0, 10.0, 10.0]
+
+
+def strip(iou: float) -> list[float]:
+    """A box within TEN that covers this share of it."""
+    return [0.0, 0.0, 10.0, 10 * iou]
+
+
+def test_two_objects_that_want_one_prior() -> None:
+    """IoU with priors 0 and 1: object 0 .60 and .40, object 1 .70 and about .30."""
+    priors, boxes = [TEN, [0.0, 0, 10, 15]], [strip(0.6), strip(0.7)]
+    assert matched(SMALL, priors, boxes) == ["1", "0"]
+    assert matched(replace(SMALL, forced="parallel"), priors, boxes) == ["1", "-"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["0", "0", "-"]),
+        ({"inclusive": False}, ["0", "-", "-"]),
+        ({"positive_iou": 0.3}, ["0", "0", "0"]),
+        ({"negative_iou": 0.35}, ["0", "0", "?"]),
+    ],
+)
+def test_thresholds_of_matching(changes: dict[str, object], expected: list[str]) -> None:
+    """Priors of IoU 1, .5 and .4 with one object."""
+    config = replace(SMALL, **changes)  # type: ignore[arg-type]
+    assert matched(config, [TEN, strip(0.5), strip(0.4)], [TEN]) == expected
+
+
+def test_difficult_objects_and_crowds() -> None:
+    far = [50.0, 50.0, 60.0, 60.0]
+    assert matched(SMALL, [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "1"]
+    assert matched(replace(SMALL, difficult=False), [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "-"]
+    assert matched(SMALL, [TEN, far], [TEN, far], crowd=[False, True]) == ["0", "-"]
+
+
+def losses_by_hand(detector: SSD, images: Images, targets: Targets) -> dict[str, float]:
+    """Equation 1, one prior after the other."""
+    maps = detector.maps(detector.normalise(images))
+    deltas, logits = detector.predict(maps)
+    shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
+    priors = default_boxes(detector.config.priors, shapes, detector.config.size, CPU)
+    matches = detector.match(targets, priors, [len(priors)])
+    classification = box = 0.0
+    for b in range(len(deltas)):
+        log_p = logits[b].log_softmax(-1)
+        positives = matches.positive[b].nonzero().flatten().tolist()
+        for i in positives:
+            truth = matches.truth[b, i]
+            classification -= log_p[i, targets.labels[b, truth]].item()
+            gap = (deltas[b, i] - detector.coder.encode(priors[i], targets.boxes[b, truth])).abs()
+            box += sum(x * x / 2 if x < 1 else x - 0.5 for x in gap.tolist())
+        background = sorted((-log_p[matches.negative[b], -1]).tolist(), reverse=True)
+        classification += sum(background[: 3 * len(positives)])
+    total = int(matches.positive.sum())
+    return {"classification": classification / total, "box": box / total}
+
+
+def small_batch() -> tuple[Images, Targets]:
+    images = Images(pictures(2, 160).pixels[:, :, :128], torch.tensor([[128, 160]] * 2))
+    targets = example_targets()
+    return images, targets._replace(boxes=targets.boxes * torch.tensor([160, 128, 160, 128]) / 300)
+
+
+def test_losses_are_the_papers_equation() -> None:
+    torch.manual_seed(0)
+    detector = SSD(SMALL, names(3)).eval()
+    images, targets = small_batch()
+    with torch.no_grad():
+        losses = {name: value.item() for name, value in detector(images, targets).items()}
+        assert losses == pytest.approx(losses_by_hand(detector, images, targets), rel=1e-4)
+
+
+def test_an_image_without_objects_teaches_nothing_unless_asked() -> None:
+    torch.manual_seed(0)
+    images, targets = small_batch()
+    with_second = {}
+    for minimum in (0, 20):
+        detector = SSD(replace(SMALL, min_negatives=minimum), names(3)).eval()
+        detector.load_state_dict(with_second.setdefault("state", detector.state_dict()))
+        one = detector(images, targets._replace(valid=targets.valid & torch.tensor([[True], [False]])))
+        alone = detector(Images(images.pixels[:1], images.sizes[:1]), Targets(*(t[:1] for t in targets[:5])))  # type: ignore[index]
+        same = one["classification"].item() == pytest.approx(alone["classification"].item(), rel=1e-5)
+        assert same == (minimum == 0)
+
+
+def test_only_the_first_head_reads_the_normed_map() -> None:
+    torch.manual_seed(0)
+    detector = SSD(SMALL, names(3)).eval()
+    images, _ = small_batch()
+    with torch.no_grad():
+        before = detector.maps(detector.normalise(images))
+        assert isinstance(detector.l2, L2Norm)
+        detector.l2.weight.mul_(3)
+        after = detector.maps(detector.normalise(images))
+    torch.testing.assert_close(after[0], before[0] * 3)
+    torch.testing.assert_close(before[0].norm(dim=1).amax(), torch.tensor(20.0))
+    for one, other in zip(before[1:], after[1:], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"forced": "parallel"},
+        {"positive_iou": 0.3},
+        {"matching": "atss"},
+        {"matching": "atss", "topk": 2},
+        {"negative_iou": 0.1},
+        {"negative_ratio": 1.0},
+        {"min_negatives": 400},
+        {"classification": "focal"},
+        {"classification": "focal", "alpha": None},
+        {"classification": "focal", "gamma": 0.0},
+        {"classification": "quality_focal"},
+        {"box_loss": "ciou"},
+        {"beta": 0.1},
+        {"box_weight": 2.0},
+        {"weights": (1.0, 1.0, 1.0, 1.0)},
+        {"l2_scale": None},
+        {"separable": True},
+        {"start": "glorot"},
+        {"norm": "none"},
+        {"priors": replace(SMALL.priors, clip="corners")},
+    ],
+    ids=str,
+)
+def test_every_option_changes_the_losses_and_learns(changes: dict[str, object]) -> None:
+    images, targets = small_batch()
+
+    def run(config: SSDConfig) -> list[float]:
+        torch.manual_seed(0)
+        detector = SSD(config, names(3))
+        losses = detector(images, targets)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        assert total.isfinite()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+        return [loss.item() for loss in losses.values()]
+
+    earlier = {"topk": {"matching": "atss"}, "alpha": {"classification": "focal"}, "gamma": {"classification": "focal"}}
+    base = next((earlier[name] for name in changes if name in earlier), {})
+    assert run(replace(SMALL, **changes)) != run(replace(SMALL, **base))  # type: ignore[arg-type]
+
+
+def test_the_clamp_bounds_boxes() -> None:
+    for clamp, width in ((None, 10 * math.exp(4)), (math.log(8), 80.0)):
+        coder = SSD(replace(SMALL, clamp=clamp), names(2)).coder
+        box = coder.decode(torch.tensor(TEN), torch.tensor([0.0, 0.0, 20.0, 0.0]))
+        assert (box[2] - box[0]).item() == pytest.approx(width, rel=1e-5)
+
+
+def test_an_overlap_that_boxes_reach_beyond_the_border_counts_unless_clipped() -> None:
+    """Two boxes that are the same within the image and unlike beyond it."""
+    boxes = torch.tensor([[[-100.0, 0, 50, 100], [0, 0, 50, 100]]])
+    scores, sizes = torch.tensor([[[0.9], [0.8]]]), torch.tensor([[100, 100]])
+    for clip, kept in ((True, 1), (False, 2)):
+        for per_class in (10, None):
+            config = replace(SMALL.post, nms_iou=0.45, clip=clip, per_class=per_class)
+            assert multiclass_detections(scores, boxes, sizes, config).valid.sum() == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"extras": SMALL.extras[:1]},
+            r"4 entries but there are 3 maps, the backbone's levels \(C4, C6\) and 1 extras",
+        ),
+        ({"extras": EXTRAS_512[:2], "size": (8, 40)}, None),
+        (
+            {"extras": (*SMALL.extras, ExtraConfig(hidden=8, out=8, padding=0)), "priors": "five"},
+            r"extras.2 would make a map without cells from an input of 128 x 160; use 2 extras or a larger size",
+        ),
+        (
+            {"separable": True, "extras": (ExtraConfig(hidden=8, out=8, kernel=4),) * 2},
+            "separable layers have a kernel of 3",
+        ),
+        ({"size": (0, 300)}, "a height and a width in pixels"),
+        ({"positive_iou": 1.0}, "an IoU between 0 and 1"),
+        ({"negative_ratio": 0.0}, "negative_ratio = 0.0 must be above 0"),
+        ({"min_negatives": -1}, "min_negatives = -1"),
+        ({"priors": {"steps": (8, 16)}}, "priors.steps has 2 entries for 4 maps"),
+        ({"priors": {"sizes": (8, 16)}}, "priors.sizes has 2 entries and priors.ratios 4"),
+        ({"priors": {"sizes": (16, 32, 56, 110, 80)}}, "that do not fall"),
+        ({"priors": {"ratios": ((2,), (2, -3), (2, 3), (2,))}}, "every number must be above 0"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: str | None) -> None:
+    def build() -> SSD:
+        given = changes.get("priors")
+        if given == "five":
+            five = PriorConfig(sizes=(16, 32, 56, 80, 90, 110), ratios=((2,),) * 5, steps=None)
+            return SSD(replace(SMALL, **changes | {"priors": five}), names(2))  # type: ignore[arg-type]
+        if isinstance(given, dict):
+            return SSD(replace(SMALL, priors=replace(SMALL.priors, **given)), names(2))
+        return SSD(replace(SMALL, **changes), names(2))  # type: ignore[arg-type]
+
+    if message is None:
+        assert build().input_size == changes["size"]
+        return
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_other_inputs_are_refused() -> None:
+    detector = SSD(SMALL, names(2)).eval()
+    with pytest.raises(InputError, match=r"the input is 160 x 160 pixels .* takes exactly 128 x 160"):
+        detector(pictures(1, 160))
+
+
+@pytest.mark.parametrize("recipe", ["ssd300-mobilenet", "ssdlite320-mobilenet-v2"])
+def test_light_backbones(recipe: str) -> None:
+    config = get_recipe(recipe).detector
+    assert isinstance(config, SSDConfig)
+    backbone = config.backbone
+    assert isinstance(backbone, MobileNetConfig)
+    slim = replace(config, backbone=replace(backbone, width=0.25))
+    detector = SSD(slim, names(80)).eval()
+    side = config.size[0]
+    with torch.inference_mode():
+        maps = detector.maps(torch.zeros(1, 3, side, side))
+        detections = detector(pictures(1, side))
+    assert [fmap.shape[2] for fmap in maps] == [-(-side // 16), 10, 5, 3, 2, 1]
+    assert detections.boxes.shape == (1, 200, 4)

@@ -161,7 +161,8 @@ class SSD(Detector):
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without."""
-        self.check_input(*images.pixels.shape[-2:])
+        height, width = images.pixels.shape[-2:]
+        self.check_input(height, width)
         maps = self.maps(self.normalise(images))
         deltas, logits = self.predict(maps)
         shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]

@@ -1,0 +1,74 @@
+"""SSD300 against amdegroot/ssd.pytorch: every tensor on the way, the priors and the detections."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.weights.golden import GoldenCase
+from tests.weights.test_refinedet_pytorch import opencv_resize
+from torch import Tensor, nn
+
+from boxwright.anchors.priors import default_boxes
+from boxwright.detectors.ssd import SSD
+from boxwright.geometry.boxes import xyxy_to_cxcywh
+from boxwright.structures import Classes, Images, InputError
+from boxwright.weights.ssd_pytorch import ssd_config, ssd_state
+
+SIDE = 300
+
+
+@pytest.fixture(scope="module")
+def case(shared_golden: Path) -> GoldenCase:
+    return GoldenCase(shared_golden / "ssd300_vgg16_voc")
+
+
+@pytest.fixture(scope="module")
+def detector(case: GoldenCase) -> SSD:
+    built = SSD(ssd_config(), Classes.from_names([f"class {i}" for i in range(20)])).eval()
+    built.load_state_dict(ssd_state(case.weights))
+    return built
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_tensor_and_detection_equals_the_ports(case: GoldenCase, detector: SSD, number: int) -> None:
+    pixels = torch.from_numpy(opencv_resize(case.picture(number), SIDE, SIDE)).permute(2, 0, 1).unsqueeze(0)
+    images = Images(pixels, torch.tensor([[SIDE, SIDE]]))
+    found: dict[str, Tensor] = {"input": detector.normalise(images)}
+    conv5_3 = detector.backbone.features[28]  # type: ignore[index, union-attr]
+    assert isinstance(conv5_3, nn.Conv2d)
+    hook = conv5_3.register_forward_hook(lambda module, args, out: found.update(vgg29=out.relu()))
+    with torch.inference_mode():
+        found["vgg22"], found["vgg34"] = (fmap.clone() for fmap in detector.backbone(found["input"]))
+        maps = detector.maps(found["input"])
+        found["loc"], logits = detector.predict(maps)
+        detections = detector(images)
+    hook.remove()
+    found["conf"] = logits[..., [20, *range(20)]]
+    found |= {f"source{i}": fmap for i, fmap in enumerate(maps)}
+    assert set(found) == case.names(number) - {"dets"}
+    for name, value in found.items():
+        case.check(f"img{number}/{name}", value)
+    assert case.share_found(f"img{number}/dets", detections, (SIDE, SIDE)) >= 0.99
+    # The port keeps what is left of each class, with no limit over all of them.
+    total = case.spec["outputs"][f"img{number}/dets"]["total"]
+    assert detections.valid.sum().item() == pytest.approx(total, rel=0.005)
+
+
+def test_priors_equal_the_ports(case: GoldenCase, detector: SSD) -> None:
+    maps = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+    priors = default_boxes(detector.config.priors, maps, (SIDE, SIDE), torch.device("cpu"))
+    case.check("priors", xyxy_to_cxcywh(priors) / SIDE)
+
+
+def test_keys_may_carry_the_prefix_of_data_parallel(case: GoldenCase) -> None:
+    prefixed = ssd_state({f"module.{key}": value for key, value in case.weights.items()})
+    assert prefixed.keys() == ssd_state(case.weights).keys()
+
+
+def test_foreign_and_partial_files_are_named() -> None:
+    one = torch.zeros(16, 8, 3, 3)
+    with pytest.raises(InputError, match=r"1 keys are not of ssd.pytorch, the first is 'arm_loc.0.weight'"):
+        ssd_state({"arm_loc.0.weight": one})
+    for key, other in (("loc.0.weight", "conf.0.weight"), ("conf.0.weight", "loc.0.weight")):
+        with pytest.raises(InputError, match=f"has '{key}' but not '{other}'"):
+            ssd_state({key: one})
