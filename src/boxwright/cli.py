@@ -20,6 +20,7 @@ from rich.console import Console
 
 import boxwright
 from boxwright.cli_data import OUTPUT, WHERE, Data, Json, data_app, examples, print_json, say
+from boxwright.cli_pretrain import pretrain
 
 EPILOGUE = """
 Begin with `boxwright demo`. On your own data: `boxwright data check PATH`, then
@@ -39,6 +40,14 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(data_app)
+app.command(
+    pretrain,
+    help_epilogue=examples(
+        "boxwright pretrain detnet59 --data imagenet --device cuda",
+        "boxwright pretrain detnet-small --preset small --data imagenette",
+        "boxwright pretrain --resume runs/detnet59-imagenet-1 --data imagenet",
+    ),
+)
 
 
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
@@ -109,6 +118,9 @@ def train(
     config: Annotated[Path | None, Parameter(help="A TOML file with changes to the recipe.")] = None,
     epochs: Annotated[float | None, Parameter(help="Length of the training; its schedule is stretched to it.")] = None,
     weights: Annotated[Path | None, Parameter(help="Start from this checkpoint's weights where they fit.")] = None,
+    backbone_weights: Annotated[
+        Path | None, Parameter(help="Start the backbone from a file of `boxwright pretrain`.")
+    ] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with the run in this folder.")] = None,
     seed: Annotated[int | None, Parameter(help="Seed of everything random.")] = None,
     train_split: Annotated[str | None, Parameter(help="Default: train, or the only one.")] = None,
@@ -140,6 +152,7 @@ def train(
             epochs=epochs,
             device=device,
             weights=weights,
+            backbone_weights=backbone_weights,
             tensorboard=tensorboard,
             train_split=train_split,
             val_split=val_split,

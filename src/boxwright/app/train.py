@@ -36,6 +36,7 @@ class TrainRequest:
     epochs: float | None = None
     device: str = "auto"
     weights: Path | None = None
+    backbone_weights: Path | None = None
     tensorboard: bool = False
     train_split: str | None = None
     val_split: str | None = None
@@ -61,6 +62,7 @@ def start_training(request: TrainRequest) -> TrainResult:
         device=request.device,
         resume=request.resume is not None,
         weights=request.weights,
+        backbone_weights=request.backbone_weights,
         tensorboard=request.tensorboard,
         log=request.log,
         resume_command=resume_command(request, output),
@@ -81,6 +83,7 @@ def check_resume(request: TrainRequest) -> None:
     )
     given = [option for option, present in changes if present and request.recipe is None]
     given += ["--weights"] if request.weights is not None else []
+    given += ["--backbone-weights"] if request.backbone_weights is not None else []
     if given:
         raise InputError(
             f"{', '.join(given)} with --resume would change nothing: the run keeps its recipe and weights; leave it "

@@ -65,6 +65,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     weights: Path | str | Mapping[str, Tensor] | None = None,
+    backbone_weights: Path | str | None = None,
     tensorboard: bool = False,
     log: Log = "auto",
     resume_command: str | None = None,
@@ -74,6 +75,7 @@ def train(
 
     ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
     ``weights``: a checkpoint, run folder or state dict to start from; tensors are taken where name and shape agree.
+    ``backbone_weights``: a file of ``boxwright pretrain``, which must fit the recipe's backbone.
     ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
     ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process calls this.
 
@@ -90,7 +92,8 @@ def train(
         check_data(train_index, val_index)
         command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         try:
-            session = Session(agreed, train_index, where, build, None if state else weights, state)
+            start = (None, None) if state else (weights, backbone_weights)
+            session = Session(agreed, train_index, where, build, *start, state)
         except InputError:
             if where.main:
                 with suppress(OSError):

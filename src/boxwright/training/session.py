@@ -31,6 +31,7 @@ from boxwright.training.input_check import check_inputs
 from boxwright.training.monitor import REMEDY, NonFiniteLossError
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import make_plan
+from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.recipe import Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
@@ -50,9 +51,11 @@ class Session:
         where: Processes,
         build: Callable[[DetectorConfig, Classes], Detector],
         weights: Path | str | Mapping[str, Tensor] | None,
+        backbone_weights: Path | str | None,
         state: dict[str, Any] | None,
     ) -> None:
-        """A new run from ``weights`` (None: from random ones), or the one that ``state`` of a checkpoint describes."""
+        """A new run from ``weights`` and ``backbone_weights`` (None: from random ones), or the one that ``state`` of a
+        checkpoint describes."""
         self.recipe, self.index, self.where = recipe, index, where
         self.step = 0
         self.best: dict[str, Any] | None = None
@@ -71,7 +74,7 @@ class Session:
             warmup = planned.stage.schedule.warmup
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
-        self.detector = self._build_detector(build, weights)
+        self.detector = self._build_detector(build, weights, backbone_weights)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
         self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None
         self.scaler = torch.amp.GradScaler(where.device.type, enabled=recipe.precision == "fp16")
@@ -231,6 +234,7 @@ class Session:
         self,
         build: Callable[[DetectorConfig, Classes], Detector],
         weights: Path | str | Mapping[str, Tensor] | None,
+        backbone_weights: Path | str | None,
     ) -> Detector:
         detector = build(self.recipe.detector, self.index.classes)
         detector.transforms = self.recipe.data.eval
@@ -238,7 +242,9 @@ class Session:
         check_inputs(detector, self.recipe.data)
         if weights is not None:
             self.notes.append(start_from(detector, weights))
-        elif any(isinstance(m, FrozenBatchNorm) for m in detector.modules()):
+        if backbone_weights is not None:
+            self.notes.append(start_backbone(detector, backbone_weights))
+        elif weights is None and any(isinstance(m, FrozenBatchNorm) for m in detector.modules()):
             self.notes.append(
                 "WARNING: batch norms are frozen, but no weights are given to start from: this network will hardly "
                 "learn. Give weights, or set detector.backbone.norm=bn"

@@ -1,0 +1,102 @@
+"""Pictures sorted into folders, one a class: the data of image classifiers.
+
+``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/val/CLASS/*.jpg``, as ImageNet and its relatives come. Labels are the places
+of the class folders in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.data.images import IMAGE_SUFFIXES, read_image
+from boxwright.structures import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFolders:
+    """One split: ``classes`` are the folders' names, ``labels`` int64 ``[N]`` index them; files by :meth:`path`.
+
+    ``names`` holds the files' paths below ``root`` as fixed-width bytes, which processes share without copying.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, i: int) -> Path:
+        """The file of image ``i``."""
+        return self.root / os.fsdecode(bytes(self.names[i]))
+
+    def read(self, i: int) -> np.ndarray:
+        """Image ``i`` as uint8 RGB ``[H, W, 3]``. InputError naming the file where it cannot be read."""
+        return read_image(self.path(i))
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ClassFolders:
+        """The chosen images, in the order given; the classes stay."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return ClassFolders(self.root, self.classes, self.names[chosen], self.labels[chosen])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over classes, file names and labels."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        digest.update(b"\0".join(self.names.tolist()))
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+def open_folders(path: Path | str) -> dict[str, ClassFolders]:
+    """The splits below ``path``: ``train`` and, where they are there, ``val`` and ``test``.
+
+    A folder of class folders without splits is ``train`` alone. Raises InputError where there is no class folder with a
+    picture in it, or where the splits' classes differ.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give one with train/CLASS/ and val/CLASS/ below it")
+    present = [name for name in SPLITS if (root / name).is_dir()]
+    splits = {name: _read_split(root / name) for name in present} or {"train": _read_split(root)}
+    if "train" not in splits:
+        raise InputError(f"{root}: has {', '.join(splits)} but no folder train; name the pictures to learn from train")
+    known = splits["train"].classes
+    for name, split in splits.items():
+        if split.classes != known:
+            odd = sorted(set(split.classes) ^ set(known))
+            raise InputError(
+                f"{root}: {name} and train have different class folders, such as {', '.join(map(repr, odd[:4]))}; "
+                "give each class a folder of the same name in both"
+            )
+    return splits
+
+
+def _read_split(root: Path) -> ClassFolders:
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names: list[bytes] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        before = len(names)
+        for base, _, files in os.walk(root / folder):
+            inside = os.path.relpath(base, root)
+            names += [
+                os.fsencode(os.path.join(inside, file))
+                for file in sorted(files)
+                if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+            ]
+        if len(names) == before:
+            raise InputError(f"{root / folder}: this class folder holds no picture; add some or remove it")
+        labels += [label] * (len(names) - before)
+    if not names:
+        raise InputError(f"{root}: holds no class folders; put the pictures of each class into a folder of its name")
+    return ClassFolders(root, tuple(folders), np.array(names), np.array(labels, dtype=np.int64))

@@ -1,0 +1,54 @@
+"""How backbones are pretrained.
+
+``imagenet``
+    The usual recipe for ImageNet from ResNet to today (He et al. 2016; Goyal et al. 2017 for the scaling of the rate;
+    He et al. 2019, arXiv 1812.01187, for cosine, label smoothing and undecayed biases): 224 pixels, 100 epochs.
+``small``
+    For thousands of small pictures, such as Imagenette at 128 pixels, and for CPUs: crops that keep more of the
+    picture, a smaller batch, a shorter average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from boxwright.backbones.build import NAMED_BACKBONES
+from boxwright.data.crops import CropConfig
+from boxwright.structures import InputError
+from boxwright.training.config_tree import nearest
+from boxwright.training.pretrain_recipe import PretrainRecipe
+from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
+
+Preset = Literal["imagenet", "small"]
+
+IMAGENET = PretrainRecipe(
+    name="imagenet",
+    backbone=NAMED_BACKBONES["resnet50"],
+    epochs=100,
+    batch_size=256,
+    optimiser=SGDConfig(lr=0.1, base_batch=256, nesterov=True, weight_decay=1e-4, decay_biases=False),
+    schedule=CosineConfig(final=0.0, warmup=WarmupConfig(steps=5_000, factor=0.01)),
+    ema=EMAConfig(decay=0.9998, ramp=2_000),
+)
+
+SMALL = PretrainRecipe(
+    name="small",
+    backbone=NAMED_BACKBONES["detnet-small"],
+    crops=CropConfig(size=128, eval_size=146, scale=(0.25, 1.0)),
+    epochs=20,
+    batch_size=64,
+    optimiser=AdamWConfig(lr=2e-3, base_batch=64, weight_decay=0.05),
+    schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=300, factor=0.01)),
+    ema=EMAConfig(decay=0.998, ramp=300),
+    clip_norm=5.0,
+)
+
+
+def pretrain_recipe(backbone: str, preset: Preset = "imagenet") -> PretrainRecipe:
+    """The preset for one of the named backbones. InputError names the nearest, or all there are."""
+    if backbone not in NAMED_BACKBONES:
+        near = nearest(backbone, list(NAMED_BACKBONES)) or f"; the backbones are {', '.join(NAMED_BACKBONES)}"
+        raise InputError(f"there is no backbone {backbone!r}{near}")
+    base = IMAGENET if preset == "imagenet" else SMALL
+    return replace(base, name=f"{backbone}-{preset}", backbone=NAMED_BACKBONES[backbone])

@@ -1,0 +1,121 @@
+"""Class folders and their crops: order, errors, randomness by place in the stream."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from boxwright.data.crops import CropConfig, CropPass, CropStream, centre_crop, random_crop
+from boxwright.data.folders import open_folders
+from boxwright.structures import InputError
+
+
+def class_folders(root: Path, per_class: int = 4, splits: tuple[str, ...] = ("train", "val"), side: int = 20) -> Path:
+    """Reddish and bluish noise, so that a small network can tell them apart."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for channel, name in ((0, "red"), (2, "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(per_class):
+                pixels = rng.integers(0, 120, (side, side + 4, 3), dtype=np.uint8)
+                pixels[..., channel] += 120
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def test_labels_follow_the_names_of_the_folders(tmp_path: Path) -> None:
+    splits = open_folders(class_folders(tmp_path))
+    assert list(splits) == ["train", "val"]
+    train = splits["train"]
+    assert train.classes == ("blue", "red")
+    assert train.labels.tolist() == [0] * 4 + [1] * 4
+    assert train.path(5) == tmp_path / "train" / "red" / "1.png"
+    assert train.read(5)[..., 0].mean() > train.read(5)[..., 2].mean()
+    assert train.subset([7, 0]).labels.tolist() == [1, 0]
+    assert train.fingerprint() != splits["val"].subset([0]).fingerprint()
+
+
+def test_folders_without_splits_are_for_training(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    assert list(open_folders(tmp_path / "train")) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "train" / "green").mkdir(), "green: this class folder holds no picture"),
+        (lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "different class folders, such as 're"),
+        (lambda root: (root / "train").rename(root / "test"), "no folder train"),
+    ],
+)
+def test_bad_folders_are_named(tmp_path: Path, change, message: str) -> None:
+    class_folders(tmp_path)
+    change(tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_folders(tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        open_folders(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no class folders"):
+        open_folders(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(3, 200), (200, 3), (20, 24), (1, 1)])
+def test_views_have_one_size_whatever_the_picture(size: tuple[int, int]) -> None:
+    config = CropConfig(size=16, eval_size=18)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    for seed in range(5):
+        assert random_crop(image, config, torch.Generator().manual_seed(seed)).shape == (3, 16, 16)
+    assert centre_crop(image, config).shape == (3, 16, 16)
+
+
+def test_a_full_crop_without_changes_is_the_picture() -> None:
+    config = CropConfig(size=16, eval_size=16, scale=(1, 1), aspect=(1, 1), flip=0, jitter=0)
+    image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(random_crop(image, config, torch.Generator()), image)
+    assert torch.equal(centre_crop(image, config), image)
+    flipped = random_crop(image, CropConfig(size=16, eval_size=16, scale=(1, 1), aspect=(1, 1), flip=1, jitter=0),
+                          torch.Generator())  # fmt: skip
+    assert torch.equal(flipped, image.flip(-1))
+
+
+def test_the_stream_depends_on_seed_and_place_alone(tmp_path: Path) -> None:
+    train = open_folders(class_folders(tmp_path))["train"]
+    config = CropConfig(size=8, eval_size=8)
+    with_workers = CropStream(train, config, 4, seed=1, workers=2)
+    alone = CropStream(train, config, 4, seed=1)
+    batches = [next(alone) for _ in range(4)]
+    for batch in batches:
+        other = next(with_workers)
+        assert torch.equal(batch.pixels, other.pixels)
+        assert torch.equal(batch.indexes, other.indexes)
+    with_workers.close()
+    assert sorted(torch.cat([b.indexes for b in batches[:2]]).tolist()) == list(range(8)), "every image once an epoch"
+    assert not torch.equal(batches[0].indexes, batches[2].indexes)
+    alone.seek(3)
+    assert torch.equal(next(alone).pixels, batches[3].pixels)
+    halves = [CropStream(train, config, 2, seed=1, rank=rank, world=2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([next(half).pixels for half in halves]), batches[0].pixels)
+
+
+def test_a_pass_sees_every_image_once(tmp_path: Path) -> None:
+    train = open_folders(class_folders(tmp_path))["train"]
+    for world in (1, 2):
+        seen = [
+            batch.indexes
+            for rank in range(world)
+            for batch in CropPass(train, CropConfig(size=8, eval_size=8), 3, rank=rank, world=world)
+        ]
+        assert sorted(torch.cat(seen).tolist()) == list(range(8))
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    train = open_folders(class_folders(tmp_path))["train"]
+    train.path(2).write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"blue/2\.png"):
+        list(CropPass(train, CropConfig(size=8, eval_size=8), 3))
