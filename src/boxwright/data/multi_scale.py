@@ -67,20 +67,20 @@ def with_size(transforms: Sequence[TransformConfig], size: tuple[int, int]) -> t
 
     InputError where none has one: a short and a long side are no size.
     """
-    if all(_size(transform) is None for transform in transforms):
+    if all(size_of(transform) is None for transform in transforms):
         kinds = ", ".join(transform.kind for transform in transforms) or "none"
         raise InputError(
             f"the transforms ({kinds}) have no size to replace by {size[0]} x {size[1]}; "
             "use a letterbox, warp, darknet_jitter or another transform with a size"
         )
-    return tuple(replace(t, size=size) if _size(t) is not None else t for t in transforms)
+    return tuple(replace(t, size=size) if size_of(t) is not None else t for t in transforms)
 
 
 def check_square(transforms: Sequence[TransformConfig]) -> None:
     """InputError where no transform has a size, or one that is not square: several sizes are sides of squares."""
     with_size(transforms, (1, 1))
     for place, transform in enumerate(transforms):
-        height, width = _size(transform) or (1, 1)
+        height, width = size_of(transform) or (1, 1)
         if height != width:
             raise InputError(
                 f"multi_scale makes square inputs, but transform {place} ({transform.kind}) has the size "
@@ -108,7 +108,7 @@ def _scaled(transform: TransformConfig, factors: tuple[float, float], multiple: 
             )
         short = tuple(max(1, round(side * factors[0])) for side in transform.short)
         return replace(transform, short=short, long=max(*short, round(transform.long * factors[0])))
-    size = _size(transform)
+    size = size_of(transform)
     if size is None:
         return transform
     height, width = (
@@ -118,7 +118,8 @@ def _scaled(transform: TransformConfig, factors: tuple[float, float], multiple: 
     return replace(transform, size=(height, width))
 
 
-def _size(transform: TransformConfig) -> tuple[int, int] | None:
+def size_of(transform: TransformConfig) -> tuple[int, int] | None:
+    """The fixed size (height, width) that a transform works to, if it has one."""
     return getattr(transform, "size", None)
 
 
