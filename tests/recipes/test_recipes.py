@@ -76,8 +76,8 @@ def test_small_recipes_cost_the_same() -> None:
 def test_near_misses_are_named() -> None:
     with pytest.raises(InputError, match=r"no recipe 'faster-rcnn-r50'; did you mean 'faster-rcnn-r50-fpn'\?$"):
         get_recipe("faster-rcnn-r50")
-    with pytest.raises(InputError, match=r"no recipe 'yolo'; the recipes are faster-rcnn-detnet59-fpn, "):
-        get_recipe("yolo")
+    with pytest.raises(InputError, match=r"no recipe 'hourglass'; the recipes are faster-rcnn-detnet59-fpn, "):
+        get_recipe("hourglass")
 
 
 @pytest.mark.parametrize("path", ["stages.0.optimiser.lr", "data.batch_size", "detector.backbone.depths", "seed"])
