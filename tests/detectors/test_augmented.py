@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,7 +24,10 @@ class Known(Detector):
     """Finds, in any image, boxes that are given relative to it, with scores by input size; notes what it looks at."""
 
     def __init__(
-        self, boxes: Sequence[Sequence[float]], transforms: tuple[TransformConfig, ...], **scores: Any
+        self,
+        boxes: Sequence[Sequence[float]],
+        transforms: tuple[TransformConfig, ...],
+        scores: dict[tuple[int, int], float] | None = None,
     ) -> None:
         super().__init__(None, CLASSES, PixelConfig())
         self.relative = torch.tensor(boxes)
@@ -183,7 +186,7 @@ def test_the_threshold_is_for_what_was_merged() -> None:
     ],
 )
 def test_a_view_keeps_exactly_the_boxes_its_rule_says(
-    rule: dict[str, float], offset: float, kept: list[int], why: str
+    rule: dict[str, Any], offset: float, kept: list[int], why: str
 ) -> None:
     """In an image of 200 x 100 pixels: 10 x 16, 32 x 19, 40 x 50 and 100 x 80."""
     sides = [(10, 16), (32, 19), (40, 50), (100, 80)]
@@ -272,7 +275,7 @@ def test_a_size_outright_turns_with_the_image() -> None:
         (lambda: ViewConfig(size=(0, 10)), r"size = \(0, 10\)"),
         (lambda: ViewConfig(size=(10, 10), scale=(2.0, 2.0)), "both given"),
         (lambda: TestTimeConfig(views=()), "views is empty"),
-        (lambda: TestTimeConfig(merge="mean"), "merge = 'mean' is unknown"),
+        (lambda: TestTimeConfig(merge=cast(Any, "mean")), "merge = 'mean' is unknown"),
         (lambda: TestTimeConfig(iou=0.0), "iou = 0.0 must lie in 0..1"),
         (lambda: TestTimeConfig(floor=0.0), "floor = 0.0"),
         (lambda: TestTimeConfig(detections=0), "detections = 0"),
