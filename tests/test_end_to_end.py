@@ -8,8 +8,17 @@ import pytest
 from boxwright.cli import main
 from boxwright.data.scenes import SceneConfig, write_scenes
 
-RECIPES = ["faster-rcnn-detnet-small-fpn"]
 SIZE = 128
+# What a recipe needs beside the settings of all to learn pictures of SIZE.
+RECIPES: dict[str, list[str]] = {
+    "faster-rcnn-detnet-small-fpn": [],
+    "ssd-small-modern": [
+        f"detector.size=[{SIZE}, {SIZE}]",
+        "detector.priors.sizes=[9, 19, 42, 65, 88, 111, 134]",
+        "detector.priors.steps=none",
+        "stages.0.length=90",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,7 @@ def test_overfits_eight_pictures(
         "ema.decay=0.9",
         "validation.every=70",
         "validation.unit=steps",
+        *RECIPES[recipe],
     ]
     sets = [part for setting in settings for part in ("--set", setting)]
     run, data = tmp_path / "run", str(eight_pictures)

@@ -153,7 +153,7 @@ def test_published_sizes(recipe: str, classes: int, parameters: int, priors: int
         ("ssd300-coco", 300, {"maps": 6, "first": 7, "low": 15}),
         ("ssd512-voc", 512, {"maps": 7, "first": 7, "low": 15}),
         ("ssd512-coco", 512, {"maps": 7, "first": 4, "low": 10}),
-        ("ssd-small", 256, {"maps": 6, "first": 7, "low": 15}),
+        ("ssd-small", 224, {"maps": 6, "first": 7, "low": 15}),
     ],
 )
 def test_published_sizes_of_priors_follow_the_papers_rule(recipe: str, side: int, rule: dict[str, int]) -> None:

@@ -14,7 +14,7 @@ Liu et al., arXiv 1512.02325; the light ones: Howard et al., arXiv 1704.04861 an
     SSD300's network with live batch norm, which folds away: assignment by ATSS, scores that learn the IoU of their box,
     GIoU, an average of the weights and a longer cosine schedule.
 ``ssd-small``, ``ssd-small-modern``
-    For the CPU and small images, from scratch, two of one network. Scaled from SSD300's COCO model: input 256, VGG-11
+    For the CPU and small images, from scratch, two of one network. Scaled from SSD300's COCO model: input 224, VGG-11
     in place of VGG-16 and a quarter of all channels, default boxes at the same share of the input, maps halved down to
     a single cell as SSD512 does, an epoch count. Batch norm is new: the paper starts from ImageNet weights.
 """
@@ -247,7 +247,7 @@ SSD300_MODERN = replace(
 SMALL = Recipe(
     name="ssd-small",
     detector=SSDConfig(
-        size=(256, 256),
+        size=(224, 224),
         backbone=VGGConfig(depth=11, width=16, norm="bn", fc="reduced", out_levels=(4, 6)),
         extras=(
             ExtraConfig(hidden=64, out=128),
@@ -256,9 +256,9 @@ SMALL = Recipe(
             ExtraConfig(hidden=32, out=64),
         ),
         norm="bn",
-        priors=PriorConfig(sizes=(17.92, 38.4, 84.48, 130.56, 176.64, 222.72, 268.8), steps=(8, 16, 32, 64, 128, 256)),
+        priors=PriorConfig(sizes=(15.68, 33.6, 73.92, 114.24, 154.56, 194.88, 235.2), steps=(8, 16, 32, 56, 112, 224)),
     ),
-    data=replace(_data(256, batch_size=8), workers=2),
+    data=replace(_data(224, batch_size=8), workers=2),
     stages=(
         Stage(
             length=15,
@@ -285,11 +285,11 @@ SMALL_MODERN = replace(
         SMALL.data,
         train=(
             MinIoUCropConfig(p=0.5, scale=(0.6, 1.0), aspect=(0.75, 1.33)),
-            WarpConfig(size=(256, 256)),
+            WarpConfig(size=(224, 224)),
             FlipConfig(p=0.5),
             HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
         ),
-        eval=(WarpConfig(size=(256, 256)),),
+        eval=(WarpConfig(size=(224, 224)),),
     ),
     stages=(
         Stage(
