@@ -64,7 +64,7 @@ def test_ratio_and_minimum() -> None:
 
 
 def test_mining_takes_no_gradient_and_compiles() -> None:
-    loss = torch.rand(2, 30, requires_grad=True)
+    loss = torch.linspace(0, 1, 60).sin().reshape(2, 30).requires_grad_()
     found = matches([2, 1], [20, 25], 30)
     with forbid_host_sync():
         plain = hard_negatives(loss, found)
@@ -82,7 +82,7 @@ def test_ohem_takes_the_highest_losses_of_both_kinds() -> None:
 
 
 def test_ohem_masks_what_is_missing() -> None:
-    loss = torch.rand(2, 6)
+    loss = torch.tensor([[0.3, 0.1, 0.9, 0.8, 0.2, 0.7]]).repeat(2, 1)
     choice = OHEMSampler(count=4, nms_iou=None)(loss, matches([1, 0], [1, 0], 6))
     assert choice.chosen.shape == (2, 4)
     assert choice.valid.sum(1).tolist() == [2, 0]
@@ -104,7 +104,10 @@ def test_ohem_drops_what_repeats_a_harder_mistake() -> None:
 )
 def test_ohem_with_a_ratio(positives: int, negatives: int, expected: tuple[int, int]) -> None:
     total = 100
-    loss, boxes = torch.rand(1, total), torch.arange(total).unsqueeze(1) * 20.0 + torch.tensor([0.0, 0, 10, 10])
+    loss, boxes = (
+        torch.arange(total).flip(0)[None] / total,
+        torch.arange(total).unsqueeze(1) * 20.0 + torch.tensor([0.0, 0, 10, 10]),
+    )
     found = matches([positives], [negatives], total)
     choice = OHEMSampler(count=16, ratio=3.0)(loss, found, boxes)
     assert choice.chosen.shape == (1, 16)
@@ -115,7 +118,7 @@ def test_ohem_with_a_ratio(positives: int, negatives: int, expected: tuple[int, 
 
 def test_ohem_is_one_graph_without_waiting() -> None:
     sampler = OHEMSampler(count=8, ratio=3.0, pool=20)
-    loss, boxes = torch.rand(2, 40), random_boxes(40)
+    loss, boxes = torch.linspace(0, 9, 80).sin().abs().reshape(2, 40), random_boxes(40)
     found = matches([3, 0], [30, 30], 40)
     with forbid_host_sync():
         plain = sampler(loss, found, boxes)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 
+from boxwright.geometry import boxes as boxes_module
 from boxwright.geometry.boxes import (
     box_area,
     box_iou,
@@ -66,6 +67,24 @@ def test_batched_iou_equals_single_images() -> None:
     a, b = random_boxes(12).reshape(3, 4, 4), random_boxes(15, seed=2).reshape(3, 5, 4)
     batched = box_iou(a, b)
     assert torch.equal(batched, torch.stack([box_iou(x, y) for x, y in zip(a, b, strict=True)]))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_large_tables_are_made_in_pieces_that_fit_together(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = random_boxes(33).reshape(3, 11, 4), random_boxes(90, seed=1)
+    b = b[:30] if shared else b.reshape(3, 30, 4)
+    crowd = torch.arange(33).reshape(3, 11, 1) % 4 == 0
+    whole = [box_iou(a, b), box_iou(a, b, offset=1, over_b=crowd)]
+    monkeypatch.setattr(boxes_module, "_PIECE", 100)  # three rows
+    pieces = [box_iou(a, b), box_iou(a, b, offset=1, over_b=crowd)]
+    for one, other in zip(whole, pieces, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(box_iou(a[0, :0], a[0]), torch.zeros(0, 11))
+
+
+def test_tables_can_be_trained_through() -> None:
+    a, b = random_boxes(6).double().requires_grad_(), random_boxes(7, seed=1).double().requires_grad_()
+    assert torch.autograd.gradcheck(box_iou, (a, b))
 
 
 def test_generalized_iou_is_negative_apart_and_one_on_itself() -> None:

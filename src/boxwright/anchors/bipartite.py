@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.anchors.matcher import Matches, nothing_to_match, overlaps, shaded
+from boxwright.anchors.matcher import Matches, nothing_to_match, overlaps
 from boxwright.structures import InputError
 
 
@@ -54,7 +54,7 @@ class BipartiteMatcher:
         """
         if boxes.shape[1] == 0:
             return nothing_to_match(candidates, boxes, allowed)
-        overlap, iou = overlaps(candidates, boxes, usable, crowd, allowed)  # [B, G, N]
+        iou, shaded = overlaps(candidates, boxes, usable, crowd, allowed, self.crowd_ignore)  # [B, G, N]
         best, truth = iou.max(dim=1)  # [B, N]
         own = bipartite(iou, self.floor) if self.strategy == "greedy" else _favourites(iou, usable)  # [B, G]
 
@@ -66,8 +66,8 @@ class BipartiteMatcher:
         truth = torch.where(taken >= 0, taken, truth)
         positive = (taken >= 0) | (best >= self.positive)
         negative = best < (self.positive if self.negative is None else self.negative)
-        if self.crowd_ignore is not None:
-            negative = negative & ~shaded(overlap, crowd, self.crowd_ignore)
+        if shaded is not None:
+            negative = negative & ~shaded
         if allowed is not None:
             positive, negative = positive & allowed, negative & allowed
         return Matches(truth, positive, negative & ~positive)

@@ -68,7 +68,7 @@ class Matcher:
         if boxes.shape[1] == 0:
             truth, none, all_of_them = nothing_to_match(candidates, boxes, allowed)
             return Matches(truth, none, all_of_them if self.negative_floor == 0 else none)
-        overlap, iou = overlaps(candidates, boxes, usable, crowd, allowed, self.offset)  # [B, G, N]
+        iou, shaded = overlaps(candidates, boxes, usable, crowd, allowed, self.crowd_ignore, self.offset)  # [B, G, N]
         best, index = iou.max(dim=1)  # [B, N]
         positive = best >= self.positive
         negative = (best < self.negative) & (best.clamp(min=0) >= self.negative_floor)
@@ -76,8 +76,8 @@ class Matcher:
             peak = iou.amax(dim=2, keepdim=True)  # [B, G, 1]
             rescued = ((iou == peak) & (peak > 0)).any(dim=1) & (best >= self.low_quality_floor)
             positive = positive | rescued
-        if self.crowd_ignore is not None:
-            negative = negative & ~shaded(overlap, crowd, self.crowd_ignore)
+        if shaded is not None:
+            negative = negative & ~shaded
         if allowed is not None:
             negative = negative & allowed
         return Matches(index, positive, negative & ~positive)
@@ -91,20 +91,23 @@ def nothing_to_match(candidates: Tensor, boxes: Tensor, allowed: Tensor | None) 
 
 
 def overlaps(
-    candidates: Tensor, boxes: Tensor, usable: Tensor, crowd: Tensor, allowed: Tensor | None, offset: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Overlap of every ground truth with every candidate, ``[B, G, N]``, for G above 0; and the same as IoU, -1 where
-    one of the two takes no part. Crowd rows of the first hold the share of the candidate that they cover.
+    candidates: Tensor,
+    boxes: Tensor,
+    usable: Tensor,
+    crowd: Tensor,
+    allowed: Tensor | None,
+    crowd_share: float | None,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    """IoU of every ground truth with every candidate, ``[B, G, N]`` for G above 0, -1 where one takes no part; and the
+    candidates of which a crowd region covers more than ``crowd_share``, bool ``[B, N]``, None if that is None.
 
     Ground truth outside, candidates inside: the long axis stays contiguous.
     """
     if candidates.dim() == 2:
         candidates = candidates.unsqueeze(0)
-    overlap = box_iou(boxes, candidates, offset, over_b=crowd.unsqueeze(-1))
-    eligible = usable.unsqueeze(-1) if allowed is None else usable.unsqueeze(-1) & allowed.unsqueeze(1)
-    return overlap, torch.where(eligible, overlap, -1.0)
-
-
-def shaded(overlap: Tensor, crowd: Tensor, share: float) -> Tensor:
-    """Candidates of which a crowd region covers more than ``share``, bool ``[B, N]``, from :func:`overlaps`."""
-    return torch.where(crowd.unsqueeze(-1), overlap, 0.0).amax(dim=1) > share
+    region = crowd.unsqueeze(-1)
+    iou = box_iou(boxes, candidates, offset, over_b=None if crowd_share is None else region)
+    shaded = None if crowd_share is None else ((iou > crowd_share) & region).any(dim=1)
+    barred = ~usable.unsqueeze(-1) if allowed is None else ~(usable.unsqueeze(-1) & allowed.unsqueeze(1))
+    return iou.masked_fill_(barred, -1.0), shaded
