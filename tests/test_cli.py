@@ -189,6 +189,56 @@ def test_detect_in_half_precision_finds_nearly_the_same(
     assert "fp16 on a CPU" in fails(capsys, "detect", run, image, "--output", tmp_path / "x", "--precision", "fp16")
 
 
+def test_augmentation_changes_what_is_found_and_results_say_so(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain, found = tmp_path / "plain.json", tmp_path / "found.json"
+    words = ["evaluate", run, "--data", scenes, "--device", "cpu", "--json"]
+    says(capsys, *words, "--save", plain)
+    value = says(capsys, *words, "--save", found, "--augment", "flip", "--merge", "nms", "--workers", 1)
+    assert isinstance(value, dict)
+    assert value["images"] == 3
+    assert json.loads(plain.read_text()) != json.loads(found.read_text()) != []
+    image, out = next(scenes.rglob("val*.jpg")), tmp_path / "out"
+    words = ["detect", run, image, "--output", out, "--threshold", 0, "--device", "cpu", "--no-pictures", "--json"]
+    first = says(capsys, *words, "--augment", "multiscale")
+    assert isinstance(first, dict)
+    assert first["detections"] > 0
+    assert "augment was 'multiscale', is None" in fails(capsys, *words)
+    assert "merge was None, is 'soft_nms'" in fails(capsys, *words, "--augment", "multiscale", "--merge", "soft_nms")
+    assert "say which views with --augment" in fails(capsys, *words[:3], "--merge", "nms")
+    message = fails(capsys, "evaluate", "--detections", found, "--data", scenes, "--augment", "flip")
+    assert "a results file has none to look at" in message
+
+
+def test_one_plain_view_evaluates_as_the_recipe_does(run: Path, scenes: Path):
+    from boxwright.app.evaluate import run_detector
+    from boxwright.app.load import load
+    from boxwright.data import open_dataset
+    from boxwright.detectors.augmented import TestTimeConfig
+
+    loaded, index = load(run, "cpu"), open_dataset(scenes, "val")
+    one_look = TestTimeConfig(flip=False, merge="nms", iou=1.0)
+    plain = run_detector(loaded, index, "scenes", batch_size=2).detections()
+    alone = run_detector(loaded, index, "scenes", batch_size=2, augment=one_look).detections()
+    assert len(plain) > 0
+    for name in ("image_ids", "labels", "scores", "boxes"):
+        ours, theirs = (torch.as_tensor(getattr(columns, name)) for columns in (alone, plain))
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4, msg=name)
+
+
+def test_the_augmentations_on_offer_are_those_there_are():
+    from typing import get_args
+
+    from boxwright import cli
+    from boxwright.app import augment
+    from boxwright.detectors.augmented import TEST_TIME, Merge
+
+    names = [name for member in get_args(get_args(cli.Augment)[0]) for name in get_args(member)]
+    assert names == list(TEST_TIME) == list(get_args(augment.Augment))
+    assert [name for member in get_args(get_args(cli.Merge)[0]) for name in get_args(member)] == list(get_args(Merge))
+
+
 def test_resume_goes_on_and_refuses_what_is_not_there(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -56,6 +56,16 @@ Precision = Annotated[
 ]
 
 
+Augment = Annotated[
+    Literal["flip", "multiscale", "refinedet-320", "refinedet-320-coco", "refinedet-512", "refinedet-512-coco"] | None,
+    Parameter(help="Look at each image several times: mirrored, at more sizes, or as RefineDet is tested. Slower."),
+]
+Merge = Annotated[
+    Literal["nms", "voting", "soft_voting", "soft_nms"] | None,
+    Parameter(help="How the findings of --augment become one. Default: voting; the -coco ones soft_voting."),
+]
+
+
 @app.command(
     help_epilogue=examples(
         "boxwright models --kind detector",
@@ -172,6 +182,7 @@ def train(
     help_epilogue=examples(
         "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --plots plots",
         "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12",
+        "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --augment flip --merge nms",
     )
 )
 def evaluate(
@@ -186,6 +197,8 @@ def evaluate(
     metric: Annotated[
         Literal["coco", "voc07", "voc12"], Parameter(help="COCO's numbers, or VOC's mean AP of 11 points or of area.")
     ] = "coco",
+    augment: Augment = None,
+    merge: Merge = None,
     plots: Annotated[
         Path | None, Parameter(help="Write curves and confusion as PNG into this folder.", group=OUTPUT)
     ] = None,
@@ -211,6 +224,8 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             precision=precision,
+            augment=augment,
+            merge=merge,
             save=save,
             plots=plots,
         )
@@ -240,6 +255,8 @@ def detect(
     threshold: Annotated[float, Parameter(help="Least score of a detection, 0 to 1.")] = 0.5,
     recursive: Annotated[bool, Parameter(help="Look into folders within folders.", show_default=False)] = False,
     every: Annotated[int, Parameter(help="Look at each N-th frame of a video.")] = 1,
+    augment: Augment = None,
+    merge: Merge = None,
     pictures: Annotated[
         bool,
         Parameter(
@@ -271,6 +288,8 @@ def detect(
         pictures=pictures,
         every=every,
         overwrite=overwrite,
+        augment=augment,
+        merge=merge,
     )
     summary = detect_files(checkpoint, sources, output, options)
     if json:

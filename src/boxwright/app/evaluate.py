@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from boxwright.app.augment import Augment, named_test_time, run_augmented
 from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.results import write_whole
 from boxwright.data.formats import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
+from boxwright.detectors.augmented import Merge, TestTimeConfig
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
@@ -47,8 +49,12 @@ def run_detector(
     batch_size: int | None = None,
     workers: int = 0,
     precision: Precision = "fp32",
+    augment: TestTimeConfig | None = None,
 ) -> CocoEvaluation:
-    """All detections of a checkpoint's detector on a data set, as its recipe evaluates. InputError: classes differ."""
+    """All detections of a checkpoint's detector on a data set, as its recipe evaluates, or with ``augment``.
+
+    Raises InputError where the classes differ.
+    """
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
     data = replace(recipe, eval_batch_size=batch_size or recipe.eval_batch_size, workers=workers)
@@ -60,6 +66,8 @@ def run_detector(
             bar.advance(now - done)
             done = now
 
+        if augment is not None:
+            return run_augmented(loaded, index, augment, data.eval_batch_size, workers, precision, bar.advance)
         where = Processes(0, 1, loaded.device)
         return validate(loaded.detector, index, data, where, precision, progress=advance).evaluation
 
@@ -112,7 +120,8 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
 class EvaluateRequest:
     """An evaluation as it was asked for: of ``checkpoint``, or of the COCO results file ``detections``.
 
-    ``save`` and ``plots`` name a file and a folder to write detections and plots to.
+    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`. ``save`` and ``plots`` name a file
+    and a folder to write detections and plots to.
     """
 
     data: Path
@@ -124,6 +133,8 @@ class EvaluateRequest:
     batch_size: int | None = None
     workers: int = 0
     precision: Precision = "fp32"
+    augment: Augment | None = None
+    merge: Merge | None = None
     save: Path | None = None
     plots: Path | None = None
 
@@ -132,6 +143,9 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     """What ``boxwright evaluate`` does. Raises ``InputError`` for all that does not fit together."""
     if (request.checkpoint is None) == (request.detections is None):
         raise InputError("give a checkpoint, or a results file with --detections; one of the two")
+    augment = named_test_time(request.augment, request.merge)
+    if augment is not None and request.detections is not None:
+        raise InputError("--augment changes how a checkpoint looks at images; a results file has none to look at")
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
@@ -139,7 +153,9 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     else:
         assert request.checkpoint is not None
         loaded = load(request.checkpoint, request.device)
-        evaluation = run_detector(loaded, index, str(data), request.batch_size, request.workers, request.precision)
+        evaluation = run_detector(
+            loaded, index, str(data), request.batch_size, request.workers, request.precision, augment
+        )
         found = evaluation.detections()
     scored = score(index, found, request.metric)
     if request.save is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from boxwright.app.augment import Augment, named_test_time
 from boxwright.app.batches import BatchRunner
 from boxwright.app.load import Precision, file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
@@ -23,6 +24,7 @@ from boxwright.app.sources import Source, find_sources
 from boxwright.app.video import VideoWriter, read_frames, video_facts
 from boxwright.data.images import read_image
 from boxwright.detections import Detections
+from boxwright.detectors.augmented import Merge, check_views, detect_augmented
 from boxwright.structures import Classes, InputError
 
 _READERS = 2
@@ -61,7 +63,10 @@ class PredictSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOptions:
-    """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video."""
+    """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video.
+
+    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`.
+    """
 
     threshold: float = 0.5
     recursive: bool = False
@@ -71,6 +76,8 @@ class PredictOptions:
     pictures: bool = True
     every: int = 1
     overwrite: bool = False
+    augment: Augment | None = None
+    merge: Merge | None = None
 
 
 def detect_files(
@@ -84,6 +91,7 @@ def detect_files(
     options = options or PredictOptions()
     if not 0 <= options.threshold <= 1:
         raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
+    augment = named_test_time(options.augment, options.merge)
     found = find_sources(sources, options.recursive)
     loaded = load(checkpoint, options.device)
     model = for_inference(loaded.detector, loaded.device, options.precision)
@@ -93,9 +101,15 @@ def detect_files(
         "precision": options.precision,
         "pictures": options.pictures,
         "every": options.every,
+        "augment": options.augment,
+        "merge": options.merge,
     }
+    if augment is not None:
+        check_views(model, augment)
 
     def detect(images: list[np.ndarray]) -> list[Detections]:
+        if augment is not None:
+            return detect_augmented(model, images, augment, threshold=options.threshold)
         return model.detect_arrays(images, threshold=options.threshold)
 
     runner = BatchRunner(detect, loaded.device, options.batch_size)
