@@ -24,7 +24,6 @@ from boxwright.data.masks import Segmentation
 from boxwright.structures import Classes, InputError
 
 _CROWD, _DIFFICULT = 1, 2
-_NO_TEXT = np.zeros(0, dtype=np.uint8)
 
 
 class Annotations(NamedTuple):
@@ -204,7 +203,7 @@ class DetectionIndex:
         chosen = np.array([self._row(int(i)) for i in indices], dtype=np.int64)
         rows, box_ends = _gather(self.box_ends, chosen)
         path_bytes, path_ends = _gather(self.path_ends, chosen)
-        texts, text_ends = _NO_TEXT, None
+        texts, text_ends = self.texts, None
         if self.text_ends is not None:
             text_bytes, text_ends = _gather(self.text_ends, rows)
             texts = self.texts[text_bytes]
