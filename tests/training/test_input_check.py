@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.training.toys import CLASSES, Toy, toy_index, toy_recipe
 
+from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.data.transforms import (
     FlipConfig,
@@ -18,7 +19,7 @@ from boxwright.data.transforms import (
     WarpConfig,
 )
 from boxwright.structures import InputError
-from boxwright.training.input_check import check_inputs, fixed_output
+from boxwright.training.input_check import check_anchors, check_inputs, fixed_output
 from boxwright.training.loop import train
 from boxwright.training.recipe import DataConfig
 
@@ -107,3 +108,42 @@ def test_training_does_not_begin(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape("the nearest are 128 x 64")):
         train(recipe, index, None, tmp_path / "run", device="cpu", build=build)
     assert not (tmp_path / "run").exists()
+
+
+class Anchored(Toy):
+    """Knows shapes."""
+
+    shapes: tuple[tuple[float, float], ...] = ()
+
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        return list(self.shapes)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "outcome"),
+    [
+        ((), None),
+        (((16, 16), (32, 32)), None),
+        (((32, 14), (300, 300)), "WARNING: 67 % of the boxes have no anchor .* 16 to 32 pixels .* 21 to 300"),
+        (((300, 300),), "error"),
+    ],
+)
+def test_anchors_are_compared_with_the_boxes_at_the_size_of_the_input(
+    shapes: tuple[tuple[float, float], ...], outcome: str | None, tmp_path: Path
+) -> None:
+    boxes = [[0, 0, 16, 16], [0, 0, 8, 8], [10, 10, 26, 18]]  # doubled by the letterbox
+    index = DetectionIndex.build(
+        CLASSES,
+        [ImageRecord(path=tmp_path / "a.png", image_id=1, height=32, width=32, boxes=boxes, labels=[0, 1, 0])],
+        root=tmp_path,
+    )
+    detector = Anchored(None, CLASSES)
+    detector.shapes = shapes
+    settings = data(LetterboxConfig(size=(64, 64)))
+    if outcome == "error":
+        with pytest.raises(InputError, match=r"no anchor overlaps any box by an IoU of 0.5.*boxwright data anchors"):
+            check_anchors(detector, index, settings)
+    elif outcome is None:
+        assert check_anchors(detector, index, settings) is None
+    else:
+        assert re.match(outcome, check_anchors(detector, index, settings) or "")

@@ -82,6 +82,11 @@ class AnchorGenerator:
         """Anchors in each cell, by level."""
         return [len(cell) for cell in self.cells]
 
+    @property
+    def shapes(self) -> list[tuple[float, float]]:
+        """Width and height of the anchors of all levels."""
+        return [(x2 - x1, y2 - y1) for cell in self.cells for x1, y1, x2, y2 in cell]
+
     def __call__(self, shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
         """Anchors ``[A, 4]`` for maps of ``shapes`` (height, width), one for each level."""
         return torch.cat([self.level(i, shape, device) for i, shape in enumerate(shapes)])

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from boxwright.anchors.kmeans import kmeans_anchors
 from boxwright.data.formats import open_splits
 from boxwright.data.index import DetectionIndex
+from boxwright.data.network_sizes import Resize, network_sizes
 from boxwright.structures import InputError
 
-Resize = Literal["letterbox", "warp", "keep"]
 CELL = 32
 """Side in pixels of the cells that YOLOv2 counts its anchors in."""
 
@@ -107,29 +105,6 @@ def find_anchors(request: AnchorRequest) -> AnchorReport:
         mean_iou=round(found.mean_iou, 6),
         settings={"pixels": _setting(pixels), "cells": _setting(cells)},
     )
-
-
-def network_sizes(index: DetectionIndex, size: tuple[int, int] | None, resize: Resize) -> np.ndarray:
-    """Width and height of all boxes but crowd regions in pixels of the network's input, float64 ``[M, 2]``.
-
-    Boxes are cut at the edges of their image. Sides of the resized image are rounded as the transforms round them.
-    """
-    height, width = index.sizes.astype(np.int64).T
-    if resize == "keep" or size is None:
-        inner = np.stack([width, height], axis=1)
-    elif resize == "warp":
-        inner = np.broadcast_to(np.array(size[::-1]), (len(width), 2))
-    else:
-        tight = size[1] * height < size[0] * width  # the width fills the box, and the height is rounded down
-        across = np.where(tight, size[1], np.maximum(1, width * size[0] // height))
-        down = np.where(tight, np.maximum(1, height * size[1] // width), size[0])
-        inner = np.stack([across, down], axis=1)
-    per_image = np.diff(index.box_ends)
-    sides = np.repeat(np.stack([width, height], axis=1), per_image, axis=0)
-    low = np.clip(index.xywh[:, :2], 0, sides)
-    high = np.clip(index.xywh[:, :2] + index.xywh[:, 2:], 0, sides)
-    scale = np.repeat(inner / np.stack([width, height], axis=1), per_image, axis=0)
-    return ((high - low) * scale)[~index.crowd]
 
 
 def _chosen_split(path: Path, split: str | None) -> DetectionIndex:

@@ -85,6 +85,10 @@ class Detector(nn.Module, ABC):
         What a comparison with another implementation looks at first, and what counting runs on shapes alone.
         """
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """Width and height in input pixels of the anchors that objects are matched to by overlap; none if by none."""
+        return []
+
     def check_input(self, height: int, width: int, what: str = "the input") -> None:
         """InputError with the nearest valid sides where the network cannot take ``height`` x ``width``."""
         if self.input_size is not None and (height, width) != self.input_size:

@@ -70,6 +70,10 @@ class FasterRCNN(Detector):
             return self._detections(images, maps, anchors)
         return self._losses(images, targets, maps, anchors)
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.rpn.anchors.shapes
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Objectness and deltas of each level, then class logits and deltas of as many regions as are proposed."""
         maps = self.neck(self.backbone(pixels))

@@ -186,6 +186,10 @@ class RefineDet(Detector):
         counts = [h * w * a for (h, w), a in zip(shapes, self.anchors.per_cell, strict=True)]
         return self._losses(targets, out, anchors, counts)
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.anchors.shapes
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets and logits of the ARM, then of the ODM, as in :class:`Outputs`."""
         return list(self.heads(self.sources(pixels)))

@@ -122,7 +122,9 @@ class RetinaNet(Detector):
         self.anchors = AnchorGenerator(config.anchors, self.neck.levels)
         per_cell = self.anchors.per_cell
         if len(set(per_cell)) != 1:
-            raise InputError(f"the head is shared, so all levels need as many anchors a cell; here they have {per_cell}")
+            raise InputError(
+                f"the head is shared, so all levels need as many anchors a cell; here they have {per_cell}"
+            )
         self.head = DenseHead(config.head, config.neck.channels, per_cell[0], len(classes))
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp)
         if config.normalizer == "average":
@@ -136,6 +138,10 @@ class RetinaNet(Detector):
         if targets is None:
             return self._detections(images, logits, deltas, anchors)
         return self._losses(targets, logits, torch.cat(deltas, 1), anchors)
+
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.anchors.shapes
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Class logits of each level ``[B, n, K]``, then its box offsets ``[B, n, 4]``."""

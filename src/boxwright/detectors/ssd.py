@@ -174,6 +174,10 @@ class SSD(Detector):
         counts = [h * w * cell for (h, w), cell in zip(shapes, self.config.priors.per_cell, strict=True)]
         return self._losses(targets, deltas, logits, priors, counts)
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return [shape for cell in self.config.priors.shapes for shape in cell]
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets ``[B, A, 4]`` and logits ``[B, A, C]``."""
         return list(self.predict(self.maps(pixels)))

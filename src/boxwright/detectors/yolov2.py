@@ -214,6 +214,10 @@ class YOLOv2(Detector):
             self.seen += len(images.pixels) * self.processes
         return losses
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return [(width * self.stride, height * self.stride) for width, height in self.config.anchors]
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """The output map ``[B, a * (5 + K), H, W]``: for each anchor t_x t_y t_w t_h t_o and class logits."""
         maps = self.backbone(pixels)

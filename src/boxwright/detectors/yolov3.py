@@ -171,6 +171,10 @@ class YOLOv3(Detector):
             return self.detections(raw, grid, images.sizes)
         return self.losses(raw, grid, targets)
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.anchors.shapes
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Maps ``[B, a * (5 + K), h, w]`` of the scales from fine to coarse, x y w h object classes for each anchor."""
         return self.scales(self.backbone(pixels))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from boxwright.anchors.kmeans import shape_iou
+from boxwright.data.index import DetectionIndex
+from boxwright.data.network_sizes import evaluated_sizes
 from boxwright.data.transforms import (
     DarknetJitterConfig,
     FlipConfig,
@@ -19,6 +24,9 @@ from boxwright.data.transforms import (
 from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
 from boxwright.training.recipe import DataConfig
+
+FITS = 0.5
+"""IoU from which an anchor fits a box: what SSD and RetinaNet call positive."""
 
 
 def check_inputs(detector: Detector, data: DataConfig) -> None:
@@ -72,3 +80,29 @@ def fixed_output(transforms: Sequence[TransformConfig]) -> tuple[int, tuple[int,
             case _:
                 found = None
     return found
+
+
+def check_anchors(detector: Detector, index: DetectionIndex, data: DataConfig) -> str | None:
+    """Compare the anchors with the boxes of the training set, at the size that is evaluated.
+
+    A box has a fitting anchor where one of them, laid on its centre, reaches an IoU of a half. InputError where no box
+    has one; a warning to print where most have none; else None.
+    """
+    shapes = np.array(detector.anchor_shapes())
+    boxes = evaluated_sizes(index, data.eval)
+    boxes = boxes[(boxes > 0).all(1)]
+    if len(shapes) == 0 or len(boxes) == 0:
+        return None
+    best = np.concatenate([shape_iou(part, shapes).max(1) for part in np.array_split(boxes, 1 + len(boxes) // 10_000)])
+    fitting = float((best >= FITS).mean())
+    if fitting >= 0.5:
+        return None
+    sides, anchors = np.sqrt(boxes.prod(1)), np.sqrt(shapes.prod(1))
+    found = (
+        f"the boxes of the training set have sides of {sides.min():.0f} to {sides.max():.0f} pixels in the network's "
+        f"input (half of them below {np.median(sides):.0f}), the anchors {anchors.min():.0f} to {anchors.max():.0f}"
+    )
+    remedy = f"`boxwright data anchors {index.root}` finds anchors for them; or change the size of the input"
+    if fitting == 0:
+        raise InputError(f"no anchor overlaps any box by an IoU of {FITS}, even on its centre: {found}; {remedy}")
+    return f"WARNING: {100 * (1 - fitting):.0f} % of the boxes have no anchor of their shape: {found}; {remedy}"

@@ -27,7 +27,7 @@ from boxwright.training.checkpoint import (
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
 from boxwright.training.environment import git_state, versions
-from boxwright.training.input_check import check_inputs
+from boxwright.training.input_check import check_anchors, check_inputs
 from boxwright.training.monitor import REMEDY, NonFiniteLossError
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import make_plan
@@ -240,6 +240,8 @@ class Session:
         detector.transforms = self.recipe.data.eval
         detector.pad_multiple = self.recipe.data.pad_multiple
         check_inputs(detector, self.recipe.data)
+        if warning := check_anchors(detector, self.index, self.recipe.data):
+            self.notes.append(warning)
         if weights is not None:
             self.notes.append(start_from(detector, weights))
         if backbone_weights is not None:

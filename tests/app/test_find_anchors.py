@@ -7,9 +7,10 @@ import pytest
 import torch
 from tests.data.tiny_index import write_index
 
-from boxwright.app.anchors import AnchorRequest, find_anchors, network_sizes
+from boxwright.app.anchors import AnchorRequest, find_anchors
 from boxwright.data.coco import write_coco
 from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.network_sizes import network_sizes
 from boxwright.data.sample import SampleSource
 from boxwright.data.transforms import LetterboxConfig, WarpConfig, build_transform
 from boxwright.structures import Classes, InputError
