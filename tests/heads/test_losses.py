@@ -112,6 +112,31 @@ def test_dense_focal_loss_in_pieces_is_the_whole() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), x)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("with_quality", [False, True])
+def test_rows_of_the_dense_focal_loss_can_be_weighed(with_quality: bool) -> None:
+    x, labels = logits(2, 4, 3), torch.tensor([[0, 3, -1, 2], [1, 2, 3, 0]])
+    quality = torch.linspace(0.1, 0.9, 8).reshape(2, 4) if with_quality else None
+    weight = torch.tensor([2.0, 0.5]).unsqueeze(1).expand(2, 4)
+    loss = dense_focal_loss(x, labels, 0.25, 2.0, quality, weight)
+    parts = [dense_focal_loss(x[i], labels[i], 0.25, 2.0, None if quality is None else quality[i]) for i in (0, 1)]
+    expected = 2 * parts[0] + 0.5 * parts[1]
+    torch.testing.assert_close(loss, expected)
+    for mine, theirs in zip(torch.autograd.grad(loss, x), torch.autograd.grad(expected, x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", *OVERLAPS])
+def test_boxes_can_be_weighed(kind: str) -> None:
+    reference, target = torch.tensor([[0.0, 0, 20, 20]]).expand(2, 4), torch.tensor([[4.0, 2, 18, 30], [0, 5, 9, 20]])
+    mask, weight = torch.tensor([True, True]), torch.tensor([3.0, 0.5])
+
+    def loss(rows: slice, weight: torch.Tensor | float) -> float:
+        part = (torch.zeros(2, 4)[rows], reference[rows], target[rows], mask[rows])
+        return box_regression_loss(*part, BoxCoder(), kind, 1.0, weight).item()  # type: ignore[arg-type]
+
+    assert loss(slice(0, 2), weight) == pytest.approx(3 * loss(slice(0, 1), 1.0) + 0.5 * loss(slice(1, 2), 1.0))
+
+
 def test_dense_focal_loss_takes_permuted_and_half_precision_logits() -> None:
     x, labels = logits(2, 5, 4, 3), torch.tensor([1, 5, -1]).expand(2, 4, 3)
     loss = dense_focal_loss(x.permute(0, 2, 3, 1), labels, 0.25, 2.0)
