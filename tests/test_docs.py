@@ -135,6 +135,10 @@ def supplies(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setitem(RECIPES, RECIPE, shortened(RECIPES[RECIPE]))
             assert main(["train", RECIPE, "--data", "my_data", "--output", "run"]) == 0
         Path("cut.safetensors").write_bytes(Path("run/best.safetensors").read_bytes()[:5000])
+        for split in ("train", "val"):
+            for number, name in enumerate(("cats", "dogs")):
+                Path("my_classes", split, name).mkdir(parents=True)
+                shutil.copy(pictures[number], Path("my_classes", split, name, "a.jpg"))
         shutil.copytree("my_data", "damaged")
         for picture in sorted(Path("damaged").rglob("train*.jpg")):
             picture.write_bytes(b"no picture")
