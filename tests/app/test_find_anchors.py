@@ -13,6 +13,9 @@ from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.network_sizes import network_sizes
 from boxwright.data.sample import SampleSource
 from boxwright.data.transforms import LetterboxConfig, WarpConfig, build_transform
+from boxwright.detectors.yolov2 import YOLOv2Config
+from boxwright.detectors.yolov3 import YOLOv3Config
+from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes, InputError
 from boxwright.training.overlay import parse_set
 
@@ -67,6 +70,14 @@ def test_report_counts_every_box_and_its_settings_parse(data: Path, index: Detec
     assert pixels == [list(pair) for pair in report.anchors]
     np.testing.assert_allclose(np.array(cells) * 32, pixels, atol=0.06)
     assert report.to_dict()["mean_iou"] == report.mean_iou
+
+
+@pytest.mark.parametrize(("recipe", "count", "unit"), [("yolov3", 9, "pixels"), ("yolov2", 5, "cells")])
+def test_the_settings_go_into_a_recipe(data: Path, recipe: str, count: int, unit: str) -> None:
+    report = find_anchors(AnchorRequest(data=data, count=count))
+    changed = resolve_recipe(recipe, sets=[report.settings[unit]]).detector
+    assert isinstance(changed, YOLOv2Config | YOLOv3Config)
+    np.testing.assert_allclose(np.array(changed.anchors) * (1 if unit == "pixels" else 32), report.anchors, atol=0.06)
 
 
 def test_the_geometry_matters(data: Path) -> None:
