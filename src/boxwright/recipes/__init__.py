@@ -6,12 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
+from boxwright.recipes.refinedet import REFINEDET_RECIPES
+from boxwright.recipes.retinanet import RETINANET_RECIPES
+from boxwright.recipes.ssd import SSD_RECIPES
+from boxwright.recipes.yolov1 import YOLOV1_RECIPES
+from boxwright.recipes.yolov2 import YOLOV2_RECIPES
+from boxwright.recipes.yolov3 import YOLOV3_RECIPES
 from boxwright.structures import InputError
 from boxwright.training.config_tree import nearest
 from boxwright.training.overlay import Overlay, apply_overlays, parse_set, read_overlay
 from boxwright.training.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*FASTER_RCNN_RECIPES,)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        *FASTER_RCNN_RECIPES,
+        *REFINEDET_RECIPES,
+        *RETINANET_RECIPES,
+        *SSD_RECIPES,
+        *YOLOV1_RECIPES,
+        *YOLOV2_RECIPES,
+        *YOLOV3_RECIPES,
+    )
+}
 
 
 def get_recipe(name: str) -> Recipe:

@@ -1,0 +1,241 @@
+"""YOLOv3.
+
+Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that made its numbers.
+
+``yolov3``, ``yolov3-608``, ``yolov3-spp``, ``yolov3-tiny``
+    The cfg files to the constant: 64 images a step, SGD at 0.001 after a burn-in of 1000 steps with the fourth power,
+    500,200 steps, a tenth at 400,000 and 450,000; jitter of 0.3 in a square, colour jitter, flips, and every 10 steps
+    another input size of 320 to 608. They differ in the size at inference (416 or 608) and in the network. They start
+    from an ImageNet classifier (darknet53.conv.74). ``boxwright train yolov3 --data coco --weights FILE``
+``yolov3-modern``, ``yolov3-tiny-modern``
+    The same networks: several predictors learn an object, those that answer it best already; CIoU, an objectness that
+    knows how good the box is, mosaic, an average of the weights, a cosine. The cost of inference stays.
+``yolov3-small``, ``yolov3-small-modern``
+    For the CPU and small images, from scratch: a narrow Darknet-19 below three scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.backbones.darknet import DarknetConfig
+from boxwright.data.multi_scale import MultiScaleConfig
+from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitterConfig, LetterboxConfig, MosaicConfig
+from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
+from boxwright.heads.yolo_scales import YOLOScalesConfig
+from boxwright.training.recipe import (
+    CheckpointConfig,
+    CosineConfig,
+    DataConfig,
+    EMAConfig,
+    MultiStepConfig,
+    Recipe,
+    SGDConfig,
+    Source,
+    Stage,
+    ValidationConfig,
+    WarmupConfig,
+)
+
+PAPER = "YOLOv3: An Incremental Improvement, arXiv 1804.02767"
+DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)
+
+YOLOV3 = Recipe(
+    name="yolov3",
+    detector=YOLOv3Config(),
+    data=DataConfig(
+        train=(DarknetJitterConfig(size=(416, 416), jitter=0.3), DARKNET_COLOUR, FlipConfig(p=0.5)),
+        eval=(LetterboxConfig(size=(416, 416)),),
+        multi_scale=MultiScaleConfig(low=320, high=608, step=32, every=10, last=200, last_size=608),
+        batch_size=64,
+        eval_batch_size=8,
+        group_by_aspect=False,
+    ),
+    stages=(
+        Stage(
+            length=500_200,
+            unit="steps",
+            optimiser=SGDConfig(lr=1e-3, base_batch=64, momentum=0.9, weight_decay=5e-4, decay_biases=False),
+            schedule=MultiStepConfig(
+                milestones=(400_000, 450_000), gamma=0.1, warmup=WarmupConfig(steps=1000, factor=0.0, power=4.0)
+            ),
+        ),
+    ),
+    validation=ValidationConfig(every=10_000, unit="steps"),
+    checkpoint=CheckpointConfig(every=2_000, unit="steps"),
+    source=Source(
+        paper=PAPER,
+        section="§2, table 3; yolov3.cfg",
+        note="COCO test-dev at 416, from ImageNet weights",
+        expected={"AP": 0.310, "AP50": 0.553},
+    ),
+)
+
+YOLOV3_608 = replace(
+    YOLOV3,
+    name="yolov3-608",
+    data=replace(YOLOV3.data, eval=(LetterboxConfig(size=(608, 608)),)),
+    source=replace(
+        YOLOV3.source,
+        note="COCO test-dev at 608, from ImageNet weights",
+        expected={"AP": 0.330, "AP50": 0.579, "AP75": 0.344, "APs": 0.183, "APm": 0.354, "APl": 0.419},
+    ),
+)
+
+YOLOV3_SPP = replace(
+    YOLOV3_608,
+    name="yolov3-spp",
+    detector=YOLOv3Config(scales=YOLOScalesConfig(spp=True)),
+    source=Source(paper=PAPER, section="yolov3-spp.cfg", note="COCO test-dev at 608", expected={"AP50": 0.606}),
+)
+
+TINY_ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
+
+YOLOV3_TINY = replace(
+    YOLOV3,
+    name="yolov3-tiny",
+    detector=YOLOv3Config(
+        backbone=DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
+        scales=YOLOScalesConfig(channels=(128, 256), style="tiny"),
+        anchors=TINY_ANCHORS,
+        masks=((1, 2, 3), (3, 4, 5)),  # what the published weights were trained with; today's cfg says 0,1,2
+    ),
+    source=Source(paper=PAPER, section="yolov3-tiny.cfg", note="COCO test-dev at 416", expected={"AP50": 0.331}),
+)
+
+
+def modern(config: YOLOv3Config) -> YOLOv3Config:
+    """The same network, taught otherwise."""
+    return replace(
+        config,
+        assignment="aligned",
+        topk=10,
+        reach=2.0,  # so that the predictors around an object's centre can reach it
+        ignore_iou=1.0,
+        box_loss="ciou",
+        small_weight=False,
+        object_target="iou",
+        normaliser="positives",
+        box_weight=2.5,
+        prior=0.01,
+    )
+
+
+YOLOV3_MODERN = replace(
+    YOLOV3,
+    name="yolov3-modern",
+    detector=modern(YOLOV3.detector),
+    data=replace(
+        YOLOV3.data,
+        train=(
+            MosaicConfig(size=(608, 608), scale=(0.5, 1.5)),
+            HSVJitterConfig(hue=0.015, saturation=1.7, value=1.4),
+            FlipConfig(p=0.5),
+        ),
+        eval=(LetterboxConfig(size=(608, 608)),),
+        multi_scale=None,
+    ),
+    stages=(
+        Stage(
+            length=300,
+            unit="epochs",
+            optimiser=SGDConfig(
+                lr=0.01, base_batch=64, momentum=0.937, nesterov=True, weight_decay=5e-4, decay_biases=False
+            ),
+            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=3000, factor=0.001)),
+        ),
+    ),
+    ema=EMAConfig(decay=0.9999, ramp=2_000),
+    validation=ValidationConfig(every=10, unit="epochs"),
+    checkpoint=CheckpointConfig(every=1, unit="epochs"),
+    clip_norm=10.0,
+    source=Source(
+        paper="TOOD: Task-aligned One-stage Object Detection, arXiv 2108.07755; YOLOv4, arXiv 2004.10934",
+        section="TOOD §3.2; YOLOv4 §3.3",
+        note="our combination; no published figure for this detector",
+    ),
+)
+
+YOLOV3_TINY_MODERN = replace(
+    YOLOV3_MODERN,
+    name="yolov3-tiny-modern",
+    detector=modern(YOLOV3_TINY.detector),
+    data=replace(
+        YOLOV3_MODERN.data,
+        train=(replace(YOLOV3_MODERN.data.train[0], size=(416, 416)), *YOLOV3_MODERN.data.train[1:]),
+        eval=YOLOV3_TINY.data.eval,
+    ),
+)
+
+SMALL = replace(
+    YOLOV3,
+    name="yolov3-small",
+    detector=YOLOv3Config(
+        backbone=DarknetConfig(variant="darknet19", width=0.25),
+        scales=YOLOScalesConfig(channels=(32, 64, 128)),
+        anchors=tuple((round(w * 256 / 416, 1), round(h * 256 / 416, 1)) for w, h in COCO_ANCHORS),
+        ignore_iou=0.5,  # the paper's, and of yolov3-voc.cfg
+    ),
+    data=replace(
+        YOLOV3.data,
+        train=(DarknetJitterConfig(size=(256, 256), jitter=0.3), DARKNET_COLOUR, FlipConfig(p=0.5)),
+        eval=(LetterboxConfig(size=(256, 256)),),
+        multi_scale=MultiScaleConfig(low=192, high=320, step=32, every=10, last=20, last_size=256),
+        batch_size=8,
+        workers=2,
+    ),
+    stages=(
+        Stage(
+            length=15,
+            unit="epochs",
+            # The published rate is that of a batch of 64 from pretrained weights; this is 8 from scratch.
+            optimiser=SGDConfig(lr=1e-3, base_batch=8, momentum=0.9, weight_decay=5e-4, decay_biases=False),
+            schedule=MultiStepConfig(
+                milestones=(12, 13.5), gamma=0.1, warmup=WarmupConfig(steps=100, factor=0.0, power=4.0)
+            ),
+        ),
+    ),
+    validation=ValidationConfig(every=5, unit="epochs"),
+    checkpoint=CheckpointConfig(every=1, unit="epochs"),
+    channels_last=True,
+    source=Source(note="ours, for the CPU"),
+)
+
+SMALL_MODERN = replace(
+    SMALL,
+    name="yolov3-small-modern",
+    detector=modern(SMALL.detector),
+    data=replace(
+        SMALL.data,
+        train=(
+            MosaicConfig(size=(256, 256), p=0.5, scale=(0.75, 1.25)),
+            LetterboxConfig(size=(256, 256)),
+            HSVJitterConfig(hue=0.015, saturation=1.5, value=1.4),
+            FlipConfig(p=0.5),
+        ),
+        multi_scale=None,
+    ),
+    stages=(
+        Stage(
+            length=15,
+            unit="epochs",
+            optimiser=SGDConfig(
+                lr=0.01, base_batch=8, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False
+            ),
+            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
+        ),
+    ),
+    ema=EMAConfig(decay=0.998, ramp=200),
+    clip_norm=10.0,
+)
+
+YOLOV3_RECIPES = (
+    YOLOV3,
+    YOLOV3_608,
+    YOLOV3_SPP,
+    YOLOV3_TINY,
+    YOLOV3_MODERN,
+    YOLOV3_TINY_MODERN,
+    SMALL,
+    SMALL_MODERN,
+)
