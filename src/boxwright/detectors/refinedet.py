@@ -190,6 +190,10 @@ class RefineDet(Detector):
         """See :class:`Detector`."""
         return self.anchors.shapes
 
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.anchors.shapes
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets and logits of the ARM, then of the ODM, as in :class:`Outputs`."""
         return list(self.heads(self.sources(pixels)))

@@ -96,7 +96,7 @@ def paper_data(side: int, batch_size: int = 32) -> DataConfig:
         batch_size=batch_size,
         eval_batch_size=8,
         group_by_aspect=False,
-        pad_multiple=64,
+        pad_multiple=1,  # a side that is no multiple of 64 is an error, not padded
     )
 
 
