@@ -15,20 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxwright.anchors.coder import BoxCoder
-from boxwright.anchors.matcher import Matcher
-from boxwright.anchors.sampler import BalancedSampler
+from boxwright.anchors.matcher import Matcher, Matches
+from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.losses import BoxLoss, box_regression_loss
+from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.rpn import Proposals, gather_targets
 from boxwright.structures import DetectionBatch, InputError, Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoxHeadConfig:
-    """Fast R-CNN §2.3 with the settings that FPN papers and code share.
+class RegionConfig:
+    """What second stages share, whatever their layers: Fast R-CNN §2.3, with what FPN papers and code agree on.
 
-    ``hidden``: widths of the fully connected layers. ``class_agnostic``: one box for all classes instead of one each.
+    ``class_agnostic``: one box for all classes instead of one each.
     ``positive_iou``, ``negative_iou``, ``negative_floor``: a region is positive at or above the first, background in
     [floor, negative) (Fast R-CNN had a floor of 0.1).
     ``add_truth``: ground-truth boxes join the regions in training (Caffe, torchvision, detectron2; not tf-faster-rcnn).
@@ -37,8 +37,6 @@ class BoxHeadConfig:
     count background, as all code does.
     """
 
-    pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
-    hidden: tuple[int, ...] = (1024, 1024)
     class_agnostic: bool = False
     positive_iou: float = 0.5
     negative_iou: float = 0.5
@@ -56,39 +54,56 @@ class BoxHeadConfig:
     offset: float = 0.0
     post: PostprocessConfig = field(default_factory=PostprocessConfig)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxHeadConfig(RegionConfig):
+    """A second stage of fully connected layers.
+
+    ``hidden``: their widths. ``dropout``: share of their units that a training step leaves out (VGG: 0.5; FPN: none).
+    """
+
+    pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
+    hidden: tuple[int, ...] = (1024, 1024)
+    dropout: float = 0.0
+
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"head.hidden = {self.hidden}: give at least one width above 0, such as (1024, 1024)")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"head.dropout = {self.dropout}: must be at least 0 and below 1")
 
 
 class RegionSample(NamedTuple):
     """Regions of a training step: ``boxes`` ``[B, S, 4]``, their target ``labels`` (K is background) and
-    ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``."""
+    ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``; ``truth`` int64 ``[B, S]``: which ground-truth row each
+    is matched to. Balanced samples have their positives first."""
 
     boxes: Tensor
     labels: Tensor
     target: Tensor
     positive: Tensor
     valid: Tensor
+    truth: Tensor
+
+    def take(self, choice: Choice) -> RegionSample:
+        """The chosen ones."""
+        rows = choice.chosen.unsqueeze(-1).expand(-1, -1, 4)
+        return RegionSample(
+            self.boxes.gather(1, rows),
+            self.labels.gather(1, choice.chosen),
+            self.target.gather(1, rows),
+            choice.positive,
+            choice.valid,
+            self.truth.gather(1, choice.chosen),
+        )
 
 
-class BoxHead(nn.Module):
-    """Fully connected layers on flattened regions, then class logits (background last) and box offsets."""
+class RegionHead(nn.Module):
+    """Which regions are learnt from, their losses, and what becomes of them at inference; no layers yet."""
 
-    def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
+    def __init__(self, config: RegionConfig, num_classes: int) -> None:
         super().__init__()
-        self.config, self.num_classes = config, num_classes
-        widths = [channels * config.pooling.size**2, *config.hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.scores = nn.Linear(widths[-1], num_classes + 1)
-        self.deltas = nn.Linear(widths[-1], 4 if config.class_agnostic else 4 * num_classes)
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.scores.weight, std=0.01)
-        nn.init.normal_(self.deltas.weight, std=0.001)
-        nn.init.zeros_(self.scores.bias)
-        nn.init.zeros_(self.deltas.bias)
+        self.settings, self.num_classes = config, num_classes
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
         self.matcher = Matcher(
             positive=config.positive_iou,
@@ -99,52 +114,55 @@ class BoxHead(nn.Module):
         )
         self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
 
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
-        x = pooled.flatten(2)
-        for layer in self.layers:
-            x = F.relu(layer(x), inplace=True)
-        deltas = self.deltas(x).float()
-        return self.scores(x).float(), deltas.unflatten(-1, (-1, 4))
+    @torch.no_grad()
+    def candidates(self, proposals: Proposals, targets: Targets, usable: Tensor) -> tuple[RegionSample, Matches]:
+        """All regions that could be learnt from, with their targets: the proposals and, with ``add_truth``, the ground
+        truth itself. ``valid`` are those that are positive or background."""
+        boxes, valid = proposals.boxes, proposals.valid
+        if self.settings.add_truth:
+            boxes = torch.cat([boxes, targets.boxes], dim=1)
+            valid = torch.cat([valid, usable], dim=1)
+        matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
+        labels = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
+        sample = RegionSample(
+            boxes,
+            torch.where(matches.positive, labels, self.num_classes),
+            gather_targets(targets.boxes, matches.truth),
+            matches.positive,
+            matches.positive | matches.negative,
+            matches.truth,
+        )
+        return sample, matches
 
     @torch.no_grad()
     def choose(self, proposals: Proposals, targets: Targets, usable: Tensor, seeds: Tensor) -> RegionSample:
         """Sample regions for the loss from the proposals and, with ``add_truth``, the ground truth itself."""
-        boxes, valid = proposals.boxes, proposals.valid
-        if self.config.add_truth:
-            boxes = torch.cat([boxes, targets.boxes], dim=1)
-            valid = torch.cat([valid, usable], dim=1)
-        matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
-        choice = self.sampler(matches, seeds, salt=2)
-        index = matches.truth.gather(1, choice.chosen)
-        labels = gather_targets(targets.labels.unsqueeze(-1), index).squeeze(-1)
-        return RegionSample(
-            boxes.gather(1, choice.chosen.unsqueeze(-1).expand(-1, -1, 4)),
-            torch.where(choice.positive, labels, self.num_classes),
-            gather_targets(targets.boxes, index),
-            choice.positive,
-            choice.valid,
-        )
+        everything, matches = self.candidates(proposals, targets, usable)
+        return everything.take(self.sampler(matches, seeds, salt=2))
+
+    def losses_of_each(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> tuple[Tensor, Tensor]:
+        """Log loss, and box loss of the positives' own class, of each region: ``[B, S]`` twice; 0 where not valid."""
+        entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none")
+        entropy = torch.where(sample.valid, entropy.reshape(sample.labels.shape), 0.0)
+        own = torch.zeros_like(sample.labels) if self.settings.class_agnostic else sample.labels
+        own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
+        delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+        kind, beta = self.settings.box_loss, self.settings.beta
+        box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, self.coder, kind, beta)
+        return entropy, box
 
     def loss(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> dict[str, Tensor]:
         """Log loss over all sampled regions and box loss of the positives' own class (Fast R-CNN eq. 1)."""
-        batch, count = sample.labels.shape
-        entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none").reshape(batch, count)
-        own = torch.zeros_like(sample.labels) if self.config.class_agnostic else sample.labels
-        own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
-        delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-        config = self.config
-        box = box_regression_loss(
-            delta, sample.boxes, sample.target, sample.positive, self.coder, config.box_loss, config.beta
-        )
-        if config.normalizer == "fixed":
-            total: Tensor | int = config.samples * batch
+        entropy, box = self.losses_of_each(logits, deltas, sample)
+        return self.total(entropy, box, sample.valid)
+
+    def total(self, entropy: Tensor, box: Tensor, counted: Tensor) -> dict[str, Tensor]:
+        """The loss from that of each region, both ``[B, S]``; ``counted`` are the regions sampled."""
+        if self.settings.normalizer == "fixed":
+            total: Tensor | int = self.settings.samples * len(counted)
         else:
-            total = sample.valid.sum().clamp(min=1)
-        return {
-            "classification": torch.where(sample.valid, entropy, 0.0).sum() / total,
-            "box": config.box_weight * box / total,
-        }
+            total = counted.sum().clamp(min=1)
+        return {"classification": entropy.sum() / total, "box": self.settings.box_weight * box.sum() / total}
 
     @torch.no_grad()
     def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
@@ -152,9 +170,43 @@ class BoxHead(nn.Module):
         classes = self.num_classes
         scores = logits.softmax(-1)[..., :classes]  # [B, R, K]
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)
-        score, index = best_candidates(scores.flatten(1), self.config.post)
+        score, index = best_candidates(scores.flatten(1), self.settings.post)
         region, label = index // classes, index % classes
         reference = proposals.boxes.gather(1, region.unsqueeze(-1).expand(-1, -1, 4))
-        column = region if self.config.class_agnostic else index
+        column = region if self.settings.class_agnostic else index
         delta = deltas.flatten(1, 2).gather(1, column.unsqueeze(-1).expand(-1, -1, 4))
-        return suppress(self.coder.decode(reference, delta), score, label, sizes, self.config.post)
+        return suppress(self.coder.decode(reference, delta), score, label, sizes, self.settings.post)
+
+
+class BoxHead(RegionHead):
+    """Fully connected layers on flattened regions, then class logits (background last) and box offsets."""
+
+    def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.config = config
+        widths = [channels * config.pooling.size**2, *config.hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        for layer in self.layers:
+            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.scores, self.deltas = predictors(widths[-1], num_classes, config.class_agnostic)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
+        x = pooled.flatten(2)
+        for layer in self.layers:
+            x = F.relu(layer(x), inplace=True)
+            if self.config.dropout > 0:
+                x = F.dropout(x, self.config.dropout, self.training)
+        deltas = self.deltas(x).float()
+        return self.scores(x).float(), deltas.unflatten(-1, (-1, 4))
+
+
+def predictors(channels: int, num_classes: int, class_agnostic: bool) -> tuple[nn.Linear, nn.Linear]:
+    """The last two layers, of class logits and box offsets, drawn as Fast R-CNN §2.3 does."""
+    scores = nn.Linear(channels, num_classes + 1)
+    deltas = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
+    for layer, std in ((scores, 0.01), (deltas, 0.001)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return scores, deltas

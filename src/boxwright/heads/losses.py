@@ -44,19 +44,30 @@ def box_regression_loss(
     beta: float,
     weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """Summed loss of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes where ``mask``.
+    """Sum of :func:`box_regression_losses`, each times its ``weight``, of a shape that fits ``mask``.
 
-    "smooth_l1" on coded offsets, summed over the four; the others as :func:`decoded_box_loss`. ``weight``, of a shape
-    that fits ``mask``, multiplies each box's loss. Exactly 0, with a gradient of 0, where nothing is selected.
+    Exactly 0, with a gradient of 0, where nothing is selected.
+    """
+    losses = box_regression_losses(deltas, reference, target, mask, coder, kind, beta)
+    return torch.where(mask, weight * losses, 0.0).sum()
+
+
+def box_regression_losses(
+    deltas: Tensor, reference: Tensor, target: Tensor, mask: Tensor, coder: BoxCoder, kind: BoxLoss, beta: float
+) -> Tensor:
+    """Loss ``[...]`` of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes; 0 outside
+    ``mask``, gradient included.
+
+    "smooth_l1" on coded offsets, summed over the four; the others as :func:`decoded_box_loss`.
     """
     if kind != "smooth_l1":
         # Deltas outside the mask may decode to infinity, whose gradient a factor of 0 would make NaN.
         deltas = torch.where(mask.unsqueeze(-1), deltas.float(), 0.0)
-        return (weight * decoded_box_loss(coder.decode(reference, deltas), target, mask, kind)).sum()
+        return decoded_box_loss(coder.decode(reference, deltas), target, mask, kind)
     # Rows outside the mask hold arbitrary boxes; swap them for the reference so that no infinity meets the zero below.
     target = torch.where(mask.unsqueeze(-1), target, reference)
     loss = smooth_l1(deltas.float() - coder.encode(reference, target), beta).sum(-1)
-    return torch.where(mask, weight * loss, 0.0).sum()
+    return torch.where(mask, loss, 0.0)
 
 
 def decoded_box_loss(boxes: Tensor, target: Tensor, mask: Tensor, kind: OverlapLoss) -> Tensor:
