@@ -12,6 +12,7 @@ SIZE = 128
 # What a recipe needs beside the settings of all to learn pictures of SIZE.
 RECIPES: dict[str, list[str]] = {
     "faster-rcnn-detnet-small-fpn": [],
+    "refinedet-small-modern": ["stages.0.length=100"],
     "ssd-small-modern": [
         f"detector.size=[{SIZE}, {SIZE}]",
         "detector.priors.sizes=[9, 19, 42, 65, 88, 111, 134]",
