@@ -23,6 +23,7 @@ SIDEWAYS = {
     ("drawing", "structures"),
     ("detections", "structures"),
     ("detections", "drawing"),
+    ("detections", "geometry"),
     ("app", "recipes"),
     ("__main__", "cli"),
 }

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from boxwright.drawing import draw_boxes
+from boxwright.geometry.paste import InstanceMasks
 from boxwright.structures import Classes, InputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ class Detections:
     """The objects found in one image, in pixels of the original image, usually sorted by score.
 
     ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive; ``scores`` float32 ``[n]`` in 0..1; ``labels`` int64 ``[n]``,
-    indexes into ``names``; ``size`` the image's (height, width) after its EXIF orientation; ``masks`` bool
-    ``[n, height, width]`` or None; ``path`` the file it came from, if it came from one.
+    indexes into ``names``; ``size`` the image's (height, width) after its EXIF orientation; ``masks`` a sequence of
+    bool ``[height, width]``, as one array or kept small by `InstanceMasks`, or None; ``path`` the file it came from, if
+    it came from one.
     """
 
     boxes: np.ndarray
@@ -30,7 +32,7 @@ class Detections:
     labels: np.ndarray
     names: Classes
     size: tuple[int, int]
-    masks: np.ndarray | None = None
+    masks: np.ndarray | InstanceMasks | None = None
     path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -45,7 +47,7 @@ class Detections:
                 f"labels run from 0 to {len(self.names) - 1}"
             )
         if self.masks is not None:
-            masks = np.asarray(self.masks, dtype=bool)
+            masks = self.masks if isinstance(self.masks, InstanceMasks) else np.asarray(self.masks, dtype=bool)
             if masks.shape != (len(boxes), *self.size):
                 raise InputError(f"masks are {masks.shape} but must be {(len(boxes), *self.size)}")
             object.__setattr__(self, "masks", masks)
@@ -77,7 +79,11 @@ class Detections:
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Entries of a COCO results file: the data set's own category ids, boxes as x y width height, masks as RLE."""
-        segmentations = [None] * len(self) if self.masks is None else [_rle(mask) for mask in self.masks]
+        segmentations: list[dict[str, Any] | None] = [None] * len(self)
+        if isinstance(self.masks, InstanceMasks):
+            segmentations = [*self.masks.run_lengths()]
+        elif self.masks is not None:
+            segmentations = [*InstanceMasks.from_dense(self.masks).run_lengths()]
         entries: list[dict[str, Any]] = []
         for box, score, label, segmentation in zip(self.boxes, self.scores, self.labels, segmentations, strict=True):
             x1, y1, x2, y2 = (float(v) for v in box)
@@ -119,7 +125,7 @@ class Detections:
             ) from error
         return supervision.Detections(
             xyxy=self.boxes.copy(),
-            mask=None if self.masks is None else self.masks.copy(),
+            mask=None if self.masks is None else np.array(self.masks, dtype=bool),
             confidence=self.scores.copy(),
             class_id=self.labels.copy(),
             data={"class_name": np.array(self.class_names, dtype=str)},
@@ -171,12 +177,3 @@ def _open_upright(path: Path) -> Image.Image:
 def _short(value: float) -> float:
     """A hundredth of a pixel would do; more keeps COCO's strictest IoU untouched."""
     return round(value, 3)
-
-
-def _rle(mask: np.ndarray) -> dict[str, Any]:
-    """A mask bool ``[H, W]`` as COCO's compressed run-length code, ready for JSON."""
-    from hotcoco import mask as mask_api
-
-    code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
-    counts = code["counts"]
-    return {"size": [int(v) for v in code["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}

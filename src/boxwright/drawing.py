@@ -6,8 +6,9 @@ Everything scales with the picture: a 300-pixel thumbnail and a 40-megapixel pho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +16,20 @@ from PIL import Image, ImageDraw, ImageFont
 from boxwright.structures import InputError
 
 Rectangle = tuple[float, float, float, float]
+
+
+class Masks(Protocol):
+    """Masks ``[H, W]`` that are made one after the other, so that they need not be in memory together."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """n, H, W."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
 
 _GOLDEN_ANGLE = 137.50776  # degrees: hues stay far apart however many classes there are, and a label keeps its colour
 _TONES = ((0.72, 0.17), (0.56, 0.20), (0.86, 0.13), (0.46, 0.16), (0.66, 0.10))  # OKLCH lightness, chroma: in turn
@@ -40,7 +55,7 @@ def draw_boxes(
     labels: np.ndarray | Sequence[int],
     names: Sequence[str],
     scores: np.ndarray | Sequence[float] | None = None,
-    masks: np.ndarray | None = None,
+    masks: np.ndarray | Masks | None = None,
     crowd: np.ndarray | Sequence[bool] | None = None,
     difficult: np.ndarray | Sequence[bool] | None = None,
     scale: float = 1.0,
@@ -68,7 +83,7 @@ def draw_boxes(
     if canvas is image:
         canvas = image.copy()
     if masks is not None and count:
-        canvas = _lay_masks(canvas, np.asarray(masks, dtype=bool), classes)
+        canvas = _lay_masks(canvas, masks, classes)
     dashed = np.zeros(count, dtype=bool)
     for flags in (crowd, difficult):
         if flags is not None:
@@ -124,7 +139,7 @@ def _oklch_to_linear(lightness: float, chroma: float, hue: float) -> tuple[float
     )
 
 
-def _lay_masks(canvas: Image.Image, masks: np.ndarray, labels: np.ndarray) -> Image.Image:
+def _lay_masks(canvas: Image.Image, masks: np.ndarray | Masks, labels: np.ndarray) -> Image.Image:
     """The image with every mask tinted and its rim drawn in full colour."""
     if masks.shape[1:] != (canvas.height, canvas.width):
         raise InputError(
@@ -133,7 +148,8 @@ def _lay_masks(canvas: Image.Image, masks: np.ndarray, labels: np.ndarray) -> Im
         )
     pixels = np.asarray(canvas).copy()
     reach = max(1, line_width(canvas.size) // 2)
-    for mask, label in zip(masks, labels, strict=True):
+    for whole, label in zip(masks, labels, strict=True):
+        mask = np.asarray(whole, dtype=bool)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             continue

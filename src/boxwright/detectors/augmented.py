@@ -145,8 +145,9 @@ def detect_augmented(
 ) -> list[Detections]:
     """Detect in uint8 ``[H, W, 3]`` RGB arrays with every view of ``config``; one result each, in the same order.
 
-    Each view is one batch of all arrays. ``threshold``: the least score of what is merged in the end. Raises InputError
-    where the detector cannot take the size of a view.
+    Each view is one batch of all arrays. Boxes only: masks of several views are not merged but left out.
+    ``threshold``: the least score of what is merged in the end. Raises InputError where the detector cannot take the size
+    of a view.
     """
     check_views(detector, config)
     found: list[list[Found]] = [[] for _ in arrays]
@@ -208,7 +209,7 @@ def _look(
         transforms = _transforms(detector, view, wide)
         samples = [sample_of(arrays[number]) for number in numbers]
         samples = [prepared(flipped(sample) if mirrored else sample, transforms) for sample in samples]
-        looks += zip(numbers, detector.detect_samples(samples), strict=True)
+        looks += [(number, one[:3]) for number, one in zip(numbers, detector.detect_samples(samples), strict=True)]
     return looks
 
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from boxwright.detectors.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxwright.detectors.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
 from boxwright.detectors.ssd import SSD, SSDConfig
@@ -15,7 +16,7 @@ from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.structures import Classes
 
 DetectorConfig: TypeAlias = (
-    FasterRCNNConfig | RefineDetConfig | RetinaNetConfig | SSDConfig | YOLOv1Config | YOLOv2Config | YOLOv3Config
+    FasterRCNNConfig | MaskRCNNConfig | RefineDetConfig | RetinaNetConfig | SSDConfig | YOLOv1Config | YOLOv2Config | YOLOv3Config
 )
 
 
@@ -24,6 +25,8 @@ def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
     match config:
         case FasterRCNNConfig():
             return FasterRCNN(config, classes)
+        case MaskRCNNConfig():
+            return MaskRCNN(config, classes)
         case RefineDetConfig():
             return RefineDet(config, classes)
         case RetinaNetConfig():

@@ -1,0 +1,137 @@
+"""Mask R-CNN on a feature pyramid.
+
+He, Gkioxari, Dollár, Girshick: Mask R-CNN, arXiv 1703.06870; on the pyramid of Lin et al., arXiv 1612.03144, with any
+backbone, DetNet's included (Li et al., arXiv 1804.06215, table 8).
+
+Symbols: B images, K classes, R proposals an image, S sampled regions, of which the first F can hold objects, D
+detections, P cells of a pooled side, m = 2 P the side of a mask, G ground-truth boxes, H W pixels.
+
+Faster R-CNN, and beside its box branch a third one that gives each region a mask (§3). Training adds L_mask to the four
+losses; it looks at positives only, and at the map of the true class only, so that classes do not compete. At test the
+mask branch follows the box branch and looks at the detections that are left, in their refined boxes.
+
+Departures: those of our Faster R-CNN (no "+1", anchors across the border kept, one objectness logit). The paper pools
+with four samples a cell in the first, unaligned form of RoIAlign; ``pooling.aligned`` is true here, as in detectron2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.heads.box_head import BoxHead, BoxHeadConfig, RegionSample
+from boxwright.heads.mask_head import MaskHead, MaskHeadConfig
+from boxwright.heads.rpn import RPN, RPNConfig
+from boxwright.necks.fpn import FPN, FPNConfig
+from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRCNNConfig:
+    """The parts of Faster R-CNN, and ``mask``.
+
+    ``pooled_levels``: both branches read the first so many levels. ``difficult``: whether boxes marked difficult are
+    trained on.
+    """
+
+    kind: Literal["mask_rcnn"] = "mask_rcnn"
+    backbone: BackboneConfig = field(default_factory=ResNetConfig)
+    neck: FPNConfig = field(default_factory=FPNConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pooled_levels: int = 4
+    difficult: bool = True
+
+
+class MaskRCNN(Detector):
+    """Backbone, pyramid, region proposals, box head, mask head."""
+
+    def __init__(self, config: MaskRCNNConfig, classes: Classes) -> None:
+        super().__init__(config, classes, config.pixels)
+        self.backbone = build_backbone(config.backbone)
+        self.neck = FPN(self.backbone.levels, config.neck)
+        self.rpn = RPN(config.rpn, self.neck.levels)
+        self.head = BoxHead(config.head, config.neck.channels, len(classes))
+        self.mask_head = MaskHead(config.mask, config.neck.channels, len(classes))
+        self.strides = [level.stride for level in self.neck.levels]
+        self.paste = config.mask.paste
+
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        """Five losses with ``targets``, whose masks are needed; detections with masks without."""
+        maps = self.neck(self.backbone(self.normalise(images)))
+        shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
+        anchors = [self.rpn.anchors.level(i, shape, maps[0].device) for i, shape in enumerate(shapes)]
+        if targets is None:
+            return self._detections(images, maps, anchors)
+        return self._losses(images, targets, maps, anchors)
+
+    def anchor_shapes(self) -> list[tuple[float, float]]:
+        """See :class:`Detector`."""
+        return self.rpn.anchors.shapes
+
+    def outputs(self, pixels: Tensor) -> list[Tensor]:
+        """Objectness and deltas of each level, class logits and deltas of as many regions as are proposed, and masks of
+        as many as are detected."""
+        config = self.config
+        maps = self.neck(self.backbone(pixels))
+        logits, deltas = self.rpn(maps)
+        batch, channels = len(pixels), config.neck.channels
+        side, proposals = config.head.pooling.size, config.rpn.post_nms[1]
+        regions = maps[0].new_zeros(batch, proposals, side, side, channels)
+        side, found = config.mask.pooling.size, config.head.post.detections
+        labels = torch.zeros((batch, found), dtype=torch.int64, device=pixels.device)
+        masks = self.mask_head(maps[0].new_zeros(batch, found, side, side, channels), labels)
+        return [*logits, *deltas, *self.head(regions), masks]
+
+    def _detections(self, images: Images, maps: list[Tensor], anchors: list[Tensor]) -> DetectionBatch:
+        logits, deltas = self.rpn(maps)
+        proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
+        pooled_levels = self.config.pooled_levels
+        table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
+        pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
+        found = self.head.detections(*self.head(pooled), proposals, images.sizes)
+
+        pooled = pool_regions(table, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
+        return found._replace(masks=self.mask_head.masks(pooled, found.labels, found.valid))
+
+    def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
+        if targets.masks is None:
+            raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
+        seeds = self.sample_seeds(images)
+        usable = targets.valid & ~targets.crowd
+        if not self.config.difficult:
+            usable = usable & ~targets.difficult
+
+        with torch.no_grad():
+            logits, deltas = self.rpn([fmap.detach() for fmap in maps])
+            proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=True)
+        every_anchor = torch.cat(anchors)
+        choice, target = self.rpn.choose(every_anchor, targets, usable, images.sizes, seeds)
+        sample = self.head.choose(proposals, targets, usable, seeds)
+
+        table = FeatureTable.from_maps(maps, self.strides)
+        losses = self.rpn.loss(table, maps, every_anchor, choice, target)
+        table = table.first(self.config.pooled_levels)
+        pooled = pool_regions(table, sample.boxes, self.config.head.pooling)  # [B, S, P, P, C]
+        losses |= self.head.loss(*self.head(pooled), sample)
+        return losses | self._mask_loss(table, sample, targets.masks)
+
+    def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor) -> dict[str, Tensor]:
+        """L_mask, on the F regions of each image among which all positives are."""
+        room = int(self.config.head.samples * self.config.head.positive_fraction)
+        positive = sample.positive[:, :room]
+        # A region without an object becomes a point, whose features are read from the cache and never used.
+        boxes = torch.where(positive.unsqueeze(-1), sample.boxes[:, :room], 0.0)
+        target = self.mask_head.targets(masks, boxes, sample.truth[:, :room], positive)  # [B, F, m, m]
+        pooled = pool_regions(table, boxes, self.config.mask.pooling)  # [B, F, P, P, C]
+        return self.mask_head.loss(pooled, sample.labels[:, :room], positive, target)
