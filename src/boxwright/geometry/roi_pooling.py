@@ -75,10 +75,10 @@ def _align(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPooling
     step = (torch.arange(cells * samples, device=boxes.device) + 0.5) / (cells * samples)
     x = corners[..., 0:1] + extent[..., 0:1] * step  # [B, R, P * S]
     y = corners[..., 1:2] + extent[..., 1:2] * step
-    return _bilinear_cells(table, level, _taps(y, height, cells), _taps(x, width, cells), width)
+    return _bilinear_cells(table, level, linear_taps(y, height, cells), linear_taps(x, width, cells), width)
 
 
-def _taps(points: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+def linear_taps(points: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Rows (or columns) and weights that linear interpolation at ``points`` takes, averaged within each cell.
 
     ``[B, R, P * S] -> [B, R, P, 2 * S]`` twice. A point more than one cell outside the map counts as zero; within that
@@ -118,7 +118,7 @@ def _crop_and_pool(table: FeatureTable, boxes: Tensor, level: Tensor, config: Ro
     step = torch.arange(cells, device=boxes.device) / (cells - 1)  # the outer samples lie on the box's corners
     x = corners[..., 0:1] + (corners[..., 2:3] - corners[..., 0:1]) * step
     y = corners[..., 1:2] + (corners[..., 3:4] - corners[..., 1:2]) * step
-    sampled = _bilinear_cells(table, level, _taps(y, height, cells), _taps(x, width, cells), width)
+    sampled = _bilinear_cells(table, level, linear_taps(y, height, cells), linear_taps(x, width, cells), width)
     pairs = sampled.reshape(*boxes.shape[:2], config.size, 2, config.size, 2, -1)
     return pairs.amax(dim=(3, 5))
 
