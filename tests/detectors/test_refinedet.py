@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from tests.detectors.test_faster_rcnn import example_targets, pictures
@@ -136,69 +135,81 @@ def test_two_steps_of_decoding() -> None:
 # The losses against a slow reading of the rules.
 
 
-def slow_match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Ground truth of each anchor, -1 for none: the best pair again and again, then IoU at or above the threshold."""
-    match = np.full(iou.shape[1], -1)
-    left = iou.copy()
-    for _ in range(len(iou)):
-        row, column = np.unravel_index(left.argmax(), left.shape)
-        if left[row, column] <= 1e-6:
-            break
+def slow_match(iou: Tensor, port: bool) -> list[int]:
+    """Ground truth of each anchor, -1 for none: by IoU at or above a half, over which objects take one anchor each."""
+    best, truth = iou.max(0)
+    match = [int(t) if b >= 0.5 else -1 for b, t in zip(best, truth, strict=True)]
+    if port:  # each its best; of two that meet, the later one stays
+        for row in range(len(iou)):
+            match[int(iou[row].argmax())] = row
+        return match
+    left = iou.clone()
+    for _ in range(len(iou)):  # the best pair of all, again and again
+        row, column = divmod(int(left.argmax()), iou.shape[1])
         match[column] = row
         left[row], left[:, column] = -1, -1
-    for column in range(iou.shape[1]):
-        if match[column] < 0 and iou[:, column].max() >= threshold:
-            match[column] = iou[:, column].argmax()
     return match
 
 
-def slow_encode(reference: np.ndarray, box: np.ndarray) -> np.ndarray:
+def slow_encode(reference: Tensor, box: Tensor) -> Tensor:
     size, wanted = reference[2:] - reference[:2], box[2:] - box[:2]
     centre = (box[:2] + box[2:] - reference[:2] - reference[2:]) / 2
-    return np.concatenate([centre / size / 0.1, np.log(wanted / size) / 0.2])
+    return torch.cat([centre / size / 0.1, torch.log(wanted / size) / 0.2])
 
 
 def slow_module(
-    logits: np.ndarray, deltas: np.ndarray, references: np.ndarray, boxes: list[np.ndarray], labels: list[np.ndarray],
-    may_be_negative: np.ndarray,
-) -> tuple[float, float]:  # fmt: skip
-    """Classification and box loss of one module over the batch; background is the last logit."""
-    positives, classification, regression = 0, 0.0, 0.0
+    logits: Tensor, deltas: Tensor, references: Tensor, kept: Tensor, labels: Tensor, port: bool
+) -> tuple[Tensor, Tensor]:
+    """Classification and box loss of one module over the batch; background is the last logit.
+
+    ``kept``: anchors that the filter lets pass. The port lets it take positives, which then may be mined.
+    """
+    positives, classification, regression = 0, [torch.zeros(())], [torch.zeros(())]
     for b in range(len(logits)):
-        iou = box_iou(torch.from_numpy(boxes[b]), torch.from_numpy(references[b])).numpy()
-        match = slow_match(iou, 0.5)
-        log_probability = logits[b] - np.log(np.exp(logits[b]).sum(-1, keepdims=True))
-        negatives = []
+        boxes = TARGETS.boxes[b, TARGETS.valid[b]].double()
+        match = slow_match(box_iou(boxes, references[b]), port)
+        log_probability = logits[b] - torch.logsumexp(logits[b], -1, keepdim=True)
+        positive = [truth >= 0 and (not port or bool(kept[b, i])) for i, truth in enumerate(match)]
+        rest = []
         for i, truth in enumerate(match):
-            if truth >= 0:
-                positives += 1
-                classification -= log_probability[i, labels[b][truth]]
-                error = np.abs(deltas[b, i] - slow_encode(references[b, i], boxes[b][truth]))
-                regression += np.where(error < 1, error**2 / 2, error - 0.5).sum()
-            elif iou[:, i].max() < 0.5 and may_be_negative[b, i]:
-                negatives.append(-log_probability[i, -1])
-        hardest = sorted(negatives, reverse=True)[: 3 * int((match >= 0).sum())]
-        classification += sum(hardest)
-    return classification / max(positives, 1), regression / max(positives, 1)
+            ce = -log_probability[i, labels[b, truth] if truth >= 0 else -1]
+            if positive[i]:
+                classification.append(ce)
+                error = (deltas[b, i] - slow_encode(references[b, i], boxes[truth])).abs()
+                regression.append(torch.where(error < 1, error**2 / 2, error - 0.5).sum())
+            elif port or kept[b, i]:
+                rest.append(ce)
+        positives += sum(positive)
+        classification += sorted(rest, key=float, reverse=True)[: 3 * sum(positive)]
+    return torch.stack(classification).sum() / max(positives, 1), torch.stack(regression).sum() / max(positives, 1)
 
 
-@pytest.mark.parametrize("floor", [0.0, 0.01, 0.3])
-def test_losses_equal_a_slow_reading_of_the_rules(floor: float) -> None:
-    detector = built(small_config(floor=floor))
+@pytest.mark.parametrize(("floor", "port"), [(0.0, False), (0.01, False), (0.3, False), (0.01, True), (0.3, True)])
+def test_losses_and_gradients_equal_a_slow_reading_of_the_rules(floor: float, port: bool) -> None:
+    options = {"filtered": "positives", "forced": "parallel"} if port else {}
+    detector = built(small_config(floor=floor, **options))
     anchors, counts = grid(detector, 64)
+    assert counts == [192, 48, 12, 3]
     out = random_outputs(len(anchors))
     losses = losses_of(detector, out, TARGETS)
-    arm_deltas, arm_logits, odm_deltas, odm_logits = (t.detach().double().numpy() for t in out)
-    boxes = [TARGETS.boxes[b, TARGETS.valid[b]].double().numpy() for b in range(2)]
-    labels = [TARGETS.labels[b, TARGETS.valid[b]].numpy() for b in range(2)]
-    raw = anchors.double().expand(2, -1, -1).numpy()
-    refined = detector.refined(anchors, out).double().numpy()
-    objectness = 1 / (1 + np.exp(arm_logits[..., 1] - arm_logits[..., 0]))
-    everything = np.ones_like(objectness, dtype=bool)
-    arm = slow_module(arm_logits, arm_deltas, raw, boxes, [0 * one for one in labels], everything)
-    odm = slow_module(odm_logits, odm_deltas, refined, boxes, labels, objectness >= floor)
-    assert [v.item() for v in losses.values()] == pytest.approx([*arm, *odm], rel=1e-4)
-    assert counts == [192, 48, 12, 3]
+
+    slow = Outputs(*(t.detach().double().requires_grad_() for t in out))
+    refined = detector.coder.decode(anchors.double(), slow.arm_deltas.detach())
+    objectness = slow.arm_logits.detach().softmax(-1)[..., 0]
+    everything = torch.ones_like(objectness, dtype=torch.bool)
+    arm = slow_module(
+        slow.arm_logits, slow.arm_deltas, anchors.double().expand(2, -1, -1), everything, TARGETS.labels * 0, port
+    )
+    odm = slow_module(slow.odm_logits, slow.odm_deltas, refined, objectness >= floor, TARGETS.labels, port)
+    for mine, expected in zip(losses.values(), (*arm, *odm), strict=True):
+        assert expected > 0
+        torch.testing.assert_close(mine.double(), expected, rtol=1e-4, atol=1e-6)
+    torch.stack(list(losses.values())).sum().backward()
+    torch.stack([*arm, *odm]).sum().backward()
+    for mine, expected in zip(out, slow, strict=True):
+        assert mine.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(mine.grad.double(), expected.grad, rtol=1e-3, atol=1e-6)
 
 
 # What may flow where.

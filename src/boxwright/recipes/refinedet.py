@@ -20,7 +20,8 @@ Zhang et al., arXiv 1711.06897; on DetNet-59: Li et al., arXiv 1804.06215.
 ``refinedet-small``, ``refinedet-small-modern``, ``refinedet-small-no-...``, ``refinedet-detnet-small``
     For the CPU, from scratch: narrow backbones with batch norms, sides of 256, anchors smaller in proportion.
 
-The paper's results "+" come from testing at several scales: ``boxwright evaluate --augment``.
+The paper's results marked "+" come from testing at many scales: ``boxwright evaluate ... --augment refinedet-320``, or
+``refinedet-512``, or either with ``-coco``, whose detections are merged by soft voting.
 """
 
 from __future__ import annotations
