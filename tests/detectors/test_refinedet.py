@@ -180,7 +180,7 @@ def slow_module(
             elif port or kept[b, i]:
                 rest.append(ce)
         positives += sum(positive)
-        classification += sorted(rest, key=float, reverse=True)[: 3 * sum(positive)]
+        classification += sorted(rest, key=Tensor.item, reverse=True)[: 3 * sum(positive)]
     return torch.stack(classification).sum() / max(positives, 1), torch.stack(regression).sum() / max(positives, 1)
 
 

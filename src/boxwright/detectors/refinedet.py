@@ -11,7 +11,7 @@ the refined anchors there and moves them again. What the ODM takes from the ARM,
 constant to its loss: no gradient flows back through it.
 
 Where the paper is silent or in doubt, the defaults are those of its own Caffe code: 2x2 transposed convolutions (figure
-2 shows 4x4), anchors that clear the negative filter only if they are negatives, IoU of exactly the threshold matches.
+2 shows 4x4), a filter that takes negatives only, a match from an IoU of exactly the threshold on.
 
 Departures: boxes are cut to the image before NMS and not to its last pixel after it; ResNets have torchvision's stem
 (Caffe's first pool has no padding); new batch norms average their statistics over 10 batches, not 1000.
@@ -190,10 +190,6 @@ class RefineDet(Detector):
         """See :class:`Detector`."""
         return self.anchors.shapes
 
-    def anchor_shapes(self) -> list[tuple[float, float]]:
-        """See :class:`Detector`."""
-        return self.anchors.shapes
-
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets and logits of the ARM, then of the ODM, as in :class:`Outputs`."""
         return list(self.heads(self.sources(pixels)))
@@ -298,9 +294,13 @@ class TransferBlocks(nn.Module):
 
     def __init__(self, levels: Sequence[Level], config: RefineDetConfig) -> None:
         super().__init__()
-        width, norm = config.channels, config.norm
+        width, norm, kernel = config.channels, config.norm, config.deconv
+        relu = nn.ReLU(inplace=True)
         self.lateral = nn.ModuleList(
-            nn.Sequential(conv3x3(level.channels, width, norm, relu=True), conv3x3(width, width, norm, relu=False))
+            nn.Sequential(
+                ConvNormAct(level.channels, width, 3, norm=norm, act=relu),
+                ConvNormAct(width, width, 3, norm=norm, act=None),  # the ReLU follows the sum
+            )
             for level in levels
         )
         self.up = nn.ModuleList()
@@ -310,10 +310,12 @@ class TransferBlocks(nn.Module):
                     f"maps {here.name} and {above.name} have strides {here.stride} and {above.stride}; a transfer "
                     "block joins equal strides, or one that is twice the other"
                 )
-            # DetNet's later stages keep stride 16: maps of one size are added as they are.
-            same = above.stride == here.stride
-            self.up.append(nn.Identity() if same else doubling(width, config.deconv, norm))
-        self.smooth = nn.ModuleList(conv3x3(width, width, norm, relu=True) for _ in levels)
+            if above.stride == here.stride:  # DetNet's later stages: maps of one size are added as they are
+                self.up.append(nn.Identity())
+                continue
+            deconv = nn.ConvTranspose2d(width, width, kernel, 2, (kernel - 2) // 2, bias=norm == "none")
+            self.up.append(nn.Sequential(deconv, make_norm(norm, width)))
+        self.smooth = nn.ModuleList(ConvNormAct(width, width, 3, norm=norm, act=relu) for _ in levels)
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
         """``[B, C, h, w]`` of every level to ``[B, channels, h, w]``."""
@@ -321,21 +323,9 @@ class TransferBlocks(nn.Module):
         for i in reversed(range(len(sources))):
             fmap = self.lateral[i](sources[i])
             if pyramid:
-                fmap = fmap + self.up[i](pyramid[0])
+                fmap = fmap.add_(self.up[i](pyramid[0]))  # in place: no convolution or norm keeps its output
             pyramid.insert(0, self.smooth[i](F.relu_(fmap)))
         return pyramid
-
-
-def conv3x3(inputs: int, outputs: int, norm: str, relu: bool) -> ConvNormAct:
-    """A convolution that keeps the size."""
-    return ConvNormAct(inputs, outputs, 3, norm=norm, act=nn.ReLU(inplace=True) if relu else None)
-
-
-def doubling(width: int, kernel: int, norm: str) -> nn.Sequential:
-    """A transposed convolution to twice the size; no activation (§3.2)."""
-    padding = (kernel - 2) // 2
-    conv = nn.ConvTranspose2d(width, width, kernel, stride=2, padding=padding, bias=norm == "none")
-    return nn.Sequential(conv, make_norm(norm, width))
 
 
 def residual(inputs: int, hidden: int, outputs: int, stride: int, norm: str) -> Bottleneck:
