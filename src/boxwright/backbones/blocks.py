@@ -133,6 +133,18 @@ def build_stage(inputs: int, stage: Stage, norm: str, stride_in_1x1: bool) -> nn
     return nn.Sequential(*blocks)
 
 
+def initialise(stages: nn.Module, zero_init_residual: bool) -> None:
+    """Kaiming-normal convolutions; with ``zero_init_residual`` each block starts as its shortcut."""
+    for module in stages.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            assert isinstance(last.weight, Tensor)
+            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learnt away
+                nn.init.zeros_(last.weight)
+
+
 class ResidualBackbone(nn.Module):
     """Stem (7x7 convolution and 3x3 max pool, both with stride 2) and residual stages.
 
@@ -171,19 +183,8 @@ class ResidualBackbone(nn.Module):
                 levels.append(Level(f"C{stage.number}", stride, channels))
         self.levels: tuple[Level, ...] = tuple(levels)
         self._stages = tuple(names)
-        self._initialise(zero_init_residual)
+        initialise(self, zero_init_residual)
         self._freeze(freeze_at)
-
-    def _initialise(self, zero_init_residual: bool) -> None:
-        """Kaiming-normal convolutions; with ``zero_init_residual`` each block starts as its shortcut."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
-                last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
-                assert isinstance(last.weight, Tensor)
-                if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learnt away
-                    nn.init.zeros_(last.weight)
 
     def _freeze(self, freeze_at: int) -> None:
         frozen = [self.conv1, self.bn1] if freeze_at >= 1 else []

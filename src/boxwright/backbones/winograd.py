@@ -1,0 +1,167 @@
+"""3x3 convolutions with a quarter of the multiplications, for inference in float32 on a processor.
+
+Winograd's algorithm F(4x4, 3x3) as Lavin and Gray use it (arXiv 1509.09308, §4): tiles of 6 x 6 inputs, two pixels
+shared with each neighbour, and the kernels are transformed; then a product of matrices for each of the 36 points sums
+over channels; then each tile is transformed into 4 x 4 outputs. That takes 36 multiplications where the definition
+takes 144. Values differ from the definition's by about 2e-6 of their size. bfloat16 is too coarse for the transforms.
+
+Symbols: T tiles, C channels in, K channels out.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+_INPUT = (
+    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
+    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
+    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
+    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
+    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
+    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
+)
+_KERNEL = (
+    (1 / 4, 0.0, 0.0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0.0, 0.0, 1.0),
+)
+_OUTPUT = (
+    (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+    (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
+    (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
+    (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
+)
+
+LEAST_SAVING = 40
+"""In C K / (C + K): products cost as C K, transforms as C and as K. Below it the transforms cost more than is saved."""
+
+LEAST_PIXELS = 144
+"""On a smaller map reading the transformed kernels, four times the plain ones, costs more than is saved."""
+
+CHUNK_BYTES = 4_000_000
+"""Transformed tiles handled at once, for each thread: what the cache holds while they pass through three products."""
+
+CHUNK_TILES = 96
+"""But at least so many, or the products wait for the kernels to be read."""
+
+
+def use_winograd(module: _Module) -> _Module:
+    """``module`` itself, with every convolution that gains from it replaced; for inference, after ``fold_norms``.
+
+    These are the plain 3x3 ones of stride 1 with enough channels. The transformed kernels take four times the memory of
+    the plain ones, which stay. State dicts do not change.
+    """
+    replaced: dict[nn.Module, WinogradConv2d] = {}
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if _gains(child):
+                assert isinstance(child, nn.Conv2d)
+                if child not in replaced:
+                    replaced[child] = WinogradConv2d(child)
+                setattr(parent, name, replaced[child])
+    return module
+
+
+def _gains(module: nn.Module) -> bool:
+    if type(module) is not nn.Conv2d or module.groups != 1 or module.padding_mode != "zeros":
+        return False
+    plain = module.kernel_size == (3, 3) and module.stride == (1, 1) and module.dilation == (1, 1)
+    channels, outputs = module.in_channels, module.out_channels
+    wide = channels * outputs >= LEAST_SAVING * (channels + outputs)
+    place = module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+    return plain and wide and place and isinstance(module.padding, tuple)
+
+
+class WinogradConv2d(nn.Conv2d):
+    """The convolution ``conv`` with the same parameters. Falls back on the definition where the algorithm cannot serve:
+    in other precisions, on other devices, where gradients are wanted, and inside compiled or exported graphs.
+    """
+
+    transformed: Tensor
+    """``[36, C, K]``."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        assert not isinstance(conv.padding, str)
+        margin = (conv.padding[0], conv.padding[1])
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=margin, device="meta")
+        self.margin = margin
+        self.weight, self.bias = conv.weight, conv.bias
+        kernel = torch.tensor(_KERNEL, dtype=torch.float64)
+        with torch.no_grad():
+            transformed = torch.einsum("ai,bj,kcij->abck", kernel, kernel, conv.weight.double())
+        self.register_buffer("transformed", transformed.flatten(0, 1).float().contiguous(), persistent=False)
+        self.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
+        if torch.compiler.is_compiling() or not self._serves(input):
+            return super().forward(input)
+        return _convolve(input, self.transformed, self.bias, self.margin)
+
+    def _serves(self, x: Tensor) -> bool:
+        learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        single = x.dtype == torch.float32 and self.transformed.dtype == torch.float32
+        large = x.shape[2] * x.shape[3] >= LEAST_PIXELS
+        return single and large and x.device.type == "cpu" and not learns and not torch.is_autocast_enabled("cpu")
+
+
+@torch.no_grad()
+def _convolve(x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """The convolution in chunks of tile rows; ``[B, C, H, W] -> [B, K, H, W]``, channels last."""
+    _, channels, outputs = transformed.shape
+    height, width = x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2
+    down, across = -(-height // 4), -(-width // 4)  # tiles
+    right, bottom = across * 4 + 2 - x.shape[3] - padding[1], down * 4 + 2 - x.shape[2] - padding[0]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], right, padding[0], bottom))
+    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 4, 5, 1, 2, 3)  # [B, 6, 6, down, across, C]
+
+    least = max(CHUNK_TILES, CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * max(channels, outputs)))
+    chunks = max(1, down * across // least)
+    rows = -(-down // chunks)
+    to_input, to_output = _doubled(_INPUT), _doubled(_OUTPUT)
+    out = x.new_empty(len(x), height, width, outputs)
+    # One set of buffers for all chunks stays in the cache.
+    most = rows * across
+    taken, points = x.new_empty(36 * most * channels), x.new_empty(36 * most * channels)
+    products, results = x.new_empty(36 * most * outputs), x.new_empty(16 * most * outputs)
+    for image, target in zip(tiles, out, strict=True):
+        for row in range(0, down, rows):
+            chunk = image[:, :, row : row + rows]
+            count = chunk.shape[2] * across
+            tile = taken[: 36 * count * channels].view(36, -1)
+            tile.view(chunk.shape).copy_(chunk)
+            point = torch.mm(to_input, tile, out=points[: tile.numel()].view(36, -1))
+            product = products[: 36 * count * outputs].view(36, count, outputs)
+            torch.bmm(point.view(36, count, channels), transformed, out=product)
+            result = torch.mm(to_output, product.view(36, -1), out=results[: 16 * count * outputs].view(16, -1))
+            _place(result.view(4, 4, -1, across, outputs), bias, target[row * 4 : (row + rows) * 4])
+    return out.permute(0, 3, 1, 2)
+
+
+def _place(result: Tensor, bias: Tensor | None, target: Tensor) -> None:
+    """Put outputs of tiles ``[4, 4, rows, across, K]``, plus ``bias``, where they belong in ``target [h, w, K]``."""
+    image = result.permute(2, 0, 3, 1, 4)  # [rows, 4, across, 4, K]
+    rows, _, across, _, outputs = image.shape
+    whole = target.shape[:2] == (rows * 4, across * 4)
+    place = target.view(image.shape) if whole else target.new_empty(image.shape)
+    if bias is None:
+        place.copy_(image)
+    else:
+        torch.add(image, bias, out=place)
+    if not whole:
+        target.copy_(place.view(rows * 4, across * 4, outputs)[: target.shape[0], : target.shape[1]])
+
+
+def _doubled(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """The transform of both directions at once, for flattened tiles."""
+    one = torch.tensor(matrix)
+    return torch.kron(one, one)
