@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
+from tests.detectors import test_mask_rcnn
+from tests.detectors.test_faster_rcnn import example_targets as example_boxes
+from tests.detectors.test_faster_rcnn import pictures, small_config
 from tests.detectors.test_refinedet import SMALL_REFINEDET
 from tests.detectors.test_retinanet import SMALL_RETINANET
 from tests.detectors.test_ssd import SMALL_SSD
@@ -39,6 +41,11 @@ class Case:
 
 
 CASES: dict[str, Case] = {"faster_rcnn": Case(small_config())}
+CASES["mask_rcnn"] = Case(
+    test_mask_rcnn.SMALL_MASK_RCNN,
+    spread=("scores.weight", "deltas.weight", "objectness.weight", "predict.weight"),
+    batch_normalised=True,  # its mask loss is
+)
 CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_RETINANET.items()}
 YOLO_HEADS = ("output.weight",)
 CASES |= {
@@ -75,9 +82,15 @@ def detector(case: Case) -> Detector:
     return built.eval()
 
 
+def example_targets() -> Targets:
+    """With masks: who has no use for them must ignore them."""
+    return test_mask_rcnn.with_masks(example_boxes())
+
+
 def without_objects(rows: int) -> Targets:
     no = torch.zeros(2, rows, dtype=torch.bool)
-    return Targets(torch.zeros(2, rows, 4), torch.zeros(2, rows, dtype=torch.int64), no, no, no)
+    labels = torch.zeros(2, rows, dtype=torch.int64)
+    return Targets(torch.zeros(2, rows, 4), labels, no, no, no, torch.zeros(2, rows, 128, 160, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("rows", [0, 8])
@@ -86,7 +99,7 @@ def test_images_without_objects_have_background_loss_only(detector: Detector, ca
     torch.stack(list(losses.values())).sum().backward()
     for name, loss in losses.items():
         assert loss.isfinite()
-        assert loss == 0 or "box" not in name, name
+        assert loss == 0 or not ("box" in name or name == "mask"), name
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
 
 
@@ -145,7 +158,7 @@ def test_padding_rows_of_the_truth_change_nothing(detector: Detector, case: Case
     wide = Targets(*(t if t is None else torch.cat([t, torch.zeros_like(t[:, :2])], 1) for t in targets))
     plain, padded = detector(images, targets), detector(images, wide)
     for name, loss in plain.items():
-        if name in ("classification", "box") and "rpn_box" in plain:
+        if name in ("classification", "box", "mask") and "rpn_box" in plain:
             continue  # the sampled regions include the truth, whose padding rows shift the draw
         torch.testing.assert_close(padded[name], loss)
 

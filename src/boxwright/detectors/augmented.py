@@ -146,8 +146,8 @@ def detect_augmented(
     """Detect in uint8 ``[H, W, 3]`` RGB arrays with every view of ``config``; one result each, in the same order.
 
     Each view is one batch of all arrays. Boxes only: masks of several views are not merged but left out.
-    ``threshold``: the least score of what is merged in the end. Raises InputError where the detector cannot take the size
-    of a view.
+    ``threshold``: the least score of what is merged in the end. Raises InputError where the detector cannot take the
+    size of a view.
     """
     check_views(detector, config)
     found: list[list[Found]] = [[] for _ in arrays]

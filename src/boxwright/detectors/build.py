@@ -16,7 +16,14 @@ from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.structures import Classes
 
 DetectorConfig: TypeAlias = (
-    FasterRCNNConfig | MaskRCNNConfig | RefineDetConfig | RetinaNetConfig | SSDConfig | YOLOv1Config | YOLOv2Config | YOLOv3Config
+    FasterRCNNConfig
+    | MaskRCNNConfig
+    | RefineDetConfig
+    | RetinaNetConfig
+    | SSDConfig
+    | YOLOv1Config
+    | YOLOv2Config
+    | YOLOv3Config
 )
 
 

@@ -41,8 +41,8 @@ class PasteConfig:
 class InstanceMasks:
     """The masks of n objects in an image of ``size`` (H, W): a sequence of bool arrays ``[H, W]`` made when asked for.
 
-    ``corners`` int64 ``[n, 2]``: top and left of each object's window; ``windows``: n bool arrays, its pixels. Arrays of
-    the image's size, which ``numpy.asarray`` makes, take 1.2 GB for 100 objects in a photograph of 12 megapixels.
+    ``corners`` int64 ``[n, 2]``: top and left of each object's window; ``windows``: n bool arrays, its pixels. Arrays
+    of the image's size, which ``numpy.asarray`` makes, take 1.2 GB for 100 objects in a photograph of 12 megapixels.
     """
 
     size: tuple[int, int]

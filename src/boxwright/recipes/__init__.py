@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
+from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
 from boxwright.recipes.refinedet import REFINEDET_RECIPES
 from boxwright.recipes.retinanet import RETINANET_RECIPES
 from boxwright.recipes.ssd import SSD_RECIPES
@@ -21,6 +22,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *FASTER_RCNN_RECIPES,
+        *MASK_RCNN_RECIPES,
         *REFINEDET_RECIPES,
         *RETINANET_RECIPES,
         *SSD_RECIPES,

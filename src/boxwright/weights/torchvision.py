@@ -1,8 +1,11 @@
-"""torchvision's detectors in our layout: Faster R-CNN and both RetinaNets with ResNet-50 and FPN.
+"""torchvision's detectors in our layout: Faster R-CNN, Mask R-CNN and both RetinaNets with ResNet-50 and FPN.
 
 Faster R-CNN (``fasterrcnn_resnet50_fpn``): besides names, three things differ. torchvision keeps background as class 0
 and trains no box for it, flattens a pooled region with channels first, and has conventions that
 :func:`faster_rcnn_config` states.
+
+Mask R-CNN (``maskrcnn_resnet50_fpn``): Faster R-CNN's rules; its mask head has a map for background too, which is
+dropped.
 
 RetinaNet (``retinanet_resnet50_fpn`` and ``retinanet_resnet50_fpn_v2``): its sigmoid head has a column for every
 category id, also for 0 and for the ids that COCO never gave; :func:`retinanet_state` takes all or those that are asked
@@ -22,10 +25,12 @@ from torch import Tensor
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.dense import DenseHeadConfig
+from boxwright.heads.mask_head import MaskHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
@@ -76,7 +81,8 @@ def faster_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             unknown.append(key)
     if unknown:
         raise InputError(
-            f"{len(unknown)} keys are not of torchvision's fasterrcnn_resnet50_fpn, the first is {unknown[0]!r}; "
+            f"{len(unknown)} keys are not of torchvision's fasterrcnn_resnet50_fpn or maskrcnn_resnet50_fpn, the first "
+            f"is {unknown[0]!r}; "
             "other models have importers of their own"
         )
     first = ours["head.layers.0.weight"]
@@ -88,6 +94,34 @@ def faster_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
         ours[f"head.deltas.{part}"] = ours[f"head.deltas.{part}"][4:]
     return ours
+
+
+def mask_rcnn_config(freeze_at: int = 2) -> MaskRCNNConfig:
+    """The configuration under which the weights of torchvision's Mask R-CNN compute what they compute there."""
+    boxes = faster_rcnn_config(freeze_at)
+    return MaskRCNNConfig(
+        backbone=boxes.backbone,
+        rpn=boxes.rpn,
+        head=boxes.head,
+        mask=MaskHeadConfig(pooling=RoIPoolingConfig(size=14, aligned=False), target="soft"),
+    )
+
+
+def mask_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict from that of torchvision's Mask R-CNN, of any age. InputError naming the keys that are not."""
+    masks: dict[str, Tensor] = {}
+    boxes: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)\.(weight|bias)", key):
+            number = int(match[1]) - 1 if match[1] else int(match[2])  # files from before 2022 count from 1
+            masks[f"mask_head.convs.{number}.{match[3]}"] = value
+        elif match := re.fullmatch(r"roi_heads\.mask_predictor\.conv5_mask\.(weight|bias)", key):
+            masks[f"mask_head.deconv.{match[1]}"] = value
+        elif match := re.fullmatch(r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", key):
+            masks[f"mask_head.predict.{match[1]}"] = value[1:]  # without the map of background
+        else:
+            boxes[key] = value
+    return faster_rcnn_state(boxes) | masks
 
 
 def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2) -> RetinaNetConfig:

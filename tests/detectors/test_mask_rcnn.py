@@ -1,0 +1,217 @@
+"""Mask R-CNN against torchvision's with the same weights: detections, masks, losses and every gradient; and masks on
+their way to the user."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hotcoco import mask as mask_api
+from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from boxwright.data.sample import flipped
+from boxwright.data.transforms import ResizeConfig
+from boxwright.detectors.build import build_detector
+from boxwright.detectors.detector import Detector, prepared, sample_of
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
+from boxwright.geometry.paste import InstanceMasks
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.mask_head import MaskHeadConfig
+from boxwright.structures import Classes, InputError, Targets
+from boxwright.weights.torchvision import mask_rcnn_config, mask_rcnn_state
+
+SMALL_FASTER = small_config()
+SMALL_MASK_RCNN = MaskRCNNConfig(
+    backbone=SMALL_FASTER.backbone,
+    neck=SMALL_FASTER.neck,
+    rpn=SMALL_FASTER.rpn,
+    head=SMALL_FASTER.head,
+    mask=MaskHeadConfig(pooling=RoIPoolingConfig(size=6), convs=2, channels=8),
+)
+CLASSES = Classes.from_names(["disc", "bar", "ring"])
+
+
+def with_masks(targets: Targets, height: int = 128, width: int = 160) -> Targets:
+    """An ellipse in each box."""
+    x1, y1, x2, y2 = targets.boxes[..., None, None].unbind(2)
+    x, y = (torch.arange(width) + 0.5)[None, None, None], (torch.arange(height) + 0.5)[None, None, :, None]
+    across, down = (x2 - x1).clamp(min=1) / 2, (y2 - y1).clamp(min=1) / 2
+    inside = ((x - x1) / across - 1) ** 2 + ((y - y1) / down - 1) ** 2 <= 1
+    return targets._replace(masks=inside & targets.valid[..., None, None])
+
+
+def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
+    """Random weights, kept in range, scores and masks spread, images of ``size`` taken as they are."""
+    torch.manual_seed(classes)
+    backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, trainable_layers=5
+    )
+    model = torchvision.models.detection.MaskRCNN(backbone, classes + 1, min_size=size, max_size=4 * size, **settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("conv3.weight"):
+                parameter.mul_(0.2)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(30)
+        model.roi_heads.box_predictor.bbox_pred.weight.mul_(30)
+        model.rpn.head.bbox_pred.weight.mul_(5)
+    return model
+
+
+def converted(model: nn.Module, classes: int, config: MaskRCNNConfig) -> Detector:
+    detector = build_detector(config, Classes.from_names([f"class {i}" for i in range(classes)]))
+    detector.load_state_dict(mask_rcnn_state(model.state_dict()))
+    return detector
+
+
+def test_detections_and_masks_equal_torchvisions() -> None:
+    theirs = torchvision_model(3, 128).eval()
+    ours, images = converted(theirs, 3, mask_rcnn_config()).eval(), pictures(2, 128, 192)
+    with torch.inference_mode():
+        found = ours(images)
+        paste = torchvision.models.detection.roi_heads.paste_masks_in_image
+        torchvision.models.detection.transform.paste_masks_in_image = lambda masks, *_: masks  # the network's own masks
+        try:
+            expected = theirs([image.float() / 255 for image in images.pixels])
+        finally:
+            torchvision.models.detection.transform.paste_masks_in_image = paste
+    assert found.masks is not None
+    for b, reference in enumerate(expected):
+        valid = found.valid[b]
+        assert len(reference["scores"]) > 20, "the comparison needs detections"
+        torch.testing.assert_close(found.scores[b, valid], reference["scores"], atol=1e-5, rtol=1e-4)
+        same = found.labels[b, valid] + 1 == reference["labels"]
+        assert same.float().mean() > 0.97  # near ties may swap
+        torch.testing.assert_close(found.boxes[b, valid][same], reference["boxes"][same], atol=0.05, rtol=1e-3)
+        masks = reference["masks"][same][:, 0]
+        assert masks.std() > 0.02
+        torch.testing.assert_close(found.masks[b, valid][same], masks, atol=1e-3, rtol=1e-3)
+        assert not found.masks[b, ~valid].any()
+
+
+def test_losses_and_gradients_equal_torchvisions() -> None:
+    theirs = torchvision_model(
+        3, 128, rpn_batch_size_per_image=10**6, rpn_post_nms_top_n_train=100, box_batch_size_per_image=10**6
+    ).train()
+    config = mask_rcnn_config(freeze_at=0)
+    config = replace(  # room for every candidate, so that random sampling has nothing to choose
+        config,
+        rpn=replace(config.rpn, samples=10**6, post_nms=(100, 100)),
+        head=replace(config.head, samples=10**6),
+    )
+    ours = converted(theirs, 3, config).train()
+    images, targets = pictures(2, 128, 192), with_masks(example_targets(), 128, 192)
+    assert targets.masks is not None
+    dicts = [
+        {"boxes": b[v], "labels": k[v] + 1, "masks": m[v].to(torch.uint8)}
+        for b, k, m, v in zip(targets.boxes, targets.labels, targets.masks, targets.valid, strict=True)
+    ]
+    expected = theirs([image.float() / 255 for image in images.pixels], dicts)
+    losses = ours(images, targets)
+    names = {
+        "rpn_objectness": "loss_objectness",
+        "rpn_box": "loss_rpn_box_reg",
+        "classification": "loss_classifier",
+        "box": "loss_box_reg",
+        "mask": "loss_mask",
+    }
+    assert set(losses) == set(names)
+    for mine, reference in names.items():
+        torch.testing.assert_close(losses[mine], expected[reference], atol=1e-6, rtol=1e-4)
+
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    sum(expected.values()).backward()
+    gradients = mask_rcnn_state({name: p.grad for name, p in theirs.named_parameters() if p.grad is not None})
+    for name, parameter in ours.named_parameters():
+        reference, mine = gradients[name], parameter.grad
+        assert mine is not None
+        scale = reference.abs().max().clamp(min=1e-12)
+        assert ((mine - reference).abs().max() / scale).item() < 2e-3, name
+    assert sum(name.startswith("mask_head") for name, _ in ours.named_parameters()) == 12
+
+
+def test_files_of_any_age_lose_the_map_of_background() -> None:
+    boxes = {
+        "backbone.fpn.layer_blocks.0.0.weight": torch.zeros(1, 1, 3, 3),
+        "roi_heads.box_head.fc6.weight": torch.zeros(2, 4),
+        **{f"roi_heads.box_predictor.cls_score.{part}": torch.zeros(3) for part in ("weight", "bias")},
+        **{f"roi_heads.box_predictor.bbox_pred.{part}": torch.zeros(12) for part in ("weight", "bias")},
+    }
+    logits = {"roi_heads.mask_predictor.mask_fcn_logits.bias": torch.tensor([9.0, 1, 2])}
+    old = {f"roi_heads.mask_head.mask_fcn{n}.weight": torch.full((1,), n - 1.0) for n in (1, 2, 3, 4)}
+    new = {f"roi_heads.mask_head.{n}.0.weight": torch.full((1,), float(n)) for n in range(4)}
+    for layout in (old, new):
+        ours = mask_rcnn_state(boxes | logits | layout)
+        assert [ours[f"mask_head.convs.{n}.weight"].item() for n in range(4)] == [0, 1, 2, 3]
+        assert ours["mask_head.predict.bias"].tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"1 keys are not of .*keypoint_head"):
+        mask_rcnn_state(boxes | logits | {"roi_heads.keypoint_head.0.weight": torch.zeros(1)})
+
+
+def test_only_the_true_classs_map_learns() -> None:
+    detector = build_detector(SMALL_MASK_RCNN, CLASSES)
+    targets = with_masks(example_targets())
+    targets = targets._replace(labels=torch.ones_like(targets.labels))
+    detector(pictures(2, 128, 160), targets)["mask"].backward()
+    slope = detector.mask_head.predict.weight.grad.abs().sum((1, 2, 3))
+    assert slope[1] > 0
+    assert slope[0] == slope[2] == 0
+
+
+def test_losses_without_masks_say_what_to_set() -> None:
+    detector = build_detector(SMALL_MASK_RCNN, CLASSES)
+    with pytest.raises(InputError, match=r"data\.masks = true"):
+        detector(pictures(2, 128, 160), example_targets())
+
+
+def spread_detector() -> Detector:
+    torch.manual_seed(0)
+    detector = build_detector(SMALL_MASK_RCNN, CLASSES).eval()
+    for name, parameter in detector.named_parameters():
+        if name.endswith(("scores.weight", "deltas.weight", "objectness.weight", "predict.weight")):
+            nn.init.normal_(parameter, std=0.3)
+    detector.transforms = (ResizeConfig(short=(128,), long=160),)
+    return detector
+
+
+def picture() -> np.ndarray:
+    return pictures(1, 256, 320).pixels[0].permute(1, 2, 0).numpy().copy()
+
+
+def test_detect_pastes_masks_in_pixels_of_the_original() -> None:
+    detector = spread_detector()
+    (found,) = detector.detect(picture(), threshold=0.2)
+    assert isinstance(found.masks, InstanceMasks)
+    assert found.masks.shape == (len(found), 256, 320)
+    (raw,) = detector.detect_samples([prepared(sample_of(picture()), detector.transforms)], 0.2)
+    assert raw.masks is not None
+    soft = paste_masks_in_image(raw.masks[:, None], raw.boxes, (256, 320))[:, 0]
+    assert len(found) > 5
+    assert np.array_equal(np.asarray(found.masks), (soft > 0.5).numpy())
+    assert len(found.above(0.5).masks or ()) == len(found.above(0.5))
+    for entry, mask in zip(found.to_coco(7), found.masks, strict=True):
+        assert np.array_equal(mask_api.decode(entry["segmentation"]), mask)
+    assert np.asarray(found.draw(picture())).std() > 0
+
+
+def test_masks_of_mirrored_samples_are_turned_back() -> None:
+    detector = spread_detector()
+    sample = prepared(flipped(sample_of(picture())), detector.transforms)
+    (back,) = detector.detect_samples([sample], 0.2)
+    (there,) = detector.detect_samples([replace(sample, to_original=(0.5, 0.5, 0.0, 0.0))], 0.2)
+    assert back.masks is not None
+    assert there.masks is not None
+    torch.testing.assert_close(back.masks, there.masks.flip(2))
+    torch.testing.assert_close(back.boxes[:, 0], 320 - there.boxes[:, 2])
+
+
+def region_sides(outputs: list[Tensor]) -> list[int]:
+    return list(outputs[-1].shape)
+
+
+def test_outputs_count_the_mask_branch() -> None:
+    detector = spread_detector()
+    with torch.no_grad():
+        assert region_sides(detector.outputs(torch.zeros(1, 3, 128, 160))) == [1, 100, 12, 12]
