@@ -1,6 +1,7 @@
 """RefineDet against luuuyi/RefineDet.PyTorch: every tensor on the way, the anchors and the detections."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from tests.backbones.test_detnet import load_rule
 from torch import Tensor
 
-from boxwright.detectors.refinedet import RefineDet, with_sides_within
+from boxwright.detectors.refinedet import RefineDet, RefineDetConfig, with_sides_within
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.refinedet_pytorch import refinedet_config, refinedet_state
@@ -121,6 +122,13 @@ def test_detections_equal_the_ports(reference: Reference, number: int) -> None:
     near = (ours[:, None, 2:] - stored[:, 2:]).abs().amax(-1) < limits["box_tol"]
     same = near & ((ours[:, None, 1] - stored[:, 1]).abs() < limits["score_tol"]) & (ours[:, None, 0] == stored[:, 0])
     assert same.any(0).float().mean() >= limits["min_share"]
+
+
+def test_the_ports_conventions_are_options() -> None:
+    ours, theirs = RefineDetConfig(), refinedet_config()
+    unlike = {f.name for f in fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)}
+    assert unlike == {"l2_eps", "start", "clip_sides", "filtered", "forced", "difficult", "pixels", "post"}
+    assert (theirs.post.per_class, theirs.post.clip, theirs.pixels.bgr) == (1000, False, False)
 
 
 def test_keys_may_carry_the_prefix_of_data_parallel(reference: Reference) -> None:

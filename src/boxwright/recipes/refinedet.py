@@ -89,6 +89,11 @@ def gentle_chain(side: int) -> tuple[TransformConfig, ...]:
     )
 
 
+def gentle_data(data: DataConfig, side: int) -> DataConfig:
+    """Resized with antialiasing, in training and at test."""
+    return replace(data, train=gentle_chain(side), eval=(WarpConfig(size=(side, side)),))
+
+
 def paper_data(side: int, batch_size: int = 32) -> DataConfig:
     """Warped to a square, as the released code does in training and at test."""
     return DataConfig(
@@ -247,7 +252,7 @@ def modern(recipe: Recipe, side: int) -> Recipe:
         recipe,
         name=f"{recipe.name}-modern",
         detector=replace(recipe.detector, **MODERN_LOSSES),
-        data=replace(recipe.data, train=gentle_chain(side)),
+        data=gentle_data(recipe.data, side),
         stages=(taught,),
         ema=MODERN_EMA,
         clip_norm=10.0,
@@ -294,7 +299,7 @@ SMALL_MODERN = replace(
     SMALL,
     name="refinedet-small-modern",
     detector=replace(SMALL.detector, **MODERN_LOSSES),
-    data=replace(SMALL.data, train=gentle_chain(256)),
+    data=gentle_data(SMALL.data, 256),
     stages=(
         Stage(
             length=15,
