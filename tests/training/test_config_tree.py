@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
+from boxwright.backbones import BackboneConfig, ResNetConfig, TimmConfig, VGGConfig
 from boxwright.structures import InputError
 from boxwright.training.config_tree import from_tree, to_tree
 from boxwright.training.overlay import apply_overlays, parse_set, read_overlay
@@ -47,6 +48,7 @@ class Sheet:
     exact: bool = False
 
 
+TIMM = TimmConfig(name="resnet18.a1_in1k", out_levels=(3, 4))
 BASE = Sheet(name="base", shapes=(Circle(radius=3.0), Square()))
 
 
@@ -131,3 +133,30 @@ def test_overlay_file_errors_name_the_file(tmp_path: Path) -> None:
         read_overlay(file)
     with pytest.raises(InputError, match=r"absent.toml: no such file"):
         read_overlay(tmp_path / "absent.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    backbone: BackboneConfig = field(default_factory=lambda: ResNetConfig(depth=18, freeze_at=1))
+    word: str = "plain"
+
+
+@pytest.mark.parametrize(
+    ("sets", "backbone"),
+    [
+        (["backbone=vgg16-bn"], VGGConfig(norm="bn")),
+        (["backbone=vgg16-bn", "backbone.freeze_at=2"], VGGConfig(norm="bn", freeze_at=2)),
+        (["backbone.depth=34", "backbone=resnet50"], ResNetConfig()),
+        (["backbone=timm:resnet18.a1_in1k", "backbone.out_levels=[3, 4]"], TIMM),
+    ],
+)
+def test_a_name_stands_for_a_backbones_whole_table(sets: list[str], backbone: BackboneConfig) -> None:
+    assert apply_overlays(Net(), [parse_set(s) for s in sets]) == Net(backbone=backbone)
+
+
+def test_an_unknown_backbone_is_named_with_its_origin_and_the_nearest() -> None:
+    with pytest.raises(
+        InputError, match=r"--set backbone=vgg-16: backbone: there is no backbone 'vgg-16'; did you mean"
+    ):
+        apply_overlays(Net(), [parse_set("backbone=vgg-16")])
+    assert apply_overlays(Net(), [parse_set("word=vgg-16")]).word == "vgg-16"

@@ -2,7 +2,8 @@
 
 Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes
 those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from
-that kind's own defaults. ``"none"`` stands for nothing where a value is optional.
+that kind's own defaults. ``"none"`` stands for nothing where a value is optional. A name in place of a backbone's table
+(``--set detector.backbone=vgg16-bn``, ``=timm:NAME``) stands for all of that backbone's table.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
+from boxwright.backbones.build import named_backbone
 from boxwright.structures import InputError
 from boxwright.training.config_tree import Path, dotted, from_tree, to_tree
 
 T = TypeVar("T")
 
-_BARE_WORD = re.compile(r"[A-Za-z_][\w./+-]*")
+_BARE_WORD = re.compile(r"[A-Za-z_][\w./:+-]*")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,16 @@ def _merge(old: Any, new: Any, path: Path, origin: str, origins: dict[Path, str]
         return merged
     if isinstance(new, dict):  # nothing below is kept: note the origin of every new value
         return {key: _merge(None, value, (*path, key), origin, origins) for key, value in new.items()}
+    if isinstance(new, str) and isinstance(old, dict) and path[-1:] == ("backbone",):
+        return _backbone(new, path, origin)
     return new
+
+
+def _backbone(name: str, path: Path, origin: str) -> dict[str, Any]:
+    try:
+        return to_tree(named_backbone(name))
+    except InputError as error:
+        raise InputError(f"{origin}: {dotted(path)}: {error}") from None
 
 
 def _merge_entries(old: list[Any], new: dict[str, Any], path: Path, origin: str, origins: dict[Path, str]) -> list[Any]:
