@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_multiply_adds, count_parameters
+from boxwright.data.transforms import WarpConfig
 from boxwright.detectors.build import build_detector
+from boxwright.detectors.detector import Detector
+from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, InputError
 from boxwright.training.config_tree import to_tree
@@ -18,6 +21,12 @@ from boxwright.training.recipe import Recipe
 
 CLASSES = Classes.from_names(["a", "b", "c"])
 SIZES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def settings(name: str) -> RefineDetConfig:
+    config = get_recipe(name).detector
+    assert isinstance(config, RefineDetConfig)
+    return config
 
 
 @pytest.mark.parametrize(
@@ -44,26 +53,26 @@ def test_the_papers_schedule(name: str, side: int, batch: int, length: int, drop
     train = to_tree(recipe)["data"]["train"]
     assert [t["kind"] for t in train] == ["photometric", "expand", "min_iou_crop", "warp", "flip"]
     assert train[3]["size"] == [side, side]
-    post = recipe.detector.post
+    post = settings(name).post
     assert (post.score_threshold, post.per_class, post.detections) == (0.01, 1000, 500)
     assert (post.nms, post.nms_iou) == (("soft_linear", 0.3) if name.endswith("coco") else ("greedy", 0.45))
 
 
 def test_the_ablation_is_cumulative() -> None:
     names = ["refinedet320-vgg16", *(f"refinedet320-vgg16-no-{part}" for part in ("filtering", "two-step", "tcb"))]
-    recipes = [get_recipe(name) for name in names]
-    switches = [(r.detector.floor > 0, r.detector.two_step, r.detector.tcb) for r in recipes]
+    switches = [(s.floor > 0, s.two_step, s.tcb) for s in map(settings, names)]
     assert switches == [(True, True, True), (False, True, True), (False, False, True), (False, False, False)]
+    recipes = [get_recipe(name) for name in names]
     expected = [recipe.source.expected for recipe in recipes]
     assert expected == [{"AP50": ap} for ap in (0.800, 0.795, 0.773, 0.762)]
     for recipe in recipes[1:]:
-        same = replace(recipe.detector, floor=0.01, two_step=True, tcb=True)
+        same = replace(settings(recipe.name), floor=0.01, two_step=True, tcb=True)
         assert replace(recipe, name=names[0], detector=same, source=recipes[0].source) == recipes[0]
-    small = [get_recipe(name.replace("320-vgg16", "-small")) for name in names]
-    assert [(r.detector.floor > 0, r.detector.two_step, r.detector.tcb) for r in small] == switches
+    small = [settings(name.replace("320-vgg16", "-small")) for name in names]
+    assert [(s.floor > 0, s.two_step, s.tcb) for s in small] == switches
 
 
-def built(recipe: Recipe) -> torch.nn.Module:
+def built(recipe: Recipe) -> Detector:
     with torch.device("meta"):
         return build_detector(recipe.detector, CLASSES)
 
@@ -80,32 +89,33 @@ def built(recipe: Recipe) -> torch.nn.Module:
 )
 def test_the_modern_recipe_has_the_same_network_and_sees_as_many_images(name: str, side: int) -> None:
     paper, modern = get_recipe(name), get_recipe(f"{name}-modern")
-    assert [t.size for t in paper.data.eval] == [t.size for t in modern.data.eval] == [(side, side)]  # type: ignore
+    for recipe in (paper, modern):
+        assert [t["size"] for t in to_tree(recipe)["data"]["eval"]] == [[side, side]]
     assert paper.data.batch_size == modern.data.batch_size
     assert [s.length for s in paper.stages] == [s.length for s in modern.stages]
-    assert paper.detector.post == modern.detector.post
+    assert settings(name).post == settings(f"{name}-modern").post
     one, other = built(paper), built(modern)
     shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (one, other)]
     assert shapes[0] == shapes[1]
-    check_inputs(one, paper.data)  # type: ignore[arg-type]
-    check_inputs(other, modern.data)  # type: ignore[arg-type]
+    check_inputs(one, paper.data)
+    check_inputs(other, modern.data)
     assert to_tree(modern)["data"]["train"][3]["size"] == [side, side]
 
 
 def test_sides_that_do_not_fit_are_refused_before_training() -> None:
     recipe = get_recipe("refinedet320-vgg16")
-    train = tuple(replace(t, size=(300, 300)) if t.kind == "warp" else t for t in recipe.data.train)
+    train = tuple(WarpConfig(size=(300, 300)) if isinstance(t, WarpConfig) else t for t in recipe.data.train)
     with pytest.raises(InputError, match=r"data.train.3 makes is 300 x 300 .* multiples of 64; the nearest are 320"):
-        check_inputs(built(recipe), replace(recipe.data, train=train))  # type: ignore[arg-type]
+        check_inputs(built(recipe), replace(recipe.data, train=train))
 
 
 class _Outputs(torch.nn.Module):
-    def __init__(self, detector: torch.nn.Module) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        return self.detector.outputs(pixels)  # type: ignore[operator]
+        return self.detector.outputs(pixels)
 
 
 @pytest.mark.parametrize(
