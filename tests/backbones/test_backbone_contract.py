@@ -13,6 +13,7 @@ from boxwright.backbones import (
     MobileNetConfig,
     ResNetConfig,
     VGGConfig,
+    ZFConfig,
     build_backbone,
 )
 from boxwright.structures import InputError, Level
@@ -32,6 +33,8 @@ SMALL = {
     "vgg-refinedet": VGGConfig(
         depth=11, width=8, norm="gn", fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6)
     ),
+    "zf": ZFConfig(width=0.25, out_levels=(1, 3, 5)),
+    "zf-frozen": ZFConfig(width=0.25, norm="bn", freeze_at=2, out_levels=(2, 5)),
     "darknet19": DarknetConfig(variant="darknet19", width=0.25, out_levels=(2, 4, 5)),
     "darknet53": DarknetConfig(variant="darknet53", width=0.125, norm="gn", freeze_at=2),
     "residual": DarknetConfig(variant="darknet53", width=0.125, out_levels=(1, 2)),
@@ -107,6 +110,7 @@ def test_published_pyramids() -> None:
         "bottleneck-frozen",
         "detnet",
         "vgg-reduced",
+        "zf",
         "residual",
         "darknet-tiny",
         "yolov1",
@@ -214,6 +218,8 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut() -> None:
         (lambda: VGGConfig(pool5="2x2s2"), "VGGConfig.pool5 = '2x2s2': must be left out without fc = reduced"),
         (lambda: VGGConfig(fc6_dilation=3), "VGGConfig.fc6_dilation = 3: must be left out"),
         (lambda: VGGConfig(freeze_at=6), "VGGConfig.freeze_at = 6"),
+        (lambda: ZFConfig(width=0.05), "ZFConfig.width = 0.05: must be a factor of at least 0.083"),
+        (lambda: ZFConfig(freeze_at=6), "ZFConfig.freeze_at = 6"),
         (lambda: DarknetConfig(variant="darknet20"), "DarknetConfig.variant = 'darknet20': must be one of darknet19"),
         (lambda: DarknetConfig(width=0), "DarknetConfig.width = 0: must be a factor above 0"),
         (lambda: DarknetConfig(out_levels=(5, 6)), "DarknetConfig.out_levels = (5, 6): must be stages"),

@@ -10,6 +10,7 @@ from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.timm import TimmConfig
 from boxwright.backbones.vgg import VGGConfig
+from boxwright.backbones.zf import ZFConfig
 
 __all__ = [
     "NAMED_BACKBONES",
@@ -23,6 +24,7 @@ __all__ = [
     "ResNetConfig",
     "TimmConfig",
     "VGGConfig",
+    "ZFConfig",
     "backbone_rows",
     "build_backbone",
     "conv_bn_leaky",

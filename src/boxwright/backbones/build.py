@@ -12,10 +12,13 @@ from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
 from boxwright.backbones.timm import TimmBackbone, TimmConfig
 from boxwright.backbones.vgg import VGG, VGGConfig
+from boxwright.backbones.zf import ZF, ZFConfig
 from boxwright.structures import InputError
 
-BackboneConfig: TypeAlias = ResNetConfig | DetNetConfig | VGGConfig | DarknetConfig | MobileNetConfig | TimmConfig
-Backbone: TypeAlias = ResidualBackbone | VGG | Darknet | MobileNet | TimmBackbone
+BackboneConfig: TypeAlias = (
+    ResNetConfig | DetNetConfig | VGGConfig | ZFConfig | DarknetConfig | MobileNetConfig | TimmConfig
+)
+Backbone: TypeAlias = ResidualBackbone | VGG | ZF | Darknet | MobileNet | TimmBackbone
 
 # A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -37,6 +40,7 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "vgg16-reduced": VGGConfig(fc="reduced", out_levels=(4, 6)),  # SSD's
     "vgg16-refinedet": VGGConfig(fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6)),
     "vgg19": VGGConfig(depth=19),
+    "zf": ZFConfig(),
     "darknet19": DarknetConfig(variant="darknet19"),
     "darknet53": DarknetConfig(),
     "darknet-tiny": DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
@@ -66,6 +70,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return build_detnet(config)
         case VGGConfig():
             return VGG(config)
+        case ZFConfig():
+            return ZF(config)
         case DarknetConfig():
             return Darknet(config)
         case MobileNetConfig():

@@ -9,12 +9,13 @@ from boxwright.backbones.build import Backbone
 from boxwright.backbones.darknet import Darknet
 from boxwright.backbones.mobilenet import MobileNet, MobileNetHead
 from boxwright.backbones.vgg import VGG
+from boxwright.backbones.zf import ZF
 
 
 class Classifier(nn.Module):
     """A backbone, and on its last level the classifier ``fc`` that its source puts there.
 
-    VGG: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution and the
+    VGG and ZF: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution and the
     average. MobileNet V2 and V3: their last 1x1 convolution unless it is the level, the average, dropout and one or two
     linear layers. All others: the average and one linear layer.
     """
@@ -34,6 +35,8 @@ def _head(backbone: Backbone, num_classes: int) -> nn.Module:
     match backbone:
         case VGG() if last.name == "C5":
             return VGGHead(last.channels, num_classes, backbone.ceil_mode)
+        case ZF() if last.name == "C5":
+            return VGGHead(last.channels, num_classes, ceil_mode=False, kernel=3, side=6, growth=16)
         case Darknet(variant="darknet19"):
             return AveragedConv(last.channels, num_classes, 1)
         case MobileNet(version=2 | 3):
@@ -59,12 +62,17 @@ class AveragedConv(nn.Conv2d):
 
 
 class VGGHead(nn.Sequential):
-    """pool5, fc6, fc7 and fc8 of VGG with torchvision's indices; 4096 units on 512 channels, and in proportion."""
+    """pool5, fc6, fc7 and fc8 of VGG with torchvision's indices; 4096 units on 512 channels, and in proportion.
 
-    def __init__(self, channels: int, num_classes: int, ceil_mode: bool) -> None:
-        hidden = channels * 8
+    ``kernel``: of pool5; ``side`` of its map; ``growth``: units for each channel.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, ceil_mode: bool, kernel: int = 2, side: int = 7, growth: int = 8
+    ) -> None:
+        hidden = channels * growth
         super().__init__(
-            nn.Linear(channels * 49, hidden),
+            nn.Linear(channels * side**2, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(),
             nn.Linear(hidden, hidden),
@@ -72,13 +80,13 @@ class VGGHead(nn.Sequential):
             nn.Dropout(),
             nn.Linear(hidden, num_classes),
         )
-        self.ceil_mode = ceil_mode
+        self.ceil_mode, self.kernel, self.side = ceil_mode, kernel, side
         for layer in self:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, 0, 0.01)
                 nn.init.zeros_(layer.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, K]``; other inputs than 224 are averaged to the 7 x 7 that fc6 takes."""
-        pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, 2, 2, ceil_mode=self.ceil_mode), 7)
+        """``[B, C, H, W] -> [B, K]``; other inputs than 224 are averaged to the 7 x 7 (ZF: 6 x 6) that fc6 takes."""
+        pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, self.kernel, 2, ceil_mode=self.ceil_mode), self.side)
         return super().forward(pooled.flatten(1))
