@@ -6,9 +6,11 @@ from typing import TypeAlias
 
 from boxwright.detectors.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
+from boxwright.detectors.rfcn import RFCN, RFCNConfig
 from boxwright.detectors.ssd import SSD, SSDConfig
 from boxwright.detectors.yolov1 import YOLOv1, YOLOv1Config
 from boxwright.detectors.yolov2 import YOLOv2, YOLOv2Config
@@ -17,9 +19,11 @@ from boxwright.structures import Classes
 
 DetectorConfig: TypeAlias = (
     FasterRCNNConfig
+    | FasterRCNNC4Config
     | MaskRCNNConfig
     | RefineDetConfig
     | RetinaNetConfig
+    | RFCNConfig
     | SSDConfig
     | YOLOv1Config
     | YOLOv2Config
@@ -32,12 +36,16 @@ def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
     match config:
         case FasterRCNNConfig():
             return FasterRCNN(config, classes)
+        case FasterRCNNC4Config():
+            return FasterRCNNC4(config, classes)
         case MaskRCNNConfig():
             return MaskRCNN(config, classes)
         case RefineDetConfig():
             return RefineDet(config, classes)
         case RetinaNetConfig():
             return RetinaNet(config, classes)
+        case RFCNConfig():
+            return RFCN(config, classes)
         case SSDConfig():
             return SSD(config, classes)
         case YOLOv1Config():

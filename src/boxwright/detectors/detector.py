@@ -52,7 +52,8 @@ class Detector(nn.Module, ABC):
     ``config`` is the frozen description it was built from; ``classes`` the names behind its labels; ``transforms`` how
     ``detect`` prepares an image. Padded inputs have sides that are multiples of ``input_multiple``, and exactly
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
-    become pixels; None for a detector that gives none.
+    become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
+    minimises, None for all; a detector may leave out the work for the others.
     """
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
@@ -65,6 +66,7 @@ class Detector(nn.Module, ABC):
         self.pad_multiple = 32
         self.input_multiple = 1
         self.input_size: tuple[int, int] | None = None
+        self.wanted_losses: tuple[str, ...] | None = None
         self.paste: PasteConfig | None = None
         self._bgr = pixels.bgr
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean).reshape(1, 3, 1, 1), persistent=False)
@@ -92,6 +94,10 @@ class Detector(nn.Module, ABC):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Width and height in input pixels of the anchors that objects are matched to by overlap; none if by none."""
         return []
+
+    def pretrained_parts(self) -> list[nn.Module]:
+        """The modules that together take a pretrained backbone's tensors, named in them as in the backbone."""
+        return [self.get_submodule("backbone")]
 
     def check_input(self, height: int, width: int, what: str = "the input") -> None:
         """InputError with the nearest valid sides where the network cannot take ``height`` x ``width``."""

@@ -139,6 +139,24 @@ class RPN(nn.Module):
             deltas.append(out[..., split:].reshape(out.shape[0], -1, 4))
         return logits, deltas
 
+    def anchors_of(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Anchors of each of ``maps``, ``[H * W * a, 4]``."""
+        return [self.anchors.level(i, (m.shape[2], m.shape[3]), m.device) for i, m in enumerate(maps)]
+
+    @torch.no_grad()
+    def proposals(self, maps: Sequence[Tensor], sizes: Tensor, training: bool) -> Proposals:
+        """From maps to proposals in one go: the dense head without a graph, then :meth:`propose`."""
+        logits, deltas = self([fmap.detach() for fmap in maps])
+        return self.propose(logits, deltas, self.anchors_of(maps), sizes, training)
+
+    def losses(
+        self, maps: Sequence[Tensor], sizes: Tensor, targets: Targets, usable: Tensor, seeds: Tensor
+    ) -> dict[str, Tensor]:
+        """From maps to losses in one go: :meth:`choose`, then :meth:`loss`."""
+        anchors = torch.cat(self.anchors_of(maps))
+        choice, target = self.choose(anchors, targets, usable, sizes, seeds)
+        return self.loss(FeatureTable.from_maps(maps, self.anchors.strides), maps, anchors, choice, target)
+
     def scores(self, logits: Tensor, proposing: bool) -> Tensor:
         """Foreground logit of each anchor, ``[B, n, a or 2a] -> [B, n * a]``."""
         if self.config.objectness == "softmax":

@@ -87,8 +87,7 @@ def start_backbone(detector: Detector, path: Path | str) -> str:
     """
     state, card = load_pretrained(path)
     _check_same(detector, card, path)
-    backbone = detector.get_submodule("backbone")
-    own = backbone.state_dict()
+    own = {name: value for part in detector.pretrained_parts() for name, value in part.state_dict().items()}
     missing = [name for name, value in own.items() if name not in state and not name.endswith("num_batches_tracked")]
     wrong = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
     if missing or wrong:
