@@ -31,6 +31,8 @@ FITS = 0.5
 
 def check_inputs(detector: Detector, data: DataConfig) -> None:
     """InputError, with the setting and the nearest valid value, where ``detector`` cannot take what ``data`` makes."""
+    if detector.paste is not None and not data.masks:
+        raise InputError("data.masks = false, but this detector learns from masks; set it true, on data that has them")
     for side in data.multi_scale.all_sizes if data.multi_scale is not None else ():
         detector.check_input(side, side, "a size of data.multi_scale")
     if data.fixed_size is not None:

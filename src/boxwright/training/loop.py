@@ -259,7 +259,7 @@ class _Run:
             self.recipe.precision,
             losses=self.recipe.validation.loss,
         )
-        stats = self.where.broadcast(found.evaluation.compute().stats if self.where.main else None)
+        stats = self.where.broadcast(found.stats() if self.where.main else None)
         terms = {name if name.startswith("loss_") else f"loss_{name}": v for name, v in found.losses.items()}
         row = json_safe(
             {"step": session.step, "epoch": self.plan.epoch(session.step), "loss": found.loss, **terms, **stats}
@@ -271,7 +271,8 @@ class _Run:
             if best:
                 session.save_weights(self.folder / f"best{SUFFIX}")
             self._plot()
-        values = "  ".join(f"{k} {row[k]:.3f}" for k in ("AP", "AP50", "AP75") if row[k] is not None)
+        shown = ("AP", "AP50", "AP75", "mask_AP")
+        values = "  ".join(f"{k.replace('_', ' ')} {row[k]:.3f}" for k in shown if row.get(k) is not None)
         self.reporter.say(f"validation after step {session.step}: {values}{'  (best)' if best else ''}")
         self.clock.pause(time.perf_counter() - started)
 

@@ -177,6 +177,10 @@ class Stage:
     ``length`` in ``unit``: an epoch is as many images as the training set has. ``frozen``: prefixes of parameter names
     that do not learn in this stage; batch norms below them keep their running statistics too. ``losses``: the terms
     that are minimised; None takes all that the detector returns.
+
+    Faster R-CNN's 4-step training needs two more. ``reset``: prefixes of parameter names that begin the stage as they
+    began the run, with the buffers beside them. ``proposals``: the second stage's regions are proposed by the network
+    itself as it learns ("own"), or by a copy of it as it was before this stage ("before").
     """
 
     name: str = "train"
@@ -186,6 +190,8 @@ class Stage:
     schedule: ScheduleConfig
     frozen: tuple[str, ...] = ()
     losses: tuple[str, ...] | None = None
+    reset: tuple[str, ...] = ()
+    proposals: Literal["own", "before"] = "own"
 
     def __post_init__(self) -> None:
         if self.unit == "steps" and self.length != int(self.length):
@@ -276,6 +282,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise InputError("stages is empty; a recipe needs at least one")
+        if self.stages[0].proposals == "before":
+            raise InputError("stages.0.proposals = 'before': no stage has learnt to propose yet; set it to 'own'")
         if self.data.batch_size % self.accumulation:
             raise InputError(
                 f"data.batch_size = {self.data.batch_size} is not a multiple of accumulation = {self.accumulation}"

@@ -35,6 +35,7 @@ from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.recipe import Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
+from boxwright.training.stage_starts import StageStarts
 from boxwright.training.step import Stepper, image_seeds
 
 
@@ -75,6 +76,7 @@ class Session:
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
         self.detector = self._build_detector(build, weights, backbone_weights)
+        self.starts = StageStarts(recipe, self.detector, build)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
         self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None
         self.scaler = torch.amp.GradScaler(where.device.type, enabled=recipe.precision == "fp16")
@@ -149,6 +151,7 @@ class Session:
             "world": self.where.world,
             "step": self.step,
             "stage": self.stage,
+            "starts": self.starts.state_dict(),
             "model": self.detector.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimiser": self.stepper.optimiser.state_dict(),
@@ -259,9 +262,12 @@ class Session:
         return detector
 
     def _enter_stage(self, step: int) -> None:
-        """Get ready for the stage that takes ``step``: what learns, and a fresh optimiser."""
+        """Get ready for the stage that takes ``step``: where it begins, what learns, and a fresh optimiser."""
         self.stage = self.plan.stage_of(step)
         stage = self.plan.stages[self.stage].stage
+        if step == self.plan.stages[self.stage].first + 1:
+            self.starts.begin(stage, self.weights_to_use, [self.detector, self.weights_to_use])
+        self.detector.wanted_losses = stage.losses
         for name, parameter in self.detector.named_parameters():
             parameter.requires_grad_(name in self.learnable)
         freeze(self.detector, stage.frozen)
@@ -271,6 +277,8 @@ class Session:
         self.full_lr[self.stage] = max(group["base_lr"] for group in optimiser.param_groups)
         model = self.where.wrap(self.detector, some_unused=stage.losses is not None)
         self.stepper = Stepper(self.recipe, stage, model, optimiser, self.scaler, self.where, self.ema)
+        if self.starts.proposer is not None:
+            self.stepper.propose = self.starts.proposer.propose
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Go to where ``state`` was saved. InputError where the data are others."""
@@ -282,6 +290,8 @@ class Session:
                 "that data, or start a new run with the old checkpoint as weights"
             )
         self.detector.load_state_dict(state["model"])
+        if "starts" in state:  # not in runs of before stages had any
+            self.starts.load_state_dict(state["starts"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -53,8 +53,10 @@ class Stepper:
         scaler: torch.amp.GradScaler,
         where: Processes,
         ema: EMA | None = None,
+        propose: Callable[[Images], tuple[Tensor, ...]] | None = None,
     ) -> None:
-        """``model`` maps (images, targets) to losses; it may be wrapped for several processes."""
+        """``model`` maps (images, targets) to losses; it may be wrapped for several processes. With ``propose`` it maps
+        (images, targets, proposals)."""
         self.recipe = recipe
         self.stage = stage
         self.model = model
@@ -62,6 +64,7 @@ class Stepper:
         self.scaler = scaler
         self.where = where
         self.ema = ema
+        self.propose = propose
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self.names: tuple[str, ...] = ()
 
@@ -92,7 +95,8 @@ class Stepper:
         local = isinstance(model, DistributedDataParallel) and not last
         with model.no_sync() if local else nullcontext():  # type: ignore[operator]
             with autocast(self.where.device, self.recipe.precision):
-                losses = model(images, targets)
+                given = () if self.propose is None else (self.propose(images),)
+                losses = model(images, targets, *given)
             total = torch.stack([losses[name].float() for name in self._minimised(losses)]).sum()
             self.scaler.scale(total / parts).backward()
         return torch.stack([losses[name].detach().float() for name in self.names])

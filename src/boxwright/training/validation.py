@@ -14,6 +14,8 @@ from boxwright.data.loader import Batch, EvalLoader
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.detector import Detector
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
+from boxwright.evaluation.engine import IouType
+from boxwright.geometry.paste import PasteConfig, paste_masks
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.checkpoint import check_classes
 from boxwright.training.distributed import Processes
@@ -23,15 +25,22 @@ from boxwright.training.step import autocast, image_seeds
 
 @dataclass(frozen=True)
 class Validation:
-    """``evaluation`` holds the detections in pixels of the original images; ``losses`` are means over images."""
+    """``evaluation`` holds the detections in pixels of the original images; ``losses`` are means over images; ``masks``
+    holds the detections with their masks, None where the detector gives none or an object of the data set has none."""
 
     evaluation: CocoEvaluation
     losses: dict[str, float]
+    masks: CocoEvaluation | None = None
 
     @property
     def loss(self) -> float | None:
         """The sum of the terms, None where they were not asked for."""
         return sum(self.losses.values()) if self.losses else None
+
+    def stats(self) -> dict[str, float]:
+        """COCO's numbers of the boxes, and with ``mask_`` before their names those of the masks, if there are any."""
+        masks = {} if self.masks is None else self.masks.compute().stats
+        return {**self.evaluation.compute().stats, **{f"mask_{name}": value for name, value in masks.items()}}
 
 
 def evaluate_detector(
@@ -85,16 +94,18 @@ def validate(
         pad_multiple=data.pad_multiple,
         fixed_size=data.fixed_size,
         shapes=data.shapes,
+        masks=losses and data.masks,
         pin_memory=where.device.type == "cuda",
     )
     evaluation = CocoEvaluation(index)
+    masks = CocoEvaluation(index, "segm") if scores_masks(model, index) else None
     sums: dict[str, Tensor] = {}
     done = 0
     try:
         with _evaluating(model):
             for batch in loader:
                 found, terms = _run(model, batch, where, precision, losses)
-                collect(evaluation, batch, found)
+                collect(evaluation, batch, found, masks, model.paste)
                 count = len(batch.info.indexes)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value * count
@@ -103,11 +114,27 @@ def validate(
                     progress(done, len(index))
     finally:
         loader.close()
-    return Validation(_joined(evaluation, index, where), _mean_losses(sums, len(index), where))
+    return Validation(
+        _joined(evaluation, index, where),
+        _mean_losses(sums, len(index), where),
+        None if masks is None else _joined(masks, index, where, "segm"),
+    )
 
 
-def collect(evaluation: CocoEvaluation, batch: Batch, found: DetectionBatch) -> None:
-    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges."""
+def scores_masks(model: Detector, index: DetectionIndex) -> bool:
+    """Whether the masks of ``model`` can be scored on ``index``: it gives some, and every object there has one."""
+    return model.paste is not None and index.has_masks and bool(index.with_mask.all())
+
+
+def collect(
+    evaluation: CocoEvaluation,
+    batch: Batch,
+    found: DetectionBatch,
+    masks: CocoEvaluation | None = None,
+    paste: PasteConfig | None = None,
+) -> None:
+    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges; with
+    their masks, pasted there, to ``masks``."""
     boxes, scores, labels, valid = (t.cpu() for t in (found.boxes.float(), found.scores.float(), *found[2:4]))
     scale, offset = batch.info.to_original[:, :2].repeat(1, 2), batch.info.to_original[:, 2:].repeat(1, 2)
     original = (boxes - offset[:, None]) / scale[:, None]  # [B, D, 4]
@@ -115,7 +142,13 @@ def collect(evaluation: CocoEvaluation, batch: Batch, found: DetectionBatch) -> 
     original = torch.minimum(original.clamp(min=0), edges)
     for i, image_id in enumerate(batch.info.image_ids.tolist()):
         keep = valid[i]
-        evaluation.update(image_id, original[i, keep], scores[i, keep], labels[i, keep])
+        rows = original[i, keep], scores[i, keep], labels[i, keep]
+        evaluation.update(image_id, *rows)
+        if masks is not None and found.masks is not None:
+            height, width = batch.info.original_sizes[i].tolist()
+            soft = found.masks[i].float().cpu()[keep].numpy()
+            codes = paste_masks(soft, rows[0].numpy(), (height, width), paste).run_lengths()
+            masks.update(image_id, *rows, codes)
 
 
 @torch.no_grad()
@@ -147,10 +180,12 @@ def _evaluating(model: Detector) -> Iterator[None]:
                 module.training = mode
 
 
-def _joined(evaluation: CocoEvaluation, index: DetectionIndex, where: Processes) -> CocoEvaluation:
+def _joined(
+    evaluation: CocoEvaluation, index: DetectionIndex, where: Processes, iou_type: IouType = "bbox"
+) -> CocoEvaluation:
     if where.world == 1:
         return evaluation
-    whole = CocoEvaluation(index)
+    whole = CocoEvaluation(index, iou_type)
     for detections, seen in where.gather((evaluation.detections(), evaluation.seen)):
         whole.extend(detections, seen)
     return whole

@@ -1,0 +1,74 @@
+"""Where a stage of training begins: with parts as they began the run, and with proposals of the network before it.
+
+What Faster R-CNN's 4-step training asks of a run (arXiv 1506.01497, §3.2); all other recipes leave it idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.detector import Detector
+from boxwright.structures import Classes, InputError
+from boxwright.training.optimiser import check_prefixes, has_prefix
+from boxwright.training.recipe import Recipe, Stage
+
+
+class StageStarts:
+    """``proposer``: the network that proposes regions in the present stage, where the detector does not do it itself.
+
+    ``initial``: the tensors that a stage may go back to, as they began the run.
+    """
+
+    def __init__(
+        self, recipe: Recipe, detector: Detector, build: Callable[[DetectorConfig, Classes], Detector]
+    ) -> None:
+        """``detector`` holds what the run begins with. InputError where it cannot do what the stages ask for."""
+        self.recipe, self.detector, self.build = recipe, detector, build
+        self.proposer: Any = None
+        names = [name for name, _ in detector.named_parameters()]
+        for i, stage in enumerate(recipe.stages):
+            check_prefixes(stage.reset, names, f"stages.{i}.reset")
+            if stage.proposals == "before" and not hasattr(detector, "propose"):
+                raise InputError(
+                    f"stages.{i}.proposals = 'before': a {recipe.detector.kind} takes no proposals from outside; only "
+                    "a faster_rcnn_c4 does"
+                )
+        prefixes = [prefix for stage in recipe.stages for prefix in stage.reset]
+        self.initial = {
+            name: tensor.detach().clone()
+            for name, tensor in detector.state_dict().items()
+            if any(has_prefix(name, prefix) for prefix in prefixes)
+        }
+
+    @torch.no_grad()
+    def begin(self, stage: Stage, before: Detector, networks: Sequence[Detector]) -> None:
+        """Start ``stage``: take the weights of ``before`` for its proposals, then put parts of ``networks`` back."""
+        self.proposer = self._twin(before.state_dict()) if stage.proposals == "before" else None
+        for network in networks:
+            for name, tensor in network.state_dict().items():
+                if any(has_prefix(name, prefix) for prefix in stage.reset):
+                    tensor.copy_(self.initial[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs."""
+        return {"proposer": None if self.proposer is None else self.proposer.state_dict(), "initial": self.initial}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict()``."""
+        for name, tensor in self.initial.items():
+            tensor.copy_(state["initial"][name])
+        self.proposer = None if state["proposer"] is None else self._twin(state["proposer"])
+
+    def _twin(self, state: dict[str, Tensor]) -> Detector:
+        """Another detector with these weights; the random state stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            twin = self.build(self.recipe.detector, self.detector.classes)
+        device = self.detector.get_buffer("pixel_mean").device
+        twin = twin.to(device).eval().requires_grad_(False)
+        twin.load_state_dict(state)
+        return twin
