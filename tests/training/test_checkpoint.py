@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,18 @@ import safetensors.torch
 import torch
 from tests.training.toys import CLASSES, toy_recipe
 
+from boxwright.backbones import TimmConfig
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.detector import Detector
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.training import files
 from boxwright.training.checkpoint import (
+    Checkpoint,
     check_classes,
     load_checkpoint,
     load_train_state,
+    rebuild,
     save_checkpoint,
     save_train_state,
 )
@@ -29,6 +36,21 @@ def saved(tmp_path: Path) -> Path:
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, {"w": torch.arange(6.0).reshape(2, 3)}, toy_recipe(), CLASSES, {"step": 3})
     return path
+
+
+def test_rebuilding_asks_timm_for_no_weights() -> None:
+    """They are in the checkpoint, and the machine that loads it may have no network."""
+    asked: list[DetectorConfig] = []
+
+    def build(config: DetectorConfig, classes: Classes) -> Detector:
+        asked.append(config)
+        raise KeyboardInterrupt
+
+    backbone = TimmConfig(name="resnet18", pretrained=True)
+    recipe = replace(toy_recipe(), detector=FasterRCNNConfig(backbone=backbone))
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(Checkpoint(recipe.detector, CLASSES, {}, recipe, {}), "a.safetensors", build)
+    assert asked == [FasterRCNNConfig(backbone=TimmConfig(name="resnet18"))]
 
 
 def test_round_trip_of_awkward_tensors(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from boxwright.backbones.timm import TimmConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
@@ -111,7 +112,7 @@ def rebuild(
     checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
 ) -> Detector:
     """The detector that a checkpoint holds, on the CPU, in eval mode. InputError naming ``path`` if it misfits."""
-    detector = build(checkpoint.detector, checkpoint.classes)
+    detector = build(_without_pretraining(checkpoint.detector), checkpoint.classes)
     try:
         detector.load_state_dict(checkpoint.state)
     except RuntimeError as error:
@@ -122,6 +123,13 @@ def rebuild(
     detector.transforms = checkpoint.recipe.data.eval
     detector.pad_multiple = checkpoint.recipe.data.pad_multiple
     return detector.eval()
+
+
+def _without_pretraining(config: DetectorConfig) -> DetectorConfig:
+    """``config`` with a backbone that fetches no weights: the checkpoint has them, and there may be no network."""
+    if isinstance(config.backbone, TimmConfig) and config.backbone.pretrained:
+        return replace(config, backbone=replace(config.backbone, pretrained=False))
+    return config
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -27,7 +27,7 @@ KEY = "boxwright_backbone"
 
 # What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
 # which of its levels are read.
-_FREE = {"norm", "freeze_at", "out_levels", "zero_init_residual"}
+_FREE = {"norm", "freeze_at", "out_levels", "zero_init_residual", "pretrained"}
 
 
 class PretrainedBackbone(NamedTuple):
