@@ -103,7 +103,9 @@ def test_averages_equal_the_authors_rule(offset: float) -> None:
         ([40, 40, 20, 20], PositionSensitiveConfig(size=1), (2, 3), "and an inverted one as well"),
     ],
 )
-def test_cells_of_a_single_bin(box: list[int], config: PositionSensitiveConfig, cells: tuple[int, int], why: str) -> None:
+def test_cells_of_a_single_bin(
+    box: list[int], config: PositionSensitiveConfig, cells: tuple[int, int], why: str
+) -> None:
     maps = torch.randn(1, 2, 5, 5, generator=GENERATOR)
     low, high = cells
     pooled = pool_position_sensitive(maps, torch.tensor([[box]]).float(), 16, config)
@@ -132,7 +134,7 @@ def test_large_values_keep_small_differences() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(InputError, match="size 0"):
         PositionSensitiveConfig(size=0)
-    with pytest.raises(InputError, match="offset = 1.0 counts with method average and rounding caffe only"):
+    with pytest.raises(InputError, match=r"offset = 1\.0 counts with method average and rounding caffe only"):
         PositionSensitiveConfig(method="align", offset=1.0)
     with pytest.raises(InputError, match="10 score maps for 3 x 3 bins"):
         pool_position_sensitive(torch.zeros(1, 10, 4, 4), torch.zeros(1, 1, 4), 16, PositionSensitiveConfig(size=3))

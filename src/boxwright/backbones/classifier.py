@@ -15,9 +15,9 @@ from boxwright.backbones.zf import ZF
 class Classifier(nn.Module):
     """A backbone, and on its last level the classifier ``fc`` that its source puts there.
 
-    VGG and ZF: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution and the
-    average. MobileNet V2 and V3: their last 1x1 convolution unless it is the level, the average, dropout and one or two
-    linear layers. All others: the average and one linear layer.
+    VGG and ZF: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution
+    and the average. MobileNet V2 and V3: their last 1x1 convolution unless it is the level, the average, dropout and
+    one or two linear layers. All others: the average and one linear layer.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:

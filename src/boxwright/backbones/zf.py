@@ -68,7 +68,7 @@ class ZF(nn.Module):
             self.convs.append(block)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of normalised images ``[B, 3, H, W]``: one ``[B, C, ceil(H / stride), ceil(W / stride)]`` a level."""
+        """Features of normalised images ``[B, 3, H, W]``: a ``[B, C, ceil(H / stride), ceil(W / stride)]`` a level."""
         features: list[Tensor] = []
         for number, block in enumerate(self.convs, start=1):
             if number in (2, 3):
@@ -82,6 +82,6 @@ class ZF(nn.Module):
 
 
 def local_normalisation(x: Tensor, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> Tensor:
-    """``x / (1 + alpha * mean of x^2 over size x size cells)^beta``, each channel for itself (Caffe's WITHIN_CHANNEL)."""
+    """``x / (1 + alpha * mean of x^2 over size x size)^beta``, each channel for itself (WITHIN_CHANNEL in Caffe)."""
     energy = F.avg_pool2d(x.float().square(), size, 1, size // 2)
     return (x * (1 + alpha * energy).pow(-beta)).to(x.dtype)

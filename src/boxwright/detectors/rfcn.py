@@ -111,7 +111,7 @@ class ScoreMaps(RegionHead):
         return torch.cat([self.scores(fmap), self.deltas(fmap)], dim=1)
 
     def vote(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, R, K + 1]`` and deltas ``[B, R, 1 or K, 4]`` of regions ``[B, R, 4]``: the mean of their bins."""
+        """Logits ``[B, R, K + 1]`` and deltas ``[B, R, 1 or K, 4]`` of regions ``[B, R, 4]``: means of their bins."""
         pooled = pool_position_sensitive(maps, boxes, self.stride, self.config.pooling).mean((2, 3))
         return pooled[..., : self.num_classes + 1], pooled[..., self.num_classes + 1 :].unflatten(-1, (-1, 4))
 
