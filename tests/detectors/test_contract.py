@@ -14,6 +14,7 @@ from tests.detectors.test_refinedet import SMALL_REFINEDET
 from tests.detectors.test_retinanet import SMALL_RETINANET
 from tests.detectors.test_ssd import SMALL_SSD
 from tests.detectors.test_yolov3 import SMALL_YOLOV3
+from tests.detectors.two_stage_cases import SMALL_C4, SMALL_RFCN
 from tests.detectors.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN
 from torch import nn
 
@@ -46,6 +47,7 @@ CASES["mask_rcnn"] = Case(
     spread=("scores.weight", "deltas.weight", "objectness.weight", "predict.weight"),
     batch_normalised=True,  # its mask loss is
 )
+CASES |= {name: Case(config) for name, config in (SMALL_C4 | SMALL_RFCN).items()}
 CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_RETINANET.items()}
 YOLO_HEADS = ("output.weight",)
 CASES |= {

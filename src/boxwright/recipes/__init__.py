@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
+from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
 from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
 from boxwright.recipes.refinedet import REFINEDET_RECIPES
 from boxwright.recipes.retinanet import RETINANET_RECIPES
+from boxwright.recipes.rfcn import RFCN_RECIPES
 from boxwright.recipes.ssd import SSD_RECIPES
 from boxwright.recipes.yolov1 import YOLOV1_RECIPES
 from boxwright.recipes.yolov2 import YOLOV2_RECIPES
@@ -22,9 +24,11 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *FASTER_RCNN_RECIPES,
+        *FASTER_RCNN_C4_RECIPES,
         *MASK_RCNN_RECIPES,
         *REFINEDET_RECIPES,
         *RETINANET_RECIPES,
+        *RFCN_RECIPES,
         *SSD_RECIPES,
         *YOLOV1_RECIPES,
         *YOLOV2_RECIPES,
