@@ -13,10 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from boxwright.backbones.build import NAMED_BACKBONES
+from boxwright.backbones.build import NAMED_BACKBONES, named_backbone
 from boxwright.data.crops import CropConfig
-from boxwright.structures import InputError
-from boxwright.training.config_tree import nearest
 from boxwright.training.pretrain_recipe import PretrainRecipe
 from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
 
@@ -46,9 +44,7 @@ SMALL = PretrainRecipe(
 
 
 def pretrain_recipe(backbone: str, preset: Preset = "imagenet") -> PretrainRecipe:
-    """The preset for one of the named backbones. InputError names the nearest, or all there are."""
-    if backbone not in NAMED_BACKBONES:
-        near = nearest(backbone, list(NAMED_BACKBONES)) or f"; the backbones are {', '.join(NAMED_BACKBONES)}"
-        raise InputError(f"there is no backbone {backbone!r}{near}")
+    """The preset for a named backbone or ``timm:NAME``. InputError names the nearest name, and all there are."""
+    config = named_backbone(backbone)
     base = IMAGENET if preset == "imagenet" else SMALL
-    return replace(base, name=f"{backbone}-{preset}", backbone=NAMED_BACKBONES[backbone])
+    return replace(base, name=f"{backbone}-{preset}", backbone=config)
