@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.backbones import VGGConfig, build_backbone, winograd
-from boxwright.backbones.winograd import WinogradConv2d, use_winograd
+from boxwright.backbones.winograd import (
+    LearningWinogradConv2d,
+    WinogradConv2d,
+    use_winograd,
+    use_winograd_in_training,
+)
 
 
 def relative_error(ours: Tensor, exact: Tensor) -> float:
@@ -120,3 +125,67 @@ def test_a_backbone_gives_the_same_features() -> None:
     assert sum(isinstance(m, WinogradConv2d) for m in backbone.modules()) == 6
     for ours, theirs in zip(features, exact, strict=True):
         assert relative_error(ours, theirs.double()) < 2e-5
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("padding", "bias"), [(1, True), (0, False), ((1, 2), True)])
+@pytest.mark.parametrize("chunk", [None, 1], ids=["whole", "row-by-row"])
+def test_gradients_equal_the_definitions(
+    padding: int | tuple[int, int],
+    bias: bool,
+    layout: torch.memory_format,
+    chunk: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    if chunk is not None:
+        for name in ("CHUNK_TILES", "CHUNK_BYTES"):
+            monkeypatch.setattr(winograd, name, chunk)
+    conv = nn.Conv2d(24, 40, 3, padding=padding, bias=bias)
+    conv = conv.to(memory_format=layout)  # type: ignore[call-overload]
+    ours = LearningWinogradConv2d(conv)
+    x = torch.randn(2, 24, 23, 34).to(memory_format=layout).requires_grad_()
+    assert ours._serves(x)
+    out = ours(x)
+    slope = torch.randn_like(out)
+    wanted = [x, *conv.parameters()]
+    found = torch.autograd.grad(torch.relu_(out), wanted, slope)  # in place, as networks have it
+    exact = torch.nn.functional.conv2d(
+        x.double(), conv.weight.double(), conv.bias.double() if conv.bias is not None else None, padding=padding
+    )
+    slope = torch.where(out > 0, slope, 0.0).double()  # what lies near 0 may round to the other side
+    for mine, reference in zip(found, torch.autograd.grad(exact, wanted, slope), strict=True):
+        assert mine.shape == reference.shape
+        assert relative_error(mine, reference.double()) < 5e-6
+
+
+def test_only_what_learns_gets_a_gradient() -> None:
+    conv = convolutions()
+    conv.weight.requires_grad_(False)
+    x = torch.randn(2, 96, 32, 32)
+    use_winograd_in_training(nn.Sequential(conv))(x).sum().backward()
+    assert conv.weight.grad is None
+    assert conv.bias is not None
+    assert conv.bias.grad is not None
+
+
+def test_what_learnt_is_ready_for_inference() -> None:
+    net = use_winograd_in_training(nn.Sequential(convolutions(), nn.ReLU(inplace=True)))
+    assert isinstance(net[0], LearningWinogradConv2d)
+    x = torch.randn(2, 96, 32, 32)
+    conv = use_winograd(net.requires_grad_(False))[0]
+    assert isinstance(conv, WinogradConv2d)
+    plain = nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    assert relative_error(conv(x), plain.double()) < 5e-6
+
+
+def test_learning_stands_aside_where_it_cannot_serve() -> None:
+    torch.manual_seed(0)
+    conv = convolutions()
+    ours, x = LearningWinogradConv2d(conv), torch.randn(2, 96, 24, 24)
+    assert not torch.equal(ours(x), conv(x))
+    assert torch.equal(ours(x[..., :16, :16]), conv(x[..., :16, :16]))  # too small to gain
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), conv(x))
+    assert torch.equal(torch.compile(ours, backend="eager", fullgraph=True)(x), conv(x))
+    assert torch.equal(ours.bfloat16()(x.bfloat16()), conv.bfloat16()(x.bfloat16()))

@@ -1,19 +1,24 @@
-"""3x3 convolutions with a quarter of the multiplications, for inference in float32 on a processor.
+"""3x3 convolutions with a quarter of the multiplications, for float32 on a processor.
 
 Winograd's algorithm F(4x4, 3x3) as Lavin and Gray use it (arXiv 1509.09308, §4): tiles of 6 x 6 inputs, two pixels
 shared with each neighbour, and the kernels are transformed; then a product of matrices for each of the 36 points sums
 over channels; then each tile is transformed into 4 x 4 outputs. That takes 36 multiplications where the definition
 takes 144. Values differ from the definition's by about 2e-6 of their size. bfloat16 is too coarse for the transforms.
 
-Symbols: T tiles, C channels in, K channels out.
+For inference the kernels are transformed once (:func:`use_winograd`). Where they learn they are transformed in every
+step, and so are the gradients of inputs and kernels, in as few multiplications each (:func:`use_winograd_in_training`).
+
+Symbols: B images, T tiles, C channels in, K channels out.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -47,6 +52,9 @@ LEAST_SAVING = 40
 LEAST_PIXELS = 144
 """On a smaller map reading the transformed kernels, four times the plain ones, costs more than is saved."""
 
+LEAST_LEARNT_PIXELS = 1000
+"""The same over all images of a batch where kernels are transformed in every step."""
+
 CHUNK_BYTES = 4_000_000
 """Transformed tiles handled at once, for each thread: what the cache holds while they pass through three products."""
 
@@ -60,19 +68,31 @@ def use_winograd(module: _Module) -> _Module:
     These are the plain 3x3 ones of stride 1 with enough channels. The transformed kernels take four times the memory of
     the plain ones, which stay. State dicts do not change.
     """
-    replaced: dict[nn.Module, WinogradConv2d] = {}
+    return _replaced(module, WinogradConv2d)
+
+
+def use_winograd_in_training(module: _Module) -> _Module:
+    """As :func:`use_winograd`, where parameters learn. Nothing is kept that plain convolutions do not keep."""
+    return _replaced(module, LearningWinogradConv2d)
+
+
+def _replaced(module: _Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> _Module:
+    made: dict[nn.Module, nn.Conv2d] = {}
     for parent in list(module.modules()):
-        for name, child in parent.named_children():
+        for name, child in list(parent.named_children()):
             if _gains(child):
                 assert isinstance(child, nn.Conv2d)
-                if child not in replaced:
-                    replaced[child] = WinogradConv2d(child)
-                setattr(parent, name, replaced[child])
+                if child not in made:
+                    made[child] = make(child)
+                setattr(parent, name, made[child])
     return module
 
 
 def _gains(module: nn.Module) -> bool:
-    if type(module) is not nn.Conv2d or module.groups != 1 or module.padding_mode != "zeros":
+    if type(module) not in (nn.Conv2d, LearningWinogradConv2d):
+        return False
+    assert isinstance(module, nn.Conv2d)
+    if module.groups != 1 or module.padding_mode != "zeros":
         return False
     plain = module.kernel_size == (3, 3) and module.stride == (1, 1) and module.dilation == (1, 1)
     channels, outputs = module.in_channels, module.out_channels
@@ -114,21 +134,96 @@ class WinogradConv2d(nn.Conv2d):
         return single and large and x.device.type == "cpu" and not learns and not torch.is_autocast_enabled("cpu")
 
 
+class LearningWinogradConv2d(nn.Conv2d):
+    """The convolution ``conv`` with the same parameters, which learn. Falls back on the definition in other precisions,
+    on other devices, and inside compiled or exported graphs."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        assert not isinstance(conv.padding, str)
+        margin = (conv.padding[0], conv.padding[1])
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=margin, device="meta")
+        self.margin = margin
+        self.weight, self.bias = conv.weight, conv.bias
+        self.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
+        if torch.compiler.is_compiling() or not self._serves(input):
+            return super().forward(input)
+        return _Convolution.apply(input, self.weight, self.bias, self.margin)  # type: ignore[no-any-return]
+
+    def _serves(self, x: Tensor) -> bool:
+        single = x.dtype == self.weight.dtype == torch.float32
+        large = x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_LEARNT_PIXELS
+        inner = max(self.margin) <= 2  # the way back pads by 2 less this
+        return single and large and inner and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.margin = margin
+        return _convolve(x, _transformed(weight, False).transpose(1, 2), bias, margin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        back = (2 - ctx.margin[0], 2 - ctx.margin[1])
+        for_x = _convolve(grad, _transformed(weight, True), None, back) if ctx.needs_input_grad[0] else None
+        for_weight = _kernel_gradient(x, grad, ctx.margin) if ctx.needs_input_grad[1] else None
+        return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None
+
+
+def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
+    """``[K, C, 3, 3]`` to ``[36, K, C]``; ``mirrored`` for the way back from outputs to inputs."""
+    kernel = tuple(row[::-1] for row in _KERNEL) if mirrored else _KERNEL
+    return (_doubled(kernel) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
+
+
+def _kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Gradient ``[K, C, 3, 3]`` of the kernels, from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
+    (channels, outputs), (height, width) = (x.shape[1], grad.shape[1]), grad.shape[2:]
+    down, across = -(-height // 4), -(-width // 4)
+    tiles = _tiles(x, padding, down, across)
+    blocks = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, across * 4 - width, 0, down * 4 - height))
+    blocks = blocks.unflatten(1, (down, 4)).unflatten(3, (across, 4)).permute(0, 2, 4, 1, 3, 5)  # [B, 4, 4, ...]
+    # As many tiles as fill the cache, but enough that adding to the sum is not what takes the time.
+    fill = CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * (channels + outputs))
+    rows = max(1, max(fill, channels * outputs // (channels + outputs)) // across)
+    to_input, from_output = _doubled(_INPUT), _doubled(_OUTPUT).t()
+    total = x.new_zeros(36, outputs, channels)
+    for tile, block in zip(tiles, blocks, strict=True):
+        for row in range(0, down, rows):
+            values = to_input @ tile[:, :, row : row + rows].reshape(36, -1)
+            slopes = from_output @ block[:, :, row : row + rows].reshape(16, -1)
+            total.baddbmm_(slopes.view(36, -1, outputs).transpose(1, 2), values.view(36, -1, channels))
+    return (_doubled(_KERNEL).t() @ total.view(36, -1)).view(3, 3, outputs, channels).permute(2, 3, 0, 1)
+
+
+def _tiles(x: Tensor, padding: tuple[int, int], down: int, across: int) -> Tensor:
+    """Tiles ``[B, 6, 6, down, across, C]`` of ``[B, C, H, W]``, a view of a padded copy."""
+    right, bottom = across * 4 + 2 - x.shape[3] - padding[1], down * 4 + 2 - x.shape[2] - padding[0]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], right, padding[0], bottom))
+    return padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 4, 5, 1, 2, 3)
+
+
 @torch.no_grad()
 def _convolve(x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
     """The convolution in chunks of tile rows; ``[B, C, H, W] -> [B, K, H, W]``, channels last."""
     _, channels, outputs = transformed.shape
     height, width = x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2
-    down, across = -(-height // 4), -(-width // 4)  # tiles
-    right, bottom = across * 4 + 2 - x.shape[3] - padding[1], down * 4 + 2 - x.shape[2] - padding[0]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], right, padding[0], bottom))
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 4, 5, 1, 2, 3)  # [B, 6, 6, down, across, C]
+    down, across = -(-height // 4), -(-width // 4)
+    tiles = _tiles(x, padding, down, across)
 
     least = max(CHUNK_TILES, CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * max(channels, outputs)))
     chunks = max(1, down * across // least)
     rows = -(-down // chunks)
     to_input, to_output = _doubled(_INPUT), _doubled(_OUTPUT)
-    out = x.new_empty(len(x), height, width, outputs)
+    # No view: autograd refuses a ReLU in place on a view that a custom function returns.
+    whole = torch.empty((len(x), outputs, height, width), device=x.device, memory_format=torch.channels_last)
+    out = whole.permute(0, 2, 3, 1)
     # One set of buffers for all chunks stays in the cache.
     most = rows * across
     taken, points = x.new_empty(36 * most * channels), x.new_empty(36 * most * channels)
@@ -144,7 +239,7 @@ def _convolve(x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tupl
             torch.bmm(point.view(36, count, channels), transformed, out=product)
             result = torch.mm(to_output, product.view(36, -1), out=results[: 16 * count * outputs].view(16, -1))
             _place(result.view(4, 4, -1, across, outputs), bias, target[row * 4 : (row + rows) * 4])
-    return out.permute(0, 3, 1, 2)
+    return whole
 
 
 def _place(result: Tensor, bias: Tensor | None, target: Tensor) -> None:
