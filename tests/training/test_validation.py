@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import torch
 from tests.training.toys import CLASSES, Toy, toy_index
 from torch import Tensor
 
-from boxwright.data.index import DetectionIndex
+from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
 from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from boxwright.training.distributed import Processes
 from boxwright.training.recipe import DataConfig
@@ -73,6 +76,71 @@ def test_a_perfect_detector_at_the_original_size_is_perfect(index: DetectionInde
     result = evaluate_detector(Sharp(), index, transform, batch_size=3, progress=lambda *done: seen.append(done))
     assert result.stats["AP"] == pytest.approx(1.0)
     assert seen == [(3, 7), (6, 7), (7, 7)]
+
+
+class SharpMasks(Sharp):
+    """Every object fills its box but for a corner, as ``with_polygons`` has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paste = PasteConfig()
+
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        if targets is not None:
+            assert targets.masks is not None
+            return {"mask": targets.masks.flatten(1).any(1).float().mean()}
+        found = super().forward(images)
+        assert isinstance(found, DetectionBatch)
+        row = torch.arange(28)
+        corner = (row[:, None] + row < 27).float()
+        return found._replace(masks=corner.expand(*found.boxes.shape[:2], 28, 28))
+
+
+def with_polygons(index: DetectionIndex, also: Sequence[int] = range(7)) -> DetectionIndex:
+    """The upper left triangle of each box as a mask, in the images of ``also``."""
+    records = []
+    for i in range(len(index)):
+        (x1, y1, x2, y2), (label,) = index.annotations(i).boxes[0].tolist(), index.annotations(i).labels.tolist()
+        height, width = index.size(i)
+        records.append(
+            ImageRecord(
+                path=index.path(i), image_id=index.image_id(i), height=height, width=width,
+                boxes=[[x1, y1, x2, y2]], labels=[label],
+                segmentations=[[[x1, y1, x2, y1, x1, y2]] if i in also else None],
+            )
+        )  # fmt: skip
+    return DetectionIndex.build(CLASSES, records, root=index.root)
+
+
+def test_masks_return_to_the_original_pixels(index: DetectionIndex) -> None:
+    plain = replace(data(), eval=(ResizeConfig(short=(72,), long=200),), masks=True)
+    found = validate(SharpMasks(), with_polygons(index), plain, ALONE, losses=True)
+    assert found.masks is not None
+    assert found.losses == {"mask": 1.0}
+    stats = found.stats()
+    assert stats["AP50"] == pytest.approx(1.0)
+    assert stats["mask_AP50"] == pytest.approx(1.0)
+    assert stats["mask_AP"] > 0.5  # pictures of 24 x 32 pixels: one along the slope is much
+    full = validate(Filled(), with_polygons(index), plain, ALONE)
+    assert full.masks is not None
+    assert full.masks.compute().stats["AP50"] < 0.5, "the triangle is half of its box"
+
+
+class Filled(SharpMasks):
+    """Masks that are their boxes."""
+
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        found = super().forward(images)
+        assert isinstance(found, DetectionBatch)
+        assert found.masks is not None
+        return found._replace(masks=torch.ones_like(found.masks))
+
+
+def test_masks_are_scored_where_every_object_has_one(index: DetectionIndex) -> None:
+    assert validate(SharpMasks(), index, data(), ALONE).masks is None
+    assert validate(SharpMasks(), with_polygons(index, also=range(6)), data(), ALONE).masks is None
+    assert validate(Sharp(), with_polygons(index), data(), ALONE).masks is None
+    assert not any("mask" in name for name in validate(Sharp(), index, data(), ALONE).stats())
 
 
 def data(batch_size: int = 3) -> DataConfig:

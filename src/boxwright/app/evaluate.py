@@ -18,7 +18,7 @@ from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
-from boxwright.evaluation.results_file import load_coco_detections
+from boxwright.evaluation.results_file import evaluate_detections, load_coco_detections
 from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
 from boxwright.structures import InputError
 from boxwright.training.checkpoint import check_classes
@@ -31,15 +31,18 @@ Metric = Literal["coco", "voc07", "voc12"]
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of it: ``result`` in the metric asked for, the detections, and how a threshold acts on them."""
+    """What came of it: ``result`` in the metric asked for, the detections, and how a threshold acts on them; ``masks``,
+    COCO's numbers of the masks where detections and data set have some."""
 
     result: CocoResult | VocResult
     detections: DetectionColumns
     curves: ThresholdCurves
+    masks: CocoResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**self.result.to_dict(), "thresholds": self.curves.to_dict()}
+        masks = {} if self.masks is None else {"masks": self.masks.to_dict()}
+        return {**self.result.to_dict(), **masks, "thresholds": self.curves.to_dict()}
 
 
 def run_detector(
@@ -53,7 +56,8 @@ def run_detector(
 ) -> CocoEvaluation:
     """All detections of a checkpoint's detector on a data set, as its recipe evaluates, or with ``augment``.
 
-    Raises InputError where the classes differ.
+    With masks where the detector gives them and every object of the data set has one; with ``augment`` never. Raises
+    InputError where the classes differ.
     """
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
@@ -69,21 +73,27 @@ def run_detector(
         if augment is not None:
             return run_augmented(loaded, index, augment, data.eval_batch_size, workers, precision, bar.advance)
         where = Processes(0, 1, loaded.device)
-        return validate(loaded.detector, index, data, where, precision, progress=advance).evaluation
+        found = validate(loaded.detector, index, data, where, precision, progress=advance)
+        return found.evaluation if found.masks is None else found.masks
 
 
 def score(index: DetectionIndex, detections: DetectionColumns, metric: Metric = "coco") -> Scored:
     """Score detections: COCO's numbers, or VOC's mean AP (``voc07``: 11 points; ``voc12``: area, since 2010)."""
     result: CocoResult | VocResult
+    masks = None
     if metric == "coco":
-        evaluation = CocoEvaluation(index)
-        evaluation.extend(detections)
-        result = evaluation.compute()
+        result = evaluate_detections(index, detections)
+        if detections.masks is not None and _all_have_masks(index):
+            masks = evaluate_detections(index, detections, "segm")
     else:
         voc = VocEvaluation(index, VocRules(average="11-point" if metric == "voc07" else "area"))
         voc.extend(detections)
         result = voc.compute()
-    return Scored(result, detections, threshold_curves(index, detections))
+    return Scored(result, detections, threshold_curves(index, detections), masks)
+
+
+def _all_have_masks(index: DetectionIndex) -> bool:
+    return index.has_masks and bool(index.with_mask.all())
 
 
 def write_plots(folder: Path, index: DetectionIndex, scored: Scored) -> list[Path]:
@@ -108,6 +118,7 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
             "category_id": index.classes.ids[int(found.labels[i])],
             "bbox": [round(float(v), 4) for v in found.boxes[i]],
             "score": float(found.scores[i]),
+            **({} if found.masks is None else {"segmentation": found.masks[i]}),
         }
         for i in range(len(found))
     ]
@@ -149,7 +160,7 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
-        found = load_coco_detections(request.detections, index)
+        found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
     else:
         assert request.checkpoint is not None
         loaded = load(request.checkpoint, request.device)

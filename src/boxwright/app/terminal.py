@@ -59,6 +59,8 @@ def print_check(report: CheckReport, console: Console) -> None:
 def print_scored(scored: Scored, console: Console) -> None:
     """The metric's tables and the advice on thresholds."""
     console.print(scored.result.table())
+    if scored.masks is not None:
+        console.print(scored.masks.table())
     best = scored.curves.overall.best_f1()
     if best is None:
         console.print("No detection is right: there is no threshold to advise.")

@@ -78,7 +78,10 @@ class SampleSource:
 
     def __init__(self, index: DetectionIndex, masks: bool = False) -> None:
         if masks and not index.has_masks:
-            raise InputError(f"{index.root}: masks are asked for but the data set has none; leave masks out")
+            raise InputError(
+                f"{index.root}: masks are asked for but the data set has none; "
+                "give data with masks, or train a detector of boxes with data.masks = false"
+            )
         self.index = index
         self.masks = masks
 

@@ -40,15 +40,19 @@ def evaluate_detections(
     return evaluation.compute()
 
 
-def load_coco_detections(path: str | Path, index: DetectionIndex, iou_type: IouType = "bbox") -> DetectionColumns:
+def load_coco_detections(
+    path: str | Path, index: DetectionIndex, iou_type: IouType | None = "bbox"
+) -> DetectionColumns:
     """Read a results file: a JSON list of ``image_id``, ``category_id``, ``score``, ``bbox`` and/or ``segmentation``.
 
     A COCO dict whose ``annotations`` carry scores is taken too. Category ids are those of the data set. An entry with a
-    mask alone gets the box around it. For ``"segm"`` every entry needs a run-length mask. Raises InputError with the
-    file and the entry's number, counted from 0.
+    mask alone gets the box around it. For ``"segm"`` every entry needs a run-length mask; None takes masks where every
+    entry has one. Raises InputError with the file and the entry's number, counted from 0.
     """
     path = Path(path)
     entries = _read_entries(path)
+    if iou_type is None:
+        iou_type = "segm" if entries and all(_has_run_lengths(entry) for entry in entries) else "bbox"
     known_images = {int(index.image_id(i)) for i in range(len(index))}
     label_of_category = {category: label for label, category in enumerate(index.classes.ids)}
     masks: list[dict[str, Any]] = []
@@ -104,18 +108,23 @@ def _defect(entry: Any, known_images: set[int], label_of_category: dict[int, int
         return f"has category id {entry['category_id']}; the data set has {shown}"
     if not _is_number(entry["score"]):
         return f"has score {entry['score']!r}; it must be a finite number"
-    box, mask = entry.get("bbox"), entry.get("segmentation")
+    box = entry.get("bbox")
     if box:
         if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
             return f"has bbox {box!r}; it must be four finite numbers, x y width height"
         if box[2] < 0 or box[3] < 0:
             return f"has bbox {box!r} with a negative width or height; it must be x y width height"
-    is_mask = isinstance(mask, dict) and {"size", "counts"} <= mask.keys()
+    is_mask = _has_run_lengths(entry)
     if iou_type == "segm" and not is_mask:
         return "has no run-length mask in segmentation (size and counts); masks cannot be scored without"
     if not box and not is_mask:
         return "has neither bbox nor a run-length mask"
     return None
+
+
+def _has_run_lengths(entry: Any) -> bool:
+    mask = entry.get("segmentation") if isinstance(entry, dict) else None
+    return isinstance(mask, dict) and {"size", "counts"} <= mask.keys()
 
 
 def _is_number(value: Any) -> bool:

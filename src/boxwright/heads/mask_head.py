@@ -67,11 +67,12 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.deconv = nn.ConvTranspose2d(config.channels, config.channels, 2, stride=2)
         self.predict = nn.Conv2d(config.channels, 1 if config.class_agnostic else num_classes, 1)
-        for layer in (*self.convs, self.deconv, self.predict):
+        for layer in (*self.convs, self.deconv):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        if config.class_agnostic:
-            nn.init.normal_(self.predict.weight, std=0.001)
+        # As detectron2. Drawn like the layers before it, with few classes its first logits would be tens.
+        nn.init.normal_(self.predict.weight, std=0.001)
+        nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
 
     @property
     def side(self) -> int:

@@ -110,7 +110,7 @@ DETNET_SMALL = replace(
         head=boxes.SMALL_HEAD,
         # One map for all classes, as the box head has one box: few examples of each class.
         mask=MaskHeadConfig(
-            pooling=RoIPoolingConfig(size=14, canonical_size=96), convs=2, channels=32, class_agnostic=True
+            pooling=RoIPoolingConfig(size=14, canonical_size=96), convs=2, channels=64, class_agnostic=True
         ),
     ),
     data=replace(boxes.DETNET_SMALL.data, masks=True),
