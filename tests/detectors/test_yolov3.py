@@ -98,6 +98,23 @@ def test_other_backbones_bring_their_own_strides(backbone: DetNetConfig | ResNet
     assert [m.shape[-1] for m in maps] == [64 // s for s in strides]
 
 
+def test_a_prior_starts_from_the_anchors() -> None:
+    detector = small(replace(SMALL, prior=0.1)).eval().requires_grad_(False)
+    maps = detector.outputs(torch.rand(1, 3, 64, 64))
+    raw = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, 8) for m in maps])
+    assert float(raw[:, 4].sigmoid().mean()) == pytest.approx(0.1, abs=0.02)
+    assert float(raw[:, :4].abs().max()) < 0.5
+    assert (small(SMALL).eval().outputs(torch.rand(1, 3, 64, 64))[0].abs() > 1).any()
+
+
+def test_running_statistics_may_follow_faster() -> None:
+    def momenta(config: YOLOv3Config) -> set[float | None]:
+        return {m.momentum for m in small(config).modules() if isinstance(m, nn.BatchNorm2d)}
+
+    assert momenta(SMALL) == {0.01}
+    assert momenta(replace(SMALL, norm_momentum=0.1)) == {0.1}
+
+
 # --- boxes ---
 
 
@@ -433,6 +450,7 @@ def test_scales_that_disagree_are_named(changes: dict, message: str) -> None:
     [
         ({"ignore_iou": 0.0}, "ignore_iou"),
         ({"prior": 1.0}, "prior"),
+        ({"norm_momentum": 0.0}, "norm_momentum"),
         ({"object_threshold": 1.0}, "object_threshold"),
         ({"reach": 0.5}, "reach"),
         ({"assignment": "aligned", "also_above": 0.3}, "also_above"),

@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.shape_matcher import Pairs, ShapeMatcher
@@ -68,7 +68,10 @@ class YOLOv3Config:
     "aligned", "iou" is the alignment, which also weights the box loss.
     ``box_weight``, ``object_weight``, ``class_weight``: factors on the three losses. ``normaliser``: divide by the
     number of "images", or of "positives" in the batch.
-    ``prior``: sigma(t_o) of a new network; None starts from 0.5 as Darknet does.
+    ``prior``: sigma(t_o) of a new network, whose boxes are then its anchors; None starts at random around 0.5, as
+    Darknet does. ``norm_momentum``: what a new batch
+    weighs in the running statistics of all batch norms; None leaves them as built (0.01 in Darknet's layers, too slow
+    for trainings of a few hundred steps).
     ``difficult``: whether boxes marked difficult are trained on. ``crowd_ignore``: share of a predictor's box that a
     crowd region must cover to keep it out of the sums; None ignores crowd regions.
     ``object_threshold``: predictors with an objectness at or below it are dropped before the classes are looked at
@@ -95,6 +98,7 @@ class YOLOv3Config:
     class_weight: float = 1.0
     normaliser: Literal["images", "positives"] = "images"
     prior: float | None = None
+    norm_momentum: float | None = None
     difficult: bool = True
     crowd_ignore: float | None = 0.7
     object_threshold: float = 0.005
@@ -110,6 +114,8 @@ class YOLOv3Config:
             raise InputError(f"detector.reach = {self.reach}: must lie in 1..3; 1 keeps centres in their cell")
         if self.prior is not None and not 0 < self.prior < 1:
             raise InputError(f'detector.prior = {self.prior}: a probability between 0 and 1, or "none" for 0.5')
+        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
+            raise InputError(f"detector.norm_momentum = {self.norm_momentum}: above 0 and at most 1")
         if not 0 <= self.object_threshold < 1:
             raise InputError(f"detector.object_threshold = {self.object_threshold}: must lie in 0..1")
         if self.assignment == "aligned" and (self.topk < 1 or self.also_above is not None):
@@ -158,7 +164,11 @@ class YOLOv3(Detector):
         self.scales = YOLOScales(config.scales, levels, outputs)
         self.input_multiple = self.pad_multiple = max(strides)
         if config.prior is not None:
-            self.scales.start_objectness(config.prior, 5 + len(classes))
+            self.scales.start_at(config.prior, 5 + len(classes))
+        if config.norm_momentum is not None:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = config.norm_momentum
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Losses of boxes, objectness and classes with ``targets``, detections without."""

@@ -114,12 +114,13 @@ class YOLOScales(nn.Module):
         self.scales = nn.ModuleList(scales)
         init_darknet(self)
 
-    def start_objectness(self, prior: float, step: int) -> None:
-        """Let the fifth of every ``step`` outputs begin around the probability ``prior``."""
+    def start_at(self, prior: float, step: int) -> None:
+        """Let every predictor of ``step`` outputs begin with its anchor as box and ``prior`` as objectness."""
         for scale in self.scales:
             assert isinstance(scale, Scale)
             assert scale.predict.bias is not None
             with torch.no_grad():
+                scale.predict.weight.normal_(std=0.01)
                 scale.predict.bias[4::step] = -math.log(1 / prior - 1)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:

@@ -7,6 +7,8 @@ Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that made its nu
     500,200 steps, a tenth at 400,000 and 450,000; jitter of 0.3 in a square, colour jitter, flips, and every 10 steps
     another input size of 320 to 608. They differ in the size at inference (416 or 608) and in the network. They start
     from an ImageNet classifier (darknet53.conv.74). ``boxwright train yolov3 --data coco --weights FILE``
+``yolov3-detnet59``
+    The same training on DetNet-59, whose levels have strides 8, 16 and 16; from its ImageNet weights.
 ``yolov3-modern``, ``yolov3-tiny-modern``
     The same networks: several predictors learn an object, those that answer it best already; CIoU, an objectness that
     knows how good the box is, mosaic, an average of the weights, a cosine. The cost of inference stays.
@@ -19,8 +21,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from boxwright.backbones.darknet import DarknetConfig
+from boxwright.backbones.detnet import DetNetConfig
 from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitterConfig, LetterboxConfig, MosaicConfig
+from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.training.recipe import (
@@ -101,6 +105,16 @@ YOLOV3_TINY = replace(
         masks=((1, 2, 3), (3, 4, 5)),  # what the published weights were trained with; today's cfg says 0,1,2
     ),
     source=Source(paper=PAPER, section="yolov3-tiny.cfg", note="COCO test-dev at 416", expected={"AP50": 0.331}),
+)
+
+
+YOLOV3_DETNET59 = replace(
+    YOLOV3,
+    name="yolov3-detnet59",
+    detector=replace(YOLOV3.detector, backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 6)), pixels=PixelConfig()),
+    source=Source(
+        paper=PAPER, section="§2; yolov3.cfg", note="ours: on DetNet-59; no published figure"
+    ),
 )
 
 
@@ -234,6 +248,7 @@ YOLOV3_RECIPES = (
     YOLOV3_608,
     YOLOV3_SPP,
     YOLOV3_TINY,
+    YOLOV3_DETNET59,
     YOLOV3_MODERN,
     YOLOV3_TINY_MODERN,
     SMALL,
