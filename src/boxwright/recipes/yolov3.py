@@ -42,11 +42,12 @@ from boxwright.training.recipe import (
 )
 
 PAPER = "YOLOv3: An Incremental Improvement, arXiv 1804.02767"
+DARKNET53 = YOLOv3Config()
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)
 
 YOLOV3 = Recipe(
     name="yolov3",
-    detector=YOLOv3Config(),
+    detector=DARKNET53,
     data=DataConfig(
         train=(DarknetJitterConfig(size=(416, 416), jitter=0.3), DARKNET_COLOUR, FlipConfig(p=0.5)),
         eval=(LetterboxConfig(size=(416, 416)),),
@@ -93,17 +94,16 @@ YOLOV3_SPP = replace(
     source=Source(paper=PAPER, section="yolov3-spp.cfg", note="COCO test-dev at 608", expected={"AP50": 0.606}),
 )
 
-TINY_ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
-
+TINY = YOLOv3Config(
+    backbone=DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
+    scales=YOLOScalesConfig(channels=(128, 256), style="tiny"),
+    anchors=((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0)),
+    masks=((1, 2, 3), (3, 4, 5)),  # what the published weights were trained with; today's cfg says 0,1,2
+)
 YOLOV3_TINY = replace(
     YOLOV3,
     name="yolov3-tiny",
-    detector=YOLOv3Config(
-        backbone=DarknetConfig(variant="tiny_v3", out_levels=(4, 5)),
-        scales=YOLOScalesConfig(channels=(128, 256), style="tiny"),
-        anchors=TINY_ANCHORS,
-        masks=((1, 2, 3), (3, 4, 5)),  # what the published weights were trained with; today's cfg says 0,1,2
-    ),
+    detector=TINY,
     source=Source(paper=PAPER, section="yolov3-tiny.cfg", note="COCO test-dev at 416", expected={"AP50": 0.331}),
 )
 
@@ -111,10 +111,8 @@ YOLOV3_TINY = replace(
 YOLOV3_DETNET59 = replace(
     YOLOV3,
     name="yolov3-detnet59",
-    detector=replace(YOLOV3.detector, backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 6)), pixels=PixelConfig()),
-    source=Source(
-        paper=PAPER, section="§2; yolov3.cfg", note="ours: on DetNet-59; no published figure"
-    ),
+    detector=replace(DARKNET53, backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 6)), pixels=PixelConfig()),
+    source=Source(paper=PAPER, section="§2; yolov3.cfg", note="ours: on DetNet-59; no published figure"),
 )
 
 
@@ -138,7 +136,7 @@ def modern(config: YOLOv3Config) -> YOLOv3Config:
 YOLOV3_MODERN = replace(
     YOLOV3,
     name="yolov3-modern",
-    detector=modern(YOLOV3.detector),
+    detector=modern(DARKNET53),
     data=replace(
         YOLOV3.data,
         train=(
@@ -173,7 +171,7 @@ YOLOV3_MODERN = replace(
 YOLOV3_TINY_MODERN = replace(
     YOLOV3_MODERN,
     name="yolov3-tiny-modern",
-    detector=modern(YOLOV3_TINY.detector),
+    detector=modern(TINY),
     data=replace(
         YOLOV3_MODERN.data,
         train=(replace(YOLOV3_MODERN.data.train[0], size=(416, 416)), *YOLOV3_MODERN.data.train[1:]),
@@ -181,15 +179,17 @@ YOLOV3_TINY_MODERN = replace(
     ),
 )
 
+NARROW = YOLOv3Config(
+    backbone=DarknetConfig(variant="darknet19", width=0.25),
+    scales=YOLOScalesConfig(channels=(32, 64, 128)),
+    anchors=tuple((round(w * 256 / 416, 1), round(h * 256 / 416, 1)) for w, h in COCO_ANCHORS),
+    ignore_iou=0.5,  # the paper's, and of yolov3-voc.cfg
+)
+
 SMALL = replace(
     YOLOV3,
     name="yolov3-small",
-    detector=YOLOv3Config(
-        backbone=DarknetConfig(variant="darknet19", width=0.25),
-        scales=YOLOScalesConfig(channels=(32, 64, 128)),
-        anchors=tuple((round(w * 256 / 416, 1), round(h * 256 / 416, 1)) for w, h in COCO_ANCHORS),
-        ignore_iou=0.5,  # the paper's, and of yolov3-voc.cfg
-    ),
+    detector=NARROW,
     data=replace(
         YOLOV3.data,
         train=(DarknetJitterConfig(size=(256, 256), jitter=0.3), DARKNET_COLOUR, FlipConfig(p=0.5)),
@@ -218,7 +218,7 @@ SMALL = replace(
 SMALL_MODERN = replace(
     SMALL,
     name="yolov3-small-modern",
-    detector=modern(SMALL.detector),
+    detector=modern(NARROW),
     data=replace(
         SMALL.data,
         train=(
