@@ -177,8 +177,8 @@ def desk(supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(supplies, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(RECIPES, RECIPE, shortened(RECIPES[RECIPE]))
-    other = RECIPE.replace("detnet", "resnet")
-    monkeypatch.setitem(RECIPES, other, shortened(RECIPES[other]))
+    for other in (RECIPE.replace("detnet", "resnet"), RECIPE.replace("faster", "mask")):
+        monkeypatch.setitem(RECIPES, other, shortened(RECIPES[other]))
     return tmp_path
 
 

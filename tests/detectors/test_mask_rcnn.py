@@ -11,25 +11,22 @@ import torchvision
 from hotcoco import mask as mask_api
 from PIL import Image
 from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
-from tests.detectors.test_retinanet import detectron2_name
 from tests.heads.test_mask_head import plain_logits
 from tests.weights.golden import GoldenCase
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.sample import flipped
 from boxwright.data.transforms import ResizeConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector, PixelConfig, prepared, sample_of
+from boxwright.detectors.detector import Detector, prepared, sample_of
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.paste import InstanceMasks, PasteConfig, paste_masks
+from boxwright.geometry.paste import InstanceMasks, paste_masks
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
-from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.mask_head import MaskHeadConfig
-from boxwright.heads.rpn import RPNConfig
 from boxwright.structures import Classes, Images, InputError, Targets
+from boxwright.weights import detectron2
 from boxwright.weights.torchvision import mask_rcnn_config, mask_rcnn_state
 
 SMALL_FASTER = small_config()
@@ -216,47 +213,15 @@ def test_masks_of_mirrored_samples_are_turned_back() -> None:
     torch.testing.assert_close(back.boxes[:, 0], 320 - there.boxes[:, 2])
 
 
-def detectron2_config() -> MaskRCNNConfig:
-    adaptive = RoIPoolingConfig(sampling_ratio=0)
-    return MaskRCNNConfig(
-        backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="frozen_bn"),
-        rpn=RPNConfig(post_nms=(1000, 200)),
-        head=BoxHeadConfig(pooling=adaptive, beta=0.0),
-        mask=MaskHeadConfig(pooling=replace(adaptive, size=14), paste=PasteConfig(method="centres")),
-        pixels=PixelConfig(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), bgr=True),
-    )
-
-
-def detectron2_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from detectron2's."""
-    names = {
-        "proposal_generator.rpn_head.conv": "rpn.convs.0",
-        "proposal_generator.rpn_head.objectness_logits": "rpn.objectness",
-        "proposal_generator.rpn_head.anchor_deltas": "rpn.deltas",
-        "roi_heads.box_head.fc1": "head.layers.0",
-        "roi_heads.box_head.fc2": "head.layers.1",
-        "roi_heads.box_predictor.cls_score": "head.scores",
-        "roi_heads.box_predictor.bbox_pred": "head.deltas",
-        "roi_heads.mask_head.deconv": "mask_head.deconv",
-        "roi_heads.mask_head.predictor": "mask_head.predict",
-        **{f"roi_heads.mask_head.mask_fcn{n + 1}": f"mask_head.convs.{n}" for n in range(4)},
-    }
-    state = {}
-    for key, value in weights.items():
-        module, part = key.rsplit(".", 1)
-        state[f"{names[module]}.{part}" if module in names else detectron2_name(key)] = value
-    first = state["head.layers.0.weight"]
-    state["head.layers.0.weight"] = first.unflatten(1, (256, 7, 7)).permute(0, 2, 3, 1).flatten(1)
-    return state
-
-
 @torch.inference_mode()
 def test_heads_and_pasted_masks_equal_detectron2s(shared_golden: Path) -> None:
     """Maps, the heads on detectron2's own boxes, and its masks in the image, pixel for pixel."""
     case = GoldenCase(shared_golden / "d2_mask_rcnn_r50_fpn")
     classes = Classes.from_names([f"class {i}" for i in range(80)])
-    detector = build_detector(detectron2_config(), classes).eval()
-    detector.load_state_dict(detectron2_state(case.weights))
+    detector = build_detector(detectron2.mask_rcnn_config(), classes).eval()
+    detector.load_state_dict(detectron2.mask_rcnn_state(case.weights))
+    with pytest.raises(InputError, match=r"1 keys are not of .*mask_head\.other"):
+        detectron2.mask_rcnn_state({**case.weights, "roi_heads.mask_head.other.weight": torch.zeros(1)})
     picture = Image.fromarray(case.picture(0)).resize((330, 224), Image.Resampling.BILINEAR)
     pixels = torch.zeros(1, 3, 224, 352, dtype=torch.uint8)
     pixels[..., :330] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)

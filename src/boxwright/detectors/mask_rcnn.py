@@ -99,7 +99,8 @@ class MaskRCNN(Detector):
         pooled_levels = self.config.pooled_levels
         table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
         pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
-        found = self.head.detections(*self.head(pooled), proposals, images.sizes)
+        class_logits, box_deltas = self.head(pooled)
+        found = self.head.detections(class_logits, box_deltas, proposals, images.sizes)
 
         pooled = pool_regions(table, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
         return found._replace(masks=self.mask_head.masks(pooled, found.labels, found.valid))
@@ -123,7 +124,8 @@ class MaskRCNN(Detector):
         losses = self.rpn.loss(table, maps, every_anchor, choice, target)
         table = table.first(self.config.pooled_levels)
         pooled = pool_regions(table, sample.boxes, self.config.head.pooling)  # [B, S, P, P, C]
-        losses |= self.head.loss(*self.head(pooled), sample)
+        class_logits, box_deltas = self.head(pooled)
+        losses |= self.head.loss(class_logits, box_deltas, sample)
         return losses | self._mask_loss(table, sample, targets.masks)
 
     def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor) -> dict[str, Tensor]:

@@ -179,12 +179,14 @@ def mask_logits(pooled: Tensor, rows: Tensor, column: Tensor, parts: Sequence[Te
     cells = pooled.shape[1]
     out = pooled.new_zeros((len(pooled), 2 * cells, 2 * cells), dtype=torch.float32)
     parts = [part.to(pooled.dtype) for part in parts]
+    deconv, deconv_bias, predict, predict_bias = parts[-4:]
     with torch.autocast(pooled.device.type, enabled=False):
         for index in _pieces(rows):
             x = pooled[index].permute(0, 3, 1, 2)
             for weight, bias in zip(parts[:-4:2], parts[1:-4:2], strict=True):
                 x = F.conv2d(x, weight, bias, padding=1).relu_()
-            out[index] = _arranged(_own_maps(_doubled(x, *parts[-4:-2]), *parts[-2:], column[index]), cells).float()
+            logits = _own_maps(_doubled(x, deconv, deconv_bias), predict, predict_bias, column[index])
+            out[index] = _arranged(logits, cells).float()
     return out
 
 

@@ -1,4 +1,4 @@
-"""detectron2's Faster R-CNN in our layout: ResNet with FPN, and ResNet C4.
+"""detectron2's Faster R-CNN, on ResNet with FPN and on ResNet C4, and its Mask R-CNN with FPN, in our layout.
 
 Its models keep background last and have no box for it, as ours; names differ, and a pooled region is flattened with
 channels first. Published files are pickles of numpy arrays: give their ``model`` entry as tensors.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -17,8 +18,11 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
+from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.box_head import BoxHeadConfig
+from boxwright.heads.mask_head import MaskHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.rpn import RPNConfig
 from boxwright.structures import InputError
@@ -37,6 +41,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"roi_heads\.box_head\.fc1\.(.+)", r"head.layers.0.\1"),
     (r"roi_heads\.box_head\.fc2\.(.+)", r"head.layers.1.\1"),
 )
+_MASK_NAMES = {"deconv": "deconv", "predictor": "predict", **{f"mask_fcn{n + 1}": f"convs.{n}" for n in range(8)}}
 _UNUSED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 
 
@@ -71,6 +76,31 @@ def faster_rcnn_c4_config(depth: Literal[50, 101] = 50, freeze_at: int = 2) -> F
         ),
         pixels=PIXELS,
     )
+
+
+def mask_rcnn_config(depth: Literal[50, 101] = 50, freeze_at: int = 2) -> MaskRCNNConfig:
+    """The configuration under which its ``mask_rcnn_R_*_FPN`` weights compute what they compute there."""
+    boxes = faster_rcnn_config(depth, freeze_at)
+    return MaskRCNNConfig(
+        backbone=boxes.backbone,
+        rpn=boxes.rpn,
+        head=boxes.head,
+        mask=MaskHeadConfig(pooling=replace(boxes.head.pooling, size=14), paste=PasteConfig(method="centres")),
+        pixels=boxes.pixels,
+    )
+
+
+def mask_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict from that of its Mask R-CNN with FPN. Raises InputError naming the keys that are not of it."""
+    masks: dict[str, Tensor] = {}
+    boxes: dict[str, Tensor] = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"roi_heads\.mask_head\.(\w+)\.(weight|bias)", key)
+        if match and match[1] in _MASK_NAMES:
+            masks[f"mask_head.{_MASK_NAMES[match[1]]}.{match[2]}"] = value
+        else:
+            boxes[key] = value
+    return faster_rcnn_state(boxes) | masks
 
 
 def faster_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
