@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones.norm import FrozenBatchNorm
+from boxwright.backbones.winograd import use_winograd_in_training
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import TrainStream
 from boxwright.detectors.build import DetectorConfig
@@ -259,7 +260,7 @@ class Session:
         detector = detector.to(self.where.device)
         if self.recipe.channels_last:
             detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return detector
+        return use_winograd_in_training(detector)  # changes nothing but time, and on a GPU nothing at all
 
     def _enter_stage(self, step: int) -> None:
         """Get ready for the stage that takes ``step``: where it begins, what learns, and a fresh optimiser."""
