@@ -30,6 +30,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, r
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from boxwright.backbones.winograd import use_winograd_in_training
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, Images, Targets
@@ -41,6 +42,7 @@ from boxwright.weights.torchvision import (
     retinanet_config,
     retinanet_state,
 )
+from boxwright.weights.torchvision_ssd import ssd_config, ssd_state
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
@@ -112,12 +114,24 @@ def retinanet() -> nn.Module:
     return model
 
 
+def ssd() -> nn.Module:
+    """torchvision's SSD300 with VGG-16, all of which learns."""
+    model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=91)
+    with torch.no_grad():
+        model.backbone.features[0].weight.mul_(0.02)  # for pixels of the order of 100
+        for conv in model.head.classification_head.module_list:
+            conv.weight.mul_(1.5)
+            conv.bias.view(-1, 91)[:, 0] = 9  # background, as in a trained model, almost everywhere
+    return model
+
+
 CONTESTS: dict[str, Contest] = {
     "faster_rcnn": Contest("Faster R-CNN R50-FPN", faster_rcnn, faster_rcnn_config(), faster_rcnn_state, first_label=1),
     "mask_rcnn": Contest(
         "Mask R-CNN R50-FPN", mask_rcnn, mask_rcnn_config(), mask_rcnn_state, first_label=1, masks=True
     ),
     "retinanet": Contest("RetinaNet R50-FPN", retinanet, retinanet_config(), retinanet_state),
+    "ssd": Contest("SSD300 VGG-16", ssd, ssd_config(freeze_at=0), ssd_state, first_label=1, size=(300, 300)),
 }
 
 
@@ -177,7 +191,7 @@ def training_steps(contest: Contest, device: str, size: tuple[int, int], names: 
     """One step each on two images: forward, backward, SGD."""
     (height, width), batch = size, 2
     theirs = reference(contest).train().to(device)
-    detector = ours(contest, theirs).train()
+    detector = use_winograd_in_training(ours(contest, theirs).train())  # as ``boxwright train`` does
     pixels = pictures(batch, height, width).to(device)
     images = Images(pixels, torch.tensor([[height, width]] * batch, device=device))
     generator = torch.Generator().manual_seed(2)
