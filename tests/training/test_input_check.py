@@ -18,6 +18,7 @@ from boxwright.data.transforms import (
     ScaleJitterConfig,
     WarpConfig,
 )
+from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import InputError
 from boxwright.training.input_check import check_anchors, check_inputs, fixed_output
 from boxwright.training.loop import train
@@ -107,6 +108,19 @@ def test_training_does_not_begin(tmp_path: Path) -> None:
     recipe = replace(recipe, data=replace(recipe.data, train=(WarpConfig(size=(96, 64)),), pad_multiple=32))
     with pytest.raises(InputError, match=re.escape("the nearest are 128 x 64")):
         train(recipe, index, None, tmp_path / "run", device="cpu", build=build)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_are_asked_for_and_are_there(tmp_path: Path) -> None:
+    built = toy()
+    built.paste = PasteConfig()
+    with pytest.raises(InputError, match=r"data\.masks = false, but this detector learns from masks"):
+        check_inputs(built, data(SQUARE))
+    check_inputs(built, data(SQUARE, masks=True))
+    index, recipe = toy_index(tmp_path / "toys", 3), toy_recipe()
+    recipe = replace(recipe, data=replace(recipe.data, masks=True))
+    with pytest.raises(InputError, match=r"the data set has none; give data with masks"):
+        train(recipe, index, None, tmp_path / "run", device="cpu", build=lambda *_: built)
     assert not (tmp_path / "run").exists()
 
 
