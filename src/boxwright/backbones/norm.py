@@ -104,6 +104,13 @@ class L2Norm(nn.Module):
         return (wide * inverse * self.weight[:, None, None]).to(x.dtype)
 
 
+def set_norm_momentum(module: nn.Module, momentum: float | None) -> None:
+    """Let a new batch weigh ``momentum`` in the running statistics of all batch norms in ``module``; None: no change."""
+    for norm in module.modules():
+        if momentum is not None and isinstance(norm, _BatchNorm):
+            norm.momentum = momentum
+
+
 def make_norm(kind: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """The normalisation layer called ``kind``, one of ``OPTIONAL_NORMS``; ``none`` is the identity.
 
