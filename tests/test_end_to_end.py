@@ -77,20 +77,8 @@ def test_overfits_eight_pictures(
     assert main(["train", recipe, "--data", data, *options, *sets]) == 0
     capsys.readouterr()
     saved = tmp_path / "found.json"
-    words = [
-        "evaluate",
-        str(run),
-        "--data",
-        data,
-        "--split",
-        "train",
-        "--device",
-        "cpu",
-        "--save",
-        str(saved),
-        "--json",
-    ]
-    assert main(words) == 0
+    words = ["evaluate", str(run), "--data", data, "--split", "train", "--device", "cpu", "--json"]
+    assert main([*words, "--save", str(saved)]) == 0
     scored = json.loads(capsys.readouterr().out)
     assert scored["stats"]["AP50"] >= 0.9
     assert ("masks" in scored) == recipe.startswith("mask-rcnn")
