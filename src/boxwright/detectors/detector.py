@@ -6,7 +6,7 @@ Symbols: B images, H W pixels of the padded batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
@@ -98,6 +98,10 @@ class Detector(nn.Module, ABC):
     def pretrained_parts(self) -> list[nn.Module]:
         """The modules that together take a pretrained backbone's tensors, named in them as in the backbone."""
         return [self.get_submodule("backbone")]
+
+    def take_classifier(self, state: Mapping[str, Tensor]) -> int:
+        """Start layers of the head from the classifier of a pretrained network, ``state``; how many it took."""
+        return 0
 
     def check_input(self, height: int, width: int, what: str = "the input") -> None:
         """InputError with the nearest valid sides where the network cannot take ``height`` x ``width``."""

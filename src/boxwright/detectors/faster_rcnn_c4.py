@@ -17,6 +17,7 @@ all code, where the paper took all (``pre_nms``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -201,6 +202,10 @@ class FasterRCNNC4(Detector):
         """The backbone, and with it the stages that work on regions."""
         head = [self.head.stages] if isinstance(self.head, StageHead) else []
         return [*super().pretrained_parts(), *head]
+
+    def take_classifier(self, state: Mapping[str, Tensor]) -> int:
+        """fc6 and fc7, where the head has them."""
+        return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Objectness and deltas, then class logits and deltas of as many regions as are proposed."""

@@ -6,6 +6,7 @@ Symbols: B images, R regions an image, K foreground classes, P cells of the pool
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -200,6 +201,23 @@ class BoxHead(RegionHead):
                 x = F.dropout(x, self.config.dropout, self.training)
         deltas = self.deltas(x).float()
         return self.scores(x).float(), deltas.unflatten(-1, (-1, 4))
+
+    @torch.no_grad()
+    def take_classifier(self, state: Mapping[str, Tensor]) -> int:
+        """Start from the linear layers of a VGG's or ZF's classifier, "0" and "3" (fc6 and fc7); how many fit."""
+        taken = 0
+        for layer, name in zip(self.layers, ("0", "3"), strict=False):
+            weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+            assert isinstance(layer, nn.Linear)
+            if weight is None or bias is None or weight.shape != layer.weight.shape:
+                break
+            if taken == 0:  # there a region is flattened with channels first
+                side = self.config.pooling.size
+                weight = weight.unflatten(1, (-1, side, side)).permute(0, 2, 3, 1).flatten(1)
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+            taken += 1
+        return taken
 
 
 def predictors(channels: int, num_classes: int, class_agnostic: bool) -> tuple[nn.Linear, nn.Linear]:

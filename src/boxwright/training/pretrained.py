@@ -31,10 +31,12 @@ _FREE = {"norm", "freeze_at", "out_levels", "zero_init_residual", "pretrained"}
 
 
 class PretrainedBackbone(NamedTuple):
-    """``state``: tensors named as in the backbone itself. ``card``: what the file says about itself."""
+    """``state``: tensors named as in the backbone itself. ``card``: what the file says about itself. ``classifier``:
+    the tensors of the classifier on top, by their names in it."""
 
     state: dict[str, Tensor]
     card: dict[str, Any]
+    classifier: dict[str, Tensor]
 
 
 def save_pretrained(path: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
@@ -67,25 +69,27 @@ def read_card(path: Path | str) -> dict[str, Any]:
 
 
 def load_pretrained(path: Path | str) -> PretrainedBackbone:
-    """The backbone's tensors, without those of the classifier on top."""
+    """The backbone's tensors, and beside them those of the classifier on top."""
     card = read_card(path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: truncated ({error}); copy it anew") from None
-    prefix = "backbone."
-    return PretrainedBackbone(
-        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}, card
+    state, classifier = (
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        for prefix in ("backbone.", "fc.")
     )
+    return PretrainedBackbone(state, card, classifier)
 
 
 def start_backbone(detector: Detector, path: Path | str) -> str:
     """Give the detector's backbone the weights of ``path``; a line that says what was taken.
 
-    Every tensor of the detector's backbone must be there in its shape. InputError names the settings in which the two
+    Every tensor of the detector's backbone must be there in its shape; of the classifier's layers a detector takes what
+    its head has as well (fc6 and fc7 of VGG-16). InputError names the settings in which the two
     backbones differ, or pixels that are prepared in another way.
     """
-    state, card = load_pretrained(path)
+    state, card, classifier = load_pretrained(path)
     _check_same(detector, card, path)
     own = {name: value for part in detector.pretrained_parts() for name, value in part.state_dict().items()}
     missing = [name for name, value in own.items() if name not in state and not name.endswith("num_batches_tracked")]
@@ -101,8 +105,10 @@ def start_backbone(detector: Detector, path: Path | str) -> str:
         for name, value in own.items():
             if name in state:
                 value.copy_(state[name])
+    taken = detector.take_classifier(classifier)
+    more = f" and {taken} layers of the head" if taken else ""
     top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
-    return f"backbone from {path}: {len(own)} tensors, learnt on {card['data']['name']}{top}"
+    return f"backbone from {path}: {len(own)} tensors{more}, learnt on {card['data']['name']}{top}"
 
 
 def _check_same(detector: Detector, card: dict[str, Any], path: Path | str) -> None:
