@@ -7,9 +7,9 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
     their loss, sides of 600 and 1000. They need ImageNet weights. ``boxwright train rfcn-r101-voc --data voc
     --backbone-weights resnet101.safetensors``; eight K40 in the paper.
 ``rfcn-r101-voc-no-ohem``, ``-k3``, ``-conv4``, ``-conv5-s32``, ``-multi-scale``
-    Tables 2 to 4 and §4.1: random regions, 3 x 3 bins, score maps on conv4, an undilated conv5, five training sizes.
+    §4.1: random regions, 3 x 3 bins, score maps on conv4, an undilated conv5, five training sizes.
 ``rfcn-r101-coco``, ``rfcn-detnet59-coco``
-    §4.3: 90,000 steps at 0.001 and 30,000 at a tenth, with anchors of 64 pixels.
+    §4.2: 90,000 steps at 0.001 and 30,000 at a tenth, with anchors of 64 pixels.
 ``rfcn-r101-coco-modern``, ``rfcn-detnet59-coco-modern``
     The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
 ``rfcn-detnet-small``, ``rfcn-detnet-small-modern``, ``rfcn-resnet-small``
@@ -76,7 +76,7 @@ R101_VOC = Recipe(
     checkpoint=CheckpointConfig(every=1_000, unit="steps"),
     source=Source(
         paper=PAPER,
-        section="§3, table 4",
+        section="§3, §4.1",
         note="VOC07 test, trained on VOC07+12, single scale, 300 regions; AP50 by 11 points",
         expected={"AP50": 0.795},
     ),
@@ -96,29 +96,29 @@ def _variant(name: str, expected: float | None, section: str, **changes: object)
 
 R50_VOC = _variant("rfcn-r50-voc", 0.774, "the authors' MATLAB code", backbone=replace(R101, depth=50))
 DETNET59_VOC = _variant("rfcn-detnet59-voc", None, "§3, on DetNet-59", backbone=DETNET59)
-NO_OHEM = _variant("rfcn-r101-voc-no-ohem", 0.766, "table 2", head=replace(VOC_HEAD, ohem=False))
+NO_OHEM = _variant("rfcn-r101-voc-no-ohem", 0.766, "§4.1", head=replace(VOC_HEAD, ohem=False))
 K3 = _variant(
     "rfcn-r101-voc-k3",
     0.755,
-    "table 2, without OHEM",
+    "§4.1, without OHEM",
     head=replace(VOC_HEAD, ohem=False, pooling=PositionSensitiveConfig(size=3)),
 )
 CONV4 = _variant(
     "rfcn-r101-voc-conv4",
     0.725,
-    "table 3, without OHEM",
+    "§4.1, without OHEM",
     backbone=replace(R101, output_stride=32, out_levels=(4,)),
     head=replace(VOC_HEAD, ohem=False),
 )
 CONV5_S32 = _variant(
     "rfcn-r101-voc-conv5-s32",
     0.740,
-    "table 3, without OHEM",
+    "§4.1, without OHEM",
     backbone=replace(R101, output_stride=32),
     head=replace(VOC_HEAD, ohem=False),
 )
 MULTI_SCALE = replace(
-    _variant("rfcn-r101-voc-multi-scale", 0.805, "table 4"),
+    _variant("rfcn-r101-voc-multi-scale", 0.805, "§4.1"),
     data=replace(R101_VOC.data, train=(ResizeConfig(short=(400, 500, 600, 700, 800), long=1333), FlipConfig(p=0.5))),
 )
 
@@ -131,7 +131,7 @@ R101_COCO = replace(
     stages=(_schedule(90_000, 30_000),),
     validation=ValidationConfig(every=10_000, unit="steps"),
     source=Source(
-        paper=PAPER, section="§4.3, table 6", note="COCO val, trained on train", expected={"AP": 0.276, "AP50": 0.489}
+        paper=PAPER, section="§4.2", note="COCO val, trained on train", expected={"AP": 0.276, "AP50": 0.489}
     ),
 )
 DETNET59_COCO = replace(
