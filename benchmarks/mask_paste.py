@@ -1,6 +1,6 @@
 """Time and memory of putting masks into an image beside torchvision's ``paste_masks_in_image``.
 
-    python benchmarks/mask_paste.py
+    OMP_NUM_THREADS=2 python benchmarks/mask_paste.py
 
 100 masks of 28 x 28 with boxes of 16 to 800 pixels in an image of 1333 x 800. Runs are interleaved: each round times
 every contestant once, and the figure is the median of the rounds' ratios to torchvision. Both give the same pixels,
