@@ -68,7 +68,7 @@ EXTRAS_512 = (
 )
 
 CAFFE_PIXELS = PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0), bgr=True)
-SSD_POST = PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=400, detections=200)
+SSD_POST = PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=400, detections=200, clip=False)
 
 
 @dataclass(frozen=True, kw_only=True)
