@@ -76,7 +76,7 @@ class BoxHeadConfig(RegionConfig):
 
 class RegionSample(NamedTuple):
     """Regions of a training step: ``boxes`` ``[B, S, 4]``, their target ``labels`` (K is background) and
-    ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``; ``truth`` int64 ``[B, S]``: which ground-truth row each
+    ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``; ``truth`` int64 ``[B, S]``: the ground-truth row each
     is matched to. Balanced samples have their positives first."""
 
     boxes: Tensor
