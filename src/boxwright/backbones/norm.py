@@ -105,7 +105,7 @@ class L2Norm(nn.Module):
 
 
 def set_norm_momentum(module: nn.Module, momentum: float | None) -> None:
-    """Let a new batch weigh ``momentum`` in the running statistics of all batch norms in ``module``; None: no change."""
+    """Let a new batch weigh ``momentum`` in the running statistics of all batch norms of ``module``; None: as it is."""
     for norm in module.modules():
         if momentum is not None and isinstance(norm, _BatchNorm):
             norm.momentum = momentum
