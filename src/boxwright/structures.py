@@ -68,18 +68,18 @@ class Images(NamedTuple):
     ``sizes`` is int64 ``[B, 2]``, the true height and width of each image inside the padding;
     ``seeds`` is int64 ``[B]``, from which an image's random samples (anchors, RoIs) are drawn, so that they depend
     on neither the device, nor the number of processes, nor what was drawn before. None: drawn from torch's state.
+    ``proposals`` is float32 ``[B, P, 4]``, boxes given from outside, best first, for detectors that find none of their
+    own; rows without area are padding. None where nobody asked for them.
     """
 
     pixels: Tensor
     sizes: Tensor
     seeds: Tensor | None = None
+    proposals: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
         """The batch on another device."""
-        seeds = None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking)
-        return Images(
-            self.pixels.to(device, non_blocking=non_blocking), self.sizes.to(device, non_blocking=non_blocking), seeds
-        )
+        return Images._make(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)
 
 
 class Targets(NamedTuple):

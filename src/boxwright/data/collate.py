@@ -46,7 +46,8 @@ class Padding:
     Images: the largest in the batch, rounded up to ``multiple``; or the smallest of ``shapes`` (height, width) that
     holds every image, so that a compiled model meets only these. Boxes: the most in the batch, rounded up to
     ``box_multiple`` and at least that; or exactly ``max_boxes``. Where an image has more than ``max_boxes``,
-    ``too_many`` "error" stops and "keep_largest" drops the smallest and says so.
+    ``too_many`` "error" stops and "keep_largest" drops the smallest and says so. Proposals, where samples have them: to
+    ``proposals`` rows, or where a mosaic brought more together to the next multiple of it.
     """
 
     multiple: int = 32
@@ -54,6 +55,7 @@ class Padding:
     box_multiple: int = 8
     max_boxes: int | None = None
     too_many: Literal["error", "keep_largest"] = "error"
+    proposals: int = 1
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
@@ -86,6 +88,7 @@ def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -
                 pixels,
                 torch.tensor([sample.size for sample in samples], dtype=torch.int64),
                 torch.tensor(seeds, dtype=torch.int64),
+                _proposals(samples, padding.proposals),
             ),
             targets=_targets(samples, padding, height, width),
             info=BatchInfo(
@@ -144,6 +147,16 @@ def _targets(samples: Sequence[Sample], padding: Padding, height: int, width: in
         if masks is not None and sample.masks is not None:
             masks[b, :n, : sample.size[0], : sample.size[1]] = sample.masks
     return Targets(boxes, labels, valid, crowd, difficult, masks)
+
+
+def _proposals(samples: Sequence[Sample], rows: int) -> Tensor | None:
+    given = [sample.proposals for sample in samples if sample.proposals is not None]
+    if len(given) < len(samples):
+        return None
+    padded = torch.zeros((len(given), _rounded_up(max(1, *(len(p) for p in given)), rows), 4))
+    for row, proposals in zip(padded, given, strict=True):
+        row[: len(proposals)] = proposals
+    return padded
 
 
 def _rounded_up(value: int, multiple: int) -> int:

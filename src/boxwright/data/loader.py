@@ -17,6 +17,7 @@ import torch.utils.data
 
 from boxwright.data.collate import Batch, BatchInfo, Padding, collate
 from boxwright.data.multi_scale import MultiScaleConfig, check_square, with_size
+from boxwright.data.proposals import ProposalsConfig, ProposalSet, proposals_for
 from boxwright.data.sample import Sample, SampleSource
 from boxwright.data.sampler import (
     Numbers,
@@ -107,7 +108,7 @@ class TrainStream(Iterator[Batch]):
     `Padding` for ``max_boxes`` and ``too_many``. ``drop_empty`` leaves out images without an object;
     ``repeat_threshold`` repeats images of classes that are in a smaller fraction of the images than this.
     ``multi_scale`` gives the images of a global batch another size every few batches, in place of the size of every
-    transform and of ``fixed_size``.
+    transform and of ``fixed_size``. ``proposals`` names the files that `Images.proposals` come from.
 
     A file that cannot be read raises InputError naming it, at the batch it belongs to. Boxes left out by
     "keep_largest" are announced as warnings.
@@ -133,6 +134,7 @@ class TrainStream(Iterator[Batch]):
         drop_empty: bool = False,
         repeat_threshold: float | None = None,
         multi_scale: MultiScaleConfig | None = None,
+        proposals: ProposalsConfig | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
         start_method: StartMethod | None = None,
@@ -159,7 +161,8 @@ class TrainStream(Iterator[Batch]):
             groups=aspect_groups(index, members) if group_by_aspect else None,
             repeats=None if repeat_threshold is None else repeat_factors(index, members, repeat_threshold),
         )
-        source = SampleSource(index, masks)
+        given, padding = _proposals(proposals, proposals.train if proposals else None, "train", index, padding)
+        source = SampleSource(index, masks, given)
         self._batches = _Batches(source, transform, _RankSlice(order, rank, batch_size), seed, padding, multi_scale)
         self._workers = Workers(self._batches, workers, pin_memory, prefetch, start_method)
         self._iterator: Iterator[Any] | None = None
@@ -253,6 +256,7 @@ class EvalLoader:
         shapes: Sequence[tuple[int, int]] | None = None,
         max_boxes: int | None = None,
         masks: bool = False,
+        proposals: ProposalsConfig | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
         start_method: StartMethod | None = None,
@@ -260,7 +264,8 @@ class EvalLoader:
         _check_counts(batch_size, rank, world, workers, prefetch)
         padding = _padding(pad_multiple, fixed_size, shapes, max_boxes, "error")
         self._order = PassOrder(len(index), batch_size, rank, world)
-        batches = _Batches(SampleSource(index, masks), transform, self._order.batch, 0, padding)
+        given, padding = _proposals(proposals, proposals.val if proposals else None, "val", index, padding)
+        batches = _Batches(SampleSource(index, masks, given), transform, self._order.batch, 0, padding)
         self._workers = Workers(batches, workers, pin_memory, prefetch, start_method)
 
     def __len__(self) -> int:
@@ -302,6 +307,20 @@ def _padding(
         raise InputError("fixed_size and shapes are both given; give one of them")
     sizes = (fixed_size,) if fixed_size is not None else None if shapes is None else tuple(shapes)
     return Padding(multiple=multiple, shapes=sizes, max_boxes=max_boxes, too_many=too_many)
+
+
+def _proposals(
+    config: ProposalsConfig | None, path: str | None, which: str, index: DetectionIndex, padding: Padding
+) -> tuple[ProposalSet | None, Padding]:
+    """The proposals of the images of ``index``, and the padding that they want."""
+    if config is None:
+        return None, padding
+    if path is None:
+        raise InputError(
+            f"data.proposals.{which} is not set, but this detector finds no proposals of its own; make them with "
+            f"`boxwright proposals --data {index.root} --output FILE` and set data.proposals.{which}=FILE"
+        )
+    return proposals_for(path, index, config.most), replace(padding, proposals=config.most)
 
 
 def _check_counts(batch_size: int, rank: int, world: int, workers: int, prefetch: int) -> None:

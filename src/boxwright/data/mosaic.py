@@ -71,6 +71,7 @@ def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fe
     canvas[:, y:, :x] = tiles[2].image[:, y:, :x]
     canvas[:, y:, x:] = tiles[3].image[:, y:, x:]
     masks = [tile.masks for tile in tiles if tile.masks is not None]
+    proposals = [tile.proposals for tile in tiles if tile.proposals is not None]
     return replace(
         sample,
         image=tv_tensors.Image(canvas),
@@ -79,6 +80,7 @@ def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fe
         crowd=torch.cat([tile.crowd for tile in tiles]),
         difficult=torch.cat([tile.difficult for tile in tiles]),
         masks=torch.cat(masks) if len(masks) == 4 else None,
+        proposals=torch.cat(proposals) if len(proposals) == 4 else None,
         to_original=NO_WAY_BACK,
     )
 

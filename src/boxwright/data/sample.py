@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from boxwright.data.index import DetectionIndex
+    from boxwright.data.proposals import ProposalSet
 
 Fill: TypeAlias = tuple[int, int, int]
 Interpolation: TypeAlias = Literal[
@@ -40,7 +41,8 @@ class Sample:
     """An image with its annotations, all in pixels of the image as it is now.
 
     ``image`` uint8 ``[3, H, W]`` RGB; ``boxes`` float32 ``[n, 4]``; ``labels`` int64 ``[n]``; ``crowd`` and
-    ``difficult`` bool ``[n]``; ``masks`` bool ``[n, H, W]`` or None. ``index`` is the position in the data set,
+    ``difficult`` bool ``[n]``; ``masks`` bool ``[n, H, W]`` or None; ``proposals`` float32 ``[p, 4]``, best first, or
+    None. ``index`` is the position in the data set,
     ``original_size`` the height and width of the file. ``to_original`` is scale x, scale y, offset x, offset y with
     original = (now - offset) / scale; NaN after a move that no such map describes (a quarter turn, a mosaic).
     """
@@ -51,6 +53,7 @@ class Sample:
     crowd: Tensor
     difficult: Tensor
     masks: Tensor | None = None
+    proposals: Tensor | None = None
     index: int = -1
     image_id: int = -1
     original_size: tuple[int, int] = (0, 0)
@@ -76,7 +79,8 @@ class Fetch(Protocol):
 class SampleSource:
     """Reads samples of an index from their files; the usual `Fetch`."""
 
-    def __init__(self, index: DetectionIndex, masks: bool = False) -> None:
+    def __init__(self, index: DetectionIndex, masks: bool = False, proposals: ProposalSet | None = None) -> None:
+        """``proposals``: those of the images of ``index``, in its order."""
         if masks and not index.has_masks:
             raise InputError(
                 f"{index.root}: masks are asked for but the data set has none; "
@@ -84,6 +88,7 @@ class SampleSource:
             )
         self.index = index
         self.masks = masks
+        self.proposals = proposals
 
     def __len__(self) -> int:
         return len(self.index)
@@ -108,6 +113,7 @@ class SampleSource:
             crowd=torch.tensor(rows.crowd, dtype=torch.bool),
             difficult=torch.tensor(rows.difficult, dtype=torch.bool),
             masks=torch.tensor(self.index.masks(index), dtype=torch.bool) if self.masks else None,
+            proposals=None if self.proposals is None else torch.tensor(self.proposals.of(index)),
             index=index,
             image_id=int(self.index.image_id(index)),
             original_size=(int(size[0]), int(size[1])),
@@ -171,6 +177,7 @@ def resized(sample: Sample, height: int, width: int, interpolation: Interpolatio
         # Rounding may carry an edge past the last pixel.
         boxes=clipped(sample.boxes * sample.boxes.new_tensor([sx, sy, sx, sy]), height, width),
         masks=None if sample.masks is None else _resized_masks(sample.masks, height, width),
+        proposals=_moved(sample.proposals, (sx, sy), (0, 0), height, width),
         to_original=(kx * sx, ky * sy, ox * sx, oy * sy),
     )
 
@@ -239,7 +246,7 @@ def placed(
     Boxes are clipped to the canvas; where masks exist, a box that was cut also shrinks to what is left of its mask.
     An annotation goes when nothing is left of it, when a side is shorter than ``min_size`` pixels, or when less than
     ``min_visible`` of its box's area is left. The last rule spares crowds: a remnant of a crowd still has to be
-    ignored rather than taught as background.
+    ignored rather than taught as background. Proposals are clipped, and go when nothing is left of them.
     """
     if (top, left, height, width) == (0, 0, *sample.size):
         moved, masks = sample.boxes, sample.masks
@@ -265,6 +272,7 @@ def placed(
         image=tv_tensors.Image(canvas),
         boxes=boxes,
         masks=masks,
+        proposals=_moved(sample.proposals, (1, 1), (left, top), height, width),
         to_original=(kx, ky, ox + left, oy + top),
     )
     return select(whole, enough & (sides > 0).all(1) & (sides >= min_size).all(1))
@@ -294,6 +302,26 @@ def clipped(boxes: Tensor, height: int, width: int) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
+def _moved(
+    boxes: Tensor | None, scale: tuple[float, float], shift: tuple[float, float], height: int, width: int
+) -> Tensor | None:
+    """Proposals scaled, shifted and clipped to the canvas; those of which nothing is left are gone."""
+    if boxes is None:
+        return None
+    moved = clipped(boxes * boxes.new_tensor([*scale, *scale]) + boxes.new_tensor([*shift, *shift]), height, width)
+    return moved[(moved[:, 2:] > moved[:, :2]).all(1)]
+
+
+def _mirrored(boxes: Tensor, height: int, width: int, vertical: bool) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([x1, height - y2, x2, height - y1] if vertical else [width - x2, y1, width - x1, y2], 1)
+
+
+def _quarter_turned(boxes: Tensor, width: int) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([y1, width - x2, y2, width - x1], 1)
+
+
 def mask_bounds(masks: Tensor) -> Tensor:
     """The smallest boxes ``[n, 4]`` around masks ``[n, H, W]``; all zero for a mask without a pixel."""
     bounds = []
@@ -316,25 +344,18 @@ def _shrunk_to(boxes: Tensor, masks: Tensor) -> Tensor:
 def flipped(sample: Sample, vertical: bool = False) -> Sample:
     """The mirror image, left for right, or upside down."""
     height, width = sample.size
-    x1, y1, x2, y2 = sample.boxes.unbind(1)
     kx, ky, ox, oy = sample.to_original
     if vertical:
-        image, boxes, back = (
-            F.vertical_flip(sample.image),
-            [x1, height - y2, x2, height - y1],
-            (kx, -ky, ox, height - oy),
-        )
+        image, back = F.vertical_flip(sample.image), (kx, -ky, ox, height - oy)
     else:
-        image, boxes, back = (
-            F.horizontal_flip(sample.image),
-            [width - x2, y1, width - x1, y2],
-            (-kx, ky, width - ox, oy),
-        )
+        image, back = F.horizontal_flip(sample.image), (-kx, ky, width - ox, oy)
+    given = sample.proposals
     return replace(
         sample,
         image=tv_tensors.Image(image),
-        boxes=torch.stack(boxes, 1),
+        boxes=_mirrored(sample.boxes, height, width, vertical),
         masks=None if sample.masks is None else sample.masks.flip(1 if vertical else 2),
+        proposals=None if given is None else _mirrored(given, height, width, vertical),
         to_original=back,
     )
 
@@ -343,12 +364,13 @@ def turned(sample: Sample, quarters: int) -> Sample:
     """The sample turned anticlockwise by quarter turns."""
     for _ in range(quarters % 4):
         _, width = sample.size
-        x1, y1, x2, y2 = sample.boxes.unbind(1)
+        given = sample.proposals
         sample = replace(
             sample,
             image=tv_tensors.Image(torch.rot90(sample.image.as_subclass(Tensor), 1, (1, 2))),
-            boxes=torch.stack([y1, width - x2, y2, width - x1], 1),
+            boxes=_quarter_turned(sample.boxes, width),
             masks=None if sample.masks is None else torch.rot90(sample.masks, 1, (1, 2)),
+            proposals=None if given is None else _quarter_turned(given, width),
             to_original=NO_WAY_BACK,
         )
     return sample

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from boxwright.data.multi_scale import MultiScaleConfig
+from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.structures import InputError
@@ -38,7 +39,8 @@ class DataConfig:
     ``shapes``: the few sizes to pad to instead, the smallest that fits. ``too_many``: what becomes of boxes beyond
     ``max_boxes``. ``drop_empty``: train only on images with an object that is no crowd. ``repeat_threshold``: images of
     classes that are in a smaller share of the images come more often (LVIS §A.1). ``multi_scale``: train at several
-    input sizes, which take the place of the sizes in ``train`` and of ``fixed_size``. ``workers``: processes that load.
+    input sizes, which take the place of the sizes in ``train`` and of ``fixed_size``. ``proposals``: the files of
+    proposals for a detector that finds none itself. ``workers``: processes that load.
     """
 
     train: tuple[TransformConfig, ...]
@@ -56,6 +58,7 @@ class DataConfig:
     drop_empty: bool = False
     repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     multi_scale: MultiScaleConfig | None = None
+    proposals: ProposalsConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -231,6 +231,7 @@ class Session:
             drop_empty=data.drop_empty,
             repeat_threshold=data.repeat_threshold,
             multi_scale=data.multi_scale,
+            proposals=data.proposals,
             pin_memory=self.where.device.type == "cuda",
         )
 

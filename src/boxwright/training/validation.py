@@ -95,6 +95,7 @@ def validate(
         fixed_size=data.fixed_size,
         shapes=data.shapes,
         masks=losses and data.masks,
+        proposals=data.proposals,
         pin_memory=where.device.type == "cuda",
     )
     evaluation = CocoEvaluation(index)

@@ -1,0 +1,290 @@
+"""Proposals that come from a file: boxes where objects may be, found before training by any method.
+
+One safetensors file holds the proposals of one split, best first in each image, in pixels of the original images, and
+in its header which images and which data set they belong to. Nothing in it is executed when it is read.
+
+Symbols: N images, M proposals of all images, P proposals of one image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from boxwright.structures import InputError
+
+if TYPE_CHECKING:
+    from boxwright.data.index import DetectionIndex
+
+FORMAT = "boxwright proposals 1"
+SUFFIX = ".safetensors"
+_TOLERANCE = 0.01  # pixels; float32 rounds a corner at the edge of a large image by less
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalsConfig:
+    """The files that a detector without proposals of its own is fed from, as `boxwright proposals` writes them.
+
+    ``train`` and ``val``: the files of the two splits. ``most``: the best of each image that are used, and the rows
+    that every image's are padded to.
+    """
+
+    train: str | None = None
+    val: str | None = None
+    most: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise InputError(f"data.proposals.most = {self.most}: give at least 1; papers take 2000")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProposalSet:
+    """Proposals of the images of one split, in flat arrays that loader workers share.
+
+    ``boxes`` float32 ``[M, 4]`` x1 y1 x2 y2, exclusive, in original pixels; ``scores`` float32 ``[M]``, falling within
+    each image; ``offsets`` int64 ``[N + 1]`` into both; ``names`` str ``[N]``, the images' paths below the data set's
+    folder; ``image_ids`` int64 ``[N]``; ``sizes`` int32 ``[N, 2]`` height, width; ``fingerprint`` of the data set
+    (`DetectionIndex.fingerprint`); ``method``: what found them.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    offsets: np.ndarray
+    names: np.ndarray
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    fingerprint: str
+    method: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"ProposalSet({len(self)} images, {len(self.boxes)} proposals of {self.method})"
+
+    def of(self, i: int) -> np.ndarray:
+        """The proposals of image ``i``, float32 ``[P, 4]``, best first."""
+        return self.boxes[self.offsets[i] : self.offsets[i + 1]]
+
+    @classmethod
+    def build(
+        cls, index: DetectionIndex, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray], method: str
+    ) -> ProposalSet:
+        """From ``[P, 4]`` boxes and ``[P]`` scores of each image of ``index``, in its order; sorted by score here.
+
+        Raises InputError for boxes outside their image or without area, and for counts that disagree.
+        """
+        if not len(boxes) == len(scores) == len(index):
+            raise InputError(f"{len(index)} images, but proposals of {len(boxes)} and scores of {len(scores)}")
+        orders = [np.argsort(-np.asarray(s, dtype=np.float32), kind="stable") for s in scores]
+        made = cls(
+            boxes=_joined([np.asarray(b, np.float32).reshape(-1, 4)[o] for b, o in zip(boxes, orders, strict=True)], 4),
+            scores=_joined([np.asarray(s, np.float32)[o] for s, o in zip(scores, orders, strict=True)], 0),
+            offsets=np.cumsum([0, *(len(o) for o in orders)]).astype(np.int64),
+            names=np.array([index.relative_path(i) for i in range(len(index))], dtype=np.str_),
+            image_ids=index.image_ids.astype(np.int64),
+            sizes=index.sizes.astype(np.int32),
+            fingerprint=index.fingerprint(),
+            method=method,
+        )
+        made.check("the proposals")
+        return made
+
+    def check(self, what: str) -> None:
+        """InputError naming the image of a proposal that lies outside it, has no area or is no number."""
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.boxes) or (np.diff(self.offsets) < 0).any():
+            raise InputError(f"{what}: damaged, its counts do not fit its {len(self.boxes)} boxes; make it anew")
+        owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        edges = self.sizes[owner][:, ::-1] + _TOLERANCE
+        inside = (self.boxes[:, :2] >= -_TOLERANCE).all(1) & (self.boxes[:, 2:] <= edges).all(1)
+        area = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
+        for wrong, why in ((~area, "has no area"), (~inside, "lies outside the image")):
+            if wrong.any():
+                row = int(wrong.argmax())
+                image = owner[row]
+                height, width = self.sizes[image].tolist()
+                box = ", ".join(f"{v:g}" for v in self.boxes[row].tolist())
+                raise InputError(
+                    f"{what}: proposal {row - int(self.offsets[image])} of {self.names[image]} ({width} x {height} "
+                    f"pixels), x1 y1 x2 y2 = {box}, {why}, as do {int(wrong.sum()) - 1} more; correct the program that "
+                    "wrote them"
+                )
+
+    def save(self, path: Path | str) -> Path:
+        """Write the file, whole or not at all."""
+        path = Path(path)
+        header = {
+            "format": FORMAT,
+            "method": self.method,
+            "fingerprint": self.fingerprint,
+            "names": json.dumps(self.names.tolist()),
+        }
+        tensors = {
+            "boxes": self.boxes,
+            "scores": self.scores,
+            "offsets": self.offsets,
+            "image_ids": self.image_ids,
+            "sizes": self.sizes,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        try:
+            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, name, metadata=header)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return path
+
+    def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:
+        """The ``most`` best of each image of ``index``, in its order.
+
+        Raises InputError where an image has none in here or had another size. Warns where all images are the same but
+        the annotations have changed.
+        """
+        rows = {str(name): i for i, name in enumerate(self.names)}
+        names = [index.relative_path(i) for i in range(len(index))]
+        if missing := [name for name in names if name not in rows]:
+            raise InputError(
+                f"{what}: holds proposals of {len(self)} images, but {len(missing)} of the {len(index)} images of "
+                f"{index.root} are not among them, such as {missing[0]}; make a file for this split with "
+                "`boxwright proposals`"
+            )
+        chosen = np.array([rows[name] for name in names], dtype=np.int64)
+        if (other := (self.sizes[chosen] != index.sizes).any(1)).any():
+            i = int(other.argmax())
+            (height, width), (own_height, own_width) = self.sizes[chosen[i]].tolist(), index.size(i)
+            raise InputError(
+                f"{what}: was made for {names[i]} of {width} x {height} pixels, but that of {index.root} has "
+                f"{own_width} x {own_height}: it belongs to another data set; make one for this with "
+                "`boxwright proposals`"
+            )
+        if len(index) == len(self) and self.fingerprint != index.fingerprint():
+            warnings.warn(
+                f"{what}: the images are those of {index.root}, but its annotations were others when the proposals "
+                "were made; if it is another data set, make them anew",
+                stacklevel=2,
+            )
+        starts = self.offsets[chosen]
+        counts = np.minimum(self.offsets[chosen + 1] - starts, most)
+        offsets = np.cumsum([0, *counts]).astype(np.int64)
+        kept = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+        return ProposalSet(
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            offsets=offsets,
+            names=self.names[chosen],
+            image_ids=index.image_ids,
+            sizes=index.sizes,
+            fingerprint=self.fingerprint,
+            method=self.method,
+        )
+
+
+def read_proposals(path: Path | str) -> ProposalSet:
+    """The proposals in a file. InputError where it is absent, damaged, or something else."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; make it with `boxwright proposals`, or correct the path")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise InputError(f"{path}: is no file of proposals; make one with `boxwright proposals`")
+            read = ProposalSet(
+                **{key: file.get_tensor(key) for key in ("boxes", "scores", "offsets", "image_ids", "sizes")},
+                names=np.array(json.loads(header["names"]), dtype=np.str_),
+                fingerprint=header["fingerprint"],
+                method=header["method"],
+            )
+    except (SafetensorError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is damaged or no file of proposals ({error}); make it anew") from None
+    if not len(read.names) == len(read.image_ids) == len(read.sizes) == len(read.offsets) - 1:
+        raise InputError(f"{path}: is damaged, its columns have different lengths; make it anew")
+    read.check(str(path))
+    return read
+
+
+def proposals_for(path: Path | str, index: DetectionIndex, most: int) -> ProposalSet:
+    """The ``most`` best proposals of each image of ``index``, from a file. InputError where they do not belong."""
+    return read_proposals(path).aligned(index, most, str(path))
+
+
+def _joined(parts: list[np.ndarray], columns: int) -> np.ndarray:
+    empty = np.zeros((0, columns) if columns else 0, np.float32)
+    return np.concatenate([empty, *parts])
+
+
+IOUS = np.arange(10) * 0.05 + 0.5
+
+
+@dataclass(frozen=True)
+class RecallRow:
+    """What the ``count`` best of each image find: recall at IoU .5 and .7, and its mean over .5, .55, ... .95.
+
+    NaN where the split has no object.
+    """
+
+    count: int
+    recall_50: float
+    recall_70: float
+    average: float
+
+
+def recall_report(
+    proposals: ProposalSet, index: DetectionIndex, counts: Sequence[int] = (100, 300, 1000, 2000)
+) -> list[RecallRow]:
+    """How many objects the best proposals of each image find; whatever their class.
+
+    An object is found when a proposal of its own overlaps it: pairs are made by falling IoU, each box once, as in
+    Detectron. Crowds and difficult objects, which scoring passes over too, are left out.
+    """
+    found: list[list[np.ndarray]] = [[np.zeros(0)] for _ in counts]
+    for i in range(len(index)):
+        rows = index.annotations(i)
+        truth = rows.boxes[~rows.crowd & ~rows.difficult].astype(np.float64)
+        if len(truth) == 0:
+            continue
+        table = _iou(truth, proposals.of(i).astype(np.float64))
+        for column, count in zip(found, counts, strict=True):
+            column.append(_paired(table[:, :count]))
+    report = []
+    for count, column in zip(counts, found, strict=True):
+        best = np.concatenate(column)
+        # A hair below the threshold is on it: corners are stored as float32.
+        recalls = [float((best >= t - 1e-6).mean()) if len(best) else float("nan") for t in IOUS]
+        report.append(RecallRow(count, recalls[0], recalls[4], float(np.mean(recalls))))
+    return report
+
+
+def _paired(table: np.ndarray) -> np.ndarray:
+    """The IoU of each object's partner, in falling order; 0 where none is left."""
+    left = table.copy()
+    best = np.zeros(len(table))
+    for k in range(min(left.shape)):
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        best[k] = max(left[row, column], 0.0)
+        left[row, :] = -1.0
+        left[:, column] = -1.0
+    return best
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(2)
+    areas_a, areas_b = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b))
+    return shared / np.maximum(areas_a[:, None] + areas_b[None] - shared, 1e-12)
