@@ -153,7 +153,7 @@ def test_the_input_is_one_size() -> None:
     [
         ({"grid": 0}, "must each be at least 1"),
         ({"dropout": 1.0}, "must lie in 0..1"),
-        ({"loss": DetectionLossConfig(box_loss="giou")}, "set start_size"),
+        ({"norm_momentum": 0.0}, "above 0 and at most 1"),
     ],
 )
 def test_bad_configurations(change: dict, message: str) -> None:
@@ -170,6 +170,29 @@ def test_start_size(layout: str) -> None:
     boxes = detector.predictions(detector.output.bias.detach().unsqueeze(0)).boxes[0]
     torch.testing.assert_close(boxes[7, 0], torch.tensor([80.0 - 20, 48 - 20, 80 + 20, 48 + 20]))
     assert (boxes[..., 2:] - boxes[..., :2] == 40).all()
+
+
+@pytest.mark.parametrize("layout", ["flat", "cells"])
+def test_a_start_as_cells_is_a_convolution(layout: str) -> None:
+    """Every cell's outputs come from its own place of the last map, alike everywhere."""
+    torch.manual_seed(0)
+    detector = YOLOv1(replace(SMALL_YOLOV1_MODERN, layout=layout), CLASSES).eval()
+    features = torch.randn(2, 16, 5, 5)
+
+    def said(features: torch.Tensor) -> torch.Tensor:
+        found = detector.predictions(detector.output(features.flatten(1)))
+        return torch.cat([found.classes, found.confidence, found.coded.flatten(2)], dim=2)  # [B, S * S, K + 5n]
+
+    one = said(features)
+    torch.testing.assert_close(said(features.roll((1, 2), dims=(2, 3))).unflatten(1, (5, 5)).roll((-1, -2), (1, 2)),
+                               one.unflatten(1, (5, 5)))  # fmt: skip
+    changed = features.clone()
+    changed[:, :, 1, 2] += 1
+    assert (said(changed) != one).any(-1).any(0).nonzero().flatten().tolist() == [7]
+    with pytest.raises(InputError, match=r"needs no hidden layer, not \(32,\), and"):
+        YOLOv1(replace(SMALL_YOLOV1_MODERN, hidden=(32,)), CLASSES)
+    with pytest.raises(InputError, match=r"a map of 3 x 3 places before the last layer, not 6 x 6"):
+        YOLOv1(replace(SMALL_YOLOV1_MODERN, grid=3, cell=64), CLASSES)
 
 
 def test_near_cells_share_an_object_and_one_cell_has_two() -> None:

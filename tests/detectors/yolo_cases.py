@@ -12,8 +12,10 @@ SMALL_YOLOV1 = YOLOv1Config(
 )  # fmt: skip
 SMALL_YOLOV1_MODERN = replace(
     SMALL_YOLOV1,
+    hidden=(),
+    start="cells",
     start_size=0.25,
-    loss=DetectionLossConfig(kind="entropy", box_loss="giou", assignment="near", quiet=0.6),
+    loss=DetectionLossConfig(kind="entropy", overlap="giou", assignment="near", quiet=0.6),
 )
 SMALL_YOLOV2 = YOLOv2Config(
     backbone=DarknetConfig(variant="tiny_v2", width=0.25, out_levels=(4, 5)),

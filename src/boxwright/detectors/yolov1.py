@@ -33,8 +33,9 @@ from boxwright.anchors.cells import cell_corners, one_hot, pair_up
 from boxwright.anchors.sampler import hashed_noise
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
+from boxwright.backbones.norm import set_norm_momentum
 from boxwright.detectors.detector import Detector, PixelConfig
-from boxwright.geometry.boxes import box_iou, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
+from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
 from boxwright.heads.rpn import gather_targets
@@ -48,7 +49,8 @@ class DetectionLossConfig:
     ``rescore``: the confidence of a responsible predictor learns the IoU of its box, not 1. ``smallest``: objects with
     a side below this share of the input are left out.
     ``kind``: "squared" errors on linear outputs, or "entropy": a sigmoid on the confidence and a softmax over the
-    classes, in training and at test. ``box_loss``: "squared", or an overlap of boxes in its place.
+    classes, in training and at test. ``overlap``, ``overlap_scale``: 1 - this overlap of the boxes beside the squared
+    errors, not in their place: on its own it shrinks a box to a point, where the square of a root has no gradient.
     ``assignment``: an object is learnt in the "cell" of its centre only, or in every cell "near" it too, whose centre
     is less than ``radius`` cells away in x and in y; then the predictors of a cell can have objects of their own,
     those of its own cell first. ``quiet``: predictors that overlap any object by more are not taught that there is
@@ -62,7 +64,8 @@ class DetectionLossConfig:
     rescore: bool = True
     smallest: float = 0.005
     kind: Literal["squared", "entropy"] = "squared"
-    box_loss: Literal["squared"] | OverlapLoss = "squared"
+    overlap: OverlapLoss | None = None
+    overlap_scale: float = 1.0
     assignment: Literal["cell", "near"] = "cell"
     radius: float = 1.0
     quiet: float | None = None
@@ -84,7 +87,12 @@ class YOLOv1Config:
     ``layout``: of the last layer: "flat" has the class values of all cells, then all confidences, then all boxes, as
     Darknet; "cells" has for each cell x y w h and confidence of each box, then the class values (§2, S x S x (5n + K)).
     ``start_size``: boxes begin at the middle of their cell with this share of the input as side; 0, as in Darknet,
-    begins with biases of zero. An overlap as box loss needs a size to begin with.
+    begins with biases of zero.
+    ``start``: "cells" lets the last layer begin as a 1x1 convolution, so that a cell's outputs see its place on the
+    map alone, through weights that all cells share at first: what the convolutions before it learn from one cell then
+    serves all. It needs a map of S x S places and no hidden layer.
+    ``norm_momentum``: what a new batch weighs in the running statistics of all batch norms; None leaves them as built
+    (0.01 in Darknet's layers, too slow for trainings of a few hundred steps).
     """
 
     kind: Literal["yolov1"] = "yolov1"
@@ -101,21 +109,22 @@ class YOLOv1Config:
     boxes: int = 2
     layout: Literal["flat", "cells"] = "flat"
     start_size: float = 0.0
+    start: Literal["normal", "cells"] = "normal"
     loss: DetectionLossConfig = field(default_factory=DetectionLossConfig)
-    post: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(score_threshold=0.001, nms_iou=0.5))
+    post: PostprocessConfig = field(
+        default_factory=lambda: PostprocessConfig(score_threshold=0.001, nms_iou=0.5, clip=False)
+    )
     pixels: PixelConfig = field(default_factory=lambda: PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
     difficult: bool = True
+    norm_momentum: float | None = None
 
     def __post_init__(self) -> None:
+        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
+            raise InputError(f"norm_momentum = {self.norm_momentum}: above 0 and at most 1")
         if min(self.grid, self.cell, self.boxes) < 1:
             raise InputError(f"grid {self.grid}, cell {self.cell} and boxes {self.boxes} must each be at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout = {self.dropout}: must lie in 0..1, 1 excluded")
-        if self.loss.box_loss != "squared" and self.start_size <= 0:
-            raise InputError(
-                f"loss.box_loss = {self.loss.box_loss!r} with start_size = {self.start_size}: boxes of no size have no "
-                "gradient; set start_size, for example to 0.25"
-            )
 
 
 class LocalLayer(nn.Module):
@@ -182,9 +191,10 @@ class YOLOv1(Detector):
             head += [nn.Linear(inputs, out, bias=not norm), *norm, nn.LeakyReLU(0.1)]
         self.hidden = nn.Sequential(*head, nn.Dropout(config.dropout))
         self.output = nn.Linear(widths[-1], config.grid**2 * (len(classes) + 5 * config.boxes))
-        self._initialise()
+        self._initialise(places)
+        set_norm_momentum(self, config.norm_momentum)
 
-    def _initialise(self) -> None:
+    def _initialise(self, places: int) -> None:
         for layer in self.hidden:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=0.1)
@@ -192,11 +202,28 @@ class YOLOv1(Detector):
                     nn.init.zeros_(layer.bias)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        if self.config.start == "cells":
+            if self.config.hidden or places != self.config.grid:
+                raise InputError(
+                    f"start = 'cells' needs no hidden layer, not {self.config.hidden}, and a map of {self.config.grid} x "
+                    f"{self.config.grid} places before the last layer, not {places} x {places}"
+                )
+            self._start_as_cells()
         if self.config.start_size > 0:
             with torch.no_grad():
                 coded = self.predictions(self.output.bias.unsqueeze(0)).coded  # views of the bias, unless meta
                 coded[..., :2] = 0.5
                 coded[..., 2:] = self.config.start_size**0.5
+
+    @torch.no_grad()
+    def _start_as_cells(self) -> None:
+        cells = self.config.grid**2
+        channels = self.output.in_features // cells
+        shared = torch.randn(self.output.out_features // cells, channels) * channels**-0.5
+        numbers = self.predictions(torch.arange(self.output.out_features).unsqueeze(0))  # where each output stands
+        rows = torch.cat([part[0].flatten(1) for part in numbers[:3]], dim=1)  # [S * S, K + 5n]
+        weight = self.output.weight.zero_().view(-1, channels, cells)
+        weight[rows, :, torch.arange(cells).unsqueeze(1)] = shared
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Losses with ``targets``, detections without."""
@@ -239,7 +266,8 @@ class YOLOv1(Detector):
             classes, confidence = classes.softmax(-1), confidence.sigmoid()
         scores = classes.unsqueeze(2) * confidence.unsqueeze(-1)  # [B, S * S, n, K]
         batch = multiclass_detections(scores.flatten(1, 2), found.boxes.flatten(1, 2), images.sizes, self.config.post)
-        return batch._replace(scores=batch.scores.clamp(max=1))  # nothing bounds linear outputs
+        # Boxes are cut last, as in Darknet; nothing bounds the scores of linear outputs.
+        return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes), scores=batch.scores.clamp(max=1))
 
     def _losses(self, found: Predictions, wanted: Assignment) -> dict[str, Tensor]:
         """The sums over cells, divided by the images."""
@@ -252,12 +280,12 @@ class YOLOv1(Detector):
         else:
             confidence = F.binary_cross_entropy_with_logits(found.confidence, goal, reduction="none")
             classes = -(wanted.classes * found.classes.log_softmax(-1)).sum(-1)
-        if config.box_loss == "squared":
-            box = 0.5 * (found.coded - self._coded(wanted.truth)).square().sum(-1)
-        else:
-            box = decoded_box_loss(found.boxes, wanted.truth, wanted.positive, config.box_loss)
+        box = 0.5 * config.coord_scale * (found.coded - self._coded(wanted.truth)).square().sum(-1)
+        if config.overlap is not None:
+            apart = decoded_box_loss(found.boxes, wanted.truth, wanted.positive, config.overlap)
+            box = box + config.overlap_scale * apart
         return {
-            "box": config.coord_scale * torch.where(wanted.positive, box, 0.0).sum() / batch,
+            "box": torch.where(wanted.positive, box, 0.0).sum() / batch,
             "confidence": (weight * confidence).sum() / batch,
             "classification": config.class_scale * torch.where(wanted.occupied, classes, 0.0).sum() / batch,
         }

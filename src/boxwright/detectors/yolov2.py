@@ -32,8 +32,9 @@ from boxwright.anchors.cell_matcher import CellMatcher
 from boxwright.anchors.cells import cell_corners
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
+from boxwright.backbones.norm import set_norm_momentum
 from boxwright.detectors.detector import Detector, PixelConfig
-from boxwright.geometry.boxes import box_iou, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
+from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -54,7 +55,7 @@ COCO_ANCHORS_2017: Anchors = (
     (0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828),
 )  # fmt: skip
 
-LOG_SIZE_LIMIT = 10.0  # of t_w and t_h: a box 22,000 times its anchor; keeps exp finite in networks that go astray
+LOG_SIZE_LIMIT = 8.0  # of t_w and t_h: a box 2981 times its anchor; keeps networks finite that go astray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,8 @@ class YOLOv2Config:
     ``reorg``: how cells are stacked: in the order of Darknet's layer, which released weights need, or as a true
     "space_to_depth". ``anchors``: widths and heights in cells.
     ``reach``: how far a centre may leave its cell: at 1 it stays inside, at 2 it gets half a cell beyond.
+    ``norm_momentum``: what a new batch weighs in the running statistics of all batch norms; None leaves them as built
+    (0.01 in Darknet's layers, too slow for trainings of a few hundred steps).
     """
 
     kind: Literal["yolov2"] = "yolov2"
@@ -119,11 +122,16 @@ class YOLOv2Config:
     anchors: Anchors = VOC_ANCHORS
     reach: float = 1.0
     loss: RegionLossConfig = field(default_factory=RegionLossConfig)
-    post: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45))
+    post: PostprocessConfig = field(
+        default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45, clip=False)
+    )
     pixels: PixelConfig = field(default_factory=lambda: PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
     difficult: bool = True
+    norm_momentum: float | None = None
 
     def __post_init__(self) -> None:
+        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
+            raise InputError(f"norm_momentum = {self.norm_momentum}: above 0 and at most 1")
         if not 1 <= self.reach <= 3:
             raise InputError(f"reach = {self.reach}: must lie in 1..3; 1 keeps centres in their cell")
 
@@ -194,6 +202,7 @@ class YOLOv2(Detector):
         self.output = nn.Conv2d(config.merged, len(config.anchors) * (5 + len(classes)), 1)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        set_norm_momentum(self, config.norm_momentum)
         # Images trained on, as Darknet counts them: rule 2 of the loss ends by it, resumed runs included.
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -250,7 +259,8 @@ class YOLOv2(Detector):
     def _detections(self, found: Predictions, images: Images) -> DetectionBatch:
         """Class probability times objectness; any class of a box may be a detection; NMS within each class."""
         scores = found.objectness.sigmoid().unsqueeze(-1) * found.logits.softmax(-1)  # [B, N, K]
-        return multiclass_detections(scores, found.boxes, images.sizes, self.config.post)
+        batch = multiclass_detections(scores, found.boxes, images.sizes, self.config.post)
+        return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes))  # last, as in Darknet
 
     def _losses(
         self, found: Predictions, targets: Targets, usable: Tensor, shape: tuple[int, int]

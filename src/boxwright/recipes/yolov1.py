@@ -85,9 +85,9 @@ YOLOV1_FAST = replace(
 
 MODERN_LOSS = DetectionLossConfig(
     kind="entropy",
-    box_loss="giou",
+    overlap="giou",
+    overlap_scale=2.0,
     assignment="near",
-    coord_scale=2.0,
     noobject_scale=1.0,
     quiet=0.6,
 )
@@ -136,8 +136,10 @@ SMALL = replace(
     detector=YOLOv1Config(
         backbone=DarknetConfig(variant="extraction", width=0.25, out_levels=(5,)),
         convs=(256, 256, 256, 64),
-        hidden=(512,),
+        hidden=(),  # as tiny-yolo(v1).cfg: a hidden layer learns little from some hundred images
+        dropout=0.0,
         cell=32,
+        norm_momentum=0.1,  # statistics that keep up with some hundred steps
     ),
     data=replace(
         YOLOV1.data,
@@ -168,7 +170,7 @@ SMALL = replace(
 SMALL_MODERN = replace(
     SMALL,
     name="yolov1-small-modern",
-    detector=modern(SMALL.detector),
+    detector=replace(modern(SMALL.detector), start="cells"),
     stages=(
         Stage(
             length=15,

@@ -224,6 +224,7 @@ SMALL = replace(
         anchors=tuple((round(w * 256 / 416, 3), round(h * 256 / 416, 3)) for w, h in VOC_ANCHORS_2017),
         # 12,800 images are three quarters of an epoch of VOC; so are these of 205 images.
         loss=replace(CFG_LOSS, prior_images=160),
+        norm_momentum=0.1,  # statistics that keep up with some hundred steps
     ),
     data=replace(
         CFG_DATA,
