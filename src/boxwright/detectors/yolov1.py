@@ -205,8 +205,8 @@ class YOLOv1(Detector):
         if self.config.start == "cells":
             if self.config.hidden or places != self.config.grid:
                 raise InputError(
-                    f"start = 'cells' needs no hidden layer, not {self.config.hidden}, and a map of {self.config.grid} x "
-                    f"{self.config.grid} places before the last layer, not {places} x {places}"
+                    f"start = 'cells' needs no hidden layer, not {self.config.hidden}, and a map of "
+                    f"{self.config.grid} x {self.config.grid} places before the last layer, not {places} x {places}"
                 )
             self._start_as_cells()
         if self.config.start_size > 0:

@@ -128,19 +128,21 @@ YOLOV1_MODERN = replace(
     ),
 )
 
+# Batch norm, which the paper's network lacks: without it a network of this depth does not learn from scratch. The
+# last four convolutions keep their stride of 32, so that half the input has the same grid.
+SMALL_DETECTOR = YOLOv1Config(
+    backbone=DarknetConfig(variant="extraction", width=0.25, out_levels=(5,)),
+    convs=(256, 256, 256, 64),
+    hidden=(),  # as tiny-yolo(v1).cfg: a hidden layer learns little from some hundred images
+    dropout=0.0,
+    cell=32,
+    norm_momentum=0.1,  # statistics that keep up with some hundred steps
+)
+
 SMALL = replace(
     YOLOV1,
     name="yolov1-small",
-    # Batch norm, which the paper's network lacks: without it a network of this depth does not learn from scratch. The
-    # last four convolutions keep their stride of 32, so that half the input has the same grid.
-    detector=YOLOv1Config(
-        backbone=DarknetConfig(variant="extraction", width=0.25, out_levels=(5,)),
-        convs=(256, 256, 256, 64),
-        hidden=(),  # as tiny-yolo(v1).cfg: a hidden layer learns little from some hundred images
-        dropout=0.0,
-        cell=32,
-        norm_momentum=0.1,  # statistics that keep up with some hundred steps
-    ),
+    detector=SMALL_DETECTOR,
     data=replace(
         YOLOV1.data,
         train=(
@@ -156,8 +158,7 @@ SMALL = replace(
         Stage(
             length=15,
             unit="epochs",
-            # The published rate is that of a batch of 64 from pretrained weights; this is 8 from scratch.
-            optimiser=SGDConfig(lr=5e-3, base_batch=8, momentum=0.9, weight_decay=5e-4, decay_biases=False),
+            optimiser=SGDConfig(lr=1e-2, base_batch=64, momentum=0.9, weight_decay=5e-4, decay_biases=False),
             schedule=MultiStepConfig(
                 milestones=(8.33, 11.67), gamma=0.1, warmup=WarmupConfig(steps=100, factor=0.1)
             ),  # 75 and 105 of 135
@@ -170,7 +171,11 @@ SMALL = replace(
 SMALL_MODERN = replace(
     SMALL,
     name="yolov1-small-modern",
-    detector=replace(modern(SMALL.detector), start="cells"),
+    detector=replace(modern(SMALL_DETECTOR), start="cells"),
+    data=replace(
+        SMALL.data,
+        train=(SMALL.data.train[0], HSVJitterConfig(hue=0.015, saturation=1.5, value=1.4), FlipConfig(p=0.5)),
+    ),
     stages=(
         Stage(
             length=15,

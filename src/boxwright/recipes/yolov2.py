@@ -99,10 +99,11 @@ CFG_DATA = replace(
 )
 BURN_IN = WarmupConfig(steps=1000, factor=0.0, power=4.0)
 
+VOC_DETECTOR = YOLOv2Config(narrow=64, anchors=VOC_ANCHORS_2017, loss=CFG_LOSS)
 YOLOV2_VOC = replace(
     YOLOV2,
     name="yolov2-voc",
-    detector=YOLOv2Config(narrow=64, anchors=VOC_ANCHORS_2017, loss=CFG_LOSS),
+    detector=VOC_DETECTOR,
     data=CFG_DATA,
     stages=(
         Stage(
@@ -186,7 +187,7 @@ def modern(config: YOLOv2Config) -> YOLOv2Config:
 YOLOV2_MODERN = replace(
     YOLOV2_VOC,
     name="yolov2-modern",
-    detector=modern(YOLOV2_VOC.detector),
+    detector=modern(VOC_DETECTOR),
     data=replace(
         CFG_DATA,
         train=(
@@ -213,19 +214,20 @@ YOLOV2_MODERN = replace(
     ),
 )
 
+SMALL_DETECTOR = YOLOv2Config(
+    backbone=DarknetConfig(variant="darknet19", width=0.25, out_levels=(4, 5)),
+    convs=(256, 256),
+    narrow=16,
+    merged=256,
+    anchors=tuple((round(w * 256 / 416, 3), round(h * 256 / 416, 3)) for w, h in VOC_ANCHORS_2017),
+    # 12,800 images are three quarters of an epoch of VOC; so are these of 205 images.
+    loss=replace(CFG_LOSS, prior_images=160),
+    norm_momentum=0.1,  # statistics that keep up with some hundred steps
+)
 SMALL = replace(
     YOLOV2_VOC,
     name="yolov2-small",
-    detector=YOLOv2Config(
-        backbone=DarknetConfig(variant="darknet19", width=0.25, out_levels=(4, 5)),
-        convs=(256, 256),
-        narrow=16,
-        merged=256,
-        anchors=tuple((round(w * 256 / 416, 3), round(h * 256 / 416, 3)) for w, h in VOC_ANCHORS_2017),
-        # 12,800 images are three quarters of an epoch of VOC; so are these of 205 images.
-        loss=replace(CFG_LOSS, prior_images=160),
-        norm_momentum=0.1,  # statistics that keep up with some hundred steps
-    ),
+    detector=SMALL_DETECTOR,
     data=replace(
         CFG_DATA,
         train=(DarknetJitterConfig(size=(256, 256), jitter=0.3), DARKNET_COLOUR, FlipConfig(p=0.5)),
@@ -252,7 +254,7 @@ SMALL = replace(
 SMALL_MODERN = replace(
     SMALL,
     name="yolov2-small-modern",
-    detector=modern(SMALL.detector),
+    detector=modern(SMALL_DETECTOR),
     data=replace(
         SMALL.data,
         train=(
