@@ -1,10 +1,14 @@
 """Two-stage detectors without a pyramid, small enough to test."""
 
+import torch
+from torch import Tensor
+
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
+from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
@@ -43,6 +47,32 @@ SMALL_C4 = {
         backbone=DETNET, rpn=RPN, head=StageHeadConfig(samples=32, pooling=RoIPoolingConfig(size=4))
     ),
 }
+
+SMALL_FAST = {
+    "fast_rcnn": FastRCNNConfig(
+        backbone=VGGConfig(depth=11, width=8, norm="bn", out_levels=(5,)),
+        head=LayersHeadConfig(
+            hidden=(32, 32),
+            samples=16,
+            negative_floor=0.1,
+            normalizer="sampled",
+            pooling=RoIPoolingConfig(method="pool", size=4),
+        ),
+    ),
+    "fast_rcnn_detnet": FastRCNNConfig(
+        backbone=DETNET, head=StageHeadConfig(samples=16, pooling=RoIPoolingConfig(size=4))
+    ),
+}
+
+
+def example_proposals(batch: int, height: int, width: int, count: int = 24) -> Tensor:
+    """``[batch, count, 4]`` boxes spread over the image, and some padding."""
+    generator = torch.Generator().manual_seed(1)
+    corners = torch.rand((batch, count, 2, 2), generator=generator).sort(dim=2).values.flatten(2)
+    boxes = corners * torch.tensor([width, height, width, height])
+    boxes[:, -3:] = 0
+    return boxes
+
 
 BINS = PositionSensitiveConfig(size=3)
 SMALL_RFCN = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from boxwright.detectors.detector import Detector
+from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNN, MaskRCNNConfig
@@ -18,7 +19,8 @@ from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.structures import Classes
 
 DetectorConfig: TypeAlias = (
-    FasterRCNNConfig
+    FastRCNNConfig
+    | FasterRCNNConfig
     | FasterRCNNC4Config
     | MaskRCNNConfig
     | RefineDetConfig
@@ -34,6 +36,8 @@ DetectorConfig: TypeAlias = (
 def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
     """The detector that ``config`` describes for ``classes``, freshly initialised from torch's random state."""
     match config:
+        case FastRCNNConfig():
+            return FastRCNN(config, classes)
         case FasterRCNNConfig():
             return FasterRCNN(config, classes)
         case FasterRCNNC4Config():

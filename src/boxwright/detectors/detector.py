@@ -53,8 +53,11 @@ class Detector(nn.Module, ABC):
     ``detect`` prepares an image. Padded inputs have sides that are multiples of ``input_multiple``, and exactly
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
-    minimises, None for all; a detector may leave out the work for the others.
+    minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
+    ``Images.proposals`` and finds none itself.
     """
+
+    needs_proposals = False
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
 from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
@@ -23,6 +24,7 @@ from boxwright.training.recipe import Recipe
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        *FAST_RCNN_RECIPES,
         *FASTER_RCNN_RECIPES,
         *FASTER_RCNN_C4_RECIPES,
         *MASK_RCNN_RECIPES,

@@ -33,6 +33,11 @@ def check_inputs(detector: Detector, data: DataConfig) -> None:
     """InputError, with the setting and the nearest valid value, where ``detector`` cannot take what ``data`` makes."""
     if detector.paste is not None and not data.masks:
         raise InputError("data.masks = false, but this detector learns from masks; set it true, on data that has them")
+    if detector.needs_proposals and data.proposals is None:
+        raise InputError(
+            "data.proposals is not set, but this detector finds no proposals of its own; make files of them with "
+            "`boxwright proposals` and set data.proposals.train and data.proposals.val"
+        )
     for side in data.multi_scale.all_sizes if data.multi_scale is not None else ():
         detector.check_input(side, side, "a size of data.multi_scale")
     if data.fixed_size is not None:

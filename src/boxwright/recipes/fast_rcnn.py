@@ -1,0 +1,118 @@
+"""Fast R-CNN. Each recipe needs files of proposals: ``data.proposals.train`` and ``data.proposals.val``.
+
+``fast-rcnn-vgg16``
+    The paper's detector L on VOC07: two images a step, 64 regions of each, SGD at 0.001 with biases at twice that, a
+    tenth of it after 30,000 of 40,000 steps, sides of 600 and 1000. It needs ImageNet weights.
+``fast-rcnn-vgg16-0712``
+    On VOC07+12: 60,000 steps, and a tenth from 40,000.
+``fast-rcnn-small``, ``fast-rcnn-detnet-small``
+    For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count, 300 proposals.
+    Batch norm is new, the paper starts from ImageNet weights; the floor of background regions is 0, because proposals
+    that miss every object are otherwise never seen, which only pretrained features can afford.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.data.proposals import ProposalsConfig
+from boxwright.data.transforms import FlipConfig, LetterboxConfig, ResizeConfig
+from boxwright.detectors.fast_rcnn import FastRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHeadConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.training.recipe import (
+    AdamWConfig,
+    CheckpointConfig,
+    CosineConfig,
+    DataConfig,
+    MultiStepConfig,
+    Recipe,
+    SGDConfig,
+    Source,
+    Stage,
+    ValidationConfig,
+    WarmupConfig,
+)
+
+VOC_SIDES = ResizeConfig(short=(600,), long=1000)
+VOC_STAGE = Stage(
+    length=40_000,
+    unit="steps",
+    optimiser=SGDConfig(lr=1e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0),
+    schedule=MultiStepConfig(milestones=(30_000,), gamma=0.1),
+)
+
+VGG16_VOC = Recipe(
+    name="fast-rcnn-vgg16",
+    detector=FastRCNNConfig(),
+    data=DataConfig(
+        train=(VOC_SIDES, FlipConfig(p=0.5)),
+        eval=(VOC_SIDES,),
+        batch_size=2,
+        eval_batch_size=1,
+        proposals=ProposalsConfig(),
+    ),
+    stages=(VOC_STAGE,),
+    validation=ValidationConfig(every=10_000, unit="steps"),
+    checkpoint=CheckpointConfig(every=2_000, unit="steps"),
+    source=Source(
+        paper="Fast R-CNN, arXiv 1504.08083",
+        section="§2.3, table 1",
+        note="VOC07 test, trained on VOC07 from ImageNet weights; AP50 by 11 points",
+        expected={"AP50": 0.669},
+    ),
+)
+VGG16_0712 = replace(
+    VGG16_VOC,
+    name="fast-rcnn-vgg16-0712",
+    stages=(replace(VOC_STAGE, length=60_000, schedule=MultiStepConfig(milestones=(40_000,), gamma=0.1)),),
+    source=replace(VGG16_VOC.source, note="VOC07 test, trained on VOC07+12", expected={"AP50": 0.70}),
+)
+
+SMALL = Recipe(
+    name="fast-rcnn-small",
+    detector=FastRCNNConfig(
+        backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
+        head=LayersHeadConfig(
+            pooling=RoIPoolingConfig(method="pool", size=7), hidden=(256, 256), samples=64, normalizer="sampled"
+        ),
+    ),
+    data=DataConfig(
+        train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5)),
+        eval=(LetterboxConfig(size=(256, 256)),),
+        batch_size=8,
+        eval_batch_size=8,
+        workers=2,
+        group_by_aspect=False,
+        proposals=ProposalsConfig(most=300),
+    ),
+    stages=(
+        Stage(
+            length=15,
+            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
+            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
+        ),
+    ),
+    validation=ValidationConfig(every=5, unit="epochs"),
+    clip_norm=10.0,
+    channels_last=True,
+    source=Source(note="ours, for the CPU"),
+)
+DETNET_SMALL = replace(
+    SMALL,
+    name="fast-rcnn-detnet-small",
+    detector=FastRCNNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4,)),
+        head=StageHeadConfig(
+            pooling=RoIPoolingConfig(size=7),
+            class_agnostic=True,
+            samples=32,
+            positive_fraction=0.5,
+            normalizer="sampled",
+        ),
+    ),
+)
+
+FAST_RCNN_RECIPES = (VGG16_VOC, VGG16_0712, SMALL, DETNET_SMALL)

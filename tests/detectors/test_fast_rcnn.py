@@ -1,0 +1,90 @@
+"""Fast R-CNN: which regions it learns from, what it refuses, and truncated SVD."""
+
+import pytest
+import torch
+from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.detectors.two_stage_cases import SMALL_FAST, example_proposals
+
+from boxwright.detectors.build import build_detector
+from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc, truncated
+from boxwright.structures import Classes, Images, InputError
+
+CLASSES = Classes.from_names(["disc", "bar", "ring"])
+
+
+@pytest.fixture
+def detector() -> FastRCNN:
+    torch.manual_seed(0)
+    built = build_detector(SMALL_FAST["fast_rcnn"], CLASSES).eval()
+    assert isinstance(built, FastRCNN)
+    return built
+
+
+def images() -> Images:
+    return pictures(2, 128, 160)._replace(proposals=example_proposals(2, 128, 160))
+
+
+def test_regions_are_sampled_as_in_the_paper() -> None:
+    """§2.3: 64 an image, at most a quarter objects, and background overlaps one by 0.1 to 0.5."""
+    config = FastRCNNConfig().head
+    assert (config.samples, config.positive_fraction, config.pooling.method) == (64, 0.25, "pool")
+    head = FastRCNN(SMALL_FAST["fast_rcnn"], CLASSES).head
+    targets = example_targets()
+    truth = targets.boxes[0, 0]  # 10, 12, 60, 70
+    overlaps = [0.05, 0.15, 0.45, 0.55, 0.9]
+    rows = [torch.stack([truth[0], truth[1], truth[0] + 50 * t, truth[3]]) for t in overlaps]
+    given = torch.stack([*rows, torch.zeros(4)])[None].expand(2, -1, -1)
+    sample, matches = head.candidates(given_proposals(images()._replace(proposals=given)), targets, targets.valid)
+    count = len(overlaps)
+    assert matches.positive[0, :count].tolist() == [False, False, False, True, True]
+    assert matches.negative[0, :count].tolist() == [False, True, True, False, False]
+    assert not sample.valid[0, count], "padding is no region"
+    assert sample.labels[0, 3:5].tolist() == [0, 0]
+
+
+def test_proposals_are_needed(detector: FastRCNN) -> None:
+    with pytest.raises(InputError, match=r"`boxwright proposals`.*data\.proposals"):
+        detector(pictures(2, 128, 160))
+
+
+def test_padding_rows_are_never_detected(detector: FastRCNN) -> None:
+    given = images()
+    assert given.proposals is not None
+    longer = given._replace(proposals=torch.cat([given.proposals, torch.zeros(2, 30, 4)], 1))
+    with torch.inference_mode():
+        a, b = detector(given), detector(longer)
+    assert a.valid.any()
+    torch.testing.assert_close(a.boxes, b.boxes)
+    none = given._replace(proposals=torch.zeros(2, 5, 4))
+    assert not detector(none).valid.any()
+    losses = detector.train()(none, example_targets())
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_truncated_svd(detector: FastRCNN) -> None:
+    layer = torch.nn.Linear(20, 12)
+    x = torch.randn(50, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(truncated(layer, 12)(x), layer(x), atol=1e-5, rtol=1e-4)
+        errors = [float((truncated(layer, rank)(x) - layer(x)).norm()) for rank in (2, 6, 10)]
+        first, second = truncated(layer, 6)
+        product = second.weight @ first.weight
+        rest = torch.linalg.svdvals(layer.weight)[6:]
+        missed = (product - layer.weight).norm()
+    assert errors == sorted(errors, reverse=True)
+    assert float(missed) == pytest.approx(float(rest.norm()), rel=1e-4), "the best of its rank"
+
+    whole, thin = truncate_fc(detector, (32, None)), truncate_fc(detector, (4, 4))
+    with torch.inference_mode():
+        expected, found = detector(images()), whole(images())
+        thin(images())
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-3)
+    assert isinstance(detector.head.layers[0], torch.nn.Linear), "the original is left alone"
+    size = [sum(p.numel() for p in d.head.parameters()) for d in (detector, thin)]
+    assert size[1] < size[0] / 2
+
+
+@pytest.mark.parametrize(("ranks", "message"), [((4,), "1 ranks for 2"), ((4, 99), "rank 99"), ((0, 4), "rank 0")])
+def test_ranks_that_do_not_fit(ranks: tuple[int, ...], message: str, detector: FastRCNN) -> None:
+    with pytest.raises(InputError, match=message):
+        truncate_fc(detector, ranks)
