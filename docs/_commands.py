@@ -18,6 +18,7 @@ from boxwright import cli, cli_data
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": cli.train,
     "pretrain": cli.pretrain,
+    "proposals": cli.proposals,
     "evaluate": cli.evaluate,
     "detect": cli.detect,
     "models": cli.models,

@@ -21,6 +21,7 @@ from rich.console import Console
 import boxwright
 from boxwright.cli_data import OUTPUT, WHERE, Data, Json, data_app, examples, print_json, say
 from boxwright.cli_pretrain import pretrain
+from boxwright.cli_proposals import proposals
 
 EPILOGUE = """
 Begin with `boxwright demo`. On your own data: `boxwright data check PATH`, then
@@ -48,7 +49,13 @@ app.command(
         "boxwright pretrain --resume runs/detnet59-imagenet-1 --data imagenet",
     ),
 )
-
+app.command(
+    proposals,
+    help_epilogue=examples(
+        "boxwright proposals --data voc --split train --output train.safetensors --workers 4",
+        "boxwright proposals --data voc --split train --method runs/faster-rcnn-r50-fpn-1 --output train.safetensors",
+    ),
+)
 
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
 Precision = Annotated[

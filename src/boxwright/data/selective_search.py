@@ -1,0 +1,70 @@
+"""Selective search (Uijlings et al., IJCV 2013) by OpenCV's contributed modules, behind the extra `selective-search`.
+
+OpenCV's "fast" and "quality" are not the paper's: their thresholds begin at 150 where the paper's begin at 50 or 100.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.structures import InputError
+
+Quality = Literal["fast", "quality"]
+SHORTEST = 2
+"""Pixels: boxes with a shorter side are dropped, as in py-faster-rcnn."""
+
+
+def require_opencv() -> Any:
+    """The module. InputError with the command that installs it where it, or its contributed part, is absent."""
+    try:
+        cv2 = importlib.import_module("cv2")
+        cv2.ximgproc.segmentation.createSelectiveSearchSegmentation  # noqa: B018
+    except (ImportError, AttributeError):
+        raise InputError(
+            "selective search needs OpenCV with its contributed modules; install them with "
+            "`pip install boxwright[selective-search]` (and uninstall opencv-python if it is there, which hides them)"
+        ) from None
+    return cv2
+
+
+def selective_search(path: Path, quality: Quality = "fast") -> tuple[np.ndarray, np.ndarray]:
+    """Boxes float32 ``[P, 4]`` of an image file, best first, and falling scores ``[P]`` in 0..1, which are only ranks.
+
+    The ranking is partly random by design; here it is the same for a file each time.
+    """
+    cv2 = require_opencv()
+    cv2.setNumThreads(1)
+    cv2.setRNGSeed(0)
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(read_image(path)[:, :, ::-1]))
+    if quality == "fast":
+        search.switchToSelectiveSearchFast()
+    else:
+        search.switchToSelectiveSearchQuality()
+    found = np.asarray(search.process(), dtype=np.float32).reshape(-1, 4)
+    found = found[(found[:, 2:] >= SHORTEST).all(1)]
+    boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
+    return boxes, 1 - np.arange(len(boxes), dtype=np.float32) / max(len(boxes), 1)
+
+
+def search_all(
+    index: DetectionIndex, quality: Quality = "fast", workers: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """:func:`selective_search` of each image, in order, over ``workers`` processes."""
+    require_opencv()
+    paths = [index.path(i) for i in range(len(index))]
+    if workers <= 1:
+        yield from (selective_search(path, quality) for path in paths)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(selective_search, quality=quality), paths)
