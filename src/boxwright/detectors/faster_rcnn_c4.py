@@ -173,7 +173,8 @@ class FasterRCNNC4(Detector):
         fmap = self.backbone(self.normalise(images))[0]
         if targets is None:
             found = self.rpn.proposals([fmap], images.sizes, training=False)
-            return self.head.detections(*self.head(self._pooled(fmap, found.boxes)), found, images.sizes)
+            logits, deltas = self.head(self._pooled(fmap, found.boxes))
+            return self.head.detections(logits, deltas, found, images.sizes)
         seeds = self.sample_seeds(images)
         usable = targets.valid & ~targets.crowd
         if not self.config.difficult:
@@ -186,7 +187,8 @@ class FasterRCNNC4(Detector):
             if proposals is None:
                 proposals = self.rpn.proposals([fmap], images.sizes, training=True)
             sample = self.head.choose(proposals, targets, usable, seeds)
-            losses |= self.head.loss(*self.head(self._pooled(fmap, sample.boxes)), sample)
+            logits, deltas = self.head(self._pooled(fmap, sample.boxes))
+            losses |= self.head.loss(logits, deltas, sample)
         return losses
 
     @torch.no_grad()

@@ -97,10 +97,12 @@ class ScoreMaps(RegionHead):
         self.reduce = None if config.channels is None else nn.Conv2d(level.channels, width, 1)
         self.scores = nn.Conv2d(width, bins * (num_classes + 1), 1)
         self.deltas = nn.Conv2d(width, bins * 4 * (1 if config.class_agnostic else num_classes), 1)
+        if self.reduce is not None:
+            nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
+        for layer in (self.scores, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
         for layer in (self.reduce, self.scores, self.deltas):
-            if layer is not None:
-                nn.init.normal_(layer.weight, std=0.01)
-                assert layer.bias is not None
+            if layer is not None and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         self.hard = OHEMSampler(count=config.samples, nms_iou=config.ohem_nms_iou) if config.ohem else None
 
@@ -137,7 +139,7 @@ class RFCN(Detector):
     def __init__(self, config: RFCNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
-        levels = self.backbone.levels
+        levels = list(self.backbone.levels)
         if len(levels) > 2:
             names = ", ".join(level.name for level in levels)
             raise InputError(

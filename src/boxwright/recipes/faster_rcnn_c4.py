@@ -288,15 +288,17 @@ SMALL_STAGE = Stage(
     optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
     schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
 )
+C4_SMALL_DETECTOR = FasterRCNNC4Config(
+    backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", out_levels=(4,)),
+    rpn=SMALL_RPN,
+    head=StageHeadConfig(
+        pooling=RoIPoolingConfig(size=7), stride=1, class_agnostic=True, samples=32, positive_fraction=0.5
+    ),
+)
+
 C4_SMALL = Recipe(
     name="faster-rcnn-c4-small",
-    detector=FasterRCNNC4Config(
-        backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", out_levels=(4,)),
-        rpn=SMALL_RPN,
-        head=StageHeadConfig(
-            pooling=RoIPoolingConfig(size=7), stride=1, class_agnostic=True, samples=32, positive_fraction=0.5
-        ),
-    ),
+    detector=C4_SMALL_DETECTOR,
     data=DataConfig(
         train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5)),
         eval=(LetterboxConfig(size=(256, 256)),),
@@ -319,9 +321,9 @@ C4_SMALL_MODERN = replace(
     C4_SMALL,
     name="faster-rcnn-c4-small-modern",
     detector=replace(
-        C4_SMALL.detector,
+        C4_SMALL_DETECTOR,
         rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
-        head=replace(C4_SMALL.detector.head, box_loss="giou"),
+        head=replace(C4_SMALL_DETECTOR.head, box_loss="giou"),
     ),
     data=replace(
         C4_SMALL.data,
@@ -337,9 +339,9 @@ C4_DETNET_SMALL = replace(
     C4_SMALL,
     name="faster-rcnn-c4-detnet-small",
     detector=replace(
-        C4_SMALL.detector,
+        C4_SMALL_DETECTOR,
         backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4,)),
-        head=replace(C4_SMALL.detector.head, stride=None),
+        head=replace(C4_SMALL_DETECTOR.head, stride=None),
     ),
 )
 VGG_SMALL = replace(

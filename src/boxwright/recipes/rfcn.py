@@ -188,13 +188,15 @@ SMALL_RPN = replace(
     post_nms=(150, 100),
     min_size=4.0,
 )
+DETNET_SMALL_DETECTOR = RFCNConfig(
+    backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4, 6)),
+    rpn=SMALL_RPN,
+    head=RFCNHeadConfig(channels=128, samples=64, pooling=PositionSensitiveConfig(size=3)),
+)
+
 DETNET_SMALL = Recipe(
     name="rfcn-detnet-small",
-    detector=RFCNConfig(
-        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4, 6)),
-        rpn=SMALL_RPN,
-        head=RFCNHeadConfig(channels=128, samples=64, pooling=PositionSensitiveConfig(size=3)),
-    ),
+    detector=DETNET_SMALL_DETECTOR,
     data=DataConfig(
         train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5)),
         eval=(LetterboxConfig(size=(256, 256)),),
@@ -219,10 +221,10 @@ DETNET_SMALL_MODERN = replace(
     DETNET_SMALL,
     name="rfcn-detnet-small-modern",
     detector=replace(
-        DETNET_SMALL.detector,
+        DETNET_SMALL_DETECTOR,
         rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
         head=replace(
-            DETNET_SMALL.detector.head,
+            DETNET_SMALL_DETECTOR.head,
             box_loss="giou",
             box_weight=5.0,
             pooling=PositionSensitiveConfig(size=3, method="align"),
@@ -243,7 +245,7 @@ RESNET_SMALL = replace(
     DETNET_SMALL,
     name="rfcn-resnet-small",
     detector=replace(
-        DETNET_SMALL.detector,
+        DETNET_SMALL_DETECTOR,
         backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", output_stride=16, out_levels=(4, 5)),
     ),
 )
