@@ -17,7 +17,7 @@ import torch.utils.data
 
 from boxwright.data.collate import Batch, BatchInfo, Padding, collate
 from boxwright.data.multi_scale import MultiScaleConfig, check_square, with_size
-from boxwright.data.proposals import ProposalsConfig, ProposalSet, proposals_for
+from boxwright.data.proposals import ProposalsConfig, ProposalSet, proposals_of_split
 from boxwright.data.sample import Sample, SampleSource
 from boxwright.data.sampler import (
     Numbers,
@@ -161,7 +161,7 @@ class TrainStream(Iterator[Batch]):
             groups=aspect_groups(index, members) if group_by_aspect else None,
             repeats=None if repeat_threshold is None else repeat_factors(index, members, repeat_threshold),
         )
-        given, padding = _proposals(proposals, proposals.train if proposals else None, "train", index, padding)
+        given, padding = _proposals(proposals, "train", index, padding)
         source = SampleSource(index, masks, given)
         self._batches = _Batches(source, transform, _RankSlice(order, rank, batch_size), seed, padding, multi_scale)
         self._workers = Workers(self._batches, workers, pin_memory, prefetch, start_method)
@@ -264,7 +264,7 @@ class EvalLoader:
         _check_counts(batch_size, rank, world, workers, prefetch)
         padding = _padding(pad_multiple, fixed_size, shapes, max_boxes, "error")
         self._order = PassOrder(len(index), batch_size, rank, world)
-        given, padding = _proposals(proposals, proposals.val if proposals else None, "val", index, padding)
+        given, padding = _proposals(proposals, "val", index, padding)
         batches = _Batches(SampleSource(index, masks, given), transform, self._order.batch, 0, padding)
         self._workers = Workers(batches, workers, pin_memory, prefetch, start_method)
 
@@ -310,17 +310,12 @@ def _padding(
 
 
 def _proposals(
-    config: ProposalsConfig | None, path: str | None, which: str, index: DetectionIndex, padding: Padding
+    config: ProposalsConfig | None, split: Literal["train", "val"], index: DetectionIndex, padding: Padding
 ) -> tuple[ProposalSet | None, Padding]:
     """The proposals of the images of ``index``, and the padding that they want."""
     if config is None:
         return None, padding
-    if path is None:
-        raise InputError(
-            f"data.proposals.{which} is not set, but this detector finds no proposals of its own; make them with "
-            f"`boxwright proposals --data {index.root} --output FILE` and set data.proposals.{which}=FILE"
-        )
-    return proposals_for(path, index, config.most), replace(padding, proposals=config.most)
+    return proposals_of_split(config, split, index), replace(padding, proposals=config.most)
 
 
 def _check_counts(batch_size: int, rank: int, world: int, workers: int, prefetch: int) -> None:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -222,6 +222,18 @@ def read_proposals(path: Path | str) -> ProposalSet:
 def proposals_for(path: Path | str, index: DetectionIndex, most: int) -> ProposalSet:
     """The ``most`` best proposals of each image of ``index``, from a file. InputError where they do not belong."""
     return read_proposals(path).aligned(index, most, str(path))
+
+
+def proposals_of_split(config: ProposalsConfig, split: Literal["train", "val"], index: DetectionIndex) -> ProposalSet:
+    """Those of the images of ``index`` in the file that ``config`` names. InputError where it names none."""
+    path = config.train if split == "train" else config.val
+    if path is None:
+        raise InputError(
+            f"data.proposals.{split} is not set, but this detector finds no proposals of its own; make them with "
+            f"`boxwright proposals --data {index.root} --output FILE` and name the file: "
+            f"--set 'data.proposals.{split}=\"FILE\"'"
+        )
+    return proposals_for(path, index, config.most)
 
 
 def _joined(parts: list[np.ndarray], columns: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import proposals_of_split
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.evaluation.coco import json_safe
@@ -90,6 +91,8 @@ def train(
         state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
         agreed = _agreed_recipe(recipe, state, output)
         check_data(train_index, val_index)
+        if agreed.data.proposals is not None and val_index is not None:
+            proposals_of_split(agreed.data.proposals, "val", val_index)  # now, not after an epoch
         command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         try:
             start = (None, None) if state else (weights, backbone_weights)
