@@ -82,12 +82,14 @@ class FastRCNN(Detector):
         proposals = given_proposals(images)
         fmap = self.backbone(self.normalise(images))[0]
         if targets is None:
-            return self.head.detections(*self.head(self._pooled(fmap, proposals.boxes)), proposals, images.sizes)
+            logits, deltas = self.head(self._pooled(fmap, proposals.boxes))
+            return self.head.detections(logits, deltas, proposals, images.sizes)
         usable = targets.valid & ~targets.crowd
         if not self.config.difficult:
             usable = usable & ~targets.difficult
         sample = self.head.choose(proposals, targets, usable, self.sample_seeds(images))
-        return self.head.loss(*self.head(self._pooled(fmap, sample.boxes)), sample)
+        logits, deltas = self.head(self._pooled(fmap, sample.boxes))
+        return self.head.loss(logits, deltas, sample)
 
     def pretrained_parts(self) -> list[nn.Module]:
         """The backbone, and with it the stages that work on regions."""
