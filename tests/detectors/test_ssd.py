@@ -12,7 +12,7 @@ from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.norm import L2Norm
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, SSDConfig
+from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, MapHead, SSDConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
 from boxwright.recipes import get_recipe
@@ -461,3 +461,19 @@ def test_light_backbones(recipe: str) -> None:
         detections = detector(pictures(1, side))
     assert [fmap.shape[2] for fmap in maps] == [-(-side // 16), 10, 5, 3, 2, 1]
     assert detections.boxes.shape == (1, 200, 4)
+
+
+@pytest.mark.parametrize(
+    ("start", "offsets", "logits"),
+    [("caffe", 3 / (64 * 9), 3 / (64 * 9)), ("glorot", 6 / ((64 + 16) * 9), 6 / ((64 + 84) * 9))],
+)
+def test_heads_start_as_two_convolutions(start: str, offsets: float, logits: float) -> None:
+    """4 priors of 4 offsets and 21 logits on 64 channels: both parts are as wide as by themselves."""
+    torch.manual_seed(0)
+    head = SSD(replace(SMALL, start=start), names(20)).heads[0]  # type: ignore[arg-type]
+    assert isinstance(head, MapHead)
+    rows = head.predict.weight.unflatten(0, (4, 25))
+    for part, square in ((rows[:, :4], offsets), (rows[:, 4:], logits)):
+        assert part.abs().max().item() == pytest.approx(math.sqrt(square), rel=0.01)
+    assert head.predict.bias is not None
+    assert head.predict.bias.abs().max() == 0

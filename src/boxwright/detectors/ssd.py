@@ -253,16 +253,16 @@ class SSD(Detector):
     def _initialise(self) -> None:
         """Fresh weights for what no backbone's file brings; sigmoids start at a probability of .01 (RetinaNet §4.1)."""
         for layer in (*self.extras.modules(), *self.heads.modules()):
-            if not isinstance(layer, nn.Conv2d):
-                continue
-            fan_in, fan_out = layer.weight[0].numel(), layer.weight.shape[0] * layer.weight[0, 0].numel()
-            bound = math.sqrt(3 / fan_in if self.config.start == "caffe" else 6 / (fan_in + fan_out))
-            nn.init.uniform_(layer.weight, -bound, bound)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        if self.config.classification != "softmax":
-            for head in self.heads:
-                assert isinstance(head, MapHead)
+            if isinstance(layer, nn.Conv2d):
+                draw(layer.weight, self.config.start)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        for head in self.heads:
+            assert isinstance(head, MapHead)
+            if not head.separable:  # offsets and logits as the two convolutions that they are in the paper
+                for part in head.predict.weight.unflatten(0, (-1, 4 + self.columns)).split([4, self.columns], dim=1):
+                    draw(part, self.config.start)
+            if self.config.classification != "softmax":
                 head.logit_bias.fill_(-math.log(99))
 
 
@@ -296,6 +296,14 @@ class MapHead(nn.Module):
         bias = self.scores[1].bias if self.separable else self.predict.bias
         assert isinstance(bias, Tensor)
         return bias.unflatten(0, (-1, self.columns + (0 if self.separable else 4)))[:, -self.columns :]
+
+
+def draw(weight: Tensor, start: Literal["caffe", "glorot"]) -> None:
+    """Xavier's uniform numbers for a weight ``[..., inputs, h, w]``."""
+    cells = weight.shape[-2] * weight.shape[-1]
+    fan_in, fan_out = weight.shape[-3] * cells, weight.shape[:-3].numel() * cells
+    bound = math.sqrt(3 / fan_in if start == "caffe" else 6 / (fan_in + fan_out))
+    nn.init.uniform_(weight, -bound, bound)
 
 
 def build_matcher(config: SSDConfig) -> BipartiteMatcher | ATSSMatcher:
