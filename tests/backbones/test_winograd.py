@@ -52,6 +52,32 @@ def test_error_stays_small_with_many_channels_of_one_sign() -> None:
     assert (out - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 21)])
+def test_bfloat16_costs_little_more_than_rounding_its_output(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 128, 3, padding=1).bfloat16().requires_grad_(False)
+    x = torch.randn(2, 256, height, width).relu().bfloat16()
+    ours = WinogradConv2d(conv)
+    assert ours._serves(x)
+    assert ours.transformed.shape == (16, 256, 128)
+    out = ours(x)
+    exact = conv.double()(x.double())
+    assert out.dtype == torch.bfloat16
+    assert relative_error(out, exact) < 3.5 * relative_error(exact.bfloat16(), exact)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "tiles", "gains"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_bfloat16_gains_on_some_processors(instructions: bool, tiles: bool, gains: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    wide, narrow = nn.Conv2d(256, 256, 3, padding=1).bfloat16(), nn.Conv2d(128, 128, 3, padding=1).bfloat16()
+    assert isinstance(use_winograd(nn.Sequential(wide))[0], WinogradConv2d) == gains
+    assert not isinstance(use_winograd(nn.Sequential(narrow))[0], WinogradConv2d)
+    assert not isinstance(use_winograd_in_training(nn.Sequential(wide))[0], LearningWinogradConv2d)
+
+
 def convolutions(**changes: object) -> nn.Conv2d:
     options: dict = {"in_channels": 96, "out_channels": 96, "kernel_size": 3, "padding": 1} | changes
     return nn.Conv2d(**options)

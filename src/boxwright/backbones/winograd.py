@@ -1,20 +1,24 @@
-"""3x3 convolutions with a quarter of the multiplications, for float32 on a processor.
+"""3x3 convolutions with a quarter of the multiplications, on a processor.
 
 Winograd's algorithm F(4x4, 3x3) as Lavin and Gray use it (arXiv 1509.09308, §4): tiles of 6 x 6 inputs, two pixels
 shared with each neighbour, and the kernels are transformed; then a product of matrices for each of the 36 points sums
 over channels; then each tile is transformed into 4 x 4 outputs. That takes 36 multiplications where the definition
-takes 144. Values differ from the definition's by about 2e-6 of their size. bfloat16 is too coarse for the transforms.
+takes 144. In float32 values differ from the definition's by about 2e-6 of their size.
+
+bfloat16 is too coarse for these transforms. It takes F(2x2, 3x3), 16 multiplications for 36, whose transforms only add
+and subtract: its error is about three times that of rounding an exact output to bfloat16, and at the end of RetinaNet's
+subnets the error of all bfloat16 arithmetic grows by a tenth to a quarter.
 
 For inference the kernels are transformed once (:func:`use_winograd`). Where they learn they are transformed in every
 step, and so are the gradients of inputs and kernels, in as few multiplications each (:func:`use_winograd_in_training`).
 
-Symbols: B images, T tiles, C channels in, K channels out.
+Symbols: B images, T tiles, C channels in, K channels out, m sides of a tile's output, n = m + 2 of its input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,35 +26,56 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _Module = TypeVar("_Module", bound=nn.Module)
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
-_INPUT = (
-    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
-    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
-    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
-    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
-    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
-    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
-)
-_KERNEL = (
-    (1 / 4, 0.0, 0.0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0.0, 0.0, 1.0),
-)
-_OUTPUT = (
-    (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
-    (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
-    (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
-    (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
-)
 
-LEAST_SAVING = 40
-"""In C K / (C + K): products cost as C K, transforms as C and as K. Below it the transforms cost more than is saved."""
+class Scheme(NamedTuple):
+    """F(m x m, 3x3) in one direction: transforms of the input ``[n, n]``, the kernel ``[n, 3]``, the output ``[m, n]``.
+
+    ``least_saving``: in C K / (C + K): products cost as C K, transforms as C and as K. Below it the transforms cost
+    more than is saved.
+    """
+
+    input: Matrix
+    kernel: Matrix
+    output: Matrix
+    least_saving: int
+
+
+FOUR = Scheme(
+    input=(
+        (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
+        (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
+        (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
+        (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
+        (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
+        (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
+    ),
+    kernel=(
+        (1 / 4, 0.0, 0.0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0.0, 0.0, 1.0),
+    ),
+    output=(
+        (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+        (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
+        (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
+        (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
+    ),
+    least_saving=40,
+)
+TWO = Scheme(
+    input=((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0)),
+    kernel=((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)),
+    output=((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0)),
+    least_saving=100,
+)
 
 LEAST_PIXELS = 144
-"""On a smaller map reading the transformed kernels, four times the plain ones, costs more than is saved."""
+"""On a smaller map reading the transformed kernels, larger than the plain ones, costs more than is saved."""
 
 LEAST_LEARNT_PIXELS = 1000
 """The same over all images of a batch where kernels are transformed in every step."""
@@ -65,22 +90,35 @@ CHUNK_TILES = 96
 def use_winograd(module: _Module) -> _Module:
     """``module`` itself, with every convolution that gains from it replaced; for inference, after ``fold_norms``.
 
-    These are the plain 3x3 ones of stride 1 with enough channels. The transformed kernels take four times the memory of
-    the plain ones, which stay. State dicts do not change.
+    These are the plain 3x3 ones of stride 1 with enough channels, in float32, and in bfloat16 where the processor has
+    instructions for it but no tile units (AMX), beside which the transforms would take longer than they save. The
+    transformed kernels take four times the memory of the plain ones, in bfloat16 1.8 times; the plain ones stay. State
+    dicts do not change.
     """
-    return _replaced(module, WinogradConv2d)
+    return _replaced(module, WinogradConv2d, _inference_scheme)
 
 
 def use_winograd_in_training(module: _Module) -> _Module:
-    """As :func:`use_winograd`, where parameters learn. Nothing is kept that plain convolutions do not keep."""
-    return _replaced(module, LearningWinogradConv2d)
+    """As :func:`use_winograd`, where float32 parameters learn. Nothing is kept that plain convolutions do not keep."""
+    return _replaced(module, LearningWinogradConv2d, lambda dtype: FOUR if dtype == torch.float32 else None)
 
 
-def _replaced(module: _Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> _Module:
+def _inference_scheme(dtype: torch.dtype) -> Scheme | None:
+    """What serves numbers of this type on this processor, if anything does."""
+    if dtype == torch.bfloat16:
+        # These two have no public names in all the versions of torch that we allow.
+        tiles, plain = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+        return TWO if plain and not tiles else None
+    return FOUR if dtype == torch.float32 else None
+
+
+def _replaced(
+    module: _Module, make: Callable[[nn.Conv2d], nn.Conv2d], scheme_of: Callable[[torch.dtype], Scheme | None]
+) -> _Module:
     made: dict[nn.Module, nn.Conv2d] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if _gains(child):
+            if _gains(child, scheme_of):
                 assert isinstance(child, nn.Conv2d)
                 if child not in made:
                     made[child] = make(child)
@@ -88,17 +126,18 @@ def _replaced(module: _Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> _Modul
     return module
 
 
-def _gains(module: nn.Module) -> bool:
+def _gains(module: nn.Module, scheme_of: Callable[[torch.dtype], Scheme | None]) -> bool:
     if type(module) not in (nn.Conv2d, LearningWinogradConv2d):
         return False
     assert isinstance(module, nn.Conv2d)
-    if module.groups != 1 or module.padding_mode != "zeros":
+    if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
         return False
     plain = module.kernel_size == (3, 3) and module.stride == (1, 1) and module.dilation == (1, 1)
+    scheme = scheme_of(module.weight.dtype)
+    if not plain or scheme is None or module.weight.device.type != "cpu":
+        return False
     channels, outputs = module.in_channels, module.out_channels
-    wide = channels * outputs >= LEAST_SAVING * (channels + outputs)
-    place = module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
-    return plain and wide and place and isinstance(module.padding, tuple)
+    return channels * outputs >= scheme.least_saving * (channels + outputs)
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -107,7 +146,7 @@ class WinogradConv2d(nn.Conv2d):
     """
 
     transformed: Tensor
-    """``[36, C, K]``."""
+    """``[n * n, C, K]``."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         assert not isinstance(conv.padding, str)
@@ -115,23 +154,25 @@ class WinogradConv2d(nn.Conv2d):
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=margin, device="meta")
         self.margin = margin
         self.weight, self.bias = conv.weight, conv.bias
-        kernel = torch.tensor(_KERNEL, dtype=torch.float64)
+        self.number = conv.weight.dtype
+        self.scheme = TWO if self.number == torch.bfloat16 else FOUR
+        kernel = torch.tensor(self.scheme.kernel, dtype=torch.float64)
         with torch.no_grad():
-            transformed = torch.einsum("ai,bj,kcij->abck", kernel, kernel, conv.weight.double())
-        self.register_buffer("transformed", transformed.flatten(0, 1).float().contiguous(), persistent=False)
+            transformed = torch.einsum("ai,bj,kcij->abck", kernel, kernel, conv.weight.double()).flatten(0, 1)
+        self.register_buffer("transformed", transformed.to(self.number).contiguous(), persistent=False)
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
         if torch.compiler.is_compiling() or not self._serves(input):
             return super().forward(input)
-        return _convolve(input, self.transformed, self.bias, self.margin)
+        return _convolve(input, self.transformed, self.bias, self.margin, self.scheme)
 
     def _serves(self, x: Tensor) -> bool:
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        single = x.dtype == torch.float32 and self.transformed.dtype == torch.float32
+        same = x.dtype == self.number == self.transformed.dtype
         large = x.shape[2] * x.shape[3] >= LEAST_PIXELS
-        return single and large and x.device.type == "cpu" and not learns and not torch.is_autocast_enabled("cpu")
+        return same and large and x.device.type == "cpu" and not learns and not torch.is_autocast_enabled("cpu")
 
 
 class LearningWinogradConv2d(nn.Conv2d):
@@ -178,7 +219,7 @@ class _Convolution(torch.autograd.Function):
 
 def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
     """``[K, C, 3, 3]`` to ``[36, K, C]``; ``mirrored`` for the way back from outputs to inputs."""
-    kernel = tuple(row[::-1] for row in _KERNEL) if mirrored else _KERNEL
+    kernel = tuple(row[::-1] for row in FOUR.kernel) if mirrored else FOUR.kernel
     return (_doubled(kernel) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
 
 
@@ -186,77 +227,83 @@ def _kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tenso
     """Gradient ``[K, C, 3, 3]`` of the kernels, from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
     (channels, outputs), (height, width) = (x.shape[1], grad.shape[1]), grad.shape[2:]
     down, across = -(-height // 4), -(-width // 4)
-    tiles = _tiles(x, padding, down, across)
+    tiles = _tiles(x, padding, down, across, 4)
     blocks = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, across * 4 - width, 0, down * 4 - height))
     blocks = blocks.unflatten(1, (down, 4)).unflatten(3, (across, 4)).permute(0, 2, 4, 1, 3, 5)  # [B, 4, 4, ...]
     # As many tiles as fill the cache, but enough that adding to the sum is not what takes the time.
     fill = CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * (channels + outputs))
     rows = max(1, max(fill, channels * outputs // (channels + outputs)) // across)
-    to_input, from_output = _doubled(_INPUT), _doubled(_OUTPUT).t()
+    to_input, from_output = _doubled(FOUR.input), _doubled(FOUR.output).t()
     total = x.new_zeros(36, outputs, channels)
     for tile, block in zip(tiles, blocks, strict=True):
         for row in range(0, down, rows):
             values = to_input @ tile[:, :, row : row + rows].reshape(36, -1)
             slopes = from_output @ block[:, :, row : row + rows].reshape(16, -1)
             total.baddbmm_(slopes.view(36, -1, outputs).transpose(1, 2), values.view(36, -1, channels))
-    return (_doubled(_KERNEL).t() @ total.view(36, -1)).view(3, 3, outputs, channels).permute(2, 3, 0, 1)
+    return (_doubled(FOUR.kernel).t() @ total.view(36, -1)).view(3, 3, outputs, channels).permute(2, 3, 0, 1)
 
 
-def _tiles(x: Tensor, padding: tuple[int, int], down: int, across: int) -> Tensor:
-    """Tiles ``[B, 6, 6, down, across, C]`` of ``[B, C, H, W]``, a view of a padded copy."""
-    right, bottom = across * 4 + 2 - x.shape[3] - padding[1], down * 4 + 2 - x.shape[2] - padding[0]
+def _tiles(x: Tensor, padding: tuple[int, int], down: int, across: int, m: int) -> Tensor:
+    """Tiles ``[B, n, n, down, across, C]`` of ``[B, C, H, W]``, a view of a padded copy."""
+    right, bottom = across * m + 2 - x.shape[3] - padding[1], down * m + 2 - x.shape[2] - padding[0]
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], right, padding[0], bottom))
-    return padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 4, 5, 1, 2, 3)
+    return padded.unfold(1, m + 2, m).unfold(2, m + 2, m).permute(0, 4, 5, 1, 2, 3)
 
 
 @torch.no_grad()
-def _convolve(x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+def _convolve(
+    x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int], scheme: Scheme = FOUR
+) -> Tensor:
     """The convolution in chunks of tile rows; ``[B, C, H, W] -> [B, K, H, W]``, channels last."""
-    _, channels, outputs = transformed.shape
+    points, channels, outputs = transformed.shape
     height, width = x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2
-    down, across = -(-height // 4), -(-width // 4)
-    tiles = _tiles(x, padding, down, across)
+    m = len(scheme.output)
+    down, across = -(-height // m), -(-width // m)
+    tiles = _tiles(x, padding, down, across, m)
 
-    least = max(CHUNK_TILES, CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * max(channels, outputs)))
+    tile_bytes = points * x.element_size() * max(channels, outputs)
+    least = max(CHUNK_TILES, CHUNK_BYTES * torch.get_num_threads() // tile_bytes)
     chunks = max(1, down * across // least)
     rows = -(-down // chunks)
-    to_input, to_output = _doubled(_INPUT), _doubled(_OUTPUT)
+    to_points, to_outputs = _doubled(scheme.input).to(x.dtype), _doubled(scheme.output).to(x.dtype)
     # No view: autograd refuses a ReLU in place on a view that a custom function returns.
-    whole = torch.empty((len(x), outputs, height, width), device=x.device, memory_format=torch.channels_last)
+    size = (len(x), outputs, height, width)
+    whole = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     out = whole.permute(0, 2, 3, 1)
     # One set of buffers for all chunks stays in the cache.
     most = rows * across
-    taken, points = x.new_empty(36 * most * channels), x.new_empty(36 * most * channels)
-    products, results = x.new_empty(36 * most * outputs), x.new_empty(16 * most * outputs)
+    taken, values = x.new_empty(points * most * channels), x.new_empty(points * most * channels)
+    products, results = x.new_empty(points * most * outputs), x.new_empty(m * m * most * outputs)
     for image, target in zip(tiles, out, strict=True):
         for row in range(0, down, rows):
             chunk = image[:, :, row : row + rows]
             count = chunk.shape[2] * across
-            tile = taken[: 36 * count * channels].view(36, -1)
+            tile = taken[: points * count * channels].view(points, -1)
             tile.view(chunk.shape).copy_(chunk)
-            point = torch.mm(to_input, tile, out=points[: tile.numel()].view(36, -1))
-            product = products[: 36 * count * outputs].view(36, count, outputs)
-            torch.bmm(point.view(36, count, channels), transformed, out=product)
-            result = torch.mm(to_output, product.view(36, -1), out=results[: 16 * count * outputs].view(16, -1))
-            _place(result.view(4, 4, -1, across, outputs), bias, target[row * 4 : (row + rows) * 4])
+            value = torch.mm(to_points, tile, out=values[: tile.numel()].view(points, -1))
+            product = products[: points * count * outputs].view(points, count, outputs)
+            torch.bmm(value.view(points, count, channels), transformed, out=product)
+            result = results[: m * m * count * outputs].view(m * m, -1)
+            torch.mm(to_outputs, product.view(points, -1), out=result)
+            _place(result.view(m, m, -1, across, outputs), bias, target[row * m : (row + rows) * m])
     return whole
 
 
 def _place(result: Tensor, bias: Tensor | None, target: Tensor) -> None:
-    """Put outputs of tiles ``[4, 4, rows, across, K]``, plus ``bias``, where they belong in ``target [h, w, K]``."""
-    image = result.permute(2, 0, 3, 1, 4)  # [rows, 4, across, 4, K]
-    rows, _, across, _, outputs = image.shape
-    whole = target.shape[:2] == (rows * 4, across * 4)
+    """Put outputs of tiles ``[m, m, rows, across, K]``, plus ``bias``, where they belong in ``target [h, w, K]``."""
+    image = result.permute(2, 0, 3, 1, 4)  # [rows, m, across, m, K]
+    rows, m, across, _, outputs = image.shape
+    whole = target.shape[:2] == (rows * m, across * m)
     place = target.view(image.shape) if whole else target.new_empty(image.shape)
     if bias is None:
         place.copy_(image)
     else:
         torch.add(image, bias, out=place)
     if not whole:
-        target.copy_(place.view(rows * 4, across * 4, outputs)[: target.shape[0], : target.shape[1]])
+        target.copy_(place.view(rows * m, across * m, outputs)[: target.shape[0], : target.shape[1]])
 
 
-def _doubled(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+def _doubled(matrix: Matrix) -> Tensor:
     """The transform of both directions at once, for flattened tiles."""
     one = torch.tensor(matrix)
     return torch.kron(one, one)
