@@ -28,6 +28,7 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.winograd import use_winograd_in_training
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.heads.dense import DenseHead, DenseHeadConfig
@@ -129,6 +130,7 @@ class RetinaNet(Detector):
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp)
         if config.normalizer == "average":
             self.register_buffer("average_positives", torch.tensor(100.0))  # detectron2's start
+        use_winograd_in_training(self)  # four fifths of the multiplications are 3x3 convolutions of one width
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without."""
