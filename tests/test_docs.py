@@ -24,6 +24,7 @@ from boxwright.cli import main
 from boxwright.cli_data import data_app
 from boxwright.data.convert import convert_dataset
 from boxwright.recipes import RECIPES
+from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.training.config_tree import leaf_paths, to_tree
 from boxwright.training.recipe import Recipe
 
@@ -307,6 +308,7 @@ def test_options_exist() -> None:
 def test_recipes_and_settings_exist() -> None:
     """Every recipe name, and every setting in the form ``a.b`` after ``--set`` or in the table of settings."""
     keys = {".".join(path) for recipe in RECIPES.values() for path in leaf_paths(to_tree(recipe))}
+    keys |= {".".join(path) for path in leaf_paths(to_tree(pretrain_recipe("detnet59")))}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         names = set(re.findall(r"\b(faster-rcnn-[a-z0-9-]+[a-z0-9])", text)) - {"faster-rcnn-detnet-smal-fpn"}

@@ -74,9 +74,9 @@ def test_small_recipes_cost_the_same() -> None:
 
 
 def test_near_misses_are_named() -> None:
-    with pytest.raises(InputError, match=r"no recipe 'faster-rcnn-r50'; did you mean 'faster-rcnn-r50-fpn'\?$"):
-        get_recipe("faster-rcnn-r50")
-    with pytest.raises(InputError, match=r"no recipe 'hourglass'; the recipes are faster-rcnn-detnet59-fpn, "):
+    with pytest.raises(InputError, match=r"no recipe 'faster-rcnn-r50-fp'; did you mean 'faster-rcnn-r50-fpn'\?$"):
+        get_recipe("faster-rcnn-r50-fp")
+    with pytest.raises(InputError, match=r"no recipe 'hourglass'; `boxwright models --kind detector` lists"):
         get_recipe("hourglass")
 
 

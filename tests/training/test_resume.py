@@ -15,6 +15,7 @@ import pytest
 import torch
 from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
+from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
@@ -143,7 +144,12 @@ def test_faster_rcnn_resumes_to_the_bit(data, tmp_path: Path) -> None:
     config = FasterRCNNConfig(
         backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8),
         neck=FPNConfig(channels=16),
-        rpn=RPNConfig(pre_nms=(40, 40), post_nms=(20, 20), samples=16),
+        rpn=RPNConfig(
+            anchors=AnchorConfig(sizes=((8,), (12,), (16,), (24,), (32,))),
+            pre_nms=(40, 40),
+            post_nms=(20, 20),
+            samples=16,
+        ),
         head=BoxHeadConfig(hidden=(16,), samples=8),
     )
     recipe = replace(recipe_of("sgd"), detector=config)

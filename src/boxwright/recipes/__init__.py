@@ -40,10 +40,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The shipped recipe called ``name``. InputError names the nearest, or all there are."""
+    """The shipped recipe called ``name``. InputError names the nearest, or the command that lists all."""
     if name in RECIPES:
         return RECIPES[name]
-    near = nearest(name, list(RECIPES)) or f"; the recipes are {', '.join(RECIPES)}"
+    near = nearest(name, list(RECIPES)) or "; `boxwright models --kind detector` lists the recipes"
     raise InputError(f"there is no recipe {name!r}{near}")
 
 
