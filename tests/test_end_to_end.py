@@ -16,13 +16,6 @@ SIZE = 128
 RECIPES: dict[str, list[str]] = {
     "faster-rcnn-detnet-small-fpn": [],
     "faster-rcnn-c4-small": [],
-    "faster-rcnn-c4-small-4step": [
-        "stages.0.length=60",
-        *(f"stages.{i}.unit=steps" for i in (1, 2, 3)),
-        "stages.1.length=100",
-        "stages.2.length=40",
-        "stages.3.length=40",
-    ],
     "rfcn-detnet-small": ["stages.0.length=280"],
     "mask-rcnn-detnet-small-fpn": [],
     "refinedet-small-modern": ["stages.0.length=100"],
