@@ -22,7 +22,7 @@ RECIPES: dict[str, list[str]] = {
     "retinanet-small-modern": [],
     "yolov1-small-modern": ["detector.grid=4"],
     "yolov2-small-modern": [],
-    "yolov3-small-modern": [],
+    "yolov3-small-modern": ["stages.0.length=80"],
     "ssd-small-modern": [
         f"detector.size=[{SIZE}, {SIZE}]",
         "detector.priors.sizes=[9, 19, 42, 65, 88, 111, 134]",
