@@ -88,6 +88,7 @@ def test_detections_equal_torchvisions(version: int, classes: int, batch: int, h
         torch.testing.assert_close(found.boxes[b, valid][same], reference["boxes"][same], atol=0.05, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Changing trainable_backbone_layers")
 @pytest.mark.parametrize(("version", "classes"), [(1, 3), (2, 20)])
 def test_losses_and_gradients_equal_torchvisions(version: int, classes: int) -> None:
     """Of an image with three objects and one with none."""
