@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from boxwright.app.models import detector_row
-from boxwright.detectors.build import build_detector
+from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
 from boxwright.recipes import get_recipe
 from boxwright.recipes.retinanet import ALPHA_RECIPES, ANCHOR_RECIPES, GAMMA_RECIPES, R50_600, RETINANET_RECIPES
 from boxwright.structures import Classes
@@ -29,6 +29,12 @@ def differences(one: object, other: object) -> set[str]:
         if x != y and not (isinstance(x, dict) and isinstance(y, dict)):
             found.add(".".join(path))
     return found
+
+
+def detector_of(name: str) -> RetinaNetConfig:
+    config = get_recipe(name).detector
+    assert isinstance(config, RetinaNetConfig)
+    return config
 
 
 def test_the_recipe_is_the_papers() -> None:
@@ -60,7 +66,7 @@ def test_the_recipe_is_the_papers() -> None:
 )
 def test_levels(name: str, strides: list[int]) -> None:
     with torch.device("meta"):
-        levels = build_detector(get_recipe(name).detector, CLASSES).neck.levels
+        levels = RetinaNet(detector_of(name), CLASSES).neck.levels
     assert [level.name for level in levels] == ["P3", "P4", "P5", "P6", "P7"]
     assert [level.stride for level in levels] == strides
 
@@ -74,16 +80,16 @@ def test_ablations_change_nothing_else() -> None:
     for recipe in ANCHOR_RECIPES:
         changed = {key for key in differences(R50_600, recipe) if not key.startswith("source.")} - allowed
         assert all(key.startswith("detector.anchors.") for key in changed), recipe.name
-    published = get_recipe("retinanet-r50-600-gamma-0.5")
-    assert (published.detector.focal_gamma, published.detector.focal_alpha) == (0.5, 0.5)
-    assert published.source.expected == {"AP": 0.329, "AP50": 0.517, "AP75": 0.352}
-    assert get_recipe("retinanet-r50-600-alpha-0.999").detector.focal_alpha == 0.999
+    half = "retinanet-r50-600-gamma-0.5"
+    assert (detector_of(half).focal_gamma, detector_of(half).focal_alpha) == (0.5, 0.5)
+    assert get_recipe(half).source.expected == {"AP": 0.329, "AP50": 0.517, "AP75": 0.352}
+    assert detector_of("retinanet-r50-600-alpha-0.999").focal_alpha == 0.999
 
 
 @pytest.mark.parametrize(("name", "count"), [("1x1", 1), ("2x1", 2), ("1x3", 3), ("3x3", 9), ("4x3", 12)])
 def test_anchors_a_cell(name: str, count: int) -> None:
-    detector = get_recipe(f"retinanet-r50-600-anchors-{name}").detector
-    assert [len(sizes) * len(detector.anchors.ratios) for sizes in detector.anchors.sizes] == [count] * 5
+    anchors = detector_of(f"retinanet-r50-600-anchors-{name}").anchors
+    assert [len(sizes) * len(anchors.ratios) for sizes in anchors.sizes] == [count] * 5
 
 
 @pytest.mark.parametrize("name", ["retinanet-small", "retinanet-r50-fpn", "retinanet-detnet59-fpn"])

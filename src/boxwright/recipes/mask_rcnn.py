@@ -93,7 +93,7 @@ R50_MODERN = replace(
     DETNET59_MODERN,
     name="mask-rcnn-r50-fpn-modern",
     detector=MaskRCNNConfig(
-        backbone=ResNetConfig(depth=50, norm="bn"),
+        backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="bn"),
         neck=FPNConfig(norm="bn"),
         rpn=RPNConfig(box_loss="giou"),
         head=BoxHeadConfig(box_loss="giou"),

@@ -176,7 +176,7 @@ MODERN_LOSSES = {
 R50_MODERN = Recipe(
     name="retinanet-r50-fpn-modern",
     detector=RetinaNetConfig(
-        backbone=ResNetConfig(depth=50, norm="bn", out_levels=(3, 4, 5)),
+        backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="bn", out_levels=(3, 4, 5)),
         neck=FPNConfig(extra="conv_c", extra_strides=(2, 2), norm="bn"),
         head=DenseHeadConfig(norm="bn"),
         **MODERN_LOSSES,

@@ -1,0 +1,61 @@
+"""What every importer gives: the detector that a foreign checkpoint describes, ready to be built.
+
+An importer knows one publisher. It recognises its files by their tensors' names, states the configuration under which
+they compute what they compute there, and gives the tensors in our names and order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from boxwright.data.transforms import TransformConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.detector import Detector
+from boxwright.structures import Classes, InputError
+
+
+class Imported(NamedTuple):
+    """A foreign checkpoint in our terms.
+
+    ``source``: publisher and model, as "torchvision fasterrcnn_resnet50_fpn". ``transforms`` and ``pad_multiple``: how
+    the publisher prepares an image for it.
+    """
+
+    source: str
+    config: DetectorConfig
+    classes: Classes
+    state: dict[str, Tensor]
+    transforms: tuple[TransformConfig, ...]
+    pad_multiple: int = 32
+
+
+def build_imported(imported: Imported, origin: str) -> Detector:
+    """The detector with its weights, in eval mode, preparing images as its publisher does.
+
+    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit: InputError
+    says how many are missing, left over or of another shape, and names the first of each.
+    """
+    detector = build_detector(imported.config, imported.classes)
+    own, given = detector.state_dict(), imported.state
+    missing = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
+    unknown = [n for n in given if n not in own]
+    wrong = [n for n in own if n in given and own[n].shape != given[n].shape]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {missing[0]}")
+    if unknown:
+        faults.append(f"{len(unknown)} belong to none of its layers, the first {unknown[0]}")
+    if wrong:
+        first = wrong[0]
+        faults.append(
+            f"{len(wrong)} have another shape, the first {first}: {list(given[first].shape)} and not "
+            f"{list(own[first].shape)}"
+        )
+    if faults:
+        raise InputError(f"{origin}: no whole checkpoint of {imported.source}: {'; '.join(faults)}")
+    detector.load_state_dict(given, strict=False)
+    detector.transforms = imported.transforms
+    detector.pad_multiple = imported.pad_multiple
+    return detector.eval()
