@@ -167,10 +167,10 @@ def test_gradients_equal_the_definitions(
     if chunk is not None:
         for name in ("CHUNK_TILES", "CHUNK_BYTES"):
             monkeypatch.setattr(winograd, name, chunk)
-    conv = nn.Conv2d(24, 40, 3, padding=padding, bias=bias)
+    conv = nn.Conv2d(72, 96, 3, padding=padding, bias=bias)
     conv = conv.to(memory_format=layout)  # type: ignore[call-overload]
     ours = LearningWinogradConv2d(conv)
-    x = torch.randn(2, 24, 23, 34).to(memory_format=layout).requires_grad_()
+    x = torch.randn(2, 72, 23, 34).to(memory_format=layout).requires_grad_()
     assert ours._serves(x)
     out = ours(x)
     slope = torch.randn_like(out)
@@ -183,6 +183,27 @@ def test_gradients_equal_the_definitions(
     for mine, reference in zip(found, torch.autograd.grad(exact, wanted, slope), strict=True):
         assert mine.shape == reference.shape
         assert relative_error(mine, reference.double()) < 5e-6
+
+
+def test_of_narrow_layers_only_the_gradients_go_the_short_way() -> None:
+    """64 to 64 channels: the definition is quicker forwards and slower back."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 64, 3, padding=1)
+    (ours,) = use_winograd_in_training(nn.Sequential(conv))
+    assert isinstance(ours, LearningWinogradConv2d)
+    x = torch.randn(2, 64, 64, 64)
+    slope = torch.randn_like(conv(x))
+    wanted = list(conv.parameters())
+    out = ours(x)
+    assert torch.equal(out, conv(x))
+    found, exact = (torch.autograd.grad(y, wanted, slope) for y in (out, conv(x)))
+    for mine, reference in zip(found, exact, strict=True):
+        assert relative_error(mine, reference.double()) < 5e-6
+    assert not torch.equal(found[0], exact[0])
+    assert not ours._serves(x[:1])  # too small to gain
+    with torch.no_grad():
+        assert not ours._serves(x)
+    assert type(use_winograd_in_training(nn.Sequential(nn.Conv2d(48, 48, 3, padding=1)))[0]) is nn.Conv2d
 
 
 def test_only_what_learns_gets_a_gradient() -> None:

@@ -80,6 +80,12 @@ LEAST_PIXELS = 144
 LEAST_LEARNT_PIXELS = 1000
 """The same over all images of a batch where kernels are transformed in every step."""
 
+LEAST_SAVING_BACK = 27
+"""What ``least_saving`` is for the gradients, on which the definition takes longer. Between the two only they go the
+short way, on maps of at least ``LEAST_PIXELS_BACK`` over all images."""
+
+LEAST_PIXELS_BACK = 8000
+
 CHUNK_BYTES = 4_000_000
 """Transformed tiles handled at once, for each thread: what the cache holds while they pass through three products."""
 
@@ -100,7 +106,8 @@ def use_winograd(module: _Module) -> _Module:
 
 def use_winograd_in_training(module: _Module) -> _Module:
     """As :func:`use_winograd`, where float32 parameters learn. Nothing is kept that plain convolutions do not keep."""
-    return _replaced(module, LearningWinogradConv2d, lambda dtype: FOUR if dtype == torch.float32 else None)
+    scheme = FOUR._replace(least_saving=LEAST_SAVING_BACK)
+    return _replaced(module, LearningWinogradConv2d, lambda dtype: scheme if dtype == torch.float32 else None)
 
 
 def _inference_scheme(dtype: torch.dtype) -> Scheme | None:
@@ -136,8 +143,12 @@ def _gains(module: nn.Module, scheme_of: Callable[[torch.dtype], Scheme | None])
     scheme = scheme_of(module.weight.dtype)
     if not plain or scheme is None or module.weight.device.type != "cpu":
         return False
-    channels, outputs = module.in_channels, module.out_channels
-    return channels * outputs >= scheme.least_saving * (channels + outputs)
+    return _saves(module, scheme.least_saving)
+
+
+def _saves(conv: nn.Conv2d, least: int) -> bool:
+    channels, outputs = conv.in_channels, conv.out_channels
+    return channels * outputs >= least * (channels + outputs)
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -185,26 +196,35 @@ class LearningWinogradConv2d(nn.Conv2d):
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=margin, device="meta")
         self.margin = margin
         self.weight, self.bias = conv.weight, conv.bias
+        self.forward_too = _saves(conv, FOUR.least_saving)
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
         if torch.compiler.is_compiling() or not self._serves(input):
             return super().forward(input)
-        return _Convolution.apply(input, self.weight, self.bias, self.margin)  # type: ignore[no-any-return]
+        return _Convolution.apply(  # type: ignore[no-any-return]
+            input, self.weight, self.bias, self.margin, self.forward_too
+        )
 
     def _serves(self, x: Tensor) -> bool:
         single = x.dtype == self.weight.dtype == torch.float32
-        large = x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_LEARNT_PIXELS
+        learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        least = LEAST_LEARNT_PIXELS if self.forward_too else LEAST_PIXELS_BACK
+        large = (self.forward_too or learns) and x.shape[0] * x.shape[2] * x.shape[3] >= least
         inner = max(self.margin) <= 2  # the way back pads by 2 less this
         return single and large and inner and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int], forward_too: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.margin = margin
+        if not forward_too:
+            return F.conv2d(x, weight, bias, padding=margin)
         return _convolve(x, _transformed(weight, False).transpose(1, 2), bias, margin)
 
     @staticmethod
@@ -214,7 +234,7 @@ class _Convolution(torch.autograd.Function):
         back = (2 - ctx.margin[0], 2 - ctx.margin[1])
         for_x = _convolve(grad, _transformed(weight, True), None, back) if ctx.needs_input_grad[0] else None
         for_weight = _kernel_gradient(x, grad, ctx.margin) if ctx.needs_input_grad[1] else None
-        return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None
+        return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
 
 def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
