@@ -4,6 +4,9 @@
     python benchmarks/compare.py PATH/TO/nwpu_vhr10 --recipes retinanet-r50-fpn --device cuda --jobs 1 \\
         --weights resnet50.safetensors --output results/nwpu_vhr10.md
 
+A recipe may be changed on the spot, for an ablation: ``retinanet-small+detector.focal_gamma=0+detector.focal_alpha=1``.
+``--beside FILE`` puts the rows of an earlier table of the same data, epochs and seeds below the new ones.
+
 Every run is a ``boxwright train`` of its own, validated once, after its last step, on the split that the table reports:
 nothing is chosen by it. On a CPU ``--jobs`` runs go side by side with one thread each. A run that ``--keep FOLDER``
 holds already is not repeated, so a long comparison can be made in parts. Milliseconds are those of one image, batch 1,
@@ -84,10 +87,12 @@ def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
     for seed in args.seeds:
         for recipe in args.recipes:
             folder = keep / f"{recipe}-{seed}"
+            name, *changes = recipe.split("+")
+            own = [part for change in changes for part in ("--set", change)]
             command = [
-                sys.executable, "-m", "boxwright", "train", recipe, "--data", str(args.data), "--output", str(folder),
+                sys.executable, "-m", "boxwright", "train", name, "--data", str(args.data), "--output", str(folder),
                 "--epochs", str(args.epochs), "--seed", str(seed), "--workers", str(args.workers),
-                "--device", args.device, *sets,
+                "--device", args.device, *sets, *own,
             ]  # fmt: skip
             jobs.append(Job(recipe, seed, folder, command, environment))
     return jobs
@@ -141,6 +146,17 @@ def table(jobs: list[Job], recipes: list[str], costs: dict[str, dict[str, Any]],
     return lines
 
 
+def beside(path: Path, epochs: int, seeds: int) -> tuple[list[str], list[str]]:
+    """Rows of an earlier table, and what its head says of where they are from. Ends where it is of another setting."""
+    lines = path.read_text().splitlines()
+    if not any(line.startswith(f"- {epochs} epochs, {seeds} seeds") for line in lines):
+        raise SystemExit(f"{path}: not of {epochs} epochs and {seeds} seeds; make it anew")
+    marks = ("- command:", "- date:", "- machine:", "- versions:")
+    head = [line.removeprefix("- ") for line in lines if line.startswith(marks)]
+    at = next(number for number, line in enumerate(lines) if line.startswith("|---"))
+    return [line for line in lines[at + 1 :] if line.startswith("|")], head
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -156,6 +172,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep the runs in this folder, and reuse those it holds")
     parser.add_argument("--title", default="Detectors on the same data")
     parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
+    parser.add_argument("--beside", type=Path, help="an earlier table whose rows go below the new ones")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     keep = args.keep or Path(tempfile.mkdtemp(prefix="compare-"))
@@ -166,6 +183,8 @@ def main() -> None:
     costs = {name: detector_row(load_checkpoint(path / "last.safetensors").recipe) for name, path in first.items()}
     times = milliseconds(first, args.data, args.device, args.rounds)
     settings = "".join(f" --set '{setting}'" for setting in args.set)
+    older, origin = beside(args.beside, args.epochs, len(args.seeds)) if args.beside else ([], [])
+    notes = [*args.note, *([f"the last {len(older)} rows are older: {'; '.join(origin)}"] if older else [])]
     lines = [
         f"# {args.title}",
         "",
@@ -173,9 +192,10 @@ def main() -> None:
         f"{' '.join(map(str, args.seeds))}{settings} --recipes {' '.join(args.recipes)}`",
         *describe(args.device, threads=1 if args.device == "cpu" else None),
         f"- {args.epochs} epochs, {len(args.seeds)} seeds, means ± standard deviation; {args.jobs} runs at a time",
-        *(f"- {note}" for note in args.note),
+        *(f"- {note}" for note in notes),
         "",
         *table(jobs, args.recipes, costs, times),
+        *older,
     ]
     print("\n".join(lines))
     args.output.write_text("\n".join(lines) + "\n")
