@@ -89,6 +89,9 @@ LEAST_PIXELS_BACK = 8000
 CHUNK_BYTES = 4_000_000
 """Transformed tiles handled at once, for each thread: what the cache holds while they pass through three products."""
 
+KERNEL_BYTES = 16_000_000
+"""Transformed kernels held at once where they learn: of a layer with more, so many outputs are computed at a time."""
+
 CHUNK_TILES = 96
 """But at least so many, or the products wait for the kernels to be read."""
 
@@ -177,7 +180,8 @@ class WinogradConv2d(nn.Conv2d):
         """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
         if torch.compiler.is_compiling() or not self._serves(input):
             return super().forward(input)
-        return _convolve(input, self.transformed, self.bias, self.margin, self.scheme)
+        blank = _blank(input, self.out_channels, self.margin)
+        return _convolve(input, self.transformed, self.bias, self.margin, self.scheme, blank)
 
     def _serves(self, x: Tensor) -> bool:
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
@@ -225,16 +229,38 @@ class _Convolution(torch.autograd.Function):
         ctx.margin = margin
         if not forward_too:
             return F.conv2d(x, weight, bias, padding=margin)
-        return _convolve(x, _transformed(weight, False).transpose(1, 2), bias, margin)
+        return _learnt(x, weight, bias, margin, False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         back = (2 - ctx.margin[0], 2 - ctx.margin[1])
-        for_x = _convolve(grad, _transformed(weight, True), None, back) if ctx.needs_input_grad[0] else None
-        for_weight = _kernel_gradient(x, grad, ctx.margin) if ctx.needs_input_grad[1] else None
+        # In this order, because what the first works with is gone before the second is there.
+        for_weight = _kernel_gradient(x, grad, weight, ctx.margin) if ctx.needs_input_grad[1] else None
+        for_x = _learnt(grad, weight, None, back, True) if ctx.needs_input_grad[0] else None
         return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
+
+
+@torch.no_grad()
+def _learnt(x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int], mirrored: bool) -> Tensor:
+    """The convolution by kernels ``[K, C, 3, 3]`` that were not transformed yet, or from outputs back to inputs."""
+    side = 1 if mirrored else 0
+    out = _blank(x, weight.shape[side], margin)
+    for part in _parts(weight, side):
+        kernels = _transformed(weight.narrow(side, part.start, len(part)), mirrored)
+        kernels = kernels if mirrored else kernels.transpose(1, 2)
+        own = bias if bias is None else bias[part.start : part.stop]
+        _convolve(x, kernels, own, margin, FOUR, out[:, part.start : part.stop])
+    return out
+
+
+def _parts(weight: Tensor, side: int) -> list[range]:
+    """The outputs in parts whose transformed kernels take ``KERNEL_BYTES`` at most."""
+    outputs, others = weight.shape[side], weight.shape[1 - side]
+    count = min(outputs, -(-36 * 4 * outputs * others // KERNEL_BYTES))
+    step = -(-outputs // count)
+    return [range(start, min(start + step, outputs)) for start in range(0, outputs, step)]
 
 
 def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
@@ -243,60 +269,77 @@ def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
     return (_doubled(kernel) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
 
 
-def _kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Gradient ``[K, C, 3, 3]`` of the kernels, from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
+def _kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Gradient of the kernels ``weight [K, C, 3, 3]``, from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
+    out = torch.empty_like(weight)
+    for part in _parts(weight, 0):
+        total = _summed(x, grad[:, part.start : part.stop], padding)
+        mine = (_doubled(FOUR.kernel).t() @ total.flatten(1)).view(3, 3, *total.shape[1:])
+        out[part.start : part.stop] = mine.permute(2, 3, 0, 1)
+    return out
+
+
+def _summed(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
+    """The gradient before its transform, ``[36, K, C]``."""
     (channels, outputs), (height, width) = (x.shape[1], grad.shape[1]), grad.shape[2:]
     down, across = -(-height // 4), -(-width // 4)
-    tiles = _tiles(x, padding, down, across, 4)
-    blocks = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, across * 4 - width, 0, down * 4 - height))
-    blocks = blocks.unflatten(1, (down, 4)).unflatten(3, (across, 4)).permute(0, 2, 4, 1, 3, 5)  # [B, 4, 4, ...]
+    over = (0, 0, 0, across * 4 - width, 0, down * 4 - height)
     # As many tiles as fill the cache, but enough that adding to the sum is not what takes the time.
     fill = CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * (channels + outputs))
     rows = max(1, max(fill, channels * outputs // (channels + outputs)) // across)
     to_input, from_output = _doubled(FOUR.input), _doubled(FOUR.output).t()
     total = x.new_zeros(36, outputs, channels)
-    for tile, block in zip(tiles, blocks, strict=True):
+    for image, slope in zip(x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1), strict=True):
+        tile = _tiles(image, padding, down, across, 4)
+        block = F.pad(slope, over) if any(over) else slope
+        block = block.unflatten(0, (down, 4)).unflatten(2, (across, 4)).permute(1, 3, 0, 2, 4)  # [4, 4, ...]
         for row in range(0, down, rows):
             values = to_input @ tile[:, :, row : row + rows].reshape(36, -1)
             slopes = from_output @ block[:, :, row : row + rows].reshape(16, -1)
             total.baddbmm_(slopes.view(36, -1, outputs).transpose(1, 2), values.view(36, -1, channels))
-    return (_doubled(FOUR.kernel).t() @ total.view(36, -1)).view(3, 3, outputs, channels).permute(2, 3, 0, 1)
+    return total
 
 
-def _tiles(x: Tensor, padding: tuple[int, int], down: int, across: int, m: int) -> Tensor:
-    """Tiles ``[B, n, n, down, across, C]`` of ``[B, C, H, W]``, a view of a padded copy."""
-    right, bottom = across * m + 2 - x.shape[3] - padding[1], down * m + 2 - x.shape[2] - padding[0]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], right, padding[0], bottom))
-    return padded.unfold(1, m + 2, m).unfold(2, m + 2, m).permute(0, 4, 5, 1, 2, 3)
+def _tiles(image: Tensor, padding: tuple[int, int], down: int, across: int, m: int) -> Tensor:
+    """Tiles ``[n, n, down, across, C]`` of one image ``[H, W, C]``, a view of a padded copy."""
+    right, bottom = across * m + 2 - image.shape[1] - padding[1], down * m + 2 - image.shape[0] - padding[0]
+    padded = F.pad(image, (0, 0, padding[1], right, padding[0], bottom))
+    return padded.unfold(0, m + 2, m).unfold(1, m + 2, m).permute(3, 4, 0, 1, 2)
+
+
+def _blank(x: Tensor, outputs: int, padding: tuple[int, int]) -> Tensor:
+    """Where the outputs ``[B, K, H, W]`` of a convolution of ``x`` go, channels last.
+
+    No view: autograd refuses a ReLU in place on a view that a custom function returns.
+    """
+    size = (len(x), outputs, x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def _convolve(
-    x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int], scheme: Scheme = FOUR
+    x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int], scheme: Scheme, whole: Tensor
 ) -> Tensor:
-    """The convolution in chunks of tile rows; ``[B, C, H, W] -> [B, K, H, W]``, channels last."""
+    """The convolution of ``[B, C, H, W]`` in chunks of tile rows, put into ``whole [B, K, H, W]`` and given back."""
     points, channels, outputs = transformed.shape
-    height, width = x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2
+    height, width = whole.shape[2:]
     m = len(scheme.output)
     down, across = -(-height // m), -(-width // m)
-    tiles = _tiles(x, padding, down, across, m)
 
     tile_bytes = points * x.element_size() * max(channels, outputs)
     least = max(CHUNK_TILES, CHUNK_BYTES * torch.get_num_threads() // tile_bytes)
     chunks = max(1, down * across // least)
     rows = -(-down // chunks)
     to_points, to_outputs = _doubled(scheme.input).to(x.dtype), _doubled(scheme.output).to(x.dtype)
-    # No view: autograd refuses a ReLU in place on a view that a custom function returns.
-    size = (len(x), outputs, height, width)
-    whole = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     out = whole.permute(0, 2, 3, 1)
     # One set of buffers for all chunks stays in the cache.
     most = rows * across
     taken, values = x.new_empty(points * most * channels), x.new_empty(points * most * channels)
     products, results = x.new_empty(points * most * outputs), x.new_empty(m * m * most * outputs)
-    for image, target in zip(tiles, out, strict=True):
+    for image, target in zip(x.permute(0, 2, 3, 1), out, strict=True):
+        tiles = _tiles(image, padding, down, across, m)
         for row in range(0, down, rows):
-            chunk = image[:, :, row : row + rows]
+            chunk = tiles[:, :, row : row + rows]
             count = chunk.shape[2] * across
             tile = taken[: points * count * channels].view(points, -1)
             tile.view(chunk.shape).copy_(chunk)
