@@ -153,7 +153,8 @@ def test_clipping_bounds_a_step(opened: Open) -> None:
 
 
 def test_the_average_is_what_is_used(opened: Open) -> None:
-    assert opened(toy_recipe(ema=None)).weights_to_use.training
+    plain = opened(toy_recipe(ema=None))
+    assert plain.weights_to_use is plain.detector
     session = opened(toy_recipe(ema=EMAConfig(decay=0.9, ramp=4)))
     assert isinstance(session.ema, EMA)
     moved(session, 2)
