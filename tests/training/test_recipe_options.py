@@ -51,7 +51,7 @@ class Watched(Toy):
         self.types: set[torch.dtype] = set()
 
     def outputs(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        self.seen.append((len(pixels), *pixels.shape[-2:]))
+        self.seen.append((len(pixels), pixels.shape[-2], pixels.shape[-1]))
         found = super().outputs(pixels)
         self.types.add(found[0].dtype)
         return found
@@ -158,13 +158,14 @@ def test_the_average_is_what_is_used(opened: Open) -> None:
     session = opened(toy_recipe(ema=EMAConfig(decay=0.9, ramp=4)))
     assert isinstance(session.ema, EMA)
     moved(session, 2)
-    assert not torch.equal(session.weights_to_use.state_dict()["head.weight"], session.detector.head.weight)
+    name = "head.weight"
+    assert not torch.equal(session.weights_to_use.state_dict()[name], session.detector.state_dict()[name])
 
 
 def test_channels_last(opened: Open) -> None:
-    weight = opened(toy_recipe(channels_last=True)).detector.backbone.conv.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert not opened(toy_recipe()).detector.backbone.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for wanted in (True, False):
+        weight = opened(toy_recipe(channels_last=wanted)).detector.state_dict()["backbone.conv.weight"]
+        assert weight.is_contiguous(memory_format=torch.channels_last) is wanted
 
 
 def test_several_sizes(opened: Open) -> None:

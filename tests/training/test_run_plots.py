@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     made: list[Figure] = []
     save = Figure.savefig
 
-    def keep(self: Figure, *args: object, **options: object) -> None:
+    def keep(self: Figure, *args: Any, **options: Any) -> None:
         made.append(self)
         save(self, *args, **options)
 
@@ -74,10 +75,9 @@ def test_no_label_is_off_the_picture(rate: float, figures: list[Figure], tmp_pat
     rows = [{"step": step, "loss": 2 / step, "loss_box": 1 / step, "lr": rate * step} for step in range(1, 9)]
     plot_losses(tmp_path / "loss.png", rows, [])
     (figure,) = figures
-    renderer = figure.canvas.get_renderer()
     for axes in figure.axes:
         assert axes.yaxis.label.get_text()
-        assert axes.yaxis.label.get_window_extent(renderer).x0 >= 0
+        assert axes.yaxis.label.get_window_extent().x0 >= 0
 
 
 def test_precision_of_masks_is_drawn_where_there_is_some(figures: list[Figure], tmp_path: Path) -> None:
