@@ -88,6 +88,24 @@ def test_help_shows_examples(words: list[str], capsys: pytest.CaptureFixture[str
     assert "boxwright demo" in text or f" boxwright {words[0]} " in text
 
 
+@pytest.mark.parametrize(
+    ("words", "example"),
+    [
+        ("train", "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco"),
+        ("evaluate", "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12"),
+        ("models", "boxwright models --json"),
+    ],
+)
+def test_long_examples_are_broken_as_a_shell_has_it(
+    words: str, example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    as_a_shell_reads_it = re.sub(r"\\ *\n +", "", text)
+    assert example in [line.strip() for line in as_a_shell_reads_it.splitlines()]
+
+
 def test_models_is_one_array_of_rows(capsys: pytest.CaptureFixture[str]):
     rows = says(capsys, "models", "--json")
     assert isinstance(rows, list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,12 @@ data_app = App(name="data", help="Check, look at, convert, measure and draw data
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help."""
-    return "Examples:\n\n" + "\n".join(f"    {line}" for line in lines)
+    """The end of a command's help. Long lines are broken as a shell has it, so that a reader sees where one goes on."""
+    wrapped = (
+        textwrap.wrap(line, 74, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in lines
+    )
+    return "Examples:\n\n" + "\n".join("    " + " \\\n    ".join(parts) for parts in wrapped)
 
 
 WHERE = Group("Where it runs", sort_key=3)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from boxwright.app.progress import ProgressBar
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
 from boxwright.data.transforms import LetterboxConfig, ResizeConfig, WarpConfig
-from boxwright.detectors.build import build_detector
+from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes
@@ -27,23 +29,36 @@ def model_rows(kind: Literal["backbone", "detector"] | None = None) -> list[dict
     backbone, pyramid, proposal head on every level, and box head on all proposals that the recipe keeps. Multiply-adds
     are those of convolutions and matrix products; pooling of regions, NMS and other glue have none.
     """
-    backbones = [] if kind == "detector" else backbone_rows()
-    return backbones if kind == "backbone" else [*backbones, *map(detector_row, RECIPES.values())]
+    recipes = [] if kind == "backbone" else list(RECIPES.values())
+    rows = [] if kind == "detector" else backbone_rows()
+    with ProgressBar("counting", len(rows) + len(recipes)) as bar:  # a hundred networks take some seconds
+        bar.advance(len(rows))
+        for recipe in recipes:
+            rows.append(detector_row(recipe))
+            bar.advance()
+    return rows
 
 
 def detector_row(recipe: Recipe) -> dict[str, Any]:
     """One recipe's detector. See :func:`model_rows`."""
-    classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
-    with torch.device("meta"):
-        detector = build_detector(recipe.detector, classes)
     size = input_size(recipe)
+    parameters, multiply_adds = _cost(recipe.detector, size)
     return {
         "name": recipe.name,
         "kind": "detector",
-        "parameters": count_parameters(detector),
-        "multiply_adds": count_multiply_adds(_Outputs(detector), size),
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
         "input": list(size),
     }
+
+
+@functools.cache
+def _cost(config: DetectorConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-adds at an input of ``size``; recipes that share a detector share the counting."""
+    classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
+    with torch.device("meta"):
+        detector = build_detector(config, classes)
+    return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
 
 
 def input_size(recipe: Recipe) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from boxwright.app.results import Record, ResultFolder
 from boxwright.app.sources import Source, find_sources
 from boxwright.app.video import VideoWriter, read_frames, video_facts
 from boxwright.data.images import read_image
+from boxwright.data.writing import save_picture
 from boxwright.detections import Detections
 from boxwright.detectors.augmented import Merge, check_views, detect_augmented
 from boxwright.structures import Classes, InputError
@@ -227,7 +228,7 @@ class Prediction:
         if target.suffix.lower() not in _PICTURE_SUFFIXES:
             target = target.with_name(target.name + ".png")
         target.parent.mkdir(parents=True, exist_ok=True)
-        found.draw(Image.fromarray(pixels)).save(target, quality=92)
+        save_picture(found.draw(Image.fromarray(pixels)), target, quality=92)
 
     def _frames_expected(self, video: Source) -> int:
         try:

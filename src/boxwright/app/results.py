@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from boxwright.app.sources import Source
+from boxwright.data.writing import writing
 from boxwright.detections import Detections
 from boxwright.structures import Classes, InputError
 
@@ -94,12 +95,14 @@ class ResultFolder:
             ],
         }
         self._done[line["path"]] = line
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._journal):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the journal."""
-        self._file.close()
+        with writing(self._journal):
+            self._file.close()
 
     def assemble(self, sources: Iterable[Source], classes: Classes) -> tuple[int, int]:
         """Write the final files for the sources that are done; returns how many pictures and detections they hold.
@@ -132,7 +135,7 @@ def write_whole(path: Path) -> Iterator[IO[str]]:
     """A text file that appears under its name only when all of it has been written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with writing(path), temporary.open("w", encoding="utf-8", newline="") as file:
             yield file
         os.replace(temporary, path)
     finally:

@@ -107,15 +107,16 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._stream is not None:
-                for packet in self._stream.encode():
-                    self._container.mux(packet)
-        finally:
-            self._container.close()
+            try:
+                if kind is None and self._stream is not None:
+                    for packet in self._stream.encode():
+                        self._container.mux(packet)
+            finally:
+                self._container.close()
             if kind is None and self._stream is not None:
                 os.replace(self._temporary, self._path)
-            else:
-                self._temporary.unlink(missing_ok=True)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def _pyav() -> ModuleType:

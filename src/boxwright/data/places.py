@@ -11,6 +11,7 @@ from typing import Literal
 
 from boxwright.data.images import is_image_name
 from boxwright.data.index import DetectionIndex
+from boxwright.data.writing import writing
 from boxwright.structures import InputError
 
 ImageTransfer = Literal["copy", "link", "none"]
@@ -125,12 +126,14 @@ def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
             return
         except OSError:
             pass  # another file system, or one without hard links: copy
-    shutil.copyfile(source, target)
+    with writing(target):
+        shutil.copyfile(source, target)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with writing(path):
+        partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

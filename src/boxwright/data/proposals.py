@@ -143,9 +143,10 @@ class ProposalSet:
         try:
             save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, name, metadata=header)
             os.replace(name, path)
-        except BaseException:
+        except SafetensorError as error:
+            raise InputError(f"{path}: cannot be written ({error}); make room or choose another file") from error
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise
         return path
 
     def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:

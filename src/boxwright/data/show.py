@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from boxwright.data.formats import open_dataset, open_splits
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex
+from boxwright.data.writing import writing
 from boxwright.drawing import class_colour, draw_boxes
 from boxwright.structures import InputError
 
@@ -56,11 +57,17 @@ def show_dataset(
     splits = open_splits(path) if split is None else {split: open_dataset(path, split)}
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    if target.suffix.lower() == ".png":
-        _sheet(splits, count, seed).save(partial, format="PNG")
-    else:
-        partial.write_text(_page(str(path), splits, count, seed), encoding="utf-8")
-    os.replace(partial, target)
+    try:
+        with writing(target):
+            if target.suffix.lower() == ".png":
+                buffer = io.BytesIO()
+                _sheet(splits, count, seed).save(buffer, format="PNG")
+                partial.write_bytes(buffer.getvalue())
+            else:
+                partial.write_text(_page(str(path), splits, count, seed), encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

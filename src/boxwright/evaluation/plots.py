@@ -7,6 +7,7 @@ and its global state are not used, so plots may be drawn in threads and without 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from boxwright.data.writing import writing
 from boxwright.evaluation.coco import CocoResult, mean_of_defined
 from boxwright.evaluation.curves import ConfusionMatrix, ThresholdCurves
 
@@ -105,7 +107,7 @@ def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
     axes.set_xlabel("detected as")
     axes.set_ylabel("true class")
     axes.set_title(
-        f"Objects and detections, IoU ≥ {matrix.iou:g}, score ≥ {matrix.score:g}", fontsize=10 if count <= 40 else 16
+        f"Objects and detections, IoU ≥ {matrix.iou:g}, score ≥ {matrix.score:.3g}", fontsize=10 if count <= 40 else 16
     )
     axes.axhline(count - 1.5, color="grey", linewidth=0.8)
     axes.axvline(count - 1.5, color="grey", linewidth=0.8)
@@ -123,7 +125,10 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     FigureCanvasAgg(figure)
     try:
-        figure.savefig(temporary, format="png")
+        buffer = io.BytesIO()  # Pillow, which matplotlib has write the file, overlooks a disk that becomes full
+        figure.savefig(buffer, format="png")
+        with writing(path):
+            temporary.write_bytes(buffer.getvalue())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

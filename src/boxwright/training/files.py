@@ -42,7 +42,8 @@ def write_error(path: Path, error: OSError, size: int | None = None) -> InputErr
     if error.errno not in FULL:
         return InputError(f"{path}: cannot be written: {error.strerror or error}")
     needed = "" if size is None else f" and {size / 1e6:.1f} MB are needed"
-    free = shutil.disk_usage(path.parent).free / 1e6
+    there = next(folder for folder in path.absolute().parents if folder.exists())  # a half-made one is gone by now
+    free = shutil.disk_usage(there).free / 1e6
     kept = "; the file that was there before is intact" if path.exists() else ""
     return InputError(
         f"{path}: {FULL[error.errno]}: {free:.1f} MB are free{needed}{kept}. Make room or choose another output folder"

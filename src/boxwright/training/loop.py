@@ -270,7 +270,8 @@ class _Run:
         best = session.note_validation(row)
         if self.log is not None:
             self.log.write("validation", row)
-            draw_samples(self.folder / "samples.jpg", self.val_index, found.evaluation.detections())
+            drawn = (found.masks or found.evaluation).detections()
+            draw_samples(self.folder / "samples.jpg", self.val_index, drawn)
             if best:
                 session.save_weights(self.folder / f"best{SUFFIX}")
             self._plot()

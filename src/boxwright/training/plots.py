@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex
+from boxwright.data.masks import rasterise
+from boxwright.data.show import draw_sample
 from boxwright.drawing import draw_boxes
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.training.files import write_atomically
@@ -36,14 +37,18 @@ def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> 
     losses.set_ylabel("loss")
     _line(rates, train, "lr", label="lr")
     rates.set_ylabel("learning rate")
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))  # long numbers would push the label off the picture
     _save(figure, path, (losses,), rates)
 
 
 def plot_precision(path: Path, validation: Sequence[Row]) -> None:
-    """AP, AP50, AP75 and AP by size over the steps, as PNG."""
+    """AP, AP50, AP75 and AP by size over the steps, and AP and AP50 of masks where they were scored, as PNG."""
     figure, (axes,) = _axes(1)
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
         _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == "AP" else 1)
+    for name in ("mask_AP", "mask_AP50"):
+        style = {"marker": "s", "linestyle": "--", "linewidth": 2 if name == "mask_AP" else 1}
+        _line(axes, validation, name, label=name.replace("_", " "), **style)
     axes.set_ylim(0, 1)
     axes.set_ylabel("average precision")
     _save(figure, path, (axes,), axes)
@@ -52,31 +57,54 @@ def plot_precision(path: Path, validation: Sequence[Row]) -> None:
 def draw_samples(
     path: Path, index: DetectionIndex, found: DetectionColumns, count: int = 8, threshold: float = 0.5, side: int = 320
 ) -> None:
-    """A sheet of ``count`` images spread over ``index``: truth on the left, detections from ``threshold`` right."""
+    """A sheet of ``count`` images spread over ``index``: truth on the left, detections from ``threshold`` right, both
+    with their masks where they have some."""
     places = sorted({round(i) for i in np.linspace(0, len(index) - 1, min(count, len(index)))})
     rows = found.rows_by_image([index.image_id(i) for i in places])
     tiles = []
     for i, chosen in zip(places, rows, strict=True):
-        picture, truth = Image.fromarray(read_image(index.path(i))), index.annotations(i)
+        truth = draw_sample(index, i, side)
         chosen = chosen[found.scores[chosen] >= threshold]
-        scale = side / max(picture.size)
-        small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-        names = index.classes.names
-        left = draw_boxes(small, truth.boxes * scale, truth.labels, names, crowd=truth.crowd, difficult=truth.difficult)
-        right = draw_boxes(small, found.corners[chosen] * scale, found.labels[chosen], names, found.scores[chosen])
-        tiles.append(_side_by_side(left, right, side))
+        tiles.append(_side_by_side(truth, _draw_found(index, i, found, chosen, truth.size), side, threshold))
     columns = 1 if len(tiles) < 3 else 2
-    height = math.ceil(len(tiles) / columns) * (side + 8)
-    sheet = Image.new("RGB", (columns * (2 * side + 16), height), "white")
-    for n, tile in enumerate(tiles):
-        sheet.paste(tile, (n % columns * (2 * side + 16), n // columns * (side + 8)))
+    lines = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in line) for line in lines]
+    sheet = Image.new("RGB", (columns * (2 * side + 16), sum(heights) + 8 * len(lines)), "white")
+    top = 0
+    for line, height in zip(lines, heights, strict=True):
+        for column, tile in enumerate(line):
+            sheet.paste(tile, (column * (2 * side + 16), top))
+        top += height + 8
     _save_image(sheet, path)
 
 
-def _side_by_side(left: Image.Image, right: Image.Image, side: int) -> Image.Image:
-    tile = Image.new("RGB", (2 * side + 4, side), "white")
-    tile.paste(left, (0, 0))
-    tile.paste(right, (side + 4, 0))
+def _draw_found(
+    index: DetectionIndex, i: int, found: DetectionColumns, rows: np.ndarray, size: tuple[int, int]
+) -> Image.Image:
+    """Image ``i`` at (width, height) ``size`` with the detections in ``rows``."""
+    picture = Image.fromarray(read_image(index.path(i)))
+    masks = None
+    if found.masks is not None and len(rows):
+        whole = (Image.fromarray(rasterise(found.masks[row], picture.height, picture.width)) for row in rows)
+        masks = np.stack([np.asarray(mask.resize(size, Image.Resampling.NEAREST)) for mask in whole])
+    factors = np.array([size[0] / picture.width, size[1] / picture.height] * 2)
+    return draw_boxes(
+        picture.resize(size, Image.Resampling.LANCZOS),
+        found.corners[rows] * factors,
+        found.labels[rows],
+        index.classes.names,
+        found.scores[rows],
+        masks,
+    )
+
+
+def _side_by_side(left: Image.Image, right: Image.Image, side: int, threshold: float) -> Image.Image:
+    caption = 16
+    tile = Image.new("RGB", (2 * side + 4, left.height + caption), "white")
+    words = ImageDraw.Draw(tile)
+    for x, picture, text in ((0, left, "annotations"), (side + 4, right, f"detections, score at least {threshold:g}")):
+        words.text((x + 2, 2), text, fill="black")
+        tile.paste(picture, (x, caption))
     return tile
 
 

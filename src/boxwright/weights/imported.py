@@ -34,8 +34,8 @@ class Imported(NamedTuple):
 def build_imported(imported: Imported, origin: str) -> Detector:
     """The detector with its weights, in eval mode, preparing images as its publisher does.
 
-    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit: InputError
-    says how many are missing, left over or of another shape, and names the first of each.
+    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit:
+    InputError says how many are missing, left over or of another shape, and names the first of each.
     """
     detector = build_detector(imported.config, imported.classes)
     own, given = detector.state_dict(), imported.state

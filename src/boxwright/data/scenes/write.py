@@ -18,6 +18,7 @@ from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.scenes.compose import draw_scene
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.shapes import SCENE_CLASSES
+from boxwright.data.writing import save_picture, writing
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -70,7 +71,8 @@ def write_scenes(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        _fill(partial, counts, seed, format, config, pictures, progress, workers)
+        with writing(target):
+            _fill(partial, counts, seed, format, config, pictures, progress, workers)
         if target.exists():
             target.rmdir()
         os.replace(partial, target)
@@ -146,7 +148,7 @@ def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
 def _draw(task: _Task) -> ImageRecord:
     """Draws and saves one picture."""
     scene = draw_scene(task.seed, task.index, config=task.config)
-    Image.fromarray(scene.image).save(task.path, quality=90)
+    save_picture(Image.fromarray(scene.image), task.path, quality=90)
     return ImageRecord(
         path=task.path,
         image_id=task.image_id,
