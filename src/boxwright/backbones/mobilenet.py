@@ -29,12 +29,13 @@ class MobileNetConfig:
 
     ``width``: factor on all channels, which become multiples of 8. ``norm``: ``frozen_bn`` needs loaded weights; from
     scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch norms add to a variance; None for that of the
-    classifiers, 1e-5 and in V3 1e-3 (torchvision's Faster R-CNN: always 1e-5). ``freeze_at``: maps of stride ``2^freeze_at`` and below do not learn; 0 freezes
-    nothing, 1 the stem and the blocks of ``C1``. ``reduced``: V3 with half the channels from the first block of stride
-    32 on, as its authors use it under detectors (V3 §6.3). ``tap``: where ``C1`` to ``C5`` are read: after the "last" or
-    the "first" block of their stride (torchvision's pyramids), or at the "expansion" inside the block that leaves it,
-    V2's and V3's place under SSDLite (V2 §6.2, V3 §6.3); ``C5`` has none. ``out_levels``: which ``Cn`` are returned, from 1 to 5, and with V2
-    and V3 also 6, the last 1x1 convolution; layers above the last are not built.
+    classifiers, 1e-5 and in V3 1e-3 (torchvision's Faster R-CNN: always 1e-5). ``freeze_at``: maps of stride
+    ``2^freeze_at`` and below do not learn; 0 freezes nothing, 1 the stem and the blocks of ``C1``. ``reduced``: V3 with
+    half the channels from the first block of stride 32 on, as its authors use it under detectors (V3 §6.3). ``tap``:
+    where ``C1`` to ``C5`` are read: after the "last" or the "first" block of their stride (torchvision's pyramids), or
+    at the "expansion" inside the block that leaves it, V2's and V3's place under SSDLite (V2 §6.2, V3 §6.3); ``C5`` has
+    none. ``out_levels``: which ``Cn`` are returned, from 1 to 5, and with V2 and V3 also 6, the last 1x1 convolution;
+    layers above the last are not built.
     """
 
     kind: Literal["mobilenet"] = "mobilenet"

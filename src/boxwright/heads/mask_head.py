@@ -35,13 +35,13 @@ _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the pape
 class MaskHeadConfig:
     """Mask R-CNN §3 and figure 4 (right), with what its code adds.
 
-    ``convs``: 3x3 convolutions of ``channels`` before the transposed one, and of ``norm`` after each: "frozen_bn" serves
-    loaded weights (torchvision's second Mask R-CNN); there is no live one, as most of the regions that there is room
-    for hold no object, and would spoil the statistics. ``class_agnostic``: one mask for all classes
-    instead of one each. ``target``: what a mask is compared with: "binary", the ground truth's pixels averaged in each
-    cell, one from a half on (detectron2; Detectron rasterises polygons to the same end), or "soft", that average itself
-    (torchvision). ``target_samples``: points averaged along each axis of a cell; 0 takes as many as it has pixels.
-    ``paste``: how masks become pixels of the image.
+    ``convs``: 3x3 convolutions of ``channels`` before the transposed one, and of ``norm`` after each: "frozen_bn"
+    serves loaded weights (torchvision's second Mask R-CNN); there is no live one, as most of the regions that there is
+    room for hold no object, and would spoil the statistics. ``class_agnostic``: one mask for all classes instead of one
+    each. ``target``: what a mask is compared with: "binary", the ground truth's pixels averaged in each cell, one from
+    a half on (detectron2; Detectron rasterises polygons to the same end), or "soft", that average itself (torchvision).
+    ``target_samples``: points averaged along each axis of a cell; 0 takes as many as it has pixels. ``paste``: how
+    masks become pixels of the image.
     """
 
     pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))

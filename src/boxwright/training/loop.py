@@ -67,6 +67,7 @@ def train(
     resume: bool = False,
     weights: Path | str | Mapping[str, Tensor] | None = None,
     backbone_weights: Path | str | None = None,
+    carry_classes: bool = True,
     tensorboard: bool = False,
     log: Log = "auto",
     resume_command: str | None = None,
@@ -75,8 +76,9 @@ def train(
     """Train what ``recipe`` says on ``train_index`` into the folder ``output``, validating on ``val_index``.
 
     ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
-    ``weights``: a checkpoint, run folder or state dict to start from; tensors are taken where name and shape agree.
-    ``backbone_weights``: a file of ``boxwright pretrain``, which must fit the recipe's backbone.
+    ``weights``: a checkpoint, run folder or state dict to start from; tensors are taken where name and shape agree,
+    and of classes that differ, with ``carry_classes``, those of the same name. ``backbone_weights``: a file of
+    ``boxwright pretrain``, or of one of torchvision's classifiers, which must fit the recipe's backbone.
     ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
     ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process calls this.
 
@@ -96,7 +98,7 @@ def train(
         command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         try:
             start = (None, None) if state else (weights, backbone_weights)
-            session = Session(agreed, train_index, where, build, *start, state)
+            session = Session(agreed, train_index, where, build, *start, state, carry_classes)
         except InputError:
             if where.main:
                 with suppress(OSError):

@@ -35,9 +35,9 @@ class Imported(NamedTuple):
 def build_imported(imported: Imported, origin: str) -> Detector:
     """The detector with its weights, in eval mode, preparing images as its publisher does.
 
-    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit: InputError
-    says how many are missing, left over or of another shape, and names the first of each. The weights are the tensors
-    of ``imported.state`` themselves, not copies.
+    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit:
+    InputError says how many are missing, left over or of another shape, and names the first of each. The weights are
+    the tensors of ``imported.state`` themselves, not copies.
     """
     with unallocated_parameters():
         detector = build_detector(imported.config, imported.classes)

@@ -38,8 +38,8 @@ def columns_of_classes(columns: int, classes: Classes | None, background: bool) 
     if set(classes.ids) <= known:
         return classes, list(classes.ids)
     raise InputError(
-        f"{len(classes)} classes do not fit a head of {columns} columns: give {columns - 1}, in the order of its labels "
-        f"from 1, or classes whose ids are these labels"
+        f"{len(classes)} classes do not fit a head of {columns} columns: give {columns - 1}, in the order of its "
+        "labels from 1, or classes whose ids are these labels"
     )
 
 

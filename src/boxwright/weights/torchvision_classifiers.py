@@ -44,8 +44,8 @@ def recognise_torchvision_classifier(state: Mapping[str, Tensor]) -> bool:
 def import_torchvision_classifier(state: Mapping[str, Tensor]) -> ImportedClassifier:
     """The backbone and the classifier that ``state``, a model's state dict, belongs to, seen from names and shapes.
 
-    VGG-16's file for SSD ("features") has numbers in its convolutions only, and wants its pixels as Caffe does. InputError
-    for other models.
+    VGG-16's file for SSD ("features") has numbers in its convolutions only, and wants its pixels as Caffe does.
+    InputError for other models.
     """
     if "layer1.0.conv1.weight" in state:
         return _resnet(state)
@@ -73,7 +73,11 @@ def _resnet(state: Mapping[str, Tensor]) -> ImportedClassifier:
     classifier = {key.removeprefix("fc."): value for key, value in state.items() if key.startswith("fc.")}
     backbone = {key: value for key, value in state.items() if not key.startswith("fc.")}
     return ImportedClassifier(
-        f"torchvision resnet{depth}", ResNetConfig(depth=depth), PixelConfig(), backbone, classifier
+        f"torchvision resnet{depth}",
+        ResNetConfig(depth=depth),  # type: ignore[arg-type]
+        PixelConfig(),
+        backbone,
+        classifier,
     )
 
 
@@ -89,7 +93,7 @@ def _vgg(state: Mapping[str, Tensor]) -> ImportedClassifier:
         rest = {}
     return ImportedClassifier(
         f"torchvision vgg{depth}{'_bn' if normed else ''}{'' if rest else ', features'}",
-        VGGConfig(depth=depth, norm="bn" if normed else "none"),
+        VGGConfig(depth=depth, norm="bn" if normed else "none"),  # type: ignore[arg-type]
         PixelConfig() if rest else VGG_FEATURES_PIXELS,
         backbone,
         rest,

@@ -87,9 +87,10 @@ def _live(backbone: Any) -> bool:
 
 
 def _eps(backbone: Any) -> float:
-    if isinstance(backbone, MobileNetConfig) and backbone.norm_eps is None:
+    given: float | None = backbone.norm_eps
+    if given is None:
         return 1e-3 if backbone.version == 3 else 1e-5
-    return backbone.norm_eps
+    return given
 
 
 def _two_stage(config: FasterRCNNConfig | MaskRCNNConfig) -> FasterRCNNConfig | MaskRCNNConfig:
@@ -127,7 +128,8 @@ def _check(mine: Any, theirs: Any, place: str = "") -> None:
     same = {"bn", "frozen_bn"}
     if mine != theirs and not (place.endswith(".norm") and {mine, theirs} <= same):
         raise InputError(
-            f"torchvision's model would compute something else: {place} = {_shown(mine)} here and {_shown(theirs)} there"
+            f"torchvision's model would compute something else: {place} = {_shown(mine)} here and {_shown(theirs)} "
+            "there"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -13,11 +14,11 @@ from boxwright.backbones.resnet import DEPTHS, ResNetConfig
 from boxwright.data.resizing import ResizeConfig, WarpConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.imported import Imported
+from boxwright.weights.reading import tensors_in
 from boxwright.weights.torchvision import (
     SILENT,
     box_convs,
@@ -44,37 +45,39 @@ _FOREIGN = {
 }
 
 
-def recognise_torchvision(state: Mapping[str, Tensor]) -> bool:
-    """Whether ``state`` has the names of one of torchvision's detectors (also of those that we have none for)."""
+def recognise_torchvision(content: Mapping[str, Any]) -> bool:
+    """Whether a file's ``content`` has the names of one of torchvision's detectors, also of those unknown here."""
+    state = in_names_of_today(tensors_in(content, "model", "state_dict"))
     body = any(key.startswith(("backbone.body.", "backbone.features.")) for key in state)
     return body and any(key in state for key in (_TWO_STAGE, _RETINANET, _SSD, _SSDLITE))
 
 
 def import_torchvision(
-    state: Mapping[str, Tensor],
+    content: Mapping[str, Any],
     classes: Classes | None = None,
     *,
     norm_eps: float | None = None,
     small: bool = False,
 ) -> Imported:
-    """The detector that ``state``, a model's state dict, belongs to: which one is seen from names and shapes.
+    """The detector that ``content``, a model's state dict, belongs to: which one is seen from names and shapes.
 
     Faster and Mask R-CNN and RetinaNet on a ResNet with FPN, each in its first and second version, Faster R-CNN on
     MobileNetV3, SSD300 and SSDlite320. ``classes``: those of the head, see
     :func:`~boxwright.weights.torchvision_classes.columns_of_classes`; None for COCO's where there are 91 columns, VOC's
     where 21, else numbers.
 
-    Two things are not written in a state dict. ``norm_eps``: what frozen norms of a ResNet add to a variance; None for
-    0 in COCO's files, as torchvision builds their models, and 1e-5 elsewhere. ``small``: the model of MobileNetV3 is
-    the one for images of 320 pixels.
+    The state dict may lie under "model", as torchvision's training scripts save it. Two things are not written in a
+    state dict. ``norm_eps``: what frozen norms of a ResNet add to a variance; None for 0 in COCO's files, as
+    torchvision builds their models, and 1e-5 elsewhere. ``small``: the model of MobileNetV3 is the one for images of
+    320 pixels.
 
     Raises InputError for a model that is none of these, and where ``classes`` do not fit.
     """
-    state = in_names_of_today(state)
+    state = in_names_of_today(tensors_in(content, "model", "state_dict"))
     for start, what in _FOREIGN.items():
         if any(key.startswith(start) for key in state):
             raise InputError(f"the weights are of torchvision's {what}")
-    if not recognise_torchvision(state):
+    if not recognise_torchvision(content):
         raise InputError(
             f"no detector of torchvision's: the first of {len(state)} tensors is {next(iter(state), 'none')!r}; a file "
             "of a classifier goes to --backbone-weights"

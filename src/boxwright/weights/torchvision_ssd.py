@@ -51,8 +51,8 @@ _SSD = Renaming(
 def _mobilenet_names() -> list[tuple[str, str]]:
     """Block 13 is cut behind its expansion, and the second part counts from it."""
     pairs = [("backbone.features.0.13.{a}.{b}", "backbone.features.13.block.0.{a}.{b}")]
-    for part in ("{a}.{b}", "{b}"):  # squeeze and excitation, and blocks of convolution and norm
-        pairs.append((f"backbone.features.1.0.{{n}}.{{c}}.{part}", f"backbone.features.13.block.{{n}}.{{c}}.{part}"))
+    for place in ("{n}.{c}.{b}", "{n}.{c}.{a}.{b}"):
+        pairs += [(f"backbone.features.1.0.{place}", f"backbone.features.13.block.{place}")]
     fields = [f"{{{letter}}}" for letter in "abcde"]
     places = [".".join(fields[:count]) for count in range(2, 6)]
     pairs += [
@@ -111,7 +111,7 @@ def ssdlite_config(reduced: bool = True) -> SSDConfig:
         priors=PriorConfig(sizes=(64, 112, 160, 208, 256, 304, 320), ratios=((2, 3),) * 6, steps=None, clip="sides"),
         forced="parallel",
         clamp=math.log(1000 / 16),
-        pixels=PixelConfig(mean=(127.5,) * 3, std=(127.5,) * 3),
+        pixels=PixelConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
         post=PostprocessConfig(score_threshold=0.001, nms_iou=0.55, per_class=300, detections=300, min_size=0),
     )
 
