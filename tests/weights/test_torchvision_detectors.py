@@ -159,5 +159,5 @@ def test_models_without_counterpart_are_named(change: dict[str, Tensor], message
 def test_other_files_are_not_recognised() -> None:
     assert not recognise_torchvision({"conv1.weight": torch.zeros(1)})
     assert recognise_torchvision({"model": numbered(4), "epoch": 3})
-    with pytest.raises(InputError, match="no detector of torchvision's: the first of 1 tensors is 'conv1.weight'"):
+    with pytest.raises(InputError, match=r"no detector of torchvision's: the first of 1 tensors is 'conv1\.weight'"):
         import_torchvision({"conv1.weight": torch.zeros(1)})
