@@ -1,0 +1,113 @@
+"""Starting from weights of other classes: what fits is kept, by the name of the class, and told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.detectors.test_contract import CASES
+from torch import Tensor, nn
+
+from boxwright.detectors.build import build_detector
+from boxwright.detectors.class_rows import SHARED, class_rows
+from boxwright.detectors.detector import Detector
+from boxwright.structures import Classes, InputError
+from boxwright.training.start_weights import take_weights
+
+OLD = Classes.from_names(["cat", "dog", "person", "car"])
+NEW = Classes.from_names(["person", "bus", "cat"])
+
+
+def filled(detector: Detector) -> Detector:
+    """Every number that belongs to a class says which: 1000 for shared ones, 2000 for background."""
+    marks = {index: float(ord(name[0])) for index, name in enumerate(detector.classes.names)}
+    marks |= {SHARED: 1000.0, len(detector.classes): 2000.0}
+    state = detector.state_dict()
+    with torch.no_grad():
+        for name, rows in class_rows(detector).items():
+            values = torch.tensor([marks[label] for label in rows.tolist()])
+            state[name].copy_(values.reshape(-1, *[1] * (state[name].dim() - 1)).expand_as(state[name]))
+    return detector
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_rows_go_by_the_name_of_their_class(name: str) -> None:
+    """Labels 0, 1, 2 here are 2, none, 0 there."""
+    config = CASES[name].config
+    old = filled(build_detector(config, OLD))
+    new = build_detector(config, NEW)
+    before = {key: value.clone() for key, value in new.state_dict().items()}
+    line = take_weights(new, old.state_dict(), "old", (config, OLD))
+    assert "classes: 2 kept by name (person, cat), 1 fresh (bus), 2 dropped (dog, car)" in line
+    after, rows = new.state_dict(), class_rows(new)
+    assert rows
+    changed = {key for key, value in old.state_dict().items() if value.shape != after[key].shape}
+    assert changed <= set(rows), "every layer that counts classes is known"
+    for key, labels in rows.items():
+        for mark, label in ((ord("p"), 0), (ord("c"), 2), (1000, SHARED), (2000, 3)):
+            assert (after[key][labels == label] == mark).all(), key
+        assert torch.equal(after[key][labels == 1], before[key][labels == 1]), "the new class is fresh"
+    for key in set(after) - set(rows):
+        assert torch.equal(after[key], old.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "ssd", "yolov3"])
+def test_as_many_other_classes_are_not_taken_for_the_old_ones(name: str) -> None:
+    """Equal shapes: by shape alone every label would mean something else."""
+    case = next(key for key in CASES if key.startswith(name))
+    config, others = CASES[case].config, Classes.from_names(["dog", "cat", "car", "tree"])
+    old, new = filled(build_detector(config, OLD)), build_detector(config, others)
+    take_weights(new, old.state_dict(), "old", (config, OLD))
+    for key, labels in class_rows(new).items():
+        assert (new.state_dict()[key][labels == 0] == ord("d")).all()
+        assert (new.state_dict()[key][labels == 1] == ord("c")).all()
+        assert not (new.state_dict()[key][labels == 3] == ord("p")).any()
+
+
+def test_classes_can_be_left_out() -> None:
+    config = CASES["faster_rcnn"].config
+    old, new = filled(build_detector(config, OLD)), build_detector(config, NEW)
+    line = take_weights(new, old.state_dict(), "old", (config, OLD), carry_classes=False)
+    assert "classes: 3 fresh (person, bus, cat), 4 dropped (cat, dog, person, ...)" in line
+    scores = new.state_dict()["head.scores.bias"]
+    assert scores.tolist() == [0, 0, 0, 2000]
+
+
+def test_another_number_of_anchors_is_no_reason_to_guess() -> None:
+    from dataclasses import replace
+
+    config = CASES["retinanet"].config
+    old = build_detector(config, OLD)
+    fewer = replace(config, anchors=replace(config.anchors, ratios=(1.0,)))  # type: ignore[union-attr, call-arg, arg-type]
+    line = take_weights(build_detector(fewer, NEW), old.state_dict(), "old", (config, OLD))  # type: ignore[arg-type]
+    assert "head.scores.weight" in line.split("fresh: ")[1]
+    assert "3 fresh" in line
+
+
+def test_equal_classes_and_unknown_ones_go_by_shape() -> None:
+    config = CASES["faster_rcnn"].config
+    old, new = filled(build_detector(config, OLD)), build_detector(config, OLD)
+    total = len(new.state_dict())
+    assert take_weights(new, old.state_dict(), "old", (config, OLD)) == f"starting from old: {total} of {total} tensors"
+    state: dict[str, Tensor] = new.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in old.state_dict().items())
+    assert "fresh" not in take_weights(build_detector(config, OLD), old.state_dict(), "a dict")
+    with pytest.raises(InputError, match="is it another detector"):
+        take_weights(new, {"x": torch.zeros(1)}, "a file", (config, NEW))
+
+
+def test_the_classifier_of_torchvision_starts_a_backbone(tmp_path: Path) -> None:
+    import torchvision
+
+    from boxwright.backbones import Classifier, build_backbone
+    from boxwright.weights.torchvision_classifiers import import_torchvision_classifier
+
+    for build in (torchvision.models.resnet18, torchvision.models.mobilenet_v2, torchvision.models.mobilenet_v3_large):
+        theirs: nn.Module = build(weights=None, num_classes=10).eval()
+        found = import_torchvision_classifier(theirs.state_dict())
+        assert found.source == f"torchvision {build.__name__}"
+        ours = Classifier(build_backbone(found.config), 10).eval()
+        state = {f"backbone.{k}": v for k, v in found.backbone.items()}
+        ours.load_state_dict(state | {f"fc.{k}": v for k, v in found.classifier.items()})
+        pixels = torch.randn(1, 3, 64, 64)
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
