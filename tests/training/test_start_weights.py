@@ -111,3 +111,48 @@ def test_the_classifier_of_torchvision_starts_a_backbone(tmp_path: Path) -> None
         pixels = torch.randn(1, 3, 64, 64)
         with torch.inference_mode():
             torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_of_torchvisions_starts_a_detector(tmp_path: Path) -> None:
+    import torchvision
+
+    from boxwright.backbones import ResNetConfig
+    from boxwright.detectors.retinanet import RetinaNetConfig
+    from boxwright.training.pretrained import start_backbone
+
+    theirs = torchvision.models.resnet18(weights=None, num_classes=10)
+    torch.save(theirs.state_dict(), tmp_path / "r.pth")
+    config = RetinaNetConfig(backbone=ResNetConfig(depth=18, norm="frozen_bn", out_levels=(3, 4, 5)))
+    detector = build_detector(config, OLD)
+    line = start_backbone(detector, tmp_path / "r.pth")
+    assert line.endswith("tensors, learnt on ImageNet (torchvision resnet18)")
+    assert torch.equal(detector.get_parameter("backbone.layer4.1.conv2.weight"), theirs.layer4[1].conv2.weight)
+    other = build_detector(RetinaNetConfig(backbone=ResNetConfig(depth=34, out_levels=(3,))), OLD)
+    with pytest.raises(InputError, match="depth = 18 there and 34 here"):
+        start_backbone(other, tmp_path / "r.pth")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"x\.pth: no classifier of torchvision's"):
+        start_backbone(detector, tmp_path / "x.pth")
+
+
+def test_fc6_and_fc7_of_the_reduced_vgg_are_every_fourth_unit() -> None:
+    from boxwright.weights.torchvision_classifiers import import_torchvision_classifier, reduced_layers
+
+    places = torch.arange(49.0).repeat(8, 2) + 1000 * torch.arange(8.0)[:, None]
+    whole = {
+        "0.weight": places,
+        "0.bias": torch.arange(8.0),
+        "3.weight": torch.arange(64.0).reshape(8, 8),
+        "3.bias": torch.arange(8.0),
+    }
+    reduced = reduced_layers(whole)
+    assert reduced["fc6.weight"].shape == (2, 2, 3, 3)
+    assert reduced["fc6.weight"][1, 1].tolist() == [[4000, 4003, 4006], [4021, 4024, 4027], [4042, 4045, 4048]]
+    assert reduced["fc7.weight"][:, :, 0, 0].tolist() == [[0, 4], [32, 36]]
+    assert reduced["fc6.bias"].tolist() == reduced["fc7.bias"].tolist() == [0, 4]
+    convs = {f"features.{i}.weight": torch.zeros(1, 1, 1, 1) for i in (0, 3, 6, 8, 11, 13, 16, 18)}
+    features = convs | {f"classifier.{key}": torch.full_like(value, torch.nan) for key, value in whole.items()}
+    found = import_torchvision_classifier(features)
+    assert (found.source, found.classifier) == ("torchvision vgg11, features", {})
+    assert found.pixels.std == (1.0, 1.0, 1.0)
+    assert import_torchvision_classifier(convs | {f"classifier.{k}": v for k, v in whole.items()}).classifier

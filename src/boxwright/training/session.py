@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ from boxwright.training.run_folder import data_summary, prune_steps
 from boxwright.training.stage_starts import StageStarts
 from boxwright.training.start_weights import take_weights
 from boxwright.training.step import Stepper, image_seeds
+from boxwright.weights.imported import Imported
+
+Start: TypeAlias = Path | str | Mapping[str, Tensor] | Imported
+"""Weights to begin with: a checkpoint or run folder, tensors, or what an importer gives."""
 
 
 class Session:
@@ -53,7 +57,7 @@ class Session:
         index: DetectionIndex,
         where: Processes,
         build: Callable[[DetectorConfig, Classes], Detector],
-        weights: Path | str | Mapping[str, Tensor] | None,
+        weights: Start | None,
         backbone_weights: Path | str | None,
         state: dict[str, Any] | None,
         carry_classes: bool = True,
@@ -240,7 +244,7 @@ class Session:
     def _build_detector(
         self,
         build: Callable[[DetectorConfig, Classes], Detector],
-        weights: Path | str | Mapping[str, Tensor] | None,
+        weights: Start | None,
         backbone_weights: Path | str | None,
         carry_classes: bool,
     ) -> Detector:
@@ -321,10 +325,13 @@ class Session:
             raise NonFiniteLossError(f"step {self.step}: the weights are not finite any more, first {bad}. {REMEDY}")
 
 
-def start_from(detector: Detector, weights: Path | str | Mapping[str, Tensor], carry_classes: bool = True) -> str:
+def start_from(detector: Detector, weights: Start, carry_classes: bool = True) -> str:
     """Take from ``weights`` what fits, see :func:`take_weights`; a line that says how much. InputError where nothing
     does."""
     if isinstance(weights, Mapping):
         return take_weights(detector, weights, "the given weights")
+    if isinstance(weights, Imported):
+        source = (weights.config, weights.classes)
+        return take_weights(detector, weights.state, weights.source, source, carry_classes)
     found = load_checkpoint(weights)
     return take_weights(detector, found.state, str(weights), (found.detector, found.classes), carry_classes)
