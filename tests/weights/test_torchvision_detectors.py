@@ -138,7 +138,10 @@ def test_what_torchvision_would_compute_otherwise_is_refused() -> None:
     from boxwright.recipes import get_recipe
 
     with torch.device("meta"):
-        for recipe, place in (("faster-rcnn-r50-fpn", "aligned|rounding"), ("faster-rcnn-detnet59-fpn", "backbone")):
+        for recipe, place in (
+            ("faster-rcnn-r50-fpn", "backbone.stride_in_1x1|aligned|rounding"),
+            ("faster-rcnn-detnet59-fpn", "backbone"),
+        ):
             detector = FasterRCNN(get_recipe(recipe).detector, names(3))  # type: ignore[arg-type]
             with pytest.raises(InputError, match=f"torchvision's model would compute something else: .*({place})"):
                 export_torchvision(detector)

