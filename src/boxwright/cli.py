@@ -136,8 +136,11 @@ def train(
     epochs: Annotated[float | None, Parameter(help="Length of the training; its schedule is stretched to it.")] = None,
     weights: Annotated[Path | None, Parameter(help="Start from this checkpoint's weights where they fit.")] = None,
     backbone_weights: Annotated[
-        Path | None, Parameter(help="Start the backbone from a file of `boxwright pretrain`.")
+        Path | None, Parameter(help="Start the backbone from a file of `boxwright pretrain` or torchvision's (.pth).")
     ] = None,
+    carry_classes: Annotated[
+        bool, Parameter(help="With --weights: keep what was learnt of classes that have the same name.")
+    ] = True,
     resume: Annotated[Path | None, Parameter(help="Go on with the run in this folder.")] = None,
     seed: Annotated[int | None, Parameter(help="Seed of everything random.")] = None,
     train_split: Annotated[str | None, Parameter(help="Default: train, or the only one.")] = None,
@@ -170,6 +173,7 @@ def train(
             device=device,
             weights=weights,
             backbone_weights=backbone_weights,
+            carry_classes=carry_classes,
             tensorboard=tensorboard,
             train_split=train_split,
             val_split=val_split,

@@ -24,6 +24,8 @@ class AnchorConfig:
     ``rounding``: "none" (detectron2), "extent" rounds half widths and heights (torchvision), "caffe" rounds the ratio's
     sides at the base stride before scaling and keeps inclusive corners.
     ``order``: anchors of a cell by "size" then ratio, or by "ratio" then size.
+    ``steps``: cells are apart by the "declared" stride of their level, or by the side of the padded input over the
+    number of cells, rounded down ("measured": torchvision; less than the stride where it does not divide the input).
     ``shapes``: for each level the (width, height) in pixels of its anchors, in place of ``sizes`` and ``ratios``:
     k-means anchors, SSD's default boxes.
     """
@@ -34,6 +36,7 @@ class AnchorConfig:
     centre: Literal["corner", "pixel", "cell"] = "corner"
     rounding: Literal["none", "extent", "caffe"] = "none"
     order: Literal["size", "ratio"] = "size"
+    steps: Literal["declared", "measured"] = "declared"
     shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -89,13 +92,25 @@ class AnchorGenerator:
 
     def __call__(self, shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
         """Anchors ``[A, 4]`` for maps of ``shapes`` (height, width), one for each level."""
-        return torch.cat([self.level(i, shape, device) for i, shape in enumerate(shapes)])
+        return torch.cat(self.by_level(shapes, device))
 
-    def level(self, level: int, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """Anchors ``[H * W * per_cell, 4]`` of one level."""
-        stride, (height, width) = self.strides[level], shape
-        y = torch.arange(height, dtype=torch.float32, device=device) * stride
-        x = torch.arange(width, dtype=torch.float32, device=device) * stride
+    def by_level(self, shapes: Sequence[tuple[int, int]], device: torch.device) -> list[Tensor]:
+        """Anchors ``[H * W * per_cell, 4]`` of each level."""
+        if self.config.steps == "declared":
+            return [self.level(i, shape, device) for i, shape in enumerate(shapes)]
+        # The input is padded to a multiple of the finest stride at least, so that the finest map tells its sides.
+        sides = [cells * self.strides[0] for cells in shapes[0]]
+        return [
+            self.level(i, shape, device, (sides[0] // shape[0], sides[1] // shape[1])) for i, shape in enumerate(shapes)
+        ]
+
+    def level(
+        self, level: int, shape: tuple[int, int], device: torch.device, step: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Anchors ``[H * W * per_cell, 4]`` of one level; ``step``: pixels from cell to cell, down and across."""
+        (height, width), (down, across) = shape, step or (self.strides[level], self.strides[level])
+        y = torch.arange(height, dtype=torch.float32, device=device) * down
+        x = torch.arange(width, dtype=torch.float32, device=device) * across
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         shift = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1).reshape(-1, 1, 4)
         cell = constant(self.cells[level], device)

@@ -37,6 +37,7 @@ class TrainRequest:
     device: str = "auto"
     weights: Path | None = None
     backbone_weights: Path | None = None
+    carry_classes: bool = True
     tensorboard: bool = False
     train_split: str | None = None
     val_split: str | None = None
@@ -63,6 +64,7 @@ def start_training(request: TrainRequest) -> TrainResult:
         resume=request.resume is not None,
         weights=request.weights,
         backbone_weights=request.backbone_weights,
+        carry_classes=request.carry_classes,
         tensorboard=request.tensorboard,
         log=request.log,
         resume_command=resume_command(request, output),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boxwright.backbones.blocks import check_field, check_levels
-from boxwright.backbones.norm import NORMS, ConvNormAct, Norm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.norm import NORMS, ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
 from boxwright.structures import Level
 
 
@@ -28,16 +28,24 @@ class MobileNetConfig:
     """A MobileNet; the defaults are torchvision's ``mobilenet_v2`` without its classifier and last convolution.
 
     ``width``: factor on all channels, which become multiples of 8. ``norm``: ``frozen_bn`` needs loaded weights; from
-    scratch train with ``bn`` or ``gn``. ``freeze_at``: maps of stride ``2^freeze_at`` and below do not learn; 0 freezes
-    nothing, 1 the stem and the blocks of ``C1``. ``out_levels``: which ``Cn`` are returned, from 1 to 5, and with V2
-    and V3 also 6, the last 1x1 convolution; layers above the last are not built.
+    scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch norms add to a variance; None for that of the
+    classifiers, 1e-5 and in V3 1e-3 (torchvision's Faster R-CNN: always 1e-5). ``freeze_at``: maps of stride
+    ``2^freeze_at`` and below do not learn; 0 freezes nothing, 1 the stem and the blocks of ``C1``. ``reduced``: V3 with
+    half the channels from the first block of stride 32 on, as its authors use it under detectors (V3 §6.3). ``tap``:
+    where ``C1`` to ``C5`` are read: after the "last" or the "first" block of their stride (torchvision's pyramids), or
+    at the "expansion" inside the block that leaves it, V2's and V3's place under SSDLite (V2 §6.2, V3 §6.3); ``C5`` has
+    none. ``out_levels``: which ``Cn`` are returned, from 1 to 5, and with V2 and V3 also 6, the last 1x1 convolution;
+    layers above the last are not built.
     """
 
     kind: Literal["mobilenet"] = "mobilenet"
     version: Literal[1, 2, 3] = 2
     width: float = 1.0
     norm: Norm = "bn"
+    norm_eps: float | None = None
     freeze_at: int = 0
+    reduced: bool = False
+    tap: Literal["last", "first", "expansion"] = "last"
     out_levels: tuple[int, ...] = (2, 3, 4, 5)
 
     def __post_init__(self) -> None:
@@ -46,7 +54,15 @@ class MobileNetConfig:
         number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
         check_field(number and 0 < self.width < 100, self, "width", "a factor above 0 and below 100")
         check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
+        positive = self.norm_eps is None or 0 <= self.norm_eps < 1
+        check_field(positive, self, "norm_eps", "at least 0 and below 1, or none")
         check_levels(self, self.out_levels, self.freeze_at, 5 if self.version == 1 else 6, first=1)
+        check_field(not self.reduced or self.version == 3, self, "reduced", "false but with version 3")
+        check_field(self.tap in ("last", "first", "expansion"), self, "tap", "last, first or expansion")
+        if self.tap == "expansion":
+            check_field(self.version > 1, self, "tap", "last or first with version 1, which expands nothing")
+            whole = 5 not in self.out_levels and 6 in self.out_levels
+            check_field(whole, self, "out_levels", "without 5 and with 6 where tap is expansion")
 
 
 class Block(NamedTuple):
@@ -93,7 +109,7 @@ def divisible(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-def mobilenet_blocks(version: int, width: float) -> tuple[int, list[Block]]:
+def mobilenet_blocks(version: int, width: float, reduced: bool = False) -> tuple[int, list[Block]]:
     """Channels of the stem, and the blocks after it."""
     stem = inputs = divisible((16 if version == 3 else 32) * width)
     blocks: list[Block] = []
@@ -111,6 +127,8 @@ def mobilenet_blocks(version: int, width: float) -> tuple[int, list[Block]]:
                     inputs = outputs
         case _:
             for kernel, expanded, channels, squeeze, hard, stride in _V3:
+                if reduced and channels == 160:
+                    expanded, channels = expanded if stride == 2 else expanded // 2, channels // 2
                 hidden, outputs = divisible(expanded * width), divisible(channels * width)
                 squeezed = divisible(hidden // 4) if squeeze else 0
                 blocks.append(Block(inputs, hidden, outputs, stride, kernel, squeezed, hard))
@@ -170,14 +188,19 @@ class InvertedResidualV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]``, rounded up."""
-        *hidden, project, norm = self.conv
-        assert isinstance(project, nn.Conv2d)
-        out = x
-        for layer in hidden:
-            out = layer(out)
-        out = conv_norm(out, project, norm)
+        out = self.project(self.expand(x)) if len(self.conv) == 4 else self.project(x)
         # In place: neither a convolution nor a batch norm keeps its output for the backward pass.
         return out.add_(x) if self.shortcut else out
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The map inside the block, before its depthwise convolution."""
+        return self.conv[0](x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """From that map to the block's output, without the shortcut."""
+        *_, depthwise, project, norm = self.conv
+        assert isinstance(project, nn.Conv2d)
+        return conv_norm(depthwise(x), project, norm)
 
 
 class InvertedResidualV3(nn.Module):
@@ -201,6 +224,14 @@ class InvertedResidualV3(nn.Module):
         """``[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]``, rounded up."""
         out = self.block(x)
         return out.add_(x) if self.shortcut else out
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The map inside the block, before its depthwise convolution."""
+        return self.block[0](x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """From that map to the block's output, without the shortcut."""
+        return self.block[1:](x)
 
 
 def _build_block(version: int, block: Block, norm: str) -> nn.Module:
@@ -226,7 +257,7 @@ class MobileNet(nn.Module):
     def __init__(self, config: MobileNetConfig) -> None:
         super().__init__()
         self.version, self.width = config.version, config.width
-        stem, blocks = mobilenet_blocks(config.version, config.width)
+        stem, blocks = mobilenet_blocks(config.version, config.width, config.reduced)
         top = max(config.out_levels)
         norm = stage_norm(config.norm, 1, config.freeze_at)
         layers: list[nn.Module] = [conv_norm_act(config.version, 3, stem, 3, 2, norm=norm, hard=True)]
@@ -244,14 +275,21 @@ class MobileNet(nn.Module):
             layers.append(tail)
             stages.append(6)
             channels.append(outputs)
-        self.features = nn.Sequential(*layers)
         ends = {stage: i for i, stage in enumerate(stages)}  # the last layer of each stage
-        self._taps = tuple(ends[n] for n in config.out_levels)
-        self.levels: tuple[Level, ...] = tuple(
-            Level(f"C{n}", 2 ** min(n, 5), channels[ends[n]]) for n in config.out_levels
-        )
+        places = {n: stages.index(n) if config.tap == "first" else ends[n] for n in config.out_levels}
+        widths = {n: channels[place] for n, place in places.items()}
+        self._expansions: frozenset[int] = frozenset()
+        if config.tap == "expansion":
+            places = {n: place if n == 6 else place + 1 for n, place in places.items()}
+            widths |= {n: blocks[place - 1].expanded for n, place in places.items() if n != 6}
+            self._expansions = frozenset(place for n, place in places.items() if n != 6)
+        self._taps = frozenset(places.values())
+        self.features = nn.Sequential(*layers[: max(self._taps) + 1])
+        self.levels: tuple[Level, ...] = tuple(Level(f"C{n}", 2 ** min(n, 5), widths[n]) for n in config.out_levels)
         init_mobilenet(self)
-        for layer, stage in zip(self.features, stages, strict=True):
+        if config.norm_eps is not None:
+            set_norm_eps(self, config.norm_eps)
+        for layer, stage in zip(self.features, stages, strict=False):
             if stage <= config.freeze_at:
                 layer.requires_grad_(False)
 
@@ -259,6 +297,11 @@ class MobileNet(nn.Module):
         """Features of normalised images ``[B, 3, H, W]``: a ``[B, C, ceil(H / stride), ceil(W / stride)]`` a level."""
         features: list[Tensor] = []
         for i, layer in enumerate(self.features):
+            if i in self._expansions:
+                assert isinstance(layer, InvertedResidualV2 | InvertedResidualV3)
+                features.append(layer.expand(x))
+                x = layer.project(features[-1])
+                continue
             x = layer(x)
             if i in self._taps:
                 features.append(x)

@@ -111,6 +111,16 @@ def set_norm_momentum(module: nn.Module, momentum: float | None) -> None:
             norm.momentum = momentum
 
 
+def set_norm_eps(module: nn.Module, eps: float) -> None:
+    """Let all batch norms of ``module`` add ``eps`` to a variance; fresh ones that are frozen stay the identity."""
+    for norm in module.modules():
+        if isinstance(norm, FrozenBatchNorm):
+            norm.running_var += norm.eps - eps
+            norm.eps = eps
+        elif isinstance(norm, _BatchNorm):
+            norm.eps = eps
+
+
 def make_norm(kind: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """The normalisation layer called ``kind``, one of ``OPTIONAL_NORMS``; ``none`` is the identity.
 

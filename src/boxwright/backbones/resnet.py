@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boxwright.backbones.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
-from boxwright.backbones.norm import NORMS, Norm
+from boxwright.backbones.norm import NORMS, Norm, set_norm_eps
 
 DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -28,11 +28,12 @@ class ResNetConfig:
     ``depth``: row of table 1. ``blocks``: blocks in stages 2 to 5 in place of that row's, for small networks; the kind
     of block stays the row's. ``width``: channels of the stem; all others follow. ``stride_in_1x1``: the stride of a
     bottleneck sits in its first 1x1 convolution (v1: MSRA, Caffe, Detectron) or in the 3x3 (v1.5: torchvision).
-    ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``freeze_at``: leading
-    stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning). ``output_stride``: 16
-    keeps stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added dilated stage 6, opened by
-    a projection; only with ``output_stride`` 16. ``zero_init_residual``: every block starts as its shortcut.
-    ``out_levels``: stages whose maps are returned; stages above the last are not built.
+    ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch
+    norms add to a variance: 0 in torchvision's first detectors, where some variances are smaller than the usual 1e-5.
+    ``freeze_at``: leading stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning).
+    ``output_stride``: 16 keeps stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added
+    dilated stage 6, opened by a projection; only with ``output_stride`` 16. ``zero_init_residual``: every block starts
+    as its shortcut. ``out_levels``: stages whose maps are returned; stages above the last are not built.
     """
 
     kind: Literal["resnet"] = "resnet"
@@ -41,6 +42,7 @@ class ResNetConfig:
     width: int = 64
     stride_in_1x1: bool = False
     norm: Norm = "bn"
+    norm_eps: float = 1e-5
     freeze_at: int = 0
     output_stride: Literal[16, 32] = 32
     stage6_blocks: int = 0
@@ -55,6 +57,7 @@ class ResNetConfig:
         check_field(valid, self, "blocks", "four counts of at least 1, for stages 2 to 5, or left out")
         check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
         check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
+        check_field(0 <= self.norm_eps < 1, self, "norm_eps", "at least 0 and below 1")
         check_field(self.output_stride in (16, 32), self, "output_stride", "16 or 32")
         basic = DEPTHS[self.depth][0] == "basic"
         check_field(not (basic and self.stride_in_1x1), self, "stride_in_1x1", "false below depth 50")
@@ -68,7 +71,7 @@ class ResNetConfig:
 
 def build_resnet(config: ResNetConfig) -> ResidualBackbone:
     """The network that ``config`` describes, freshly initialised."""
-    return ResidualBackbone(
+    backbone = ResidualBackbone(
         config.width,
         resnet_stages(config),
         norm=config.norm,
@@ -77,6 +80,8 @@ def build_resnet(config: ResNetConfig) -> ResidualBackbone:
         freeze_at=config.freeze_at,
         zero_init_residual=config.zero_init_residual,
     )
+    set_norm_eps(backbone, config.norm_eps)
+    return backbone
 
 
 def resnet_stages(config: ResNetConfig) -> list[Stage]:

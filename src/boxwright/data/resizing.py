@@ -28,12 +28,15 @@ class ResizeConfig:
     """Keep the aspect: the short side becomes ``short``, or less so that the long side does not exceed ``long``.
 
     Several values of ``short`` mean one at random for each image (multi-scale training). Sides are rounded to the
-    nearest pixel (FPN §5: 800 and 1333).
+    nearest pixel (FPN §5: 800 and 1333), or ``rounding`` "down" (torchvision). ``interpolation`` "aliased" is OpenCV's
+    linear method, which Caffe's detectors and DetNet_pytorch were trained with; see `WarpConfig` for the others.
     """
 
     kind: Literal["resize"] = "resize"
     short: tuple[int, ...] = (800,)
     long: int = 1333
+    interpolation: Interpolation = "bilinear"
+    rounding: Literal["nearest", "down"] = "nearest"
 
     def __post_init__(self) -> None:
         check(len(self.short) > 0 and min(self.short) >= 1, self, "short", "one or more sizes of at least 1 pixel")
@@ -45,11 +48,13 @@ def resize(sample: Sample, config: ResizeConfig, generator: Generator) -> Sample
     short = config.short[integer(generator, len(config.short)) if len(config.short) > 1 else 0]
     height, width = sample.size
     scale = min(short / min(height, width), config.long / max(height, width))
-    return resized(sample, _scaled(height, scale), _scaled(width, scale))
+    part = 0.5 if config.rounding == "nearest" else 0.0
+    return resized(sample, _scaled(height, scale, part), _scaled(width, scale, part), config.interpolation)
 
 
-def _scaled(side: int, scale: float) -> int:
-    return max(1, int(side * scale + 0.5))
+def _scaled(side: int, scale: float, part: float = 0.5) -> int:
+    """``side`` times ``scale`` as whole pixels, up from ``1 - part`` of one."""
+    return max(1, int(side * scale + part))
 
 
 @dataclass(frozen=True, kw_only=True)

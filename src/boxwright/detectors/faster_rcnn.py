@@ -65,7 +65,7 @@ class FasterRCNN(Detector):
         """Four losses with ``targets``, detections without."""
         maps = self.neck(self.backbone(self.normalise(images)))
         shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
-        anchors = [self.rpn.anchors.level(i, shape, maps[0].device) for i, shape in enumerate(shapes)]
+        anchors = self.rpn.anchors.by_level(shapes, maps[0].device)
         if targets is None:
             return self._detections(images, maps, anchors)
         return self._losses(images, targets, maps, anchors)

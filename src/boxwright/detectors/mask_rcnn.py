@@ -70,7 +70,7 @@ class MaskRCNN(Detector):
         """Five losses with ``targets``, whose masks are needed; detections with masks without."""
         maps = self.neck(self.backbone(self.normalise(images)))
         shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
-        anchors = [self.rpn.anchors.level(i, shape, maps[0].device) for i, shape in enumerate(shapes)]
+        anchors = self.rpn.anchors.by_level(shapes, maps[0].device)
         if targets is None:
             return self._detections(images, maps, anchors)
         return self._losses(images, targets, maps, anchors)

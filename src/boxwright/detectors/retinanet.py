@@ -135,7 +135,7 @@ class RetinaNet(Detector):
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without."""
         maps = self.neck(self.backbone(self.normalise(images)))
-        anchors = [self.anchors.level(i, (m.shape[2], m.shape[3]), m.device) for i, m in enumerate(maps)]
+        anchors = self.anchors.by_level([(m.shape[2], m.shape[3]) for m in maps], maps[0].device)
         logits, deltas = self.head(maps)
         if targets is None:
             return self._detections(images, logits, deltas, anchors)

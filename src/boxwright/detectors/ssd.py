@@ -29,7 +29,7 @@ from boxwright.anchors.matcher import Matches
 from boxwright.anchors.priors import PriorConfig, default_boxes
 from boxwright.anchors.sampler import hard_negatives
 from boxwright.backbones.build import BackboneConfig, build_backbone
-from boxwright.backbones.norm import ConvNormAct, L2Norm, OptionalNorm, make_norm
+from boxwright.backbones.norm import ConvNormAct, L2Norm, OptionalNorm, make_norm, set_norm_eps
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
@@ -78,7 +78,8 @@ class SSDConfig:
     ``size``: height and width of the input, which is fixed. ``extras``: the maps after the backbone's levels.
     ``l2_scale``: start of the L2 norm's scale on the first map, which only the head reads (§3.1; None for no norm);
     ``l2_eps``: where its 1e-10 is added, see :class:`L2Norm`. ``separable``: SSDLite, every convolution of extras and
-    heads but the 1x1 ones depthwise, with ReLU6. ``norm``: in the extras, and between the halves of separable heads.
+    heads but the 1x1 ones depthwise, with ReLU6. ``norm``: in the extras, and between the halves of separable heads;
+    ``norm_eps`` is what its batch norms add to a variance (torchvision's SSDLite: 1e-3).
     ``start``: new layers are drawn as Caffe's xavier (by fan-in) or torch's ("glorot", by fan-in and fan-out: ports).
     ``matching``: "ssd" by IoU after a bipartite stage, ``forced`` says which one, see :class:`BipartiteMatcher`; or
     "atss" with ``topk`` candidates on each map. ``positive_iou``: IoU of a match, ``inclusive`` whether itself will do.
@@ -100,6 +101,7 @@ class SSDConfig:
     l2_eps: Literal["sum", "root"] = "sum"
     separable: bool = False
     norm: OptionalNorm = "none"
+    norm_eps: float = 1e-5
     start: Literal["caffe", "glorot"] = "caffe"
     priors: PriorConfig = field(default_factory=PriorConfig)
     matching: Literal["ssd", "atss"] = "ssd"
@@ -154,6 +156,8 @@ class SSD(Detector):
             MapHead(width, cell, self.columns, config)
             for width, cell in zip(channels, config.priors.per_cell, strict=True)
         )
+        set_norm_eps(self.extras, config.norm_eps)
+        set_norm_eps(self.heads, config.norm_eps)
         self._initialise()
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp)
         self.matcher = build_matcher(config)

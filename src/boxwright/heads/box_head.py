@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
+from boxwright.backbones.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
@@ -58,20 +59,35 @@ class RegionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxHeadConfig(RegionConfig):
-    """A second stage of fully connected layers.
+    """A second stage of fully connected layers, and 3x3 convolutions before them where there are any.
 
-    ``hidden``: their widths. ``dropout``: share of their units that a training step leaves out (VGG: 0.5; FPN: none).
+    ``hidden``: widths of the former. ``dropout``: share of their units that a training step leaves out (VGG: 0.5; FPN:
+    none). ``convs``: number of the latter, each of ``conv_channels``, and of ``norm`` after each (torchvision's second
+    Faster R-CNN: 4 with "bn", then one layer); a live batch norm takes its statistics over all regions sampled.
     """
 
     pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
     hidden: tuple[int, ...] = (1024, 1024)
     dropout: float = 0.0
+    convs: int = 0
+    conv_channels: int = 256
+    norm: OptionalNorm = "none"
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"head.hidden = {self.hidden}: give at least one width above 0, such as (1024, 1024)")
         if not 0 <= self.dropout < 1:
             raise InputError(f"head.dropout = {self.dropout}: must be at least 0 and below 1")
+        if self.convs < 0 or self.conv_channels < 8 or self.conv_channels % 8:
+            raise InputError(
+                f"head.convs = {self.convs} must be at least 0 and head.conv_channels = {self.conv_channels} a "
+                "multiple of 8"
+            )
+        if self.norm not in OPTIONAL_NORMS or (self.norm != "none" and self.convs == 0):
+            raise InputError(
+                f"head.norm = {self.norm!r}: one of {', '.join(OPTIONAL_NORMS)}, and none without head.convs, after "
+                "which it stands"
+            )
 
 
 class RegionSample(NamedTuple):
@@ -180,12 +196,22 @@ class RegionHead(nn.Module):
 
 
 class BoxHead(RegionHead):
-    """Fully connected layers on flattened regions, then class logits (background last) and box offsets."""
+    """Convolutions, if any, fully connected layers on what they give, flattened; then class logits (background last)
+    and box offsets."""
 
     def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
         super().__init__(config, num_classes)
         self.config = config
-        widths = [channels * config.pooling.size**2, *config.hidden]
+        planes = [channels] + [config.conv_channels] * config.convs
+        self.convs = nn.ModuleList(
+            ConvNormAct(a, b, 3, norm=config.norm, act=nn.ReLU(inplace=True)) for a, b in pairwise(planes)
+        )
+        for module in self.convs.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        widths = [planes[-1] * config.pooling.size**2, *config.hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         for layer in self.layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
@@ -195,6 +221,11 @@ class BoxHead(RegionHead):
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
         x = pooled.flatten(2)
+        if len(self.convs):
+            maps = pooled.flatten(0, 1).permute(0, 3, 1, 2)  # [B * R, C, P, P], channels-last
+            for conv in self.convs:
+                maps = conv(maps)
+            x = maps.permute(0, 2, 3, 1).reshape(*pooled.shape[:2], -1)
         for layer in self.layers:
             x = F.relu(layer(x), inplace=True)
             if self.config.dropout > 0:
@@ -206,6 +237,8 @@ class BoxHead(RegionHead):
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
         """Start from the linear layers of a VGG's or ZF's classifier, "0" and "3" (fc6 and fc7); how many fit."""
         taken = 0
+        if len(self.convs):
+            return 0  # its layers read something else there
         for layer, name in zip(self.layers, ("0", "3"), strict=False):
             weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
             assert isinstance(layer, nn.Linear)

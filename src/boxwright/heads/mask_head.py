@@ -11,6 +11,7 @@ how many there are would stop the pipeline, all rows are computed.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +23,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from boxwright.backbones.norm import FrozenBatchNorm, make_norm
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.structures import InputError, constant
@@ -33,16 +35,19 @@ _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the pape
 class MaskHeadConfig:
     """Mask R-CNN §3 and figure 4 (right), with what its code adds.
 
-    ``convs``: 3x3 convolutions of ``channels`` before the transposed one. ``class_agnostic``: one mask for all classes
-    instead of one each. ``target``: what a mask is compared with: "binary", the ground truth's pixels averaged in each
-    cell, one from a half on (detectron2; Detectron rasterises polygons to the same end), or "soft", that average itself
-    (torchvision). ``target_samples``: points averaged along each axis of a cell; 0 takes as many as it has pixels.
-    ``paste``: how masks become pixels of the image.
+    ``convs``: 3x3 convolutions of ``channels`` before the transposed one, and of ``norm`` after each: "frozen_bn"
+    serves loaded weights (torchvision's second Mask R-CNN); there is no live one, as most of the regions that there is
+    room for hold no object, and would spoil the statistics. ``class_agnostic``: one mask for all classes instead of one
+    each. ``target``: what a mask is compared with: "binary", the ground truth's pixels averaged in each cell, one from
+    a half on (detectron2; Detectron rasterises polygons to the same end), or "soft", that average itself (torchvision).
+    ``target_samples``: points averaged along each axis of a cell; 0 takes as many as it has pixels. ``paste``: how
+    masks become pixels of the image.
     """
 
     pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))
     convs: int = 4
     channels: int = 256
+    norm: Literal["none", "frozen_bn"] = "none"
     class_agnostic: bool = False
     target: Literal["binary", "soft"] = "binary"
     target_samples: int = 0
@@ -50,6 +55,8 @@ class MaskHeadConfig:
     paste: PasteConfig = field(default_factory=PasteConfig)
 
     def __post_init__(self) -> None:
+        if self.norm not in ("none", "frozen_bn"):
+            raise InputError(f"mask.norm = {self.norm!r}: none or frozen_bn")
         if self.convs < 1 or self.channels < 1 or self.target_samples < 0:
             raise InputError(
                 f"mask.convs {self.convs} and mask.channels {self.channels} must be at least 1, mask.target_samples "
@@ -64,12 +71,14 @@ class MaskHead(nn.Module):
         super().__init__()
         self.config = config
         widths = [channels] + [config.channels] * config.convs
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.convs = nn.ModuleList(_hidden_conv(a, b, config.norm) for a, b in pairwise(widths))
         self.deconv = nn.ConvTranspose2d(config.channels, config.channels, 2, stride=2)
         self.predict = nn.Conv2d(config.channels, 1 if config.class_agnostic else num_classes, 1)
-        for layer in (*self.convs, self.deconv):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         # As detectron2. Drawn like the layers before it, with few classes its first logits would be tens.
         nn.init.normal_(self.predict.weight, std=0.001)
         nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
@@ -82,8 +91,8 @@ class MaskHead(nn.Module):
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Logits of each region's own class, ``[B, R, P, P, C]`` and ``[B, R]`` to float32 ``[B, R, m, m]``."""
         x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
-        for conv in self.convs:
-            x = F.relu(conv(x), inplace=True)
+        for layer in self.convs:
+            x = F.relu(F.conv2d(x, *_conv_parts(layer), padding=1), inplace=True)
         hidden = _doubled(x, self.deconv.weight, self.deconv.bias)
         logits = _own_maps(hidden, self.predict.weight, self.predict.bias, self._columns(labels).flatten())
         return _arranged(logits, pooled.shape[2]).float().unflatten(0, labels.shape)
@@ -131,8 +140,28 @@ class MaskHead(nn.Module):
 
     def _parts(self) -> list[Tensor]:
         """Weight and bias of each layer, in order."""
-        layers = (*self.convs, self.deconv, self.predict)
-        return [part for layer in layers for part in (layer.weight, layer.bias)]  # type: ignore[misc]
+        convs = [part for layer in self.convs for part in _conv_parts(layer)]
+        return [*convs, *(part for layer in (self.deconv, self.predict) for part in (layer.weight, layer.bias))]  # type: ignore[list-item]
+
+
+def _hidden_conv(inputs: int, outputs: int, norm: str) -> nn.Module:
+    """A convolution that keeps the size, as ``conv`` before ``norm`` where there is one."""
+    if norm == "none":
+        return nn.Conv2d(inputs, outputs, 3, padding=1)
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(OrderedDict[str, nn.Module](conv=conv, norm=make_norm(norm, outputs)))
+
+
+def _conv_parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a hidden convolution, with its norm as part of them."""
+    conv = layer.get_submodule("conv") if isinstance(layer, nn.Sequential) else layer
+    norm = layer.get_submodule("norm") if isinstance(layer, nn.Sequential) else None
+    assert isinstance(conv, nn.Conv2d)
+    if isinstance(norm, FrozenBatchNorm):
+        scale, shift = norm.scale_and_shift()
+        return conv.weight * scale[:, None, None, None], shift
+    assert conv.bias is not None  # it has no norm, or one that has been folded into it
+    return conv.weight, conv.bias
 
 
 def _as_autocast(pooled: Tensor) -> Tensor:

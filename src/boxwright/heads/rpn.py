@@ -45,6 +45,7 @@ class RPNConfig:
     ``scope`` is "level" (FPN), over the image if "image" (one level, or DetNet_pytorch).
     ``filter_first``: drop small boxes before the best ``pre_nms`` are taken (Caffe) instead of after.
     ``min_size``: shortest side of a proposal in pixels. ``nms_inclusive``: suppress at IoU >= threshold (Caffe on CPU).
+    ``score_threshold``: proposals of a lower objectness, 0..1, are dropped before NMS (torchvision's MobileNet: 0.05).
     ``normalizer``: divide the sums by ``samples`` x images ("fixed", detectron2) or by the number of anchors really
     sampled ("sampled", torchvision, Caffe).
     """
@@ -75,6 +76,7 @@ class RPNConfig:
     nms_iou: float = 0.7
     nms_inclusive: bool = False
     min_size: float = 1e-3
+    score_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if min(*self.pre_nms, *self.post_nms) < 1:
@@ -83,6 +85,8 @@ class RPNConfig:
             raise InputError(f"rpn.convs = {self.convs}: at least 1")
         if not 0 < self.nms_iou <= 1:
             raise InputError(f"rpn.nms_iou = {self.nms_iou}: must be above 0 and at most 1")
+        if not 0 <= self.score_threshold < 1:
+            raise InputError(f"rpn.score_threshold = {self.score_threshold}: at least 0 and below 1")
 
 
 class Proposals(NamedTuple):
@@ -141,7 +145,7 @@ class RPN(nn.Module):
 
     def anchors_of(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Anchors of each of ``maps``, ``[H * W * a, 4]``."""
-        return [self.anchors.level(i, (m.shape[2], m.shape[3]), m.device) for i, m in enumerate(maps)]
+        return self.anchors.by_level([(m.shape[2], m.shape[3]) for m in maps], maps[0].device)
 
     @torch.no_grad()
     def proposals(self, maps: Sequence[Tensor], sizes: Tensor, training: bool) -> Proposals:
@@ -204,16 +208,20 @@ class RPN(nn.Module):
         count = min(count, scores.shape[1])
         if self.config.filter_first:
             boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.offset)
-            score, index = self._without_small(boxes, scores).topk(count, dim=1)
+            score, index = self._without_poor(boxes, scores).topk(count, dim=1)
             return boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), score
         score, index = scores.topk(count, dim=1)
         chosen = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
         boxes = clip_boxes(self.coder.decode(anchors[index], chosen), sizes, self.config.offset)
-        return boxes, self._without_small(boxes, score)
+        return boxes, self._without_poor(boxes, score)
 
-    def _without_small(self, boxes: Tensor, scores: Tensor) -> Tensor:
+    def _without_poor(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """Logits, minus infinity for boxes that are too small or too unlikely."""
         sides = boxes[..., 2:] - boxes[..., :2] + self.config.offset
-        return scores.masked_fill((sides < self.config.min_size).any(-1), -torch.inf)
+        poor = (sides < self.config.min_size).any(-1)
+        if self.config.score_threshold > 0:
+            poor = poor | (scores.sigmoid() < self.config.score_threshold)
+        return scores.masked_fill(poor, -torch.inf)
 
     @torch.no_grad()
     def choose(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones.timm import TimmConfig
+from boxwright.detectors.adoption import adopt, unallocated_parameters
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
@@ -111,10 +112,14 @@ def load_detector(
 def rebuild(
     checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
 ) -> Detector:
-    """The detector that a checkpoint holds, on the CPU, in eval mode. InputError naming ``path`` if it misfits."""
-    detector = build(_without_pretraining(checkpoint.detector), checkpoint.classes)
+    """The detector that a checkpoint holds, on the CPU, in eval mode. InputError naming ``path`` if it misfits.
+
+    Its weights are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory.
+    """
+    with unallocated_parameters():
+        detector = build(_without_pretraining(checkpoint.detector), checkpoint.classes)
     try:
-        detector.load_state_dict(checkpoint.state)
+        adopt(detector, checkpoint.state)
     except RuntimeError as error:
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
         raise InputError(

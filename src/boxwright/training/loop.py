@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals import proposals_of_split
@@ -28,7 +26,7 @@ from boxwright.training.progress import Clock, Log, Reporter, open_reporter
 from boxwright.training.recipe import Recipe, check_recipe, load_recipe
 from boxwright.training.run_folder import data_summary, describe_run, finish_run, prepare_folder
 from boxwright.training.run_log import RunLog
-from boxwright.training.session import Session
+from boxwright.training.session import Session, Start
 from boxwright.training.validation import validate
 
 PLOT_SECONDS = 30
@@ -65,8 +63,9 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
-    weights: Path | str | Mapping[str, Tensor] | None = None,
+    weights: Start | None = None,
     backbone_weights: Path | str | None = None,
+    carry_classes: bool = True,
     tensorboard: bool = False,
     log: Log = "auto",
     resume_command: str | None = None,
@@ -75,9 +74,10 @@ def train(
     """Train what ``recipe`` says on ``train_index`` into the folder ``output``, validating on ``val_index``.
 
     ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
-    ``weights``: a checkpoint, run folder or state dict to start from; tensors are taken where name and shape agree.
-    ``backbone_weights``: a file of ``boxwright pretrain``, which must fit the recipe's backbone.
-    ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
+    ``weights``: a checkpoint, run folder, state dict or import to start from; tensors are taken where name and shape
+    agree, and of classes that differ, with ``carry_classes``, those of the same name. ``backbone_weights``: a file of
+    ``boxwright pretrain``, or of one of torchvision's classifiers, which must fit the recipe's backbone. ``log``:
+    "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
     ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process calls this.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
@@ -96,7 +96,7 @@ def train(
         command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         try:
             start = (None, None) if state else (weights, backbone_weights)
-            session = Session(agreed, train_index, where, build, *start, state)
+            session = Session(agreed, train_index, where, build, *start, state, carry_classes)
         except InputError:
             if where.main:
                 with suppress(OSError):

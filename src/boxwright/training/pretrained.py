@@ -1,7 +1,8 @@
 """Files of pretrained backbones: written by classification runs, read as the start of a detector.
 
-A safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header: backbone, data
-and its fingerprint, recipe, top-1 and top-5, licence.
+One of ours is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header:
+backbone, data and its fingerprint, recipe, top-1 and top-5, licence. torchvision's classifiers (``.pth``, ``.pt``) are
+read as well.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
 from boxwright.training.config_tree import to_tree
 from boxwright.training.files import write_atomically
+from boxwright.weights.reading import read_foreign, tensors_in
+from boxwright.weights.torchvision_classifiers import import_torchvision_classifier, reduced_layers
 
 FORMAT = 1
 KEY = "boxwright_backbone"
@@ -28,6 +32,11 @@ KEY = "boxwright_backbone"
 # What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
 # which of its levels are read.
 _FREE = {"norm", "freeze_at", "out_levels", "zero_init_residual", "pretrained"}
+
+
+FOREIGN_SUFFIXES = (".pth", ".pt")
+# What a classifier's file says nothing of: how its network is taken on to a detector.
+_NOT_IN_FILES = {"fc", "fc6_dilation", "pool5", "ceil_mode", "output_stride", "tap"}
 
 
 class PretrainedBackbone(NamedTuple):
@@ -69,7 +78,12 @@ def read_card(path: Path | str) -> dict[str, Any]:
 
 
 def load_pretrained(path: Path | str) -> PretrainedBackbone:
-    """The backbone's tensors, and beside them those of the classifier on top."""
+    """The backbone's tensors, and beside them those of the classifier on top. ``path``: ours, or torchvision's."""
+    if Path(path).suffix in FOREIGN_SUFFIXES:
+        try:
+            return from_torchvision(tensors_in(read_foreign(path), "model", "state_dict"))
+        except InputError as error:
+            raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     card = read_card(path)
     try:
         tensors = safetensors.torch.load_file(path)
@@ -82,6 +96,25 @@ def load_pretrained(path: Path | str) -> PretrainedBackbone:
     return PretrainedBackbone(state, card, classifier)
 
 
+def from_torchvision(state: Mapping[str, Tensor]) -> PretrainedBackbone:
+    """The state dict of one of torchvision's ImageNet classifiers. InputError where it is of another model.
+
+    The whole VGG-16 brings fc6 and fc7 of the reduced form (SSD §3) too.
+    """
+    found = import_torchvision_classifier(state)
+    card = {
+        "format": FORMAT,
+        "backbone": to_tree(found.config),
+        "pixels": to_tree(found.pixels),
+        "data": {"name": f"ImageNet ({found.source})"},
+        "top1": None,
+    }
+    backbone = dict(found.backbone)
+    if isinstance(found.config, VGGConfig) and found.classifier:
+        backbone |= reduced_layers(found.classifier)
+    return PretrainedBackbone(backbone, card, found.classifier)
+
+
 def start_backbone(detector: Detector, path: Path | str) -> str:
     """Give the detector's backbone the weights of ``path``; a line that says what was taken.
 
@@ -92,7 +125,9 @@ def start_backbone(detector: Detector, path: Path | str) -> str:
     state, card, classifier = load_pretrained(path)
     _check_same(detector, card, path)
     own = {name: value for part in detector.pretrained_parts() for name, value in part.state_dict().items()}
-    missing = [name for name, value in own.items() if name not in state and not name.endswith("num_batches_tracked")]
+    foreign = Path(path).suffix in FOREIGN_SUFFIXES
+    fresh = {name for name in own if foreign and name.startswith(("fc6", "fc7")) and name not in state}
+    missing = [n for n in own if n not in state and n not in fresh and not n.endswith("num_batches_tracked")]
     wrong = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
     if missing or wrong:
         place = (missing + wrong)[0]
@@ -108,12 +143,15 @@ def start_backbone(detector: Detector, path: Path | str) -> str:
     taken = detector.take_classifier(classifier)
     more = f" and {taken} layers of the head" if taken else ""
     top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
-    return f"backbone from {path}: {len(own)} tensors{more}, learnt on {card['data']['name']}{top}"
+    more += f", {len(fresh)} of fc6 and fc7 fresh" if fresh else ""
+    return f"backbone from {path}: {len(own) - len(fresh)} tensors{more}, learnt on {card['data']['name']}{top}"
 
 
 def _check_same(detector: Detector, card: dict[str, Any], path: Path | str) -> None:
     mine = to_tree(detector.config.backbone)
     theirs = card["backbone"]
+    if Path(path).suffix in FOREIGN_SUFFIXES:  # what does not concern their tensors, or is made from them
+        theirs = {name: value for name, value in theirs.items() if name not in _NOT_IN_FILES}
     names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE]
     differing = [n for n in names if n in theirs and mine[n] != theirs[n]]
     if mine["kind"] != theirs["kind"] or differing:

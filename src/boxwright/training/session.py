@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +37,12 @@ from boxwright.training.random_state import random_state, restore_random_state, 
 from boxwright.training.recipe import Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
 from boxwright.training.stage_starts import StageStarts
+from boxwright.training.start_weights import take_weights
 from boxwright.training.step import Stepper, image_seeds
+from boxwright.weights.imported import Imported
+
+Start: TypeAlias = Path | str | Mapping[str, Tensor] | Imported
+"""Weights to begin with: a checkpoint or run folder, tensors, or what an importer gives."""
 
 
 class Session:
@@ -52,9 +57,10 @@ class Session:
         index: DetectionIndex,
         where: Processes,
         build: Callable[[DetectorConfig, Classes], Detector],
-        weights: Path | str | Mapping[str, Tensor] | None,
+        weights: Start | None,
         backbone_weights: Path | str | None,
         state: dict[str, Any] | None,
+        carry_classes: bool = True,
     ) -> None:
         """A new run from ``weights`` and ``backbone_weights`` (None: from random ones), or the one that ``state`` of a
         checkpoint describes."""
@@ -76,7 +82,7 @@ class Session:
             warmup = planned.stage.schedule.warmup
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
-        self.detector = self._build_detector(build, weights, backbone_weights)
+        self.detector = self._build_detector(build, weights, backbone_weights, carry_classes)
         self.starts = StageStarts(recipe, self.detector, build)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
         self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None
@@ -238,8 +244,9 @@ class Session:
     def _build_detector(
         self,
         build: Callable[[DetectorConfig, Classes], Detector],
-        weights: Path | str | Mapping[str, Tensor] | None,
+        weights: Start | None,
         backbone_weights: Path | str | None,
+        carry_classes: bool,
     ) -> Detector:
         detector = build(self.recipe.detector, self.index.classes)
         detector.transforms = self.recipe.data.eval
@@ -248,7 +255,7 @@ class Session:
         if warning := check_anchors(detector, self.index, self.recipe.data):
             self.notes.append(warning)
         if weights is not None:
-            self.notes.append(start_from(detector, weights))
+            self.notes.append(start_from(detector, weights, carry_classes))
         if backbone_weights is not None:
             self.notes.append(start_backbone(detector, backbone_weights))
         elif weights is None and any(isinstance(m, FrozenBatchNorm) for m in detector.modules()):
@@ -318,20 +325,13 @@ class Session:
             raise NonFiniteLossError(f"step {self.step}: the weights are not finite any more, first {bad}. {REMEDY}")
 
 
-def start_from(detector: Detector, weights: Path | str | Mapping[str, Tensor]) -> str:
-    """Take the tensors of ``weights`` whose name and shape agree with the detector's; a line that says how many.
-
-    InputError where none does.
-    """
-    given = weights if isinstance(weights, Mapping) else load_checkpoint(weights).state
-    origin = "the given weights" if isinstance(weights, Mapping) else str(weights)
-    own = detector.state_dict()
-    fitting = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
-    if not fitting:
-        raise InputError(
-            f"{origin}: no tensor has the name and shape of one of the detector's; is it another detector?"
-        )
-    detector.load_state_dict(fitting, strict=False)
-    left = [name for name in own if name not in fitting]
-    fresh = f"; fresh: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
-    return f"starting from {origin}: {len(fitting)} of {len(own)} tensors{fresh}"
+def start_from(detector: Detector, weights: Start, carry_classes: bool = True) -> str:
+    """Take from ``weights`` what fits, see :func:`take_weights`; a line that says how much. InputError where nothing
+    does."""
+    if isinstance(weights, Mapping):
+        return take_weights(detector, weights, "the given weights")
+    if isinstance(weights, Imported):
+        source = (weights.config, weights.classes)
+        return take_weights(detector, weights.state, weights.source, source, carry_classes)
+    found = load_checkpoint(weights)
+    return take_weights(detector, found.state, str(weights), (found.detector, found.classes), carry_classes)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from boxwright.data.transforms import TransformConfig
+from boxwright.detectors.adoption import adopt, unallocated_parameters
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
@@ -35,9 +36,11 @@ def build_imported(imported: Imported, origin: str) -> Detector:
     """The detector with its weights, in eval mode, preparing images as its publisher does.
 
     ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit:
-    InputError says how many are missing, left over or of another shape, and names the first of each.
+    InputError says how many are missing, left over or of another shape, and names the first of each. The weights are
+    the tensors of ``imported.state`` themselves, not copies.
     """
-    detector = build_detector(imported.config, imported.classes)
+    with unallocated_parameters():
+        detector = build_detector(imported.config, imported.classes)
     own, given = detector.state_dict(), imported.state
     missing = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
     unknown = [n for n in given if n not in own]
@@ -55,7 +58,7 @@ def build_imported(imported: Imported, origin: str) -> Detector:
         )
     if faults:
         raise InputError(f"{origin}: no whole checkpoint of {imported.source}: {'; '.join(faults)}")
-    detector.load_state_dict(given, strict=False)
+    adopt(detector, given)
     detector.transforms = imported.transforms
     detector.pad_multiple = imported.pad_multiple
     return detector.eval()

@@ -1,0 +1,66 @@
+"""A detector around weights that are there already: nothing is allocated, drawn or copied for them.
+
+Building a detector in the ordinary way draws every weight, only for a checkpoint to overwrite it: for a ResNet-50 that
+is most of the time that loading takes, and twice the memory. Here parameters are built without memory, and the tensors
+of a file, which may be mapped into memory and not read yet, become the parameters themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+
+@contextmanager
+def unallocated_parameters() -> Iterator[None]:
+    """Modules that this thread builds inside have their parameters on the meta device; buffers are real.
+
+    Buffers hold what no checkpoint has (pixel means) or may lack (counters), so they keep their first values.
+    """
+    thread = threading.get_ident()
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta or threading.get_ident() != thread:
+            return None  # as it is; the same parameter under a second name stays the same
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def adopt(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make the tensors of ``state`` the parameters and buffers of ``module``, without copying them.
+
+    Copied are only those of another type or with gaps between their numbers, and those given under two names where the
+    module has two parameters. Tied parameters stay tied. RuntimeError, as ``load_state_dict`` raises it, where a name
+    is missing, unknown or of another shape; batch norms may lack their counters.
+    """
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((part, name))
+    own = module.state_dict(keep_vars=True)
+    fitted: dict[str, Tensor] = {}
+    seen: dict[int, int] = {}  # address of the memory: the parameter that it is for
+    for name, value in state.items():
+        if name in own:
+            value = value.detach().to(own[name].dtype).contiguous()
+            owner = id(own[name])
+            if value.numel() and seen.setdefault(value.data_ptr(), owner) != owner:
+                value = value.clone()
+        fitted[name] = value
+    for name, value in own.items():
+        if name.endswith("num_batches_tracked") and name not in fitted:
+            fitted[name] = value
+    module.load_state_dict(fitted, assign=True)
+    for (part, name), *others in places.values():
+        for other, second in others:
+            setattr(other, second, getattr(part, name))
+    assert not any(parameter.is_meta for parameter in module.parameters())
