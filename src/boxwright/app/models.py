@@ -36,6 +36,8 @@ def detector_row(recipe: Recipe) -> dict[str, Any]:
     classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
     with torch.device("meta"):
         detector = build_detector(recipe.detector, classes)
+    if recipe.data.proposals is not None:
+        detector.counted_regions = recipe.data.proposals.most
     size = input_size(recipe)
     return {
         "name": recipe.name,

@@ -54,10 +54,12 @@ class Detector(nn.Module, ABC):
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
     minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
-    ``Images.proposals`` and finds none itself.
+    ``Images.proposals`` and finds none itself; ``counted_regions``: with how many of them ``outputs`` counts, what
+    selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
     """
 
     needs_proposals = False
+    counted_regions = 2000
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
         super().__init__()

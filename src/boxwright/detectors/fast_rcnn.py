@@ -35,9 +35,6 @@ from boxwright.structures import Classes, DetectionBatch, Images, InputError, Ta
 
 T = TypeVar("T", bound=Detector)
 
-COUNTED_REGIONS = 2000
-"""Regions of an image that multiply-adds are counted with: what selective search gives (§4.1)."""
-
 
 def _paper_head() -> LayersHeadConfig:
     return LayersHeadConfig(samples=64, negative_floor=0.1, normalizer="sampled")
@@ -101,10 +98,10 @@ class FastRCNN(Detector):
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Class logits and box offsets of as many regions as selective search gives."""
+        """Class logits and box offsets of ``counted_regions``."""
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
-        return list(self.head(fmap.new_zeros(len(pixels), COUNTED_REGIONS, side, side, self.channels)))
+        return list(self.head(fmap.new_zeros(len(pixels), self.counted_regions, side, side, self.channels)))
 
     def _pooled(self, fmap: Tensor, boxes: Tensor) -> Tensor:
         table = FeatureTable.from_maps([fmap], [self.stride])
