@@ -11,8 +11,8 @@ fewer blocks, and multiply-adds nearly in the relation of the paper's 4.8, 3.8 a
 FPN Faster R-CNN by one recipe, from random weights and, where ``--pretrained NAME=FOLDER`` gives its start, from there.
 Every run is a ``boxwright train`` of its own, whose last weights ``boxwright evaluate`` scores: nothing is chosen by
 the split that is reported. A run that ``--keep FOLDER`` holds already is not repeated. The conclusions at the end are
-computed: the mean over seeds of the difference of two runs of one seed, and its standard error. Writes
-results/detnet_tables.md.
+computed: the mean over seeds of the difference of two runs of one seed, its standard error, and whether that is beyond
+chance by Student's t. Writes results/detnet_tables.md.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ PAPER |= {"detnet-small-noproj": "DetNet-59-NoProj"}
 GIGA = {"detnet-small": 4.8, "resnet17-small": 3.8, "resnet44-small": 7.6, "detnet-small-noproj": math.nan}
 AREAS = ("all", "small", "medium", "large")
 IOUS = tuple(range(50, 100, 5))
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Standard errors within which 95 % of chance differences lie, for 2, 3 ... 10 seeds; 1.96 for very many."""
 START = {False: "from scratch", True: "pretrained"}
 
 
@@ -190,10 +192,11 @@ def conclusion(claim: Claim, pretrained: bool, seeds: list[int], scores: dict[tu
     if len(differences) < 2:
         return f"- {head}: {difference:+.3f} from one seed, which says nothing about chance."
     error = statistics.stdev(differences) / math.sqrt(len(differences))
-    if abs(difference) <= 2 * error:
-        verdict = "undecided, within two standard errors of none"
+    margin = STUDENT[min(len(differences) - 2, len(STUDENT) - 1)] * error
+    if abs(difference) <= margin:
+        verdict = f"undecided: {len(differences)} seeds differ by up to ± {margin:.3f} by chance (95 %)"
     else:
-        verdict = "so here" if difference > 0 else "the contrary here"
+        verdict = "so here (beyond chance at 95 %)" if difference > 0 else "the contrary here (beyond chance at 95 %)"
     return f"- {head}: {difference:+.3f} ± {error:.3f}; {verdict}."
 
 
