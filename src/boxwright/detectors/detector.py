@@ -20,6 +20,8 @@ from torchvision import tv_tensors
 from boxwright.backbones.norm import fold_norms
 from boxwright.backbones.winograd import use_winograd
 from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.resizing import ResizeConfig
 from boxwright.data.sample import Sample
 from boxwright.data.transforms import TransformConfig, build_transform
@@ -99,6 +101,11 @@ class Detector(nn.Module, ABC):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Width and height in input pixels of the anchors that objects are matched to by overlap; none if by none."""
         return []
+
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None) -> str | None:
+        """Set, before a run begins, what the network takes from its training set ``index`` and the files of its
+        ``proposals``; a line that says what, if anything."""
+        return None
 
     def pretrained_parts(self) -> list[nn.Module]:
         """The modules that together take a pretrained backbone's tensors, named in them as in the backbone."""
