@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -95,7 +96,10 @@ def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
 
 
 def length(recipe: Recipe, epochs: float) -> list[str]:
-    """Settings for a first stage of ``epochs``, all others in proportion, and one validation, after the last step."""
+    """Settings for a first stage of ``epochs``, all others in proportion, and one validation, after the last step.
+
+    That one comes anyway; any other is put beyond it.
+    """
     settings, total = [], 0.0
     for i, stage in enumerate(recipe.stages):
         own = round(stage.length / recipe.stages[0].length * epochs, 3)
@@ -103,7 +107,7 @@ def length(recipe: Recipe, epochs: float) -> list[str]:
         if milestones := getattr(stage.schedule, "milestones", ()):
             settings.append(f"stages.{i}.schedule.milestones={[m / stage.length * own for m in milestones]}")
         total += own
-    return [*settings, f"validation.every={total}", "validation.unit=epochs"]
+    return [*settings, f"validation.every={math.ceil(total) + 1}", "validation.unit=epochs"]
 
 
 def set_arguments(settings: list[str]) -> list[str]:
