@@ -126,8 +126,8 @@ def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int)
         loaded = load(folder / "last.safetensors", device)
         detector = for_inference(loaded.detector, loaded.device, "fp32")
         data_config = loaded.checkpoint.recipe.data
-        given = {"pad_multiple": data_config.pad_multiple, "proposals": data_config.proposals}
-        loader = EvalLoader(index.subset([0]), data_config.eval, 1, **given)
+        pad, given = data_config.pad_multiple, data_config.proposals
+        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=pad, proposals=given)
         ready[name] = detector, next(iter(loader)).images.to(loaded.device)
     times: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():

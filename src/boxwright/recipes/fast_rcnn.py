@@ -145,14 +145,26 @@ DETNET59_MODERN = replace(
     ),
 )
 
+SMALL_DETECTOR = FastRCNNConfig(
+    backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
+    head=LayersHeadConfig(
+        pooling=RoIPoolingConfig(method="pool", size=7), hidden=(256, 256), samples=64, normalizer="sampled"
+    ),
+)
+DETNET_SMALL_DETECTOR = FastRCNNConfig(
+    backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4,)),
+    head=StageHeadConfig(
+        pooling=RoIPoolingConfig(size=7),
+        class_agnostic=True,
+        samples=32,
+        positive_fraction=0.5,
+        normalizer="sampled",
+    ),
+)
+
 SMALL = Recipe(
     name="fast-rcnn-small",
-    detector=FastRCNNConfig(
-        backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
-        head=LayersHeadConfig(
-            pooling=RoIPoolingConfig(method="pool", size=7), hidden=(256, 256), samples=64, normalizer="sampled"
-        ),
-    ),
+    detector=SMALL_DETECTOR,
     data=DataConfig(
         train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5)),
         eval=(LetterboxConfig(size=(256, 256)),),
@@ -174,28 +186,17 @@ SMALL = Recipe(
     channels_last=True,
     source=Source(note="ours, for the CPU"),
 )
-DETNET_SMALL = replace(
-    SMALL,
-    name="fast-rcnn-detnet-small",
-    detector=FastRCNNConfig(
-        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4,)),
-        head=StageHeadConfig(
-            pooling=RoIPoolingConfig(size=7),
-            class_agnostic=True,
-            samples=32,
-            positive_fraction=0.5,
-            normalizer="sampled",
-        ),
-    ),
-)
+DETNET_SMALL = replace(SMALL, name="fast-rcnn-detnet-small", detector=DETNET_SMALL_DETECTOR)
 
 
-def _modern(small: Recipe) -> Recipe:
-    head = replace(small.detector.head, pooling=RoIPoolingConfig(size=7), box_loss="giou")  # type: ignore[type-var]
+def _modern(small: Recipe, detector: FastRCNNConfig) -> Recipe:
+    head = replace(
+        detector.head, pooling=RoIPoolingConfig(size=7), box_loss="giou", post=PostprocessConfig(nms_iou=0.5)
+    )
     return replace(
         small,
         name=f"{small.name}-modern",
-        detector=replace(small.detector, head=replace(head, post=PostprocessConfig(nms_iou=0.5))),
+        detector=replace(detector, head=head),
         data=replace(
             small.data,
             train=(
@@ -216,6 +217,6 @@ FAST_RCNN_RECIPES = (
     DETNET59_MODERN,
     SMALL,
     DETNET_SMALL,
-    _modern(SMALL),
-    _modern(DETNET_SMALL),
+    _modern(SMALL, SMALL_DETECTOR),
+    _modern(DETNET_SMALL, DETNET_SMALL_DETECTOR),
 )
