@@ -8,9 +8,10 @@ A recipe may be changed on the spot, for an ablation: ``retinanet-small+detector
 ``--beside FILE`` puts the rows of an earlier table of the same data, epochs and seeds below the new ones.
 
 Every run is a ``boxwright train`` of its own, validated once, after its last step, on the split that the table reports:
-nothing is chosen by it. On a CPU ``--jobs`` runs go side by side with one thread each. A run that ``--keep FOLDER``
-holds already is not repeated, so a long comparison can be made in parts. Milliseconds are those of one image, batch 1,
-norms folded, post-processing included, all detectors in turn in one process.
+nothing is chosen by it. A recipe of several stages gives its first ``--epochs``, and the others in proportion. On a CPU
+``--jobs`` runs go side by side with one thread each. A run that ``--keep FOLDER`` holds already is not repeated, so a
+long comparison can be made in parts. Milliseconds are those of one image, batch 1, norms folded, post-processing
+included, given proposals not, all detectors in turn in one process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -36,7 +38,9 @@ from boxwright.app.load import for_inference, load
 from boxwright.app.models import detector_row
 from boxwright.data.formats import open_splits
 from boxwright.data.loader import EvalLoader
+from boxwright.recipes import get_recipe
 from boxwright.training.checkpoint import load_checkpoint
+from boxwright.training.recipe import Recipe
 from machine import describe
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -72,6 +76,7 @@ class Job:
         with (self.folder / "train.csv").open() as file:
             speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
         figures = {name: float(last[name]) if last[name] not in ("", "nan") else float("nan") for name in FIGURES}
+        figures |= {name: float(last[name]) for name in ("mask_AP",) if last.get(name)}
         seconds = json.loads((self.folder / "seconds.json").read_text())
         return {**figures, "speed": statistics.median(speeds), "minutes": seconds / 60}
 
@@ -79,27 +84,43 @@ class Job:
 def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
     """All runs, seed by seed, so that an early end leaves whole rounds."""
     environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
-    settings = [f"validation.every={args.epochs}", "validation.unit=epochs", "validation.loss=false", *args.set]
-    sets = [part for setting in settings for part in ("--set", setting)]
-    if args.weights:
-        sets += ["--weights", str(args.weights)]
     jobs = []
     for seed in args.seeds:
         for recipe in args.recipes:
             folder = keep / f"{recipe}-{seed}"
             name, *changes = recipe.split("+")
-            own = [part for change in changes for part in ("--set", change)]
+            settings = ["validation.loss=false", *length(get_recipe(name), args.epochs), *args.set, *changes]
             command = [
                 sys.executable, "-m", "boxwright", "train", name, "--data", str(args.data), "--output", str(folder),
-                "--epochs", str(args.epochs), "--seed", str(seed), "--workers", str(args.workers),
-                "--device", args.device, *sets, *own,
+                "--seed", str(seed), "--workers", str(args.workers), "--device", args.device, *set_arguments(settings),
             ]  # fmt: skip
+            command += ["--weights", str(args.weights)] if args.weights else []
             jobs.append(Job(recipe, seed, folder, command, environment))
     return jobs
 
 
+def length(recipe: Recipe, epochs: float) -> list[str]:
+    """Settings for a first stage of ``epochs``, all others in proportion, and one validation, after the last step.
+
+    That one comes anyway; any other is put beyond it.
+    """
+    settings, total = [], 0.0
+    for i, stage in enumerate(recipe.stages):
+        own = round(stage.length / recipe.stages[0].length * epochs, 3)
+        settings += [f"stages.{i}.length={own}", f"stages.{i}.unit=epochs"]
+        if milestones := getattr(stage.schedule, "milestones", ()):
+            settings.append(f"stages.{i}.schedule.milestones={[m / stage.length * own for m in milestones]}")
+        total += own
+    return [*settings, f"validation.every={math.ceil(total) + 1}", "validation.unit=epochs"]
+
+
+def set_arguments(settings: list[str]) -> list[str]:
+    """Settings as a command line has them."""
+    return [part for setting in settings for part in ("--set", setting)]
+
+
 def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int) -> dict[str, float]:
-    """Median time of one image for each detector, taken in turn."""
+    """Median time of one image for each detector, taken in turn; of given proposals without what found them."""
     if device == "cpu":
         torch.set_num_threads(1)
     splits = open_splits(data)
@@ -109,7 +130,8 @@ def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int)
         loaded = load(folder / "last.safetensors", device)
         detector = for_inference(loaded.detector, loaded.device, "fp32")
         data_config = loaded.checkpoint.recipe.data
-        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=data_config.pad_multiple)
+        pad, given = data_config.pad_multiple, data_config.proposals
+        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=pad, proposals=given)
         ready[name] = detector, next(iter(loader)).images.to(loaded.device)
     times: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():

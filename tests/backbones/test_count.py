@@ -55,6 +55,17 @@ def test_the_two_small_backbones_cost_the_same(rows: dict[str, dict]) -> None:
     assert abs(detnet - resnet) < 0.03 * resnet
 
 
+def test_small_resnets_are_to_the_small_detnet_what_the_large_are_to_detnet59(rows: dict[str, dict]) -> None:
+    """DetNet's table 1: 4.8, 3.8 and 7.6 G."""
+    small, large = (
+        [rows[name]["multiply_adds"] for name in names]
+        for names in (("detnet-small", "resnet17-small", "resnet44-small"), ("detnet59", "resnet50-v1", "resnet101-v1"))
+    )
+    for mine, published in zip(small, large, strict=True):
+        assert abs(mine / small[0] - published / large[0]) < 0.04
+    assert rows["detnet-small-noproj"]["multiply_adds"] < small[0]
+
+
 def test_counts_by_hand_and_leaves_the_module_as_it_was() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 5 * 4, 7)

@@ -1,5 +1,7 @@
 """Fast R-CNN: which regions it learns from, what it refuses, and truncated SVD."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.detectors.test_faster_rcnn import example_targets, pictures
@@ -88,3 +90,23 @@ def test_truncated_svd(detector: FastRCNN) -> None:
 def test_ranks_that_do_not_fit(ranks: tuple[int, ...], message: str, detector: FastRCNN) -> None:
     with pytest.raises(InputError, match=message):
         truncate_fc(detector, ranks)
+
+
+def test_measured_statistics_move_losses_and_boxes(detector: FastRCNN) -> None:
+    """What the network gives counts in deviations of its class, around its mean."""
+    given = images()
+    torch.nn.init.normal_(detector.head.deltas.weight, std=0.05)
+    plain = build_detector(replace(detector.config, targets="fixed"), CLASSES).eval()
+    plain.load_state_dict({k: v for k, v in detector.state_dict().items() if "statistics" not in k})
+    with torch.inference_mode():
+        torch.testing.assert_close(detector(given).boxes, plain(given).boxes)
+        assert detector.head.statistics is not None
+        mean, std = detector.head.statistics.mean, detector.head.statistics.std
+        mean.copy_(torch.randn(3, 4))
+        std.copy_(torch.rand(3, 4) + 0.5)
+        moved, losses = detector(given), detector(given, example_targets())
+        # The same by hand: the last layer's outputs, scaled and shifted as the authors folded them in at the end.
+        plain.head.deltas.weight.copy_((plain.head.deltas.weight.unflatten(0, (3, 4)) * std[..., None]).flatten(0, 1))
+        plain.head.deltas.bias.copy_((plain.head.deltas.bias.unflatten(0, (3, 4)) * std + mean).flatten())
+        torch.testing.assert_close(moved.boxes, plain(given).boxes, atol=1e-3, rtol=1e-4)
+        assert losses["box"] != plain(given, example_targets())["box"]

@@ -58,6 +58,7 @@ SMALL_FAST = {
             normalizer="sampled",
             pooling=RoIPoolingConfig(method="pool", size=4),
         ),
+        targets="measured",
     ),
     "fast_rcnn_detnet": FastRCNNConfig(
         backbone=DETNET, head=StageHeadConfig(samples=16, pooling=RoIPoolingConfig(size=4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -43,3 +44,22 @@ class BoxCoder:
 
     def _weights(self, like: Tensor) -> Tensor:
         return constant(self.weights, like.device, like.dtype)
+
+
+class NormalisedCoder(NamedTuple):
+    """``base``, whose offsets are brought to mean 0 and deviation 1: less ``mean``, over ``std``, both ``[..., 4]``."""
+
+    base: BoxCoder
+    mean: Tensor
+    std: Tensor
+
+    def encode(self, reference: Tensor, boxes: Tensor) -> Tensor:
+        """Normalised deltas ``[..., 4]`` that take ``reference`` to ``boxes``."""
+        return (self.base.encode(reference, boxes) - self.mean) / self.std
+
+    def decode(self, reference: Tensor, deltas: Tensor) -> Tensor:
+        """Boxes ``[..., 4]`` that normalised ``deltas`` make of ``reference``."""
+        return self.base.decode(reference, deltas * self.std + self.mean)
+
+
+Coder: TypeAlias = BoxCoder | NormalisedCoder

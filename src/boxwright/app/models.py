@@ -42,7 +42,8 @@ def model_rows(kind: Literal["backbone", "detector"] | None = None) -> list[dict
 def detector_row(recipe: Recipe) -> dict[str, Any]:
     """One recipe's detector. See :func:`model_rows`."""
     size = input_size(recipe)
-    parameters, multiply_adds = _cost(recipe.detector, size)
+    regions = None if recipe.data.proposals is None else recipe.data.proposals.most
+    parameters, multiply_adds = _cost(recipe.detector, size, regions)
     return {
         "name": recipe.name,
         "kind": "detector",
@@ -53,11 +54,14 @@ def detector_row(recipe: Recipe) -> dict[str, Any]:
 
 
 @functools.cache
-def _cost(config: DetectorConfig, size: tuple[int, int]) -> tuple[int, int]:
-    """Parameters and multiply-adds at an input of ``size``; recipes that share a detector share the counting."""
+def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) -> tuple[int, int]:
+    """Parameters and multiply-adds at an input of ``size``, with so many given proposals where there is a limit;
+    recipes that share a detector share the counting."""
     classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
     with torch.device("meta"):
         detector = build_detector(config, classes)
+    if regions is not None:
+        detector.counted_regions = regions
     return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
 
 

@@ -20,6 +20,8 @@ from torchvision import tv_tensors
 from boxwright.backbones.norm import fold_norms
 from boxwright.backbones.winograd import use_winograd
 from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.resizing import ResizeConfig
 from boxwright.data.sample import Sample
 from boxwright.data.transforms import TransformConfig, build_transform
@@ -54,10 +56,12 @@ class Detector(nn.Module, ABC):
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
     minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
-    ``Images.proposals`` and finds none itself.
+    ``Images.proposals`` and finds none itself; ``counted_regions``: with how many of them ``outputs`` counts, what
+    selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
     """
 
     needs_proposals = False
+    counted_regions = 2000
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
         super().__init__()
@@ -97,6 +101,11 @@ class Detector(nn.Module, ABC):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Width and height in input pixels of the anchors that objects are matched to by overlap; none if by none."""
         return []
+
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None) -> str | None:
+        """Set, before a run begins, what the network takes from its training set ``index`` and the files of its
+        ``proposals``; a line that says what, if anything."""
+        return None
 
     def pretrained_parts(self) -> list[nn.Module]:
         """The modules that together take a pretrained backbone's tensors, named in them as in the backbone."""

@@ -9,7 +9,7 @@ regions are learnt from, a quarter of them objects, the others from those that o
 (IoU in [0.1, 0.5)), which serves as a search for hard negatives (§2.3).
 
 Departure, an option: box targets are divided by fixed deviations (0.1, 0.1, 0.2, 0.2), as in all later code, where the
-paper measured them on the training set (``head.weights``).
+paper measured means and deviations of each class on the training set (``targets``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
+from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import ProposalsConfig, proposals_of_split
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHead, StageHeadConfig
 from boxwright.geometry.boxes import clip_boxes
@@ -31,12 +33,10 @@ from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.box_head import BoxHead
 from boxwright.heads.rpn import Proposals
+from boxwright.heads.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 T = TypeVar("T", bound=Detector)
-
-COUNTED_REGIONS = 2000
-"""Regions of an image that multiply-adds are counted with: what selective search gives (§4.1)."""
 
 
 def _paper_head() -> LayersHeadConfig:
@@ -48,6 +48,8 @@ class FastRCNNConfig:
     """One map of ``backbone``: conv5 of VGG-16 under ``layers``, C4 of residual networks under ``stages``.
 
     ``difficult``: whether boxes marked difficult are trained on (§5.4 compares; the paper's figures have them).
+    ``targets``: "measured" brings the box targets of each class to mean 0 and deviation 1 on the training set (§2.3);
+    "fixed" divides by the deviations 1 / ``head.weights`` alone.
     """
 
     kind: Literal["fast_rcnn"] = "fast_rcnn"
@@ -55,6 +57,7 @@ class FastRCNNConfig:
     head: LayersHeadConfig | StageHeadConfig = field(default_factory=_paper_head)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     difficult: bool = True
+    targets: Literal["fixed", "measured"] = "fixed"
 
 
 class FastRCNN(Detector):
@@ -76,6 +79,18 @@ class FastRCNN(Detector):
             self.head: BoxHead | StageHead = StageHead(config.head, config.backbone, self.channels, count)
         else:
             self.head = BoxHead(config.head, self.channels, count)
+        if config.targets == "measured":
+            self.head.statistics = TargetStatistics(1 if config.head.class_agnostic else count)
+
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None) -> str | None:
+        """Means and deviations of the box targets, where ``targets`` is "measured"."""
+        if self.head.statistics is None:
+            return None
+        given, config = proposals_of_split(proposals or ProposalsConfig(), "train", index), self.config.head
+        count = self.head.statistics.measure(
+            index, given, self.head.coder, config.positive_iou, self.config.difficult, config.add_truth
+        )
+        return f"box targets normalised by what {count} regions of the training set have"
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without, both on ``images.proposals``."""
@@ -101,10 +116,10 @@ class FastRCNN(Detector):
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Class logits and box offsets of as many regions as selective search gives."""
+        """Class logits and box offsets of ``counted_regions``."""
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
-        return list(self.head(fmap.new_zeros(len(pixels), COUNTED_REGIONS, side, side, self.channels)))
+        return list(self.head(fmap.new_zeros(len(pixels), self.counted_regions, side, side, self.channels)))
 
     def _pooled(self, fmap: Tensor, boxes: Tensor) -> Tensor:
         table = FeatureTable.from_maps([fmap], [self.stride])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.coder import BoxCoder
+from boxwright.anchors.coder import BoxCoder, Coder
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.backbones.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
@@ -23,6 +23,7 @@ from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.rpn import Proposals, gather_targets
+from boxwright.heads.target_statistics import TargetStatistics
 from boxwright.structures import DetectionBatch, InputError, Targets
 
 
@@ -116,10 +117,15 @@ class RegionSample(NamedTuple):
 
 
 class RegionHead(nn.Module):
-    """Which regions are learnt from, their losses, and what becomes of them at inference; no layers yet."""
+    """Which regions are learnt from, their losses, and what becomes of them at inference; no layers yet.
+
+    ``statistics``: of box offsets on the training set, where a detector measures them; None where ``weights`` of the
+    configuration are all.
+    """
 
     def __init__(self, config: RegionConfig, num_classes: int) -> None:
         super().__init__()
+        self.statistics: TargetStatistics | None = None
         self.settings, self.num_classes = config, num_classes
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
         self.matcher = Matcher(
@@ -164,9 +170,13 @@ class RegionHead(nn.Module):
         own = torch.zeros_like(sample.labels) if self.settings.class_agnostic else sample.labels
         own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
         delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-        kind, beta = self.settings.box_loss, self.settings.beta
-        box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, self.coder, kind, beta)
+        kind, beta, coder = self.settings.box_loss, self.settings.beta, self.coder_of(own)
+        box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, coder, kind, beta)
         return entropy, box
+
+    def coder_of(self, columns: Tensor) -> Coder:
+        """What codes the offsets of these ``columns`` ``[B, R]`` of the deltas, classes or all 0."""
+        return self.coder if self.statistics is None else self.statistics.coder(self.coder, columns)
 
     def loss(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> dict[str, Tensor]:
         """Log loss over all sampled regions and box loss of the positives' own class (Fast R-CNN eq. 1)."""
@@ -190,9 +200,10 @@ class RegionHead(nn.Module):
         score, index = best_candidates(scores.flatten(1), self.settings.post)
         region, label = index // classes, index % classes
         reference = proposals.boxes.gather(1, region.unsqueeze(-1).expand(-1, -1, 4))
-        column = region if self.settings.class_agnostic else index
-        delta = deltas.flatten(1, 2).gather(1, column.unsqueeze(-1).expand(-1, -1, 4))
-        return suppress(self.coder.decode(reference, delta), score, label, sizes, self.settings.post)
+        agnostic = self.settings.class_agnostic
+        row, column = (region, torch.zeros_like(label)) if agnostic else (index, label)
+        delta = deltas.flatten(1, 2).gather(1, row.unsqueeze(-1).expand(-1, -1, 4))
+        return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.settings.post)
 
 
 class BoxHead(RegionHead):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from boxwright.anchors.coder import BoxCoder
+from boxwright.anchors.coder import Coder
 from boxwright.geometry.boxes import complete_iou, distance_iou, generalized_iou, pair_iou
 
 OverlapLoss = Literal["iou", "giou", "diou", "ciou"]
@@ -39,7 +39,7 @@ def box_regression_loss(
     reference: Tensor,
     target: Tensor,
     mask: Tensor,
-    coder: BoxCoder,
+    coder: Coder,
     kind: BoxLoss,
     beta: float,
     weight: Tensor | float = 1.0,
@@ -53,7 +53,7 @@ def box_regression_loss(
 
 
 def box_regression_losses(
-    deltas: Tensor, reference: Tensor, target: Tensor, mask: Tensor, coder: BoxCoder, kind: BoxLoss, beta: float
+    deltas: Tensor, reference: Tensor, target: Tensor, mask: Tensor, coder: Coder, kind: BoxLoss, beta: float
 ) -> Tensor:
     """Loss ``[...]`` of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes; 0 outside
     ``mask``, gradient included.

@@ -11,6 +11,8 @@ Ren et al., arXiv 1506.01497; Lin et al., arXiv 1612.03144; Li et al., arXiv 180
     an average of the weights and a longer cosine schedule. The cost of inference stays.
 ``faster-rcnn-detnet-small-fpn``, ``faster-rcnn-resnet-small-fpn``
     Two of one cost that train from scratch on a CPU, for small data sets and small images.
+``faster-rcnn-fpn-small``, ``faster-rcnn-fpn-small-modern``
+    The latter, taught as the papers did (flips alone, smooth L1, no average) and as the modern ones above.
 """
 
 from __future__ import annotations
@@ -200,4 +202,29 @@ RESNET_SMALL = replace(
     ),
 )
 
-FASTER_RCNN_RECIPES = (DETNET59_PAPER, R50_PAPER, DETNET59_MODERN, R50_MODERN, DETNET_SMALL, RESNET_SMALL)
+FPN_SMALL = replace(
+    RESNET_SMALL,
+    name="faster-rcnn-fpn-small",
+    data=replace(RESNET_SMALL.data, train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5))),
+    ema=None,
+)
+FPN_SMALL_MODERN = replace(
+    RESNET_SMALL,
+    name="faster-rcnn-fpn-small-modern",
+    detector=replace(
+        RESNET_SMALL.detector,
+        rpn=replace(SMALL_RPN, box_loss="giou"),
+        head=replace(SMALL_HEAD, box_loss="giou"),
+    ),
+)
+
+FASTER_RCNN_RECIPES = (
+    DETNET59_PAPER,
+    R50_PAPER,
+    DETNET59_MODERN,
+    R50_MODERN,
+    DETNET_SMALL,
+    RESNET_SMALL,
+    FPN_SMALL,
+    FPN_SMALL_MODERN,
+)

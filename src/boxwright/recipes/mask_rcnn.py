@@ -14,6 +14,9 @@ with masks.
     by GIoU, an average of the weights and a longer cosine schedule. The cost of inference stays.
 ``mask-rcnn-detnet-small-fpn``
     One that trains from scratch on a CPU, for small data sets and small images.
+``mask-rcnn-small``, ``mask-rcnn-small-modern``
+    The same on a ResNet of its cost, taught as the papers did (flips alone, smooth L1, no average) and as the modern
+    ones above.
 """
 
 from __future__ import annotations
@@ -100,20 +103,39 @@ R50_MODERN = replace(
     ),
 )
 
+SMALL_DETECTOR = MaskRCNNConfig(
+    backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn"),
+    neck=FPNConfig(channels=64),
+    rpn=boxes.SMALL_RPN,
+    head=boxes.SMALL_HEAD,
+    # One map for all classes, as the box head has one box: few examples of each class.
+    mask=MaskHeadConfig(
+        pooling=RoIPoolingConfig(size=14, canonical_size=96), convs=2, channels=64, class_agnostic=True
+    ),
+)
 DETNET_SMALL = replace(
     boxes.DETNET_SMALL,
     name="mask-rcnn-detnet-small-fpn",
-    detector=MaskRCNNConfig(
-        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn"),
-        neck=FPNConfig(channels=64),
-        rpn=boxes.SMALL_RPN,
-        head=boxes.SMALL_HEAD,
-        # One map for all classes, as the box head has one box: few examples of each class.
-        mask=MaskHeadConfig(
-            pooling=RoIPoolingConfig(size=14, canonical_size=96), convs=2, channels=64, class_agnostic=True
-        ),
+    detector=replace(
+        SMALL_DETECTOR, backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn")
     ),
     data=replace(boxes.DETNET_SMALL.data, masks=True),
 )
+SMALL = replace(
+    boxes.FPN_SMALL,
+    name="mask-rcnn-small",
+    detector=SMALL_DETECTOR,
+    data=replace(boxes.FPN_SMALL.data, masks=True),
+)
+SMALL_MODERN = replace(
+    boxes.FPN_SMALL_MODERN,
+    name="mask-rcnn-small-modern",
+    detector=replace(
+        SMALL_DETECTOR,
+        rpn=replace(boxes.SMALL_RPN, box_loss="giou"),
+        head=replace(boxes.SMALL_HEAD, box_loss="giou"),
+    ),
+    data=replace(boxes.FPN_SMALL_MODERN.data, masks=True),
+)
 
-MASK_RCNN_RECIPES = (DETNET59_PAPER, R50_PAPER, DETNET59_MODERN, R50_MODERN, DETNET_SMALL)
+MASK_RCNN_RECIPES = (DETNET59_PAPER, R50_PAPER, DETNET59_MODERN, R50_MODERN, DETNET_SMALL, SMALL, SMALL_MODERN)
