@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
+from boxwright.backbones.blocks import ResidualBackbone, Stage, StemPool, check_field, check_levels, is_int
 from boxwright.backbones.norm import NORMS, Norm
 
 DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
@@ -28,6 +28,8 @@ class ResNetConfig:
     ``depth``: row of table 1. ``blocks``: blocks in stages 2 to 5 in place of that row's, for small networks; the kind
     of block stays the row's. ``width``: channels of the stem; all others follow. ``stride_in_1x1``: the stride of a
     bottleneck sits in its first 1x1 convolution (v1: MSRA, Caffe, Detectron) or in the 3x3 (v1.5: torchvision).
+    ``stem_pool``: ``padded`` (torchvision, Detectron), or ``ceil``, as Caffe's networks have it: of inputs whose sides
+    divide by 4 the maps are as large, but their cells lie a pixel of the stem further to the right and below.
     ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``freeze_at``: leading
     stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning). ``output_stride``: 16
     keeps stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added dilated stage 6, opened by
@@ -40,6 +42,7 @@ class ResNetConfig:
     blocks: tuple[int, int, int, int] | None = None
     width: int = 64
     stride_in_1x1: bool = False
+    stem_pool: StemPool = "padded"
     norm: Norm = "bn"
     freeze_at: int = 0
     output_stride: Literal[16, 32] = 32
@@ -54,6 +57,7 @@ class ResNetConfig:
         valid = given is None or (isinstance(given, tuple) and len(given) == 4 and all(is_int(n, 1) for n in given))
         check_field(valid, self, "blocks", "four counts of at least 1, for stages 2 to 5, or left out")
         check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
+        check_field(self.stem_pool in ("padded", "ceil"), self, "stem_pool", "padded or ceil")
         check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
         check_field(self.output_stride in (16, 32), self, "output_stride", "16 or 32")
         basic = DEPTHS[self.depth][0] == "basic"
@@ -76,6 +80,7 @@ def build_resnet(config: ResNetConfig) -> ResidualBackbone:
         out_levels=config.out_levels,
         freeze_at=config.freeze_at,
         zero_init_residual=config.zero_init_residual,
+        stem_pool=config.stem_pool,
     )
 
 
