@@ -78,11 +78,11 @@ class Random:
     def matrix(self, name: str, out: int, inputs: int, gain: float = 1.0) -> None:
         self.blobs[name] = (self.draw(out, inputs, scale=gain * math.sqrt(2 / inputs)), self.draw(out, scale=0.1))
 
-    def norm(self, bn: str, scale: str, channels: int, count: float = 2.5) -> None:
+    def norm(self, bn: str, scale: str, channels: int, count: float = 2.5, gain: float = 1.0) -> None:
         """Statistics are sums there: ``count`` times what they are means of."""
         mean, var = self.draw(channels, scale=0.1), 0.5 + torch.rand(channels, generator=self.generator)
         self.blobs[bn] = (mean * count, var * count, torch.tensor([count]))
-        self.blobs[scale] = (1 + self.draw(channels, scale=0.1), self.draw(channels, scale=0.1))
+        self.blobs[scale] = (gain + self.draw(channels, scale=0.1), self.draw(channels, scale=0.1))
 
     def vgg(self, width: int, reduced: bool) -> None:
         inputs = 3
@@ -101,7 +101,8 @@ class Random:
             shapes["branch1"] = (out, inputs, 1)
         for branch, (filters, channels, kernel) in shapes.items():
             self.conv(f"res{block}_{branch}", filters, channels, kernel, bias=False, gain=0.7)
-            self.norm(f"bn{block}_{branch}", f"scale{block}_{branch}", filters)
+            gain = 0.3 if branch == "branch2c" else 1.0  # 33 blocks add up
+            self.norm(f"bn{block}_{branch}", f"scale{block}_{branch}", filters, gain=gain)
 
     def resnet(self, width: int, stages: dict[int, list[str]], stem_bias: bool) -> None:
         self.conv("conv1", width, 3, 7, bias=stem_bias)
@@ -193,11 +194,11 @@ class Net:
         return found
 
 
-def greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+def greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int = 10_000) -> list[int]:
     """py-faster-rcnn's: widths have one more, and what overlaps by more than ``threshold`` goes."""
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, keep = list(np.argsort(-scores, kind="stable")), []
-    while order:
+    while order and len(keep) < most:
         best = order.pop(0)
         keep.append(best)
         rest = []
@@ -252,7 +253,7 @@ def proposals(
     boxes, foreground = boxes[large], foreground[large]
     order = np.argsort(-foreground, kind="stable")[:before]
     boxes, foreground = boxes[order], foreground[order]
-    return boxes[greedy_nms(boxes, foreground, 0.7)[:after]]
+    return boxes[greedy_nms(boxes, foreground, 0.7, after)]
 
 
 def away(x: float) -> int:
@@ -306,7 +307,6 @@ def detections(
     for k in range(1, scores.shape[1]):
         chosen = scores[:, k] > threshold
         own, score = clipped(boxes[chosen, k], *image), scores[chosen, k]
-        for i in greedy_nms(own, score, 0.3):
-            rows.append([k - 1, score[i], *own[i]])
+        rows += [[k - 1, score[i], *own[i]] for i in greedy_nms(own, score, 0.3)]
     found = np.array(rows).reshape(-1, 6)
     return found[np.argsort(-found[:, 1], kind="stable")][:most]

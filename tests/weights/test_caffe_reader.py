@@ -94,7 +94,7 @@ def test_what_is_no_network(tmp_path: Path, content: bytes, message: str) -> Non
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing.caffemodel: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"nothing.caffemodel: cannot be read: No such file"):
         read_caffemodel(tmp_path / "nothing.caffemodel")
 
 
