@@ -1,4 +1,4 @@
-"""Fast and Faster R-CNN and R-FCN from ``.caffemodel`` files: narrow networks, computed by Caffe's rules and by ours."""
+"""Fast and Faster R-CNN and R-FCN from ``.caffemodel`` files: narrow networks, by Caffe's rules and by ours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def check_faster(net: Net, fmap: Tensor, detector: FasterRCNNC4, cells: int, sha
     found = detector.rpn.proposals([ours], images.sizes, training=False)
     mine = found.boxes[0][found.valid[0]].numpy()
     assert mine.shape == boxes.shape
-    assert 4 < len(boxes)
+    assert len(boxes) > 4
     np.testing.assert_allclose(mine, boxes, atol=5e-3)
     probabilities, offsets = layers_forward(net, ref.roi_pool(fmap, boxes, cells), share)
     refined = np.stack([ref.transformed(boxes, offsets[:, k].numpy(), 1.0) for k in range(CLASSES + 1)], 1)

@@ -44,8 +44,8 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
     """The YOLOv1, v2 or v3, tiny or with SPP, of the files ``cfg`` and ``weights``.
 
     ``classes`` in the order of the file of names that it was trained with; None for VOC's or COCO's by their count,
-    else ``class_0`` and so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later ones fit it in.
-    InputError where the files do not fit each other or the classes, or are no YOLO.
+    else ``class_0`` and so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later ones fit it
+    in. InputError where the files do not fit each other or the classes, or are no YOLO.
     """
     network = read_darknet(cfg, weights)
     sections = [network.net, *(layer.section for layer in network.layers)]
@@ -98,8 +98,8 @@ def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None =
 def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBackbone:
     """The trunk of the files ``cfg`` and ``weights``, and its classifier where there is one.
 
-    The cfg of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from the
-    trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. What a
+    The cfg of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
+    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. What a
     detector has after its trunk is left out. InputError where the layers are of no trunk of ours.
     """
     network = read_darknet(cfg, weights, prefix=True)
@@ -119,7 +119,8 @@ def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBac
         state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
         state["fc.bias"] = arrays["bias"]
     pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-    return ImportedBackbone(f"pjreddie/darknet {Path(cfg).stem}", config, pixels, state)
+    data = "a detector's data" if kinds & _DETECTING.keys() else "ImageNet"
+    return ImportedBackbone(f"pjreddie/darknet {Path(cfg).stem}", config, pixels, state, data)
 
 
 def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Variant, int]:

@@ -14,12 +14,14 @@ from boxwright.weights.imported import load_whole
 
 class ImportedBackbone(NamedTuple):
     """``state``: the tensors of a :class:`Classifier` on the backbone that ``config`` describes, as far as the file has
-    them: ``backbone.*`` is complete, ``fc.*`` complete or left out. ``pixels``: how the publisher prepares them."""
+    them: ``backbone.*`` is complete, ``fc.*`` complete or left out. ``pixels``: how the publisher prepares them.
+    ``data``: what it learnt on."""
 
     source: str
     config: BackboneConfig
     pixels: PixelConfig
     state: dict[str, Tensor]
+    data: str = "ImageNet"
 
     @property
     def classes(self) -> int | None:

@@ -83,7 +83,8 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
     """
     if not recognise_ssd_pytorch(state):
         raise InputError(
-            f"no SSD300 of ssd.pytorch: among {len(state)} keys there is no L2Norm.weight, loc.0.weight or conf.0.weight"
+            f"no SSD300 of ssd.pytorch: among {len(state)} keys there is no L2Norm.weight, loc.0.weight or "
+            "conf.0.weight"
         )
     ours = ssd_state(state)
     count = len(ours.get("heads.0.predict.bias", ())) // 4 - 5  # four boxes in a cell of the first map
