@@ -19,7 +19,7 @@ from boxwright.detectors.yolov2 import YOLOv2
 from boxwright.detectors.yolov3 import YOLOv3
 from boxwright.structures import Classes, InputError
 from boxwright.weights.class_names import default_classes
-from boxwright.weights.darknet import DarknetLayer, Section, read_darknet, state_in_order
+from boxwright.weights.darknet import DarknetLayer, Section, parse_cfg, read_darknet, state_in_order
 from boxwright.weights.darknet_yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet_yolov2 import yolov2_config, yolov2_state
 from boxwright.weights.darknet_yolov3 import yolov3_config, yolov3_state
@@ -105,7 +105,8 @@ def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBac
     network = read_darknet(cfg, weights, prefix=True)
     layers = [layer for layer in network.layers if layer.arrays]
     kinds = {layer.section.kind for layer in network.layers}
-    variant, length = _trunk(layers, "region" in kinds, str(cfg))
+    intended = {section.kind for section in parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"))}
+    variant, length = _trunk(layers, "region" in intended, str(cfg))
     norm = "bn" if "scale" in layers[0].arrays else "none"
     config = DarknetConfig(variant=variant, norm=norm, out_levels=(len(VARIANTS[variant]) - 1,))
     with torch.device("meta"):
