@@ -78,6 +78,14 @@ def test_decode_undoes_encode(offset: float) -> None:
     torch.testing.assert_close(coder.decode(reference, coder.encode(reference, boxes)), boxes, atol=1e-3, rtol=1e-4)
 
 
+def test_a_decoder_may_forget_the_last_pixel() -> None:
+    coder = BoxCoder(offset=1.0, decoded_end=0.0)
+    box = torch.tensor([[3.0, 4, 12, 13]])
+    assert coder.encode(box, box).abs().max() == 0
+    assert coder.decode(box, torch.zeros(1, 4)).tolist() == [[3, 4, 13, 14]]
+    assert BoxCoder(offset=1.0).decode(box, torch.zeros(1, 4)).tolist() == box.tolist()
+
+
 def test_growth_is_clamped() -> None:
     box = BoxCoder().decode(torch.tensor([[0.0, 0, 16, 16]]), torch.tensor([[0.0, 0, 50, 50]]))
     assert (box[0, 2] - box[0, 0]).item() == pytest.approx(1000, rel=1e-4)

@@ -162,6 +162,18 @@ def test_resize_keeps_boxes_in_proportion() -> None:
     torch.testing.assert_close(after.boxes / torch.tensor([to_w, to_h, to_w, to_h]), relative)
 
 
+def test_resize_interpolates_as_it_is_told() -> None:
+    """Shrinking stripes of one pixel: antialiasing makes them grey, OpenCV's linear method skips pixels."""
+    stripes = painted([], 64, 64)
+    stripes.image[:] = torch.tensor([0, 255], dtype=torch.uint8).repeat(32)
+    plain, aliased = (
+        build_transform([ResizeConfig(short=(16,), long=16, interpolation=how)])(stripes, generator()).image
+        for how in ("bilinear", "aliased")
+    )
+    assert plain[:, 4:-4, 4:-4].float().std() < 10
+    assert (aliased.unique().numel(), plain.shape) == (1, aliased.shape)  # between a white and a black one, always
+
+
 def test_resize_draws_every_short_side() -> None:
     transform = build_transform([ResizeConfig(short=(40, 50, 60), long=200)])
     assert {min(transform(painted([]), generator(seed)).size) for seed in range(30)} == {40, 50, 60}

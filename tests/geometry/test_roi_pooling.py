@@ -91,6 +91,42 @@ def test_crop_samples_from_corner_to_corner_then_takes_maxima() -> None:
     assert pool_regions(table, torch.tensor([[[0.0, 0, 2, 3]]]), config).item() == fmap[0, 0, 3, 2]
 
 
+def test_corners_average_the_samples_at_a_cells_corners() -> None:
+    """A plane is read exactly wherever a sample lies within: each cell's mean is the plane at its centre."""
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(10.0), indexing="ij")
+    table = FeatureTable.from_maps([(3 * y + x)[None, None]], [2])
+    config = RoIPoolingConfig(method="corners", size=2)
+    pooled = pool_regions(table, torch.tensor([[[2.0, 4, 8, 10]]]), config)  # 3 cells and the one that is added
+    centres_y, centres_x = torch.tensor([3.0, 5.0]), torch.tensor([2.0, 4.0])
+    torch.testing.assert_close(pooled[0, 0, :, :, 0], 3 * centres_y[:, None] + centres_x)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0.0, 0, 1.5, 1.5),  # samples at 0 and 2.5, both inside
+        (1.75, 1.75, 3, 3),  # at 1.75 and 4: the second counts as zero
+        (2.25, 2.25, 2.5, 2.5),  # at 2.25 and 3.5: beyond the last cell the line goes on
+        (-1.5, -1.5, 0.5, 0.5),  # at -1.5, which is zero, and 1.5
+    ],
+)
+def test_corners_at_the_border(box: tuple[float, ...]) -> None:
+    """One cell, so four samples, on the plane 10 y + x over 4 x 4 cells."""
+    fmap = (10 * torch.arange(4.0)[:, None] + torch.arange(4.0))[None, None]
+    config = RoIPoolingConfig(method="corners", size=1)
+    found = pool_regions(FeatureTable.from_maps([fmap], [1]), torch.tensor([[box]]), config).item()
+    low, high = box[0], box[2] + 1
+    inside = [p for p in (low, high) if 0 <= p < 4]
+    by_hand = sum(10 * y + x for y in inside for x in inside) / 4
+    assert found == pytest.approx(by_hand)
+
+
+def test_the_level_may_be_chosen_by_inclusive_sides() -> None:
+    box = torch.tensor([0.0, 0, 223, 223])
+    assert assign_levels(box, 4, RoIPoolingConfig()).item() == 1
+    assert assign_levels(box, 4, RoIPoolingConfig(offset=1.0)).item() == 2
+
+
 @pytest.mark.parametrize(("side", "level"), [(224, 4), (112, 3), (111, 2), (448, 5), (10, 2), (2000, 5), (0, 2)])
 def test_level_follows_the_size(side: float, level: int) -> None:
     """Fact sheet, list of tests, 5."""

@@ -11,10 +11,18 @@ import torch
 from tests.backbones.test_detnet import load_rule
 from torch import Tensor
 
+from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig, with_sides_within
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
-from boxwright.weights.refinedet_pytorch import refinedet_config, refinedet_state
+from boxwright.weights.class_names import VOC as CLASSES_OF_VOC
+from boxwright.weights.imported import build_imported
+from boxwright.weights.refinedet_pytorch import (
+    import_refinedet_pytorch,
+    recognise_refinedet_pytorch,
+    refinedet_config,
+    refinedet_state,
+)
 
 VOC = Classes.from_names([f"class {i}" for i in range(20)])
 SIDE = 320
@@ -134,6 +142,28 @@ def test_the_ports_conventions_are_options() -> None:
 def test_keys_may_carry_the_prefix_of_data_parallel(reference: Reference) -> None:
     prefixed = refinedet_state({f"module.{key}": value for key, value in reference.weights.items()})
     assert prefixed.keys() == refinedet_state(reference.weights).keys()
+
+
+def test_the_port_is_recognised_and_imported_whole(reference: Reference) -> None:
+    state = {f"module.{key}": value for key, value in reference.weights.items()}
+    assert recognise_refinedet_pytorch(state)
+    imported = import_refinedet_pytorch(state, size=512)
+    assert imported.classes is CLASSES_OF_VOC
+    assert imported.transforms == (WarpConfig(size=(512, 512), interpolations=("aliased",)),)
+    built = build_imported(imported, "RefineDet512.pth")
+    assert built.config == reference.detector.config
+    ours = reference.detector.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in built.state_dict().items())
+    with pytest.raises(InputError, match="is for 20 classes and background, but 1 names were given; give 20"):
+        import_refinedet_pytorch(state, Classes.from_names(["one"]))
+    with pytest.raises(InputError, match="size = 300: RefineDet's input is a multiple of 64"):
+        import_refinedet_pytorch(state, size=300)
+    half = {key: value for key, value in reference.weights.items() if not key.startswith("vgg")}
+    with pytest.raises(InputError, match=r"half.pth: no whole checkpoint of .*: 30 of \d+ tensors are missing"):
+        build_imported(import_refinedet_pytorch(half), "half.pth")
+    assert not recognise_refinedet_pytorch({"loc.0.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"among 1 keys there is no conv4_3_L2Norm.weight"):
+        import_refinedet_pytorch({"loc.0.weight": torch.zeros(1)})
 
 
 def test_foreign_and_partial_files_are_named() -> None:

@@ -9,10 +9,13 @@ from tests.weights.test_refinedet_pytorch import opencv_resize
 from torch import Tensor, nn
 
 from boxwright.anchors.priors import default_boxes
+from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.ssd import SSD
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
-from boxwright.weights.ssd_pytorch import ssd_config, ssd_state
+from boxwright.weights.class_names import VOC
+from boxwright.weights.imported import build_imported
+from boxwright.weights.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch, ssd_config, ssd_state
 
 SIDE = 300
 
@@ -63,6 +66,29 @@ def test_priors_equal_the_ports(case: GoldenCase, detector: SSD) -> None:
 def test_keys_may_carry_the_prefix_of_data_parallel(case: GoldenCase) -> None:
     prefixed = ssd_state({f"module.{key}": value for key, value in case.weights.items()})
     assert prefixed.keys() == ssd_state(case.weights).keys()
+
+
+def test_the_port_is_recognised_and_imported_whole(case: GoldenCase, detector: SSD) -> None:
+    state = {f"module.{key}": value for key, value in case.weights.items()}
+    assert recognise_ssd_pytorch(state)
+    imported = import_ssd_pytorch(state)
+    assert imported.classes is VOC
+    assert imported.transforms == (WarpConfig(size=(300, 300), interpolations=("aliased",)),)
+    built = build_imported(imported, "ssd300_mAP_77.43_v2.pth")
+    assert built.config == detector.config
+    assert all(torch.equal(value, detector.state_dict()[name]) for name, value in built.state_dict().items())
+    with pytest.raises(InputError, match="is for 20 classes and background, but 1 names were given; give 20"):
+        import_ssd_pytorch(state, Classes.from_names(["one"]))
+    half = dict(list(case.weights.items())[:40]) | {
+        key: value for key, value in case.weights.items() if key.startswith(("loc", "conf", "L2"))
+    }
+    with pytest.raises(
+        InputError, match=r"half.pth: no whole checkpoint of ssd.pytorch ssd300_vgg16: \d+ of 71 tensors"
+    ):
+        build_imported(import_ssd_pytorch(half), "half.pth")
+    assert not recognise_ssd_pytorch({"arm_loc.0.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"among 1 keys there is no L2Norm.weight"):
+        import_ssd_pytorch({"arm_loc.0.weight": torch.zeros(1)})
 
 
 def test_foreign_and_partial_files_are_named() -> None:

@@ -19,11 +19,14 @@ class BoxCoder:
     ``weights``: 1 / standard deviation of the targets; (10, 10, 5, 5) in the second stage.
     ``clamp``: upper bound of dw and dh before the exponential; None for none, as in py-faster-rcnn.
     ``offset``: 1 counts the last pixel as part of the box (Caffe), 0 does not.
+    ``decoded_end``: taken from the far corner of a decoded box; None for ``offset``, which makes decoding the inverse
+    of encoding. py-faster-rcnn and DetNet_pytorch take nothing: 0, with an offset of 1.
     """
 
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: float | None = math.log(1000.0 / 16)
     offset: float = 0.0
+    decoded_end: float | None = None
 
     def encode(self, reference: Tensor, boxes: Tensor) -> Tensor:
         """Deltas ``[..., 4]`` that take ``reference`` to ``boxes``; finite for empty boxes too."""
@@ -40,7 +43,8 @@ class BoxCoder:
         log_ratio = deltas[..., 2:] if self.clamp is None else deltas[..., 2:].clamp(max=self.clamp)
         half = 0.5 * size * torch.exp(log_ratio)
         centre = reference[..., :2] + 0.5 * size + deltas[..., :2] * size
-        return torch.cat([centre - half, centre + half - self.offset], dim=-1)
+        end = self.offset if self.decoded_end is None else self.decoded_end
+        return torch.cat([centre - half, centre + half - end], dim=-1)
 
     def _weights(self, like: Tensor) -> Tensor:
         return constant(self.weights, like.device, like.dtype)

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, make_norm, stage_norm
 from boxwright.structures import InputError, Level
 
+StemPool = Literal["padded", "ceil"]
+"""The stem's 3x3 max pool: padded by 1 on all sides, or by nothing, and a last window may stick out (Caffe)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -163,11 +166,12 @@ class ResidualBackbone(nn.Module):
         out_levels: tuple[int, ...],
         freeze_at: int,
         zero_init_residual: bool,
+        stem_pool: StemPool = "padded",
     ) -> None:
         super().__init__()
         self.conv1 = _conv(3, width, 7, 2)
         self.bn1 = make_norm(stage_norm(norm, 1, freeze_at), width)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool == "padded" else nn.MaxPool2d(3, 2, ceil_mode=True)
         channels, stride = width, 4
         levels: list[Level] = []
         names: list[tuple[str, bool]] = []

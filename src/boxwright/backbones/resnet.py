@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
+from boxwright.backbones.blocks import ResidualBackbone, Stage, StemPool, check_field, check_levels, is_int
 from boxwright.backbones.norm import NORMS, Norm, set_norm_eps
 
 DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
@@ -28,6 +28,8 @@ class ResNetConfig:
     ``depth``: row of table 1. ``blocks``: blocks in stages 2 to 5 in place of that row's, for small networks; the kind
     of block stays the row's. ``width``: channels of the stem; all others follow. ``stride_in_1x1``: the stride of a
     bottleneck sits in its first 1x1 convolution (v1: MSRA, Caffe, Detectron) or in the 3x3 (v1.5: torchvision).
+    ``stem_pool``: ``padded`` (torchvision, Detectron), or ``ceil``, as Caffe's networks have it: of inputs whose sides
+    divide by 4 the maps are as large, but their cells lie a pixel of the stem further to the right and below.
     ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch
     norms add to a variance: 0 in torchvision's first detectors, where some variances are smaller than the usual 1e-5.
     ``freeze_at``: leading stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning).
@@ -41,6 +43,7 @@ class ResNetConfig:
     blocks: tuple[int, int, int, int] | None = None
     width: int = 64
     stride_in_1x1: bool = False
+    stem_pool: StemPool = "padded"
     norm: Norm = "bn"
     norm_eps: float = 1e-5
     freeze_at: int = 0
@@ -56,6 +59,7 @@ class ResNetConfig:
         valid = given is None or (isinstance(given, tuple) and len(given) == 4 and all(is_int(n, 1) for n in given))
         check_field(valid, self, "blocks", "four counts of at least 1, for stages 2 to 5, or left out")
         check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
+        check_field(self.stem_pool in ("padded", "ceil"), self, "stem_pool", "padded or ceil")
         check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
         check_field(0 <= self.norm_eps < 1, self, "norm_eps", "at least 0 and below 1")
         check_field(self.output_stride in (16, 32), self, "output_stride", "16 or 32")
@@ -79,6 +83,7 @@ def build_resnet(config: ResNetConfig) -> ResidualBackbone:
         out_levels=config.out_levels,
         freeze_at=config.freeze_at,
         zero_init_residual=config.zero_init_residual,
+        stem_pool=config.stem_pool,
     )
     set_norm_eps(backbone, config.norm_eps)
     return backbone

@@ -3,7 +3,8 @@
 Five convolutions, of which two have stride 2, and two max pools between them. Level ``Cn`` is the map of convolution n
 after its ReLU: strides 2, 8, 16, 16, 16. Its convolutions have 3,726,464 parameters, as a classifier 62,357,608.
 
-Departure: the pools keep ``ceil(H / 2)`` rows; Caffe's round up after padding and keep one more where H is even.
+Departure, an option: the pools keep ``ceil(H / 2)`` rows; Caffe's round up after padding and keep one more where H is
+even (``ceil_mode``).
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class ZFConfig:
     ``norm``: ``none`` is the published network, which divides the maps of the first two convolutions by the energy of
     their neighbourhood; any other norm takes that one's place, after every convolution: from scratch train with ``bn``.
     ``width``: factor on all channels. ``freeze_at``: leading convolutions that do not learn.
+    ``ceil_mode``: pools that round up, as Caffe's do: maps are a row and a column larger than the levels say.
     ``out_levels``: convolutions whose maps are returned; those above the last are not built.
     """
 
     kind: Literal["zf"] = "zf"
     norm: OptionalNorm = "none"
     width: float = 1.0
+    ceil_mode: bool = False
     freeze_at: int = 0
     out_levels: tuple[int, ...] = (5,)
 
@@ -54,6 +57,7 @@ class ZF(nn.Module):
         top = max(config.out_levels)
         channels = [3] + [8 * round(c * config.width / 8) for c, _, _ in LAYERS]
         self._wanted, self._local = config.out_levels, config.norm == "none"
+        self._ceil_mode = config.ceil_mode
         self.levels: tuple[Level, ...] = tuple(Level(f"C{n}", STRIDES[n - 1], channels[n]) for n in config.out_levels)
         self.convs = nn.ModuleList()
         for number, (_, kernel, stride) in enumerate(LAYERS[:top], start=1):
@@ -74,7 +78,7 @@ class ZF(nn.Module):
             if number in (2, 3):
                 if self._local:
                     x = local_normalisation(x)
-                x = F.max_pool2d(x, 3, 2, 1)
+                x = F.max_pool2d(x, 3, 2, 1, ceil_mode=self._ceil_mode)
             x = F.relu(conv_norm(x, block[0], block[1]))  # type: ignore[index]
             if number in self._wanted:
                 features.append(x)

@@ -37,6 +37,8 @@ class FasterRCNNConfig:
     """The parts, each with its own constants. The defaults are those of FPN (§5) where papers and code agree.
 
     ``pooled_levels``: the box head reads the first so many levels; FPN and DetNet keep P6 for proposals only (§4.2).
+    ``region_scale``: what takes a region to a map: its ``stride``, or the height of the ``map`` over that of the input,
+    on both axes (DetNet_pytorch); they differ where the stride does not divide the input.
     ``difficult``: whether boxes marked difficult are trained on (Fast R-CNN and DetNet_pytorch do, py-faster-rcnn not).
     """
 
@@ -47,6 +49,7 @@ class FasterRCNNConfig:
     head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     pooled_levels: int = 4
+    region_scale: Literal["stride", "map"] = "stride"
     difficult: bool = True
 
 
@@ -86,7 +89,7 @@ class FasterRCNN(Detector):
         logits, deltas = self.rpn(maps)
         proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
         pooled_levels = self.config.pooled_levels
-        table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
+        table = FeatureTable.from_maps(maps[:pooled_levels], self._strides(images, maps[:pooled_levels]))
         pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
         class_logits, box_deltas = self.head(pooled)
         return self.head.detections(class_logits, box_deltas, proposals, images.sizes)
@@ -105,8 +108,14 @@ class FasterRCNN(Detector):
         choice, target = self.rpn.choose(every_anchor, targets, usable, images.sizes, seeds)
         sample = self.head.choose(proposals, targets, usable, seeds)
 
-        table = FeatureTable.from_maps(maps, self.strides)
+        table = FeatureTable.from_maps(maps, self._strides(images, maps))
         losses = self.rpn.loss(table, maps, every_anchor, choice, target)
         pooled = pool_regions(table.first(self.config.pooled_levels), sample.boxes, self.config.head.pooling)
         class_logits, box_deltas = self.head(pooled)
         return losses | self.head.loss(class_logits, box_deltas, sample)
+
+    def _strides(self, images: Images, maps: list[Tensor]) -> list[float]:
+        """Input pixels for each cell of the maps, as ``region_scale`` counts them."""
+        if self.config.region_scale == "stride":
+            return [float(stride) for stride in self.strides[: len(maps)]]
+        return [images.pixels.shape[2] / fmap.shape[2] for fmap in maps]

@@ -13,8 +13,9 @@ constant to its loss: no gradient flows back through it.
 Where the paper is silent or in doubt, the defaults are those of its own Caffe code: 2x2 transposed convolutions (figure
 2 shows 4x4), a filter that takes negatives only, a match from an IoU of exactly the threshold on.
 
-Departures: boxes are cut to the image before NMS and not to its last pixel after it; ResNets have torchvision's stem
-(Caffe's first pool has no padding); new batch norms average their statistics over 10 batches, not 1000.
+Departures: boxes are cut to the image before NMS (an option, ``post.clip``) and not to its last pixel after it; ResNets
+have torchvision's stem (an option, ``backbone.stem_pool``: Caffe's first pool has no padding); new batch norms average
+their statistics over 10 batches, not 1000.
 """
 
 from __future__ import annotations

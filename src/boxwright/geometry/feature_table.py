@@ -18,15 +18,16 @@ from boxwright.structures import constant
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """``rows`` ``[T, C]`` in order level, image, y, x; ``shapes`` (height, width) and ``strides`` of the levels."""
+    """``rows`` ``[T, C]`` in order level, image, y, x; ``shapes`` (height, width) and ``strides`` of the levels, whole
+    numbers unless a map is read as if it covered the input exactly."""
 
     rows: Tensor
     shapes: tuple[tuple[int, int], ...]
-    strides: tuple[int, ...]
+    strides: tuple[float, ...]
     batch: int
 
     @classmethod
-    def from_maps(cls, maps: Sequence[Tensor], strides: Sequence[int]) -> FeatureTable:
+    def from_maps(cls, maps: Sequence[Tensor], strides: Sequence[float]) -> FeatureTable:
         """Stack maps ``[B, C, H, W]``; a copy, cheap beside a convolution if they are channels-last."""
         channels = maps[0].shape[1]
         rows = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, channels) for m in maps])

@@ -21,15 +21,17 @@ class RoIPoolingConfig:
     """How a region becomes ``size x size`` cells.
 
     ``method``: "align" (Mask R-CNN §3), "pool" (Fast R-CNN §2.1, Caffe's rounding), "crop" (bilinear crop of twice the
-    size from corner to corner, then 2x2 max pooling, as in tf-faster-rcnn).
+    size from corner to corner, then 2x2 max pooling, as in tf-faster-rcnn), "corners" (the mean of one sample at each
+    corner of a cell, in a region one map cell too large: the first RoIAlign of PyTorch ports, DetNet_pytorch's).
     ``sampling_ratio``: sample points along each axis of a cell for "align"; 0 takes as many as the cell has pixels.
     ``aligned``: half-pixel shift of "align": True as detectron2's ROIAlignV2, False as torchvision and Detectron.
     ``canonical_level``, ``canonical_size``: a region of that size goes to the level of that number (FPN eq. 1), counted
     so that the first level is ``first_level``.
     ``level_epsilon``: added after the logarithm, 1e-6 in torchvision; matters only at exact powers of two.
+    ``offset``: 1 where the level is chosen by sides that include the last pixel.
     """
 
-    method: Literal["align", "pool", "crop"] = "align"
+    method: Literal["align", "pool", "crop", "corners"] = "align"
     size: int = 7
     sampling_ratio: int = 2
     aligned: bool = True
@@ -37,6 +39,7 @@ class RoIPoolingConfig:
     canonical_size: float = 224.0
     first_level: int = 2
     level_epsilon: float = 1e-6
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.sampling_ratio < 0 or self.canonical_size <= 0:
@@ -48,7 +51,7 @@ class RoIPoolingConfig:
 
 def assign_levels(boxes: Tensor, levels: int, config: RoIPoolingConfig) -> Tensor:
     """Index of the level, 0..levels-1, that each box ``[..., 4]`` is pooled from (FPN eq. 1); int64 ``[...]``."""
-    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    width, height = (boxes[..., 2:] - boxes[..., :2] + config.offset).unbind(-1)
     side = (width.clamp(min=0) * height.clamp(min=0)).sqrt().clamp(min=1e-6)  # finite logarithm for empty boxes
     number = torch.floor(config.canonical_level + torch.log2(side / config.canonical_size) + config.level_epsilon)
     return (number - config.first_level).clamp(0, levels - 1).to(torch.int64)
@@ -61,6 +64,8 @@ def pool_regions(table: FeatureTable, boxes: Tensor, config: RoIPoolingConfig) -
         return _pool_by_operator(table, boxes, level, config)
     if config.method == "crop":
         return _crop_and_pool(table, boxes, level, config)
+    if config.method == "corners":
+        return _corner_means(table, boxes, level, config)
     return _align(table, boxes, level, config)
 
 
@@ -121,6 +126,31 @@ def _crop_and_pool(table: FeatureTable, boxes: Tensor, level: Tensor, config: Ro
     sampled = _bilinear_cells(table, level, linear_taps(y, height, cells), linear_taps(x, width, cells), width)
     pairs = sampled.reshape(*boxes.shape[:2], config.size, 2, config.size, 2, -1)
     return pairs.amax(dim=(3, 5))
+
+
+def _corner_means(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:
+    cells = config.size
+    _, height, width, stride = table.constants(level)
+    corners = boxes / stride.unsqueeze(-1)
+    step = (corners[..., 2:] - corners[..., :2] + 1).clamp(min=0) / cells  # the 1 is a cell of the map
+    places = torch.arange(cells + 1, device=boxes.device)
+    rows = _extrapolating_taps(corners[..., 1:2] + step[..., 1:2] * places, height)
+    columns = _extrapolating_taps(corners[..., 0:1] + step[..., 0:1] * places, width)
+    grid = _bilinear_cells(table, level, rows, columns, width)  # [B, R, P + 1, P + 1, C]
+    pairs = grid[:, :, 1:] + grid[:, :, :-1]
+    return (pairs[..., 1:, :] + pairs[..., :-1, :]) / 4
+
+
+def _extrapolating_taps(points: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`linear_taps` for single samples, ``[B, R, P] -> [B, R, P, 2]``: zero from the border on, and beyond the
+    last cell the line through the last two."""
+    limit = size.unsqueeze(-1)
+    inside = (points >= 0) & (points < limit)
+    low = points.floor().to(torch.int64).clamp(min=0).minimum(limit - 2).clamp(min=0)
+    fraction = points - low
+    index = torch.stack([low, (low + 1).minimum(limit - 1)], dim=-1)
+    weight = torch.stack([1 - fraction, fraction], dim=-1)
+    return index, torch.where(inside.unsqueeze(-1), weight, 0.0)
 
 
 def _pool_by_operator(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:

@@ -37,7 +37,8 @@ class RegionConfig:
     ``add_truth``: ground-truth boxes join the regions in training (Caffe, torchvision, detectron2; not tf-faster-rcnn).
     ``beta``: of smooth L1: 1 (Fast R-CNN, Detectron), 1/9 (torchvision), 0 (detectron2).
     ``normalizer``: divide the sums by ``samples`` x images ("fixed") or by the regions really sampled ("sampled"); both
-    count background, as all code does.
+    count background, as all code does. ``offset``: 1 for boxes that include their last pixel (Caffe); ``decoded_end``:
+    see :class:`BoxCoder`.
     """
 
     class_agnostic: bool = False
@@ -55,6 +56,7 @@ class RegionConfig:
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     clamp: float | None = math.log(1000.0 / 16)
     offset: float = 0.0
+    decoded_end: float | None = None
     post: PostprocessConfig = field(default_factory=PostprocessConfig)
 
 
@@ -127,7 +129,9 @@ class RegionHead(nn.Module):
         super().__init__()
         self.statistics: TargetStatistics | None = None
         self.settings, self.num_classes = config, num_classes
-        self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
+        self.coder = BoxCoder(
+            weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
+        )
         self.matcher = Matcher(
             positive=config.positive_iou,
             negative=config.negative_iou,

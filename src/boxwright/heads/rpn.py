@@ -41,6 +41,7 @@ class RPNConfig:
     DetNet_pytorch that its checkpoints need).
     ``straddle``: pixels that an anchor may reach over the image in training; None keeps all (FPN, torchvision,
     detectron2), 0 drops those that cross (Faster R-CNN §3.1.3).
+    ``offset``: 1 for boxes that include their last pixel (Caffe); ``decoded_end``: see :class:`BoxCoder`.
     ``pre_nms``/``post_nms``: proposals kept before and after NMS as (training, inference); before it for each level if
     ``scope`` is "level" (FPN), over the image if "image" (one level, or DetNet_pytorch).
     ``filter_first``: drop small boxes before the best ``pre_nms`` are taken (Caffe) instead of after.
@@ -69,6 +70,7 @@ class RPNConfig:
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: float | None = math.log(1000.0 / 16)
     offset: float = 0.0
+    decoded_end: float | None = None
     pre_nms: tuple[int, int] = (2000, 1000)
     post_nms: tuple[int, int] = (1000, 1000)
     scope: Literal["level", "image"] = "level"
@@ -119,7 +121,9 @@ class RPN(nn.Module):
         for layer in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
+        self.coder = BoxCoder(
+            weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
+        )
         self.matcher = Matcher(
             positive=config.positive_iou,
             negative=config.negative_iou,

@@ -23,6 +23,7 @@ from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
 from boxwright.training.config_tree import to_tree
 from boxwright.training.files import write_atomically
+from boxwright.weights.imported_backbone import ImportedBackbone, build_classifier
 from boxwright.weights.reading import read_foreign, tensors_in
 from boxwright.weights.torchvision_classifiers import import_torchvision_classifier, reduced_layers
 
@@ -53,6 +54,23 @@ def save_pretrained(path: Path, state: Mapping[str, Tensor], card: Mapping[str, 
     tensors = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
     header = json.dumps({"format": FORMAT, **card}, ensure_ascii=False)
     write_atomically(path, safetensors.torch.save(tensors, {KEY: header}))
+
+
+def save_imported(path: Path, imported: ImportedBackbone) -> None:
+    """Write a classifier of another publisher as a file that ``--backbone-weights`` takes.
+
+    InputError where its tensors are not those of its network.
+    """
+    build_classifier(imported, str(path))
+    card = {
+        "backbone": to_tree(imported.config),
+        "pixels": to_tree(imported.pixels),
+        "data": {"name": imported.data},
+        "source": imported.source,
+        "top1": None,
+        "top5": None,
+    }
+    save_pretrained(path, imported.state, card)
 
 
 def read_card(path: Path | str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ Shape = tuple[int, int, int]
 """C, H, W."""
 
 ALIASES = {"conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool", "network": "net"}
-SILENT = ("dropout", "shortcut", "detection", "region", "yolo")
+SILENT = ("dropout", "shortcut", "detection", "region", "yolo", "softmax", "cost")
 """Layers without numbers of their own whose output has the shape of what is before them."""
 
 
@@ -161,6 +161,8 @@ def _layer(section: Section, inputs: Shape, earlier: list[Shape]) -> tuple[Shape
             return (channels, rows, columns), {}
         case "avgpool":
             return (channels, 1, 1), {}
+        case "crop":
+            return (channels, section.integer("crop_height", 1), section.integer("crop_width", 1)), {}
         case "upsample":
             stride = section.integer("stride", 2)
             return (channels, height * stride, width * stride), {}

@@ -1,43 +1,152 @@
-"""From Darknet's two files to a detector."""
+"""From Darknet's two files to a detector, or to a pretrained trunk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector
+import torch
+
+from boxwright.backbones.build import build_backbone
+from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Residual, Variant
+from boxwright.data.resizing import LetterboxConfig, WarpConfig
+from boxwright.data.transforms import TransformConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.detectors.yolov1 import YOLOv1
 from boxwright.detectors.yolov2 import YOLOv2
 from boxwright.detectors.yolov3 import YOLOv3
 from boxwright.structures import Classes, InputError
-from boxwright.weights.darknet import read_darknet
+from boxwright.weights.class_names import default_classes
+from boxwright.weights.darknet import DarknetLayer, Section, parse_cfg, read_darknet, state_in_order
 from boxwright.weights.darknet_yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet_yolov2 import yolov2_config, yolov2_state
 from boxwright.weights.darknet_yolov3 import yolov3_config, yolov3_state
+from boxwright.weights.imported import Imported, build_imported
+from boxwright.weights.imported_backbone import ImportedBackbone
+
+_DETECTING = {"detection": "YOLOv1", "region": "YOLOv2", "yolo": "YOLOv3"}
 
 
-def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes) -> Detector:
-    """The YOLO detector of the files ``cfg`` and ``weights``, in eval mode.
+def recognise_darknet(cfg: Path | str) -> bool:
+    """Whether the file ``cfg`` begins as Darknet's do."""
+    try:
+        with Path(cfg).open(encoding="utf-8", errors="replace") as file:
+            start = file.read(65_536)
+    except OSError:
+        return False
+    lines = [line.split("#")[0].split(";")[0].strip().lower() for line in start.splitlines()]
+    return next((line for line in lines if line), "") in ("[net]", "[network]")
 
-    ``classes`` in the order of the file of names that it was trained with. InputError where the files do not fit each
-    other, the classes, or any of YOLOv1, v2 and v3.
+
+def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Imported:
+    """The YOLOv1, v2 or v3, tiny or with SPP, of the files ``cfg`` and ``weights``.
+
+    ``classes`` in the order of the file of names that it was trained with; None for VOC's or COCO's by their count,
+    else ``class_0`` and so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later ones fit it
+    in. InputError where the files do not fit each other or the classes, or are no YOLO.
     """
     network = read_darknet(cfg, weights)
     sections = [network.net, *(layer.section for layer in network.layers)]
-    match {section.kind for section in sections} & {"detection", "region", "yolo"}:
-        case kinds if kinds == {"detection"}:
-            detector = build_detector(yolov1_config(sections), classes)
-            assert isinstance(detector, YOLOv1)
-            state = yolov1_state(detector, network)
-        case kinds if kinds == {"region"}:
-            detector = build_detector(yolov2_config(sections), classes)
-            assert isinstance(detector, YOLOv2)
-            state = yolov2_state(detector, network)
-        case kinds if kinds == {"yolo"}:
-            detector = build_detector(yolov3_config(sections), classes)
-            assert isinstance(detector, YOLOv3)
-            state = yolov3_state(detector, network)
-        case _:
-            raise InputError(f"{cfg}: has no [detection], [region] or [yolo] layers of one kind, so that it is no YOLO")
-    detector.load_state_dict(state)
-    return detector.eval()
+    kinds = {section.kind for section in sections} & _DETECTING.keys()
+    if len(kinds) != 1:
+        raise InputError(f"{cfg}: has no [detection], [region] or [yolo] layers of one kind, so that it is no YOLO")
+    (kind,) = kinds
+    if classes is None:
+        classes = default_classes(network.of_kind(kind)[0].section.integer("classes", 20))
+    size = (network.net.integer("height"), network.net.integer("width"))
+    config: DetectorConfig
+    transform: TransformConfig = LetterboxConfig(size=size, interpolation="corners")
+    if kind == "detection":
+        config = yolov1_config(sections)
+    elif kind == "region":
+        config = yolov2_config(sections)
+    else:
+        config = yolov3_config(sections)
+    with torch.device("meta"):  # only the order of its layers is wanted
+        detector = build_detector(config, classes)
+    if isinstance(detector, YOLOv1):
+        state = yolov1_state(detector, network)
+    elif isinstance(detector, YOLOv2):
+        state = yolov2_state(detector, network)
+    else:
+        assert isinstance(detector, YOLOv3)
+        state = yolov3_state(detector, network)
+    if isinstance(detector, YOLOv1) or (isinstance(detector, YOLOv2) and _of_2016(detector)):
+        transform = WarpConfig(size=size, interpolations=("corners",))
+    return Imported(
+        source=f"pjreddie/darknet {Path(cfg).stem} ({_DETECTING[kind]})",
+        config=config,
+        classes=classes,
+        state=state,
+        transforms=(transform,),
+        pad_multiple=1,
+    )
+
+
+def _of_2016(detector: YOLOv2) -> bool:
+    """Whether it stacks the finer map as it is, as the first generation did."""
+    return detector.config.passthrough is not None and detector.config.narrow is None
+
+
+def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Detector:
+    """The detector of :func:`import_darknet`, in eval mode."""
+    return build_imported(import_darknet(cfg, weights, classes), str(weights))
+
+
+def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBackbone:
+    """The trunk of the files ``cfg`` and ``weights``, and its classifier where there is one.
+
+    The cfg of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
+    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. What a
+    detector has after its trunk is left out. InputError where the layers are of no trunk of ours.
+    """
+    network = read_darknet(cfg, weights, prefix=True)
+    layers = [layer for layer in network.layers if layer.arrays]
+    kinds = {layer.section.kind for layer in network.layers}
+    intended = {section.kind for section in parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"))}
+    variant, length = _trunk(layers, "region" in intended, str(cfg))
+    norm = "bn" if "scale" in layers[0].arrays else "none"
+    config = DarknetConfig(variant=variant, norm=norm, out_levels=(len(VARIANTS[variant]) - 1,))
+    with torch.device("meta"):
+        backbone = build_backbone(config)
+    trunk = network._replace(layers=tuple(layers[:length]))
+    state = {f"backbone.{name}": value for name, value in state_in_order(backbone, trunk, str(weights)).items()}
+    if "softmax" in kinds and len(layers) == length + 1:
+        arrays = layers[length].arrays
+        weight = arrays["weight"]
+        # One layer on the map and then the mean, or the mean and then one layer: what ours is for either.
+        state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
+        state["fc.bias"] = arrays["bias"]
+    pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    data = "a detector's data" if kinds & _DETECTING.keys() else "ImageNet"
+    return ImportedBackbone(f"pjreddie/darknet {Path(cfg).stem}", config, pixels, state, data)
+
+
+def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Variant, int]:
+    """The longest of our trunks with which the layers begin, and how many it has."""
+    given = [_shape(layer.section) for layer in layers]
+    fitting = []
+    for name, stages in VARIANTS.items():
+        own = []
+        for layer in (layer for stage in stages for layer in stage):
+            if isinstance(layer, Conv):
+                own.append((layer.channels, layer.kernel, layer.stride))
+            elif isinstance(layer, Residual):
+                own += [(layer.channels // 2, 1, 1), (layer.channels, 3, 1)] * layer.count
+        if given[: len(own)] == own and name != ("tiny_v3" if region else "tiny_v2"):
+            fitting.append((len(own), name))
+    if not fitting:
+        raise InputError(
+            f"{place}: the {len(given)} layers with weights begin with no whole trunk; those known are "
+            f"{', '.join(VARIANTS)}"
+        )
+    length, name = max(fitting)
+    return cast(Variant, name), length
+
+
+def _shape(section: Section) -> tuple[int, int, int] | None:
+    if section.kind != "convolutional":
+        return None
+    return section.integer("filters", 1), section.integer("size", 1), section.integer("stride", 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from boxwright.backbones.darknet import DarknetConfig
@@ -64,4 +65,4 @@ def yolov2_state(detector: YOLOv2, network: DarknetNetwork) -> dict[str, Tensor]
     for layer in network.of_kind("region"):
         check_classes(layer.section, len(detector.classes))
     state = state_in_order(detector, network, network.net.place)
-    return state | {"seen": detector.seen.new_tensor(network.seen)}
+    return state | {"seen": torch.tensor(network.seen, dtype=detector.seen.dtype)}

@@ -6,9 +6,10 @@ they compute what they compute there, and gives the tensors in our names and ord
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.adoption import adopt, unallocated_parameters

@@ -5,6 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from boxwright.structures import Classes, InputError
+
+
+def check_class_count(count: int, classes: Classes | None) -> None:
+    """InputError where names are given for another number of classes than the ``count`` of a checkpoint."""
+    if count < 1:
+        raise InputError("the checkpoint's first head is for no class at all; is the file whole?")
+    if classes is not None and len(classes) != count:
+        raise InputError(
+            f"the checkpoint is for {count} classes and background, but {len(classes)} names were given; give {count}, "
+            "in the order that it was trained with"
+        )
+
 
 def joined_head(offsets: Tensor, scores: Tensor) -> Tensor:
     """One layer's weight or bias from two: for every prior of a cell its 4 offsets, its scores, and background last.

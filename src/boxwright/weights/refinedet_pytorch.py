@@ -13,10 +13,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.structures import InputError
+from boxwright.structures import Classes, InputError
+from boxwright.weights.class_names import default_classes
+from boxwright.weights.imported import Imported
+from boxwright.weights.prior_heads import check_class_count
 
 _PER_CELL = 3
 _FC = {31: "fc6", 33: "fc7"}
@@ -64,6 +68,38 @@ def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "importers of their own"
         )
     return ours
+
+
+def recognise_refinedet_pytorch(state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` is the port's."""
+    keys = {key.removeprefix("module.") for key in state}
+    return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= keys
+
+
+def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None, size: int = 320) -> Imported:
+    """The port's RefineDet. ``size``: of its input, 320 or 512; nothing in the weights tells them apart.
+
+    ``classes``: None for VOC's by their count, else ``class_0`` and so on. InputError where keys are missing or of
+    another model, or where the names are too many or too few.
+    """
+    if size < 64 or size % 64:
+        raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; the port's models have 320 or 512")
+    if not recognise_refinedet_pytorch(state):
+        raise InputError(
+            f"no RefineDet of RefineDet.PyTorch: among {len(state)} keys there is no conv4_3_L2Norm.weight, "
+            "arm_loc.0.weight or odm_conf.0.weight"
+        )
+    ours = refinedet_state(state)
+    count = len(ours.get("odm.convs.0.bias", ())) // _PER_CELL - 5
+    check_class_count(count, classes)
+    return Imported(
+        source=f"RefineDet.PyTorch refinedet{size}_vgg16",
+        config=refinedet_config(),
+        classes=classes or default_classes(count),
+        state=ours,
+        transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
+        pad_multiple=1,
+    )
 
 
 def _joined(offsets: Tensor, scores: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from boxwright.anchors.priors import PriorConfig
+from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.ssd import SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.structures import InputError
-from boxwright.weights.prior_heads import joined_head
+from boxwright.structures import Classes, InputError
+from boxwright.weights.class_names import default_classes
+from boxwright.weights.imported import Imported
+from boxwright.weights.prior_heads import check_class_count, joined_head
 
 _FC = {31: "fc6", 33: "fc7"}
 
@@ -64,6 +67,36 @@ def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "their own"
         )
     return ours
+
+
+def recognise_ssd_pytorch(state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` is the port's, or one that was made for it."""
+    keys = {key.removeprefix("module.") for key in state}
+    return {"L2Norm.weight", "loc.0.weight", "conf.0.weight"} <= keys
+
+
+def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None) -> Imported:
+    """The port's SSD300.
+
+    ``classes``: None for VOC's by their count, else ``class_0`` and so on; the port has no COCO model. InputError where
+    keys are missing or of another model, or where the names are too many or too few.
+    """
+    if not recognise_ssd_pytorch(state):
+        raise InputError(
+            f"no SSD300 of ssd.pytorch: among {len(state)} keys there is no L2Norm.weight, loc.0.weight or "
+            "conf.0.weight"
+        )
+    ours = ssd_state(state)
+    count = len(ours.get("heads.0.predict.bias", ())) // 4 - 5  # four boxes in a cell of the first map
+    check_class_count(count, classes)
+    return Imported(
+        source="ssd.pytorch ssd300_vgg16",
+        config=ssd_config(),
+        classes=classes or default_classes(count),
+        state=ours,
+        transforms=(WarpConfig(size=(300, 300), interpolations=("aliased",)),),
+        pad_multiple=1,
+    )
 
 
 def _name(key: str) -> str | None:

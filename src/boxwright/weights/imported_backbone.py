@@ -1,0 +1,42 @@
+"""A published image classifier in our terms: what a detector's backbone starts from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.classifier import Classifier
+from boxwright.detectors.detector import PixelConfig
+from boxwright.weights.imported import load_whole
+
+
+class ImportedBackbone(NamedTuple):
+    """``state``: the tensors of a :class:`Classifier` on the backbone that ``config`` describes, as far as the file has
+    them: ``backbone.*`` is complete, ``fc.*`` complete or left out. ``pixels``: how the publisher prepares them.
+    ``data``: what it learnt on."""
+
+    source: str
+    config: BackboneConfig
+    pixels: PixelConfig
+    state: dict[str, Tensor]
+    data: str = "ImageNet"
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes its last layer tells apart; None where the file has no such layer."""
+        last = [value for name, value in self.state.items() if name.startswith("fc.") and name.endswith("bias")]
+        return len(last[-1]) if last else None
+
+
+def build_classifier(imported: ImportedBackbone, origin: str) -> nn.Module:
+    """The classifier with its weights, in eval mode; the bare backbone where the file has no classifier on top.
+
+    ``origin``: the file, for errors. InputError where a tensor is missing, left over or of another shape.
+    """
+    backbone, count = build_backbone(imported.config), imported.classes
+    if count is None:
+        state = {name.removeprefix("backbone."): value for name, value in imported.state.items()}
+        return load_whole(backbone, state, imported.source, origin).eval()
+    return load_whole(Classifier(backbone, count), imported.state, imported.source, origin).eval()
