@@ -1,92 +1,131 @@
-"""Faster R-CNN C4 against detectron2's: the map, both outputs of the RPN, proposals, the head on them, detections."""
+"""Importing detectron2's detectors: every tensor on the way equals detectron2's; exporting is the inverse."""
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tests.weights.golden import GoldenCase
+from tests.weights.two_stage_taps import (
+    check_fpn_detector,
+    check_proposals,
+    check_rpn,
+    detected,
+    original_scale,
+    pil_images,
+    share_detected,
+)
 from torch import Tensor
 
-from boxwright.detectors.faster_rcnn import FasterRCNN
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
-from boxwright.heads.rpn import Proposals
-from boxwright.structures import Classes, Images, InputError
-from boxwright.weights.detectron2 import (
-    faster_rcnn_c4_config,
-    faster_rcnn_config,
-    faster_rcnn_state,
-)
+from boxwright.data.resizing import ResizeConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
+from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.detectors.ssd import SSDConfig
+from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.paste import paste_masks
+from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.structures import Classes, InputError
+from boxwright.weights import detectron2
+from boxwright.weights.class_names import COCO, VOC
+from boxwright.weights.detectron2 import export_detectron2, import_detectron2, recognise_detectron2
+from boxwright.weights.imported import build_imported
 
-COCO = Classes.from_names([f"class {i}" for i in range(80)])
+NAMES = {
+    "faster_rcnn FPN": "d2_faster_rcnn_r50_fpn",
+    "faster_rcnn C4": "d2_faster_rcnn_r50_c4",
+    "mask_rcnn FPN": "d2_mask_rcnn_r50_fpn",
+    "retinanet FPN": "d2_retinanet_r50_fpn",
+}
 
 
-@pytest.fixture(scope="module")
-def case(shared_golden: Path) -> GoldenCase:
-    return GoldenCase(shared_golden / "d2_faster_rcnn_r50_c4")
+def sized(detector: Detector, case: GoldenCase, number: int) -> Detector:
+    """The detector, resizing as image ``number`` of the case was, and with its number of proposals."""
+    short = case.spec["images"][number]["target_short_side"]
+    detector.transforms = (ResizeConfig(short=(short,), long=1333),)
+    return detector
 
 
-def images_of(case: GoldenCase) -> Images:
-    height, width = case.spec["images"][0]["resized"]
-    resized = Image.fromarray(case.picture(0)).resize((width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).unsqueeze(0)
-    return Images(pixels, torch.tensor([[height, width]]))
-
-
-def share(mine: Tensor, stored: Tensor, limit: float) -> float:
-    """Share of the stored rows that are near one of mine."""
-    near = (mine[:, None] - stored).abs().amax(-1) < limit
-    return near.any(0).float().mean().item()
+def build_with(case: GoldenCase, proposals: int | None = None) -> Detector:
+    imported = import_detectron2({"model": case.weights, "__author__": "Detectron2 Model Zoo"})
+    if proposals:
+        imported = imported._replace(
+            config=replace(imported.config, rpn=replace(imported.config.rpn, post_nms=(2000, proposals)))  # type: ignore
+        )
+    return build_imported(imported, "case.pkl")
 
 
 @torch.inference_mode()
-def test_c4_equals_detectron2s(case: GoldenCase) -> None:
-    detector = FasterRCNNC4(faster_rcnn_c4_config(), COCO).eval()
-    detector.load_state_dict(faster_rcnn_state(case.weights))
-    images = images_of(case)
+def test_faster_rcnn_with_fpn_equals_detectron2s(shared_golden: Path) -> None:
+    case = GoldenCase(shared_golden / NAMES["faster_rcnn FPN"])
+    detector = build_with(case, proposals=200)
+    assert detector.classes == COCO
+    for number in (0, 1):
+        check_fpn_detector(case, number, detector)
+        assert detected(case, number, sized(detector, case, number)) >= 0.97
+
+
+@torch.inference_mode()
+def test_mask_rcnn_equals_detectron2s(shared_golden: Path) -> None:
+    """As Faster R-CNN, and the masks in the image, pixel for pixel; their logits are compared beside the detector."""
+    case = GoldenCase(shared_golden / NAMES["mask_rcnn FPN"])
+    detector = build_with(case, proposals=200)
+    check_fpn_detector(case, 0, detector)
+    assert detected(case, 0, sized(detector, case, 0)) >= 0.97
+    stored = torch.from_numpy(case.stored["img0/dets"])
+    images = pil_images(case, 0, 32)
+    maps = detector.neck(detector.backbone(detector.normalise(images)))  # type: ignore[operator]
+    table = FeatureTable.from_maps(maps[:4], detector.strides[:4])  # type: ignore[index]
+    pooled = pool_regions(table, (stored[:, 2:] / original_scale(case, 0))[None], detector.config.mask.pooling)
+    labels = stored[None, :, 0].long()
+    masks = detector.mask_head.masks(pooled, labels, torch.ones_like(labels, dtype=torch.bool))[0]  # type: ignore
+    found = paste_masks(masks.numpy(), stored[:, 2:].numpy(), case.picture(0).shape[:2], detector.paste)
+    largest = case.stored["img0/mask_rows"].astype(int)
+    assert (np.asarray(found[largest]) == case.stored["img0/mask_pasted"]).mean() > 0.998
+    np.testing.assert_allclose(found.areas(), case.stored["img0/mask_area"], rtol=0.01, atol=2)
+
+
+@torch.inference_mode()
+def test_c4_equals_detectron2s(shared_golden: Path) -> None:
+    case = GoldenCase(shared_golden / NAMES["faster_rcnn C4"])
+    detector = build_with(case, proposals=len(case.stored["img0/proposals"]))
+    images = pil_images(case, 0, 1)
     case.check("img0/image", images.pixels[0].flip(0).float())
-
-    fmap = detector.backbone(detector.normalise(images))[0]
+    fmap = detector.backbone(detector.normalise(images))[0]  # type: ignore[operator]
     case.check("img0/features/res4", fmap)
-    height, width = fmap.shape[2:]
-    (logits,), (deltas,) = detector.rpn([fmap])
-    case.check("img0/rpn/objectness_c4", logits.unflatten(1, (height, width)).permute(0, 3, 1, 2))
-    deltas_map = deltas.reshape(1, height, width, -1).permute(0, 3, 1, 2)
-    case.check("img0/rpn/deltas_c4", deltas_map)
-
-    stored = torch.from_numpy(case.stored["img0/proposals"])
-    count = len(stored)
-    found = detector.rpn.proposals([fmap], images.sizes, training=False)
-    mine = torch.cat([found.boxes[0, :count], found.scores[0, :count, None]], dim=1)
-    suggested = case.spec["outputs"]["img0/proposals"]["suggested"]
-    assert share(mine, stored, suggested["box_tol"]) >= suggested["min_share"]
-
-    proposals = Proposals(stored[None, :, :4], stored[None, :, 4], torch.ones(1, count, dtype=torch.bool))
-    pooled = detector._pooled(fmap, proposals.boxes)
-    case.check("img0/roi/box_features", detector.head.features(pooled)[0])  # type: ignore[union-attr, operator]
-    class_logits, box_deltas = detector.head(pooled)
-    case.check("img0/roi/cls_logits", class_logits[0])
-    case.check("img0/roi/box_deltas", box_deltas[0].flatten(1))
-
-    detections = detector.head.detections(class_logits, box_deltas, proposals, images.sizes)
-    resized, entry = images.sizes[0], case.spec["images"][0]
-    scale = torch.tensor([entry["width"] / resized[1], entry["height"] / resized[0]]).repeat(2)
-    rows = torch.cat([detections.labels[0, :, None], detections.scores[0, :, None], detections.boxes[0] * scale], 1)
-    expected = torch.from_numpy(case.stored["img0/dets"])
-    limits = case.spec["outputs"]["img0/dets"]["suggested"]
-    tolerance = torch.tensor([0.5, limits["score_tol"], *[limits["box_tol"]] * 4])
-    assert share(rows[detections.valid[0]] / tolerance, expected / tolerance, 1.0) >= limits["min_share"]
+    check_rpn(case, 0, detector, [fmap], ["c4"])
+    proposals = check_proposals(case, 0, detector, [fmap], images.sizes)
+    pooled = detector._pooled(fmap, proposals.boxes)  # type: ignore[operator]
+    head = detector.head
+    case.check("img0/roi/box_features", head.features(pooled)[0])  # type: ignore[union-attr, operator]
+    logits, deltas = head(pooled)  # type: ignore[operator]
+    case.check("img0/roi/cls_logits", logits[0])
+    case.check("img0/roi/box_deltas", deltas[0].flatten(1))
+    found = head.detections(logits, deltas, proposals, images.sizes)  # type: ignore[union-attr, operator]
+    rows, scale = found.valid[0], original_scale(case, 0)
+    boxes = found.boxes[0, rows] * scale
+    assert share_detected(case, "img0/dets", found.labels[0, rows], found.scores[0, rows], boxes) >= 0.97
+    assert detected(case, 0, sized(detector, case, 0)) >= 0.97
 
 
-def test_fpn_takes_every_tensor(shared_golden: Path) -> None:
-    case = GoldenCase(shared_golden / "d2_faster_rcnn_r50_fpn")
-    with torch.device("meta"):
-        detector = FasterRCNN(faster_rcnn_config(), COCO)
-    shapes = {name: tuple(value.shape) for name, value in faster_rcnn_state(case.weights).items()}
-    assert shapes == {name: tuple(value.shape) for name, value in detector.state_dict().items()}
-
-
-def test_foreign_keys_are_named() -> None:
-    with pytest.raises(InputError, match=r"1 keys are not of detectron2's Faster R-CNN, the first is 'roi_heads.mask"):
-        faster_rcnn_state({"roi_heads.mask_head.deconv.weight": torch.zeros(1), "pixel_mean": torch.zeros(3)})
+@torch.inference_mode()
+def test_retinanet_equals_detectron2s(shared_golden: Path) -> None:
+    case = GoldenCase(shared_golden / NAMES["retinanet FPN"])
+    detector = build_with(case)
+    for number in (0, 1):
+        images = pil_images(case, number, 32)
+        maps = detector.neck(detector.backbone(detector.normalise(images)))  # type: ignore[operator]
+        logits, deltas = detector.head(maps)  # type: ignore[operator]
+        for level, fmap, logit, delta in zip(detector.neck.levels, maps, logits, deltas, strict=True):  # type: ignore
+            name = level.name.lower()
+            case.check(f"img{number}/features/{name}", fmap)
+            for head, values in (("cls_logits", logit), ("bbox_deltas", delta)):
+                flat = values.reshape(1, *fmap.shape[2:], -1).permute(0, 3, 1, 2)
+                case.check(f"img{number}/head/{head}_{name}", flat)
+        assert detected(case, number, sized(detector, case, number)) >= 0.97

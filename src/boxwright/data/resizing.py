@@ -28,12 +28,14 @@ class ResizeConfig:
     """Keep the aspect: the short side becomes ``short``, or less so that the long side does not exceed ``long``.
 
     Several values of ``short`` mean one at random for each image (multi-scale training). Sides are rounded to the
-    nearest pixel (FPN §5: 800 and 1333).
+    nearest pixel (FPN §5: 800 and 1333). ``interpolation``: "aliased" is OpenCV's bilinear, of Detectron and
+    MMDetection; detectron2 and torchvision average where they shrink.
     """
 
     kind: Literal["resize"] = "resize"
     short: tuple[int, ...] = (800,)
     long: int = 1333
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         check(len(self.short) > 0 and min(self.short) >= 1, self, "short", "one or more sizes of at least 1 pixel")
@@ -45,7 +47,7 @@ def resize(sample: Sample, config: ResizeConfig, generator: Generator) -> Sample
     short = config.short[integer(generator, len(config.short)) if len(config.short) > 1 else 0]
     height, width = sample.size
     scale = min(short / min(height, width), config.long / max(height, width))
-    return resized(sample, _scaled(height, scale), _scaled(width, scale))
+    return resized(sample, _scaled(height, scale), _scaled(width, scale), config.interpolation)
 
 
 def _scaled(side: int, scale: float) -> int:

@@ -1,0 +1,221 @@
+"""Pickles read without running anything that is in them.
+
+A pickle names functions and its reader calls them. Here every name stands for something of this file: numpy's arrays
+and scalars are put together from their bytes, mappings become plain ones, and what publishers store beside their
+weights (training logs, configurations) becomes an empty placeholder. All other names are refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class RefusedError(pickle.UnpicklingError):
+    """A pickle needs ``name``, which is none of the above."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Placeholder:
+    """Stands for an object that is neither a tensor, a number nor text; takes anything and keeps nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> Placeholder:
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Builder:
+    """A function that a pickle may call. Not a plain function, for a pickle can set attributes of those."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_build", build)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._build(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError("a function cannot be changed")
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a function cannot be changed")
+
+
+class _Dtype:
+    """numpy's dtype as a pickle has it: a code such as ``f4``, then a state with the order of bytes."""
+
+    __slots__ = ("_code", "_order")
+
+    def __init__(self, code: Any = "", *_: Any) -> None:
+        self._code, self._order = _text(code), "="
+
+    def __setstate__(self, state: Any) -> None:
+        self._order = _text(state[1])
+
+    def numpy(self) -> np.dtype[Any] | None:
+        """The dtype; None for what torch has no type for: text, records, objects."""
+        if self._code not in _NUMBERS or self._order not in "<>=|":
+            return None
+        return np.dtype(self._order + self._code)
+
+
+_NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+
+
+class _Array:
+    """numpy's ndarray: made empty, then given (version, shape, dtype, Fortran order, bytes)."""
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, *_: Any) -> None:
+        self._tensor: Tensor | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: _Dtype, shape: Any, order: str) -> _Array:
+        """Read ``data`` in place; it stays what it is where it is no number."""
+        kind = dtype.numpy()
+        if kind is None:
+            return self
+        if isinstance(data, str):  # Python 2's bytes, read as latin-1
+            data = data.encode("latin1")
+        values = np.frombuffer(data, kind).reshape(tuple(shape), order=order)  # type: ignore[call-overload]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the bytes are not to be written to; nothing here does
+            self._tensor = torch.from_numpy(values.astype(kind.newbyteorder("="), order="C", copy=False))
+        return self
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The array; None where it holds no numbers."""
+        return self._tensor
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _scalar(dtype: _Dtype, data: Any = None) -> Any:
+    array = _Array().fill(data, dtype, (), "C").tensor if data is not None else None
+    return Placeholder() if array is None else array.item()
+
+
+def _encoded(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes into old pickles."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("bytes in an unknown coding")
+    return text.encode("latin1")
+
+
+_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+_ARRAYS: dict[str, Any] = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    **{f"{module}._reconstruct": _Builder(lambda *args: _Array()) for module in _MODULES[:2]},
+    **{f"{module}.scalar": _Builder(_scalar) for module in _MODULES[:2]},
+    **{
+        f"{module}._frombuffer": _Builder(lambda data, dtype, shape, order: _Array().fill(data, dtype, shape, order))
+        for module in _MODULES[2:]
+    },
+    "collections.defaultdict": _Builder(lambda *args: OrderedDict()),
+}
+_MAPPINGS = ("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict", "addict.addict.Dict")
+_BESIDE = (
+    *("mmengine.", "mmcv.", "mmdet.", "mmcls.", "mmpretrain.", "detectron2.", "fvcore.", "yacs.", "omegaconf."),
+    *("pathlib.", "datetime.", "argparse.Namespace", "builtins.getattr", "__builtin__.getattr"),
+)
+"""What is stored beside weights and means nothing to us. ``getattr`` names the methods of a log, and is not called."""
+
+
+def stand_in(name: str) -> Any:
+    """What stands for ``module.name`` in a torch file where torch itself knows nothing safe for it; None if refused."""
+    if name in _ARRAYS:
+        return _ARRAYS[name]
+    if name in _MAPPINGS:
+        return OrderedDict
+    return Placeholder if name.startswith(_BESIDE) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in _ARRAYS:
+            return _ARRAYS[full]
+        if full == "collections.OrderedDict":
+            return _Builder(lambda *pairs: OrderedDict(*pairs))
+        if full == "_codecs.encode":
+            return _Builder(_encoded)
+        raise RefusedError(full)
+
+
+def unpickle_arrays(file: IO[bytes]) -> Any:
+    """The content of a pickle of numpy arrays, numbers and text, by Python 2 or 3, in which arrays are still packed.
+
+    RefusedError where it names anything else; many other errors where it is cut short or none.
+    """
+    # As bytes: Python 2's text and numbers alike then need no copy to be read.
+    return _Unpickler(file, encoding="bytes").load()
+
+
+def names_in(file: IO[bytes], pickles: int = 1) -> set[str]:
+    """All ``module.name`` that the next pickles of ``file`` name, without acting on any."""
+    names: set[str] = set()
+    for _ in range(pickles):
+        texts: list[str] = []
+        for code, value, _ in pickletools.genops(file):
+            if code.name in ("GLOBAL", "INST"):
+                names.add(str(value).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                names.add(".".join(texts[-2:]))
+            elif isinstance(value, str):
+                texts.append(value)
+    return names
+
+
+_DROPPED = object()
+
+
+def plain(value: Any) -> Any:
+    """``value`` as dicts, lists, tensors, numbers and text; what is none of these is left out of its dict or list."""
+    kept = _plain(value)
+    return None if kept is _DROPPED else kept
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Tensor():
+            return value.detach().as_subclass(Tensor)
+        case _Array():
+            return _DROPPED if value.tensor is None else value.tensor
+        case bytes() | bytearray():
+            return bytes(value).decode("utf-8", "replace")
+        case None | bool() | int() | float() | str():
+            return value
+        case dict():
+            pairs = ((_text(k) if isinstance(k, bytes) else k, _plain(v)) for k, v in value.items())
+            return {k: v for k, v in pairs if v is not _DROPPED and isinstance(k, str | int | float)}
+        case list() | tuple() | set():
+            return [v for v in map(_plain, value) if v is not _DROPPED]
+        case _:
+            return _DROPPED
