@@ -1,8 +1,7 @@
-"""Importing MMDetection 3's detectors: every tensor on the way equals MMDetection's; for the others names and shapes."""
+"""Importing MMDetection 3's detectors: every tensor on the way equals MMDetection's."""
 
 from pathlib import Path
 
-import pytest
 import torch
 from tests.weights.golden import GoldenCase
 from tests.weights.test_refinedet_pytorch import opencv_resize
