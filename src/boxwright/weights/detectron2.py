@@ -52,7 +52,7 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
     (r"sem_seg_head\.", "Panoptic FPN"),
     (r"roi_heads\.mask_(point|coarse)_head\.|roi_heads\.mask_head\.(point|coarse)_head\.", "PointRend"),
-    (r"proposal_generator\.rpn_head\.(anchor_deltas|objectness_logits)\.\d\.|\.gn\.", "a model with other heads"),
+    (r"proposal_generator\.rpn_head\.(anchor_deltas|objectness_logits)\.\d\.", "a model with other heads"),
 )
 _READ = "Faster R-CNN on C4, DC5 or FPN, or RetinaNet or Mask R-CNN on FPN"
 

@@ -112,7 +112,9 @@ def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> 
     if file.has("backbone.features."):
         return import_ssd(file, classes)
     if not file.has("roi_head.bbox_head."):
-        first = next(name for name in file.state if not name.startswith("backbone."))
+        first = min(
+            (n for n in file.state if not n.startswith("backbone.")), key=lambda n: not n.startswith("bbox_head.")
+        )
         refuse_model("MMDetection's", f"detector with {first}", _READ)
     return _import_two_stage(file, classes)
 
