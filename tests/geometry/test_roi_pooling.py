@@ -124,7 +124,7 @@ def test_corners_at_the_border(box: tuple[float, ...]) -> None:
 def test_the_level_may_be_chosen_by_inclusive_sides() -> None:
     box = torch.tensor([0.0, 0, 223, 223])
     assert assign_levels(box, 4, RoIPoolingConfig()).item() == 1
-    assert assign_levels(box, 4, RoIPoolingConfig(offset=1.0)).item() == 2
+    assert assign_levels(box, 4, RoIPoolingConfig(level_offset=1.0)).item() == 2
 
 
 @pytest.mark.parametrize(("side", "level"), [(224, 4), (112, 3), (111, 2), (448, 5), (10, 2), (2000, 5), (0, 2)])

@@ -66,9 +66,9 @@ class RetinaNetConfig:
     image (Detectron); "average": a moving average of the positives a batch, kept in the state dict as
     ``average_positives`` (detectron2); "image": each image by its own positives, then the mean (torchvision);
     "image_mean": the same, and a box loss that is a mean over coordinates (yhenon). Each process counts its own images.
-    ``weights``: scale of the box targets; (10, 10, 5, 5) in yhenon. ``post.candidates``: the most that each level gives
-    to NMS (§4.1). ``top_threshold``: least score on the coarsest level, 0 in Detectron; None: that of all levels.
-    ``difficult``: whether boxes marked difficult are trained on.
+    ``weights``: scale of the box targets; (10, 10, 5, 5) in yhenon. ``offset``: 1 for inclusive boxes (Detectron).
+    ``post.candidates``: the most that each level gives to NMS (§4.1). ``top_threshold``: least score on the coarsest
+    level, 0 in Detectron; None: that of all levels. ``difficult``: whether boxes marked difficult are trained on.
     """
 
     kind: Literal["retinanet"] = "retinanet"
@@ -91,6 +91,7 @@ class RetinaNetConfig:
     normalizer: Literal["batch", "batch_plus_images", "average", "image", "image_mean"] = "batch"
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: float | None = math.log(1000.0 / 16)
+    offset: float = 0.0
     post: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(candidates=1000, min_size=0.0))
     top_threshold: float | None = None
     pixels: PixelConfig = field(default_factory=PixelConfig)
@@ -127,7 +128,7 @@ class RetinaNet(Detector):
                 f"the head is shared, so all levels need as many anchors a cell; here they have {per_cell}"
             )
         self.head = DenseHead(config.head, config.neck.channels, per_cell[0], len(classes))
-        self.coder = BoxCoder(weights=config.weights, clamp=config.clamp)
+        self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
         if config.normalizer == "average":
             self.register_buffer("average_positives", torch.tensor(100.0))  # detectron2's start
         use_winograd_in_training(self)  # four fifths of the multiplications are 3x3 convolutions of one width
@@ -196,6 +197,7 @@ class RetinaNet(Detector):
             low_quality=config.low_quality != "none",
             low_quality_floor=config.negative_iou if config.low_quality == "gap" else 0.0,
             crowd_ignore=config.crowd_ignore,
+            offset=config.offset,
         )
         matches = matcher(anchors, targets.boxes, usable, crowd)
         counted = matches

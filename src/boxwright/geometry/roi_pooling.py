@@ -28,7 +28,7 @@ class RoIPoolingConfig:
     ``canonical_level``, ``canonical_size``: a region of that size goes to the level of that number (FPN eq. 1), counted
     so that the first level is ``first_level``.
     ``level_epsilon``: added after the logarithm, 1e-6 in torchvision; matters only at exact powers of two.
-    ``offset``: 1 where the level is chosen by sides that include the last pixel.
+    ``level_offset``: added to a region's sides where its level is chosen; 1 in Detectron, whose boxes are inclusive.
     """
 
     method: Literal["align", "pool", "crop", "corners"] = "align"
@@ -39,7 +39,7 @@ class RoIPoolingConfig:
     canonical_size: float = 224.0
     first_level: int = 2
     level_epsilon: float = 1e-6
-    offset: float = 0.0
+    level_offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.sampling_ratio < 0 or self.canonical_size <= 0:
@@ -51,7 +51,8 @@ class RoIPoolingConfig:
 
 def assign_levels(boxes: Tensor, levels: int, config: RoIPoolingConfig) -> Tensor:
     """Index of the level, 0..levels-1, that each box ``[..., 4]`` is pooled from (FPN eq. 1); int64 ``[...]``."""
-    width, height = (boxes[..., 2:] - boxes[..., :2] + config.offset).unbind(-1)
+    width = boxes[..., 2] - boxes[..., 0] + config.level_offset
+    height = boxes[..., 3] - boxes[..., 1] + config.level_offset
     side = (width.clamp(min=0) * height.clamp(min=0)).sqrt().clamp(min=1e-6)  # finite logarithm for empty boxes
     number = torch.floor(config.canonical_level + torch.log2(side / config.canonical_size) + config.level_epsilon)
     return (number - config.first_level).clamp(0, levels - 1).to(torch.int64)

@@ -38,7 +38,8 @@ class FPNConfig:
     ``conv_c`` and ``conv_p`` add a 3x3 convolution for each of ``extra_strides``, the first on the backbone's top map
     (RetinaNet, Detectron, detectron2) or on the pyramid's (torchvision's first RetinaNet). ``extra_strides``: strides
     of these convolutions, stated and not inferred: (2, 2) is P6 and P7 above ResNet's C5; above DetNet's C6, which has
-    stride 16, (2,) is P7 at stride 32.
+    stride 16, (2,) is P7 at stride 32. ``extra_relu``: each but the first reads the ReLU of the level below (RetinaNet;
+    MMDetection leaves it out).
     ``output_convs``: 3x3 convolution on ``all`` levels, or only on those that receive an ``upsampled`` map.
     ``upsample``: how. ``passed_down``: the ``merged`` map or the ``smoothed`` one. ``norm``: after every convolution,
     which then has no bias. The second values of ``output_convs``, ``upsample`` and ``passed_down`` together are what
@@ -49,6 +50,7 @@ class FPNConfig:
     channels: int = 256
     extra: Extra = "auto"
     extra_strides: tuple[int, ...] = (2, 2)
+    extra_relu: bool = True
     output_convs: OutputConvs = "all"
     upsample: Upsample = "nearest"
     passed_down: PassedDown = "merged"
@@ -125,7 +127,7 @@ class FPN(nn.Module):
             outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))
         below = features[-1] if self.config.extra == "conv_c" else outputs[-1]
         for i, conv in enumerate(self.extra.values()):
-            outputs.append(conv(F.relu(below) if i else below))
+            outputs.append(conv(F.relu(below) if i and self.config.extra_relu else below))
             below = outputs[-1]
         return outputs
 

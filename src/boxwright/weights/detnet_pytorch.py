@@ -83,7 +83,7 @@ def faster_rcnn_config(
             min_size=0.0,
         ),
         head=BoxHeadConfig(
-            pooling=RoIPoolingConfig(method="corners", size=14, level_epsilon=0.0, offset=1.0),
+            pooling=RoIPoolingConfig(method="corners", size=14, level_epsilon=0.0, level_offset=1.0),
             class_agnostic=class_agnostic,
             crowd_ignore=None,
             samples=128,

@@ -7,7 +7,7 @@ they compute what they compute there, and gives the tensors in our names and ord
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,8 @@ from boxwright.detectors.adoption import adopt, unallocated_parameters
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Imported(NamedTuple):
@@ -36,13 +38,23 @@ class Imported(NamedTuple):
 def build_imported(imported: Imported, origin: str) -> Detector:
     """The detector with its weights, in eval mode, preparing images as its publisher does.
 
-    ``origin``: the file, for errors. Every tensor of the detector must be given and every one given must fit:
-    InputError says how many are missing, left over or of another shape, and names the first of each. The weights are
-    the tensors of ``imported.state`` themselves, not copies.
+    ``origin``: the file, for errors. Every tensor of the detector must be given, and every one given must fit:
+    InputError as of :func:`load_whole`. The weights are the tensors of ``imported.state`` themselves, not copies.
     """
     with unallocated_parameters():
         detector = build_detector(imported.config, imported.classes)
-    own, given = detector.state_dict(), imported.state
+    load_whole(detector, imported.state, imported.source, origin)
+    detector.transforms = imported.transforms
+    detector.pad_multiple = imported.pad_multiple
+    return detector.eval()
+
+
+def load_whole(module: Module, given: Mapping[str, Tensor], source: str, origin: str) -> Module:
+    """``module`` with the tensors ``given`` as its own, of which none may be missing, left over or of another shape.
+
+    InputError says how many are, and names the first of each; the module is then as it was.
+    """
+    own = module.state_dict()
     missing = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
     unknown = [n for n in given if n not in own]
     wrong = [n for n in own if n in given and own[n].shape != given[n].shape]
@@ -58,8 +70,6 @@ def build_imported(imported: Imported, origin: str) -> Detector:
             f"{list(own[first].shape)}"
         )
     if faults:
-        raise InputError(f"{origin}: no whole checkpoint of {imported.source}: {'; '.join(faults)}")
-    adopt(detector, given)
-    detector.transforms = imported.transforms
-    detector.pad_multiple = imported.pad_multiple
-    return detector.eval()
+        raise InputError(f"{origin}: no whole checkpoint of {source}: {'; '.join(faults)}")
+    adopt(module, given)
+    return module

@@ -139,6 +139,7 @@ _ARRAYS: dict[str, Any] = {
         for module in _MODULES[2:]
     },
     "collections.defaultdict": _Builder(lambda *args: OrderedDict()),
+    **{f"{module}.bytes": _Builder(lambda: b"") for module in ("__builtin__", "builtins")},  # of arrays without numbers
 }
 _MAPPINGS = ("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict", "addict.addict.Dict")
 _BESIDE = (

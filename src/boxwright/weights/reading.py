@@ -60,7 +60,8 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
             f"{path}: cut short or damaged ({size} bytes; {first[:200]}); expected {_EXPECTED}; download it anew"
         ) from None
     if not isinstance(content, dict) or not content:
-        found = "nothing that is a tensor, number or text" if not content else f"a single {type(content).__name__}"
+        nothing = content is None or (isinstance(content, dict | list) and not content)
+        found = "nothing that is a tensor, number or text" if nothing else f"a single {type(content).__name__}"
         raise InputError(f"{path}: holds {found}; expected a dict of tensors, as torch.save(model.state_dict()) writes")
     return content
 
@@ -125,7 +126,8 @@ def _read_archive(path: Path) -> Any:
 
 def _read_torch(path: Path, names: set[str], mmap: bool) -> Any:
     """By torch's own restricted unpickler, in which placeholders stand for what means nothing to us."""
-    known = [(stand_in(name), name) for name in sorted(names) if stand_in(name) is not None]
+    # torch looks Python 2's names up as Python 3's.
+    known = [(stand_in(n), n.replace("__builtin__.", "builtins.")) for n in sorted(names) if stand_in(n) is not None]
     try:
         with torch.serialization.safe_globals(known):  # type: ignore[arg-type]
             content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
