@@ -22,6 +22,7 @@ from boxwright import cli
 from boxwright.app.models import model_rows
 from boxwright.cli import main
 from boxwright.cli_data import data_app
+from boxwright.cli_weights import weights_app
 from boxwright.data.convert import convert_dataset
 from boxwright.recipes import RECIPES
 from boxwright.recipes.pretrain import pretrain_recipe
@@ -397,8 +398,9 @@ def test_commands_page_is_up_to_date() -> None:
     commands = load_script("_commands")
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == commands.render(), "run: python docs/_commands.py"
-    plain = {name for name in cli.app if not name.startswith("-")} - {"data"}
+    plain = {name for name in cli.app if not name.startswith("-")} - {"data", "weights"}
     inner = {f"data {name}" for name in data_app if not name.startswith("-")}
+    inner |= {f"weights {name}" for name in weights_app if not name.startswith("-")}
     assert set(commands.COMMANDS) == plain | inner
 
 

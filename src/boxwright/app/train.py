@@ -35,7 +35,7 @@ class TrainRequest:
     workers: int | None = None
     epochs: float | None = None
     device: str = "auto"
-    weights: Path | None = None
+    weights: Path | str | None = None
     backbone_weights: Path | None = None
     tensorboard: bool = False
     train_split: str | None = None

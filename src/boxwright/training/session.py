@@ -21,7 +21,6 @@ from boxwright.training.checkpoint import (
     SUFFIX,
     TRAIN_SUFFIX,
     check_classes,
-    load_checkpoint,
     save_checkpoint,
     save_train_state,
 )
@@ -36,6 +35,7 @@ from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.recipe import Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
+from boxwright.training.sources import open_checkpoint
 from boxwright.training.stage_starts import StageStarts
 from boxwright.training.step import Stepper, image_seeds
 
@@ -321,9 +321,9 @@ class Session:
 def start_from(detector: Detector, weights: Path | str | Mapping[str, Tensor]) -> str:
     """Take the tensors of ``weights`` whose name and shape agree with the detector's; a line that says how many.
 
-    InputError where none does.
+    ``weights`` are tensors, or whatever names a checkpoint. InputError where none agrees.
     """
-    given = weights if isinstance(weights, Mapping) else load_checkpoint(weights).state
+    given = weights if isinstance(weights, Mapping) else open_checkpoint(weights).checkpoint.state
     origin = "the given weights" if isinstance(weights, Mapping) else str(weights)
     own = detector.state_dict()
     fitting = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
