@@ -28,6 +28,7 @@ from boxwright.recipes import RECIPES
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.training.config_tree import leaf_paths, to_tree
 from boxwright.training.recipe import Recipe
+from boxwright.weights.catalogue import find_published
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +39,7 @@ NOT_RUN = {
     "make ": "makes an environment: test_make_targets_exist",
     "pip install ": "changes the environment: test_named_extras_exist",
     "torchrun ": "starts processes: test_torchrun_commands_parse, and test_torchrun_trains among the slow tests",
+    "boxwright weights fetch ": "downloads: test_fetched_names_exist, and tests/weights/test_fetch.py from a server",
     ".venv/bin/pytest ": "the tests themselves: test_named_test_folders_exist",
 }
 MAKES_ITS_OWN_RUN = {"README.md", "getting-started.md"}  # the others find a finished one
@@ -178,6 +180,7 @@ def desk(supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A working folder with the supplies, where the recipe for first tries takes two steps."""
     shutil.copytree(supplies, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOXWRIGHT_CACHE", "empty_cache")
     monkeypatch.setitem(RECIPES, RECIPE, shortened(RECIPES[RECIPE]))
     for other in (RECIPE.replace("detnet", "resnet"), RECIPE.replace("faster", "mask")):
         monkeypatch.setitem(RECIPES, other, shortened(RECIPES[other]))
@@ -261,6 +264,15 @@ def test_named_test_folders_exist() -> None:
     paths = [w for _, c in all_commands() if c.words[0].endswith("pytest") for w in c.words if w.startswith("tests")]
     assert paths
     assert all((ROOT / path).exists() for path in paths)
+
+
+def test_fetched_names_exist() -> None:
+    """Every name that a page fetches, also in its text, is one of the catalogue or of the Hub."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = set(re.findall(r"weights fetch ([a-z_0-9]+:[\w/.-]+\w)", text))
+    assert names
+    for name in names:
+        assert name.startswith("hf:") or find_published(name).name == name
 
 
 def torchrun_commands() -> list[Command]:

@@ -29,6 +29,12 @@ ClassNames = Annotated[
         help="A text file with a class on each line, in the order of the training; where the usual ones are wrong."
     ),
 ]
+InputSize = Annotated[
+    int | None,
+    Parameter(
+        help="Of the input, for Caffe's RefineDet of 512 and torchvision's MobileNetV3 of 320: weights do not tell."
+    ),
+]
 Whose = Annotated[str | None, Parameter(help="Whose file it must be. Default: found out by the names in it.")]
 
 
@@ -106,12 +112,13 @@ def show(
     *,
     classes: ClassNames = None,
     publisher: Whose = None,
+    size: InputSize = None,
     json: Json = False,
 ) -> int:
     """Say what a checkpoint is: whose, which detector, which classes, and how it wants its images."""
     from boxwright.app.weights import describe
 
-    facts = describe(source, classes, publisher)
+    facts = describe(source, classes, publisher, size)
     return print_json(facts) if json else _show(facts)
 
 
@@ -172,6 +179,7 @@ def convert(
     ],
     classes: ClassNames = None,
     publisher: Whose = None,
+    size: InputSize = None,
     licence: Annotated[str | None, Parameter(help="Of the weights, for the card in a folder, as apache-2.0.")] = None,
     json: Json = False,
 ) -> int:
@@ -181,7 +189,7 @@ def convert(
     """
     from boxwright.app.weights import convert as convert_checkpoint
 
-    checkpoint, path = convert_checkpoint(source, output, classes, publisher, licence)
+    checkpoint, path = convert_checkpoint(source, output, classes, publisher, size, licence)
     if json:
         return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
     say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")

@@ -93,13 +93,15 @@ class _Bars:
             self._bar = None
 
 
-def describe(source: str, classes: Path | None = None, publisher: str | None = None) -> dict[str, Any]:
+def describe(
+    source: str, classes: Path | None = None, publisher: str | None = None, size: int | None = None
+) -> dict[str, Any]:
     """What ``source`` is: a published checkpoint's row if it is not fetched, else what its file holds."""
     if is_name(source) and not Path(source).exists():
         entry = find_published(source)
         if cached(entry) is None:
             return {**_row(entry), "fetched": False}
-    return _described(_open(source, classes, publisher))
+    return _described(_open(source, classes, publisher, size))
 
 
 def _described(opened: Opened) -> dict[str, Any]:
@@ -130,7 +132,12 @@ def _count(state: Mapping[str, Any]) -> int:
 
 
 def convert(
-    source: str, output: Path, classes: Path | None = None, publisher: str | None = None, licence: str | None = None
+    source: str,
+    output: Path,
+    classes: Path | None = None,
+    publisher: str | None = None,
+    size: int | None = None,
+    licence: str | None = None,
 ) -> Opened:
     """Write ``source`` as a checkpoint of ours; what was written.
 
@@ -143,7 +150,7 @@ def convert(
         raise InputError(f"--licence {licence}: stands in the card of a folder; name a folder with --output")
     if output.exists():
         raise InputError(f"--output {output}: exists already; choose another name")
-    opened = _open(source, classes, publisher)
+    opened = _open(source, classes, publisher, size)
     checkpoint = opened.checkpoint
     if output.suffix == SUFFIX:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -153,5 +160,5 @@ def convert(
     return Opened(checkpoint, output)
 
 
-def _open(source: str, classes: Path | None, publisher: str | None) -> Opened:
-    return open_checkpoint(source, None if classes is None else read_names(classes), publisher)
+def _open(source: str, classes: Path | None, publisher: str | None, size: int | None) -> Opened:
+    return open_checkpoint(source, None if classes is None else read_names(classes), publisher, size)

@@ -44,14 +44,17 @@ class Opened(NamedTuple):
 
 
 def open_checkpoint(
-    source: Path | str, classes: Classes | Sequence[str] | None = None, publisher: str | None = None
+    source: Path | str,
+    classes: Classes | Sequence[str] | None = None,
+    publisher: str | None = None,
+    size: int | None = None,
 ) -> Opened:
     """The checkpoint that ``source`` names.
 
     That is a run's folder, a ``.safetensors`` file of ours, a folder that ``save_pretrained`` wrote, a name such as
     ``torchvision:fasterrcnn_resnet50_fpn`` or ``hf:owner/name``, or another program's file: ``.pth``, ``.pkl``,
     ``.caffemodel``, or Darknet's ``.weights`` with the ``.cfg`` beside it. A path that exists comes before a name.
-    ``classes`` and ``publisher`` are for other programs' files, see
+    ``classes``, ``publisher`` and ``size`` are for other programs' files, see
     :func:`~boxwright.weights.importing.import_checkpoint`.
 
     Raises InputError for what is absent, not fetched (with the command that fetches it), damaged or not understood.
@@ -64,7 +67,7 @@ def open_checkpoint(
             path = require_repository(text)
         elif is_name(text):
             entry = find_published(text)
-            return _foreign(require_cached(entry), names, entry.publisher, entry)
+            return _foreign(require_cached(entry), names, entry.publisher, entry.input_size, entry)
         elif ":" in text and "/" not in text.split(":", 1)[0] and len(text.split(":", 1)[0]) > 1:
             known = ", ".join(f"{name}:" for name in (*PUBLISHERS, "hf"))
             raise InputError(f"{text}: neither a path nor a name that begins with one of {known}")
@@ -79,9 +82,9 @@ def open_checkpoint(
     elif path.suffix == TRAIN_SUFFIX or _is_ours(path):
         opened = _ours(path)
     else:
-        return _foreign(path, names, publisher)
-    if classes is not None or publisher is not None:
-        raise InputError(f"{opened.path}: a checkpoint of Boxwright, which has its own names; give no others")
+        return _foreign(path, names, publisher, size)
+    if (classes, publisher, size) != (None, None, None):
+        raise InputError(f"{opened.path}: a checkpoint of Boxwright, which says itself what it is; give it alone")
     return opened
 
 
@@ -114,8 +117,10 @@ def _is_ours(path: Path) -> bool:
         return True
 
 
-def _foreign(path: Path, classes: Classes | None, publisher: str | None, entry: Published | None = None) -> Opened:
-    imported = import_checkpoint(path, classes, publisher)
+def _foreign(
+    path: Path, classes: Classes | None, publisher: str | None, size: int | None, entry: Published | None = None
+) -> Opened:
+    imported = import_checkpoint(path, classes, publisher, size)
     detector = build_imported(imported, str(path))
     meta = {"versions": versions(), "imported": origin(imported, path, entry)}
     recipe = recipe_of(imported)

@@ -58,7 +58,7 @@ class Published:
 
     ``data``: what it was trained on. ``figures``: what the publisher reports, in 0..1, as ``{"AP": 0.37}``, on
     ``measured_on``; empty where that is unknown. ``licence`` is the publisher's. The first of ``files`` has the
-    weights.
+    weights. ``input_size``: of images, where the weights do not tell it.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Published:
     figures: dict[str, float]
     licence: str
     files: tuple[PublishedFile, ...]
+    input_size: int | None = None
 
     @property
     def publisher(self) -> str:
@@ -87,7 +88,9 @@ DARKNET = "public domain (YOLO LICENSE 2)"
 APACHE = "Apache-2.0"
 
 
-def _torchvision(model: str, file: str, mebibytes: float, box: float, mask: float | None = None) -> Published:
+def _torchvision(
+    model: str, file: str, mebibytes: float, box: float, mask: float | None = None, size: int | None = None
+) -> Published:
     digits = re.search(r"-([0-9a-f]{8})\.pth$", file)
     assert digits is not None
     url = f"https://download.pytorch.org/models/{file}"
@@ -98,6 +101,7 @@ def _torchvision(model: str, file: str, mebibytes: float, box: float, mask: floa
         figures={"AP": box} | ({} if mask is None else {"mask AP": mask}),
         licence=BSD,
         files=(PublishedFile(url=url, about=round(mebibytes * 2**20), sha256=digits[1]),),
+        input_size=size,
     )
 
 
@@ -170,18 +174,33 @@ _TINY_MASKS = ("mask = 0,1,2", "mask = 1,2,3")
 
 CATALOGUE: tuple[Published, ...] = (
     _torchvision("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, 0.370),
+    _torchvision("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, 0.467),
+    _torchvision("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 74.239, 0.328),
+    _torchvision(
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+        74.239,
+        0.228,
+        size=320,
+    ),
     _torchvision("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 169.84, 0.379, 0.346),
+    _torchvision("maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 177.219, 0.474, 0.418),
     _torchvision("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_coco-eeacb38b.pth", 130.267, 0.364),
     _torchvision("retinanet_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", 146.037, 0.415),
     _torchvision("ssd300_vgg16", "ssd300_vgg16_coco-b556d3b4.pth", 135.988, 0.251),
+    _torchvision("ssdlite320_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large_coco-a79551df.pth", 13.418, 0.213),
     _detectron2("COCO-Detection/faster_rcnn_R_50_C4_1x", "137257644/721ade", 0.357),
+    _detectron2("COCO-Detection/faster_rcnn_R_50_DC5_1x", "137847829/51d356", 0.373),
     _detectron2("COCO-Detection/faster_rcnn_R_50_FPN_1x", "137257794/b275ba", 0.379),
     _detectron2("COCO-Detection/faster_rcnn_R_50_C4_3x", "137849393/f97cb7", 0.384),
+    _detectron2("COCO-Detection/faster_rcnn_R_50_DC5_3x", "137849425/68d202", 0.390),
     _detectron2("COCO-Detection/faster_rcnn_R_50_FPN_3x", "137849458/280758", 0.402),
     _detectron2("COCO-Detection/faster_rcnn_R_101_C4_3x", "138204752/298dad", 0.411),
+    _detectron2("COCO-Detection/faster_rcnn_R_101_DC5_3x", "138204841/3e0943", 0.406),
     _detectron2("COCO-Detection/faster_rcnn_R_101_FPN_3x", "137851257/f6e8b1", 0.420),
     _detectron2("COCO-Detection/retinanet_R_50_FPN_1x", "190397773/bfca0b", 0.374),
     _detectron2("COCO-Detection/retinanet_R_50_FPN_3x", "190397829/5bd44e", 0.387),
+    _detectron2("COCO-Detection/retinanet_R_101_FPN_3x", "190397697/971ab9", 0.404),
     _detectron2("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", "137260431/a54504", 0.386, 0.352),
     _detectron2("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x", "137849600/f10217", 0.410, 0.372),
     _detectron2("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x", "138205316/a3ec72", 0.429, 0.386),
@@ -212,6 +231,12 @@ CATALOGUE: tuple[Published, ...] = (
     _mmdet("retinanet", "retinanet_r50_fpn_1x_coco", "retinanet_r50_fpn_1x_coco_20200130-c2398f9e", 0.365),
     _mmdet("ssd", "ssd300_coco", "ssd300_coco_20210803_015428-d231a06e", 0.255),
     _mmdet("ssd", "ssd512_coco", "ssd512_coco_20210803_022849-0a47a1ca", 0.295),
+    _mmdet(
+        "yolo",
+        "yolov3_d53_mstrain-608_273e_coco",
+        "yolov3_d53_mstrain-608_273e_coco_20210518_115020-a2c3acb8",
+        0.337,
+    ),
     _darknet("yolov1", 789_312_988, {"mAP": 0.634}, _VOC, _VOC07),
     _darknet("yolov2", 203_934_260, {}, _TRAINVAL, _TEST_DEV),
     _darknet("yolov2-tiny", 44_948_600, {}, _TRAINVAL, _TEST_DEV),

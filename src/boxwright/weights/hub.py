@@ -45,6 +45,7 @@ def import_hub(what: str) -> Any:
     """The package ``huggingface_hub``. InputError with the command that installs it, for ``what``."""
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError:
         raise InputError(
             f"{what}: the Hugging Face Hub needs the package huggingface_hub; run `pip install 'boxwright[hub]'`"

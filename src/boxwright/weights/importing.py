@@ -68,7 +68,7 @@ _BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
 
 _CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.\d+)?|head(?:\.fc)?|heads\.head)\.(?:weight|bias)")
 _BACKBONE = re.compile(
-    r"(?:backbone\.)?(?:conv1|bn1|layer\d|features|stem|res\d|stages?|downsample_layers|blocks|patch_embed|norm)\b.*"
+    r"(?:backbone\.)?(?:body\.|bottom_up\.)?(?:conv1|bn1|layer\d|features|stem|res\d|stages?|downsample_layers|blocks|patch_embed|norm)\b.*"
 )
 
 
@@ -77,11 +77,15 @@ def publishers() -> tuple[str, ...]:
     return (*(importer.publisher for importer in IMPORTERS), *_BY_SUFFIX.values())
 
 
-def import_checkpoint(path: Path | str, classes: Classes | None = None, publisher: str | None = None) -> Imported:
+def import_checkpoint(
+    path: Path | str, classes: Classes | None = None, publisher: str | None = None, size: int | None = None
+) -> Imported:
     """The detector that the file at ``path`` holds.
 
     ``classes``: names in the order of the file's training, where the publisher's own (COCO's 80, VOC's 20) are not the
-    right ones. ``publisher``: whose file it must be; None finds out. Darknet's ``.weights`` need their ``.cfg`` beside
+    right ones. ``publisher``: whose file it must be; None finds out. ``size``: of the input, for the two networks whose
+    weights do not tell it: 512 for the larger RefineDet of Caffe, 320 for torchvision's smaller Faster R-CNN on
+    MobileNetV3. Darknet's ``.weights`` need their ``.cfg`` beside
     them, and take names from a ``.names`` there. Raises InputError that says what was expected and found, for a file
     that nobody recognises, that another publisher wrote, that holds a classifier or a backbone, or half a detector.
     """
@@ -92,14 +96,20 @@ def import_checkpoint(path: Path | str, classes: Classes | None = None, publishe
     if theirs is not None and publisher not in (None, theirs):
         raise InputError(f"{path}: a file of {theirs} by its name, not one of {publisher}; leave the publisher out")
     if theirs == "darknet":
+        if size is not None:
+            raise InputError(f"{path}: size {size}: the cfg says it; change width and height there")
         return _named(path, lambda: _import_darknet(path, classes))
     if theirs == "caffe":
-        return _named(path, lambda: import_caffe(read_caffemodel(path), classes))
+        return _named(path, lambda: import_caffe(read_caffemodel(path), classes, size))
     if publisher in _BY_SUFFIX.values():
         ending = next(suffix for suffix, name in _BY_SUFFIX.items() if name == publisher)
         raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
     state = read_foreign(path)
     importer = _importer_of(state, path, publisher)
+    if size is not None:
+        if (importer.publisher, size) != ("torchvision", 320):
+            raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
+        return _named(path, lambda: import_torchvision(state, classes, small=True))
     return _named(path, lambda: importer.read(state, classes))
 
 
@@ -151,12 +161,11 @@ def _unrecognised(state: State) -> str:
             f"a bare backbone ({len(tensors)} tensors, from {next(iter(tensors))} to {list(tensors)[-1]}), where a "
             "detector was expected: it has no heads; `boxwright weights list` names published detectors"
         )
-    known = "; ".join(f"{importer.publisher} ({importer.models})" for importer in IMPORTERS)
     groups = Counter(name.split(".")[0] for name in tensors)
     return (
         f"no importer knows its layout: {len(tensors)} tensors, by the first part of their names "
-        f"{_listing([f'{name} ({count})' for name, count in groups.most_common()], quote=False)}. Known are {known}; "
-        "caffe (.caffemodel); darknet (.weights with its .cfg beside it)"
+        f"{_listing([f'{name} ({count})' for name, count in groups.most_common()], quote=False)}. Detectors of "
+        f"{', '.join(publishers())} are known"
     )
 
 
