@@ -32,7 +32,7 @@ ClassNames = Annotated[
 InputSize = Annotated[
     int | None,
     Parameter(
-        help="Of the input, for Caffe's RefineDet of 512 and torchvision's MobileNetV3 of 320: weights do not tell."
+        help="Of the input, for RefineDet of 512 and torchvision's MobileNetV3 of 320: their weights do not tell."
     ),
 ]
 Whose = Annotated[str | None, Parameter(help="Whose file it must be. Default: found out by the names in it.")]

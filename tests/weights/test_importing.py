@@ -57,7 +57,7 @@ def test_the_wrong_publisher(ssdlite: Path):
 
 
 def test_a_size_is_only_for_those_that_do_not_tell_it(ssdlite: Path):
-    with pytest.raises(InputError, match=r"size 512: the files of torchvision tell it themselves"):
+    with pytest.raises(InputError, match=r"ssdlite\.pth: size 512: only 320 has to be said"):
         import_checkpoint(ssdlite, size=512)
 
 

@@ -26,12 +26,20 @@ State = Mapping[str, Any]
 
 
 class Importer(NamedTuple):
-    """``models``: what it reads, for people. ``recognise`` looks at names alone; ``read`` is strict."""
+    """``models``: what it reads, for people. ``recognise`` looks at names alone; ``read`` is strict. ``read_sized``
+    takes the size of the input too, where there are models whose weights do not tell it."""
 
     publisher: str
     models: str
     recognise: Callable[[State], bool]
     read: Callable[[State, Classes | None], Imported]
+    read_sized: Callable[[State, Classes | None, int], Imported] | None = None
+
+
+def _torchvision_sized(state: State, classes: Classes | None, size: int) -> Imported:
+    if size != 320:
+        raise InputError(f"size {size}: only 320 has to be said, of Faster R-CNN on MobileNetV3; leave others out")
+    return import_torchvision(state, classes, small=True)
 
 
 IMPORTERS: tuple[Importer, ...] = (
@@ -40,6 +48,7 @@ IMPORTERS: tuple[Importer, ...] = (
         "Faster R-CNN, Mask R-CNN and RetinaNet on FPN, SSD300, SSDlite320",
         recognise_torchvision,
         import_torchvision,
+        _torchvision_sized,
     ),
     Importer(
         "detectron2",
@@ -60,7 +69,13 @@ IMPORTERS: tuple[Importer, ...] = (
         import_mmdet,
     ),
     Importer("ssd_pytorch", "amdegroot's SSD300", recognise_ssd_pytorch, import_ssd_pytorch),
-    Importer("refinedet_pytorch", "luuuyi's RefineDet", recognise_refinedet_pytorch, import_refinedet_pytorch),
+    Importer(
+        "refinedet_pytorch",
+        "luuuyi's RefineDet",
+        recognise_refinedet_pytorch,
+        import_refinedet_pytorch,
+        import_refinedet_pytorch,
+    ),
     Importer("detnet_pytorch", "guoruoqian's DetNet-59 on FPN", recognise_detnet_pytorch, import_detnet_pytorch),
 )
 """Asked in this order. Caffe and Darknet are not among them: their files are told by how they end."""
@@ -68,7 +83,8 @@ _BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
 
 _CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.\d+)?|head(?:\.fc)?|heads\.head)\.(?:weight|bias)")
 _BACKBONE = re.compile(
-    r"(?:backbone\.)?(?:body\.|bottom_up\.)?(?:conv1|bn1|layer\d|features|stem|res\d|stages?|downsample_layers|blocks|patch_embed|norm)\b.*"
+    r"(?:backbone\.)?(?:body\.|bottom_up\.)?"
+    r"(?:conv1|bn1|layer\d|features|stem|res\d|stages?|downsample_layers|blocks|patch_embed|norm)\b.*"
 )
 
 
@@ -83,11 +99,12 @@ def import_checkpoint(
     """The detector that the file at ``path`` holds.
 
     ``classes``: names in the order of the file's training, where the publisher's own (COCO's 80, VOC's 20) are not the
-    right ones. ``publisher``: whose file it must be; None finds out. ``size``: of the input, for the two networks whose
-    weights do not tell it: 512 for the larger RefineDet of Caffe, 320 for torchvision's smaller Faster R-CNN on
-    MobileNetV3. Darknet's ``.weights`` need their ``.cfg`` beside
-    them, and take names from a ``.names`` there. Raises InputError that says what was expected and found, for a file
-    that nobody recognises, that another publisher wrote, that holds a classifier or a backbone, or half a detector.
+    right ones. ``publisher``: whose file it must be; None finds out. ``size``: of the input, for networks whose weights
+    do not tell it: 512 for the larger RefineDet, 320 for torchvision's smaller Faster R-CNN on MobileNetV3.
+
+    Darknet's ``.weights`` need their ``.cfg`` beside them, and take names from a ``.names`` there. Raises InputError
+    that says what was expected and found, for a file that nobody recognises, that another publisher wrote, that holds a
+    classifier or a backbone, or half a detector.
     """
     path = Path(path)
     if publisher is not None and publisher not in publishers():
@@ -107,9 +124,10 @@ def import_checkpoint(
     state = read_foreign(path)
     importer = _importer_of(state, path, publisher)
     if size is not None:
-        if (importer.publisher, size) != ("torchvision", 320):
+        sized = importer.read_sized
+        if sized is None:
             raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
-        return _named(path, lambda: import_torchvision(state, classes, small=True))
+        return _named(path, lambda: sized(state, classes, size))
     return _named(path, lambda: importer.read(state, classes))
 
 
