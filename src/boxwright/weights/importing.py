@@ -117,7 +117,9 @@ def import_checkpoint(
             raise InputError(f"{path}: size {size}: the cfg says it; change width and height there")
         return _named(path, lambda: _import_darknet(path, classes))
     if theirs == "caffe":
-        return _named(path, lambda: import_caffe(read_caffemodel(path), classes, size))
+        return _named(
+            path, lambda: _with_names(lambda names: import_caffe(read_caffemodel(path), names, size), classes)
+        )
     if publisher in _BY_SUFFIX.values():
         ending = next(suffix for suffix, name in _BY_SUFFIX.items() if name == publisher)
         raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
@@ -127,8 +129,25 @@ def import_checkpoint(
         sized = importer.read_sized
         if sized is None:
             raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
-        return _named(path, lambda: sized(state, classes, size))
-    return _named(path, lambda: importer.read(state, classes))
+        return _named(path, lambda: _with_names(lambda names: sized(state, names, size), classes))
+    return _named(path, lambda: _with_names(lambda names: importer.read(state, names), classes))
+
+
+def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | None) -> Imported:
+    """What ``read`` gives, its classes called ``classes``. InputError where there are not as many."""
+    imported = read(None)
+    count = len(imported.classes)
+    if classes is None:
+        return imported
+    if len(classes) == count:
+        return imported._replace(classes=classes)
+    if len(classes) == count - 1 and imported.source.startswith("torchvision retinanet"):
+        return read(classes)  # its first column may or may not be a class
+    raise InputError(
+        f"{imported.source} for {count} classes, but {len(classes)} names are given ({', '.join(classes.names[:3])}"
+        f"{', ...' if len(classes) > 3 else ''}); give {count} names, in the order of its training, or none to call "
+        f"them {', '.join(imported.classes.names[:3])}{', ...' if count > 3 else ''}"
+    )
 
 
 def _named(path: Path, read: Callable[[], Imported]) -> Imported:
@@ -209,7 +228,7 @@ def _import_darknet(weights: Path, classes: Classes | None) -> Imported:
     cfg, names = darknet_cfg(weights), weights.with_suffix(".names")
     if classes is None and names.is_file():
         classes = read_names(names)
-    return import_darknet(cfg, weights, classes)
+    return _with_names(lambda given: import_darknet(cfg, weights, given), classes)
 
 
 def read_names(path: Path) -> Classes:
