@@ -82,14 +82,14 @@ def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert (first["sha256"], first["verified_by"], first["size"]) == ("258fb6c6", "8 digits of SHA-256", None)
     assert main(["weights", "list", "--publisher", "darknet"]) == 0
     text = capsys.readouterr().out
-    assert "  darknet:yolov3-spp       AP50 60.6  252 MB\n" in text
+    assert "  darknet:yolov3-spp   AP50 60.6  252 MB\n" in text
     assert "torchvision" not in text
     assert "AP unknown" in text
     assert "--publisher keras: none of torchvision" in refused(capsys, "weights", "list", "--publisher", "keras")
 
 
 def test_list_fits_a_terminal(capsys: pytest.CaptureFixture[str]):
-    assert main(["weights", "list", "--publisher", "torchvision"]) == 0
+    assert main(["weights", "list"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 

@@ -154,7 +154,8 @@ def _show(facts: dict[str, Any]) -> int:
 
 def _figures(figures: dict[str, float]) -> str:
     """Figures in per cent, as publishers write them."""
-    return ", ".join(f"{key} {100 * value:.1f}" for key, value in figures.items()) or "AP unknown"
+    told = (f"{key.removesuffix(' AP')} {100 * value:.1f}" for key, value in figures.items())
+    return ", ".join(told) or "AP unknown"
 
 
 def _view(tree: dict[str, Any]) -> str:

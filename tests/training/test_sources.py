@@ -58,7 +58,7 @@ def test_a_foreign_file_becomes_an_ordinary_checkpoint(foreign: Path, tmp_path: 
 def test_names_of_ones_own(foreign: Path, tmp_path: Path):
     detector = load_detector(foreign, classes=["cat", "dog"])
     assert detector.classes.names == ("cat", "dog")
-    with pytest.raises(InputError, match=r"theirs\.pth: .*\b3\b"):
+    with pytest.raises(InputError, match=r"theirs\.pth: .* for 2 classes, but 3 names are given \(cat, dog, cow\)"):
         load_detector(foreign, classes=["cat", "dog", "cow"])
     checkpoint, _ = open_checkpoint(foreign)
     ours = tmp_path / "ours.safetensors"
@@ -249,7 +249,7 @@ def test_every_command_takes_it(foreign: Path, tmp_path: Path, capsys: pytest.Ca
     data = tmp_path / "data"
     assert main(["data", "scenes", str(data), "--train", "2", "--val", "1", "--size", "64", "64"]) == 0
     index = boxwright.open_dataset(data, "val")
-    found, sources = tmp_path / "found", str(index.records[0].path) if hasattr(index, "records") else str(data)
+    found = tmp_path / "found"
     picture = next(data.rglob("val*.jpg"))
     assert main(["detect", str(foreign), str(picture), "--output", str(found), "--threshold", "0"]) == 0
     assert json.loads((found / "detections.json").read_text())
@@ -264,7 +264,6 @@ def test_every_command_takes_it(foreign: Path, tmp_path: Path, capsys: pytest.Ca
     assert (
         main(["proposals", "--data", str(data), "--split", "val", "--method", str(foreign), "--output", str(ours)]) == 2
     )
-    assert sources
 
 
 def test_training_starts_from_it(foreign: Path, rebuilt: Callable[[], object], tmp_path: Path):
