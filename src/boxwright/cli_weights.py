@@ -155,7 +155,7 @@ def _show(facts: dict[str, Any]) -> int:
 def _figures(figures: dict[str, float]) -> str:
     """Figures in per cent, as publishers write them."""
     told = (f"{key.removesuffix(' AP')} {100 * value:.1f}" for key, value in figures.items())
-    return ", ".join(told) or "AP unknown"
+    return " ".join(told) or "AP unknown"
 
 
 def _view(tree: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from boxwright.cli import main
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, InputError
+from boxwright.training.checkpoint import Checkpoint
 from boxwright.training.hub import from_pretrained, save_pretrained
 from boxwright.training.sources import load_detector, open_checkpoint
 from boxwright.weights.hub import split_repository
@@ -28,8 +29,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small detector of ours with random weights, as a folder."""
     torch.manual_seed(0)
-    detector = build_detector(get_recipe("ssd-small").detector, Classes.from_names(["cat", "dog"]))
-    return save_pretrained(detector.eval(), tmp_path_factory.mktemp("hub") / "cats")
+    recipe, classes = get_recipe("ssd-small"), Classes.from_names(["cat", "dog"])
+    state = build_detector(recipe.detector, classes).state_dict()
+    checkpoint = Checkpoint(recipe.detector, classes, state, recipe, {})
+    return save_pretrained(checkpoint, tmp_path_factory.mktemp("hub") / "cats")
 
 
 @pytest.fixture
@@ -125,6 +128,7 @@ def test_what_is_not_there(asked: list[str], monkeypatch: pytest.MonkeyPatch, ca
     with pytest.raises(InputError, match=r"hf:me/empty: has no config\.json, so that it is no detector of Boxwright"):
         from_pretrained("me/empty")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits longer before each try
     assert main(["weights", "fetch", "hf:me/cats"]) == 2
     assert "hf:me/cats: the Hub cannot be reached" in capsys.readouterr().err
     assert main(["weights", "fetch", "hf:me/cats", "--to", "x"]) == 2
