@@ -1,5 +1,6 @@
 """Who takes a foreign file, and what is said where nobody does."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,36 @@ def test_nobody_takes_what_another_wrote(ssdlite: Path):
     state = read_foreign(ssdlite)
     assert [importer.publisher for importer in IMPORTERS if importer.recognise(state)] == ["torchvision"]
     assert len(set(publishers())) == len(publishers()) == len(IMPORTERS) + 2
+
+
+LAYOUTS = {
+    "d2_faster_rcnn_r50_c4": "detectron2",
+    "d2_faster_rcnn_r50_fpn": "detectron2",
+    "d2_mask_rcnn_r50_fpn": "detectron2",
+    "d2_retinanet_r50_fpn": "detectron2",
+    "detnet59_fpn_voc": "detnet_pytorch",
+    "mmdet_retinanet_r50_fpn": "mmdet",
+    "mmdet_ssd300_vgg16": "mmdet",
+    "refinedet320_vgg16_voc": "refinedet_pytorch",
+    "ssd300_vgg16_voc": "ssd_pytorch",
+}
+
+
+@pytest.mark.parametrize(("case", "publisher"), LAYOUTS.items(), ids=LAYOUTS)
+def test_each_published_layout_has_one_taker(case: str, publisher: str, shared_golden: Path):
+    keys = json.loads((shared_golden / case / "keys.json").read_text())
+    state = {name: torch.zeros(1).expand(shape) for name, shape in keys}
+    for content in (state, {"model": state}, {"state_dict": state}):
+        takers = [importer.publisher for importer in IMPORTERS if importer.recognise(content)]
+        assert takers in ([publisher], []), takers
+    assert any(importer.recognise(state) for importer in IMPORTERS)
+
+
+def test_a_published_classifier_is_no_detector(shared_golden: Path, tmp_path: Path):
+    keys = json.loads((shared_golden / "detnet59_cls" / "keys.json").read_text())
+    path = saved(tmp_path / "a.pth", {name: tuple(shape[:1]) for name, shape in keys})
+    with pytest.raises(InputError, match="an image classifier of 1000 classes"):
+        import_checkpoint(path)
 
 
 def test_names_from_a_file(tmp_path: Path):
