@@ -160,7 +160,10 @@ def _figures(figures: dict[str, float]) -> str:
 
 def _view(tree: dict[str, Any]) -> str:
     """A step of preparing an image, as the user sets it."""
-    settings = ", ".join(f"{key} {value}" for key, value in tree.items() if key in ("size", "short", "long"))
+    shown = {key: value if isinstance(value, list) else [value] for key, value in tree.items()}
+    marks = {"size": " x ", "short": "/", "long": "/"}
+    sides = {key: mark.join(map(str, shown[key])) for key, mark in marks.items() if key in shown}
+    settings = ", ".join(f"{key} {value}" for key, value in sides.items())
     return f"{tree['kind']} {settings}".strip()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from boxwright.structures import InputError
 from boxwright.training.checkpoint import SUFFIX, Checkpoint, save_checkpoint
 from boxwright.training.config_tree import to_tree
 from boxwright.training.hub_folder import save_folder
+from boxwright.training.model_card import parameter_count
 from boxwright.training.sources import Opened, open_checkpoint
 from boxwright.weights.catalogue import CATALOGUE, PUBLISHERS, Published, PublishedFile, find_published, is_name
 from boxwright.weights.fetch import cached, fetch
@@ -112,7 +112,7 @@ def _described(opened: Opened) -> dict[str, Any]:
         "source": (checkpoint.meta.get("imported") or {}).get("source") or f"Boxwright, {checkpoint.recipe.name}",
         "detector": checkpoint.detector.kind,
         "backbone": _backbone(checkpoint),
-        "parameters": _count(checkpoint.state),
+        "parameters": parameter_count(checkpoint.state),
         "classes": list(checkpoint.classes.names),
         "images": {"eval": to_tree(checkpoint.recipe.data.eval), "pad_multiple": checkpoint.recipe.data.pad_multiple},
         "meta": checkpoint.meta,
@@ -124,11 +124,6 @@ def _backbone(checkpoint: Checkpoint) -> str:
     tree = to_tree(checkpoint.detector.backbone)
     detail = next((str(tree[key]) for key in ("depth", "variant", "name") if tree.get(key)), "")
     return f"{tree['kind']} {detail}".strip()
-
-
-def _count(state: Mapping[str, Any]) -> int:
-    counted = (n for n in state if not n.endswith(("num_batches_tracked", "running_mean", "running_var")))
-    return sum(state[name].numel() for name in counted)
 
 
 def convert(

@@ -46,19 +46,18 @@ def from_pretrained(
 
     ``source``: a path, whose folder needs no package of the Hub, or ``owner/name``, with or without ``hf:`` before it,
     which is downloaded unless it is here or ``local_files_only`` forbids it. ``revision``: a branch, tag or commit.
-    ``token``: for private repositories. All else that names a checkpoint is taken too.
+    ``token``: for private repositories. All else that names a checkpoint is taken too, with ``classes`` as
+    :func:`~boxwright.training.sources.open_checkpoint` has them.
     """
     text = str(source)
     if not Path(source).expanduser().exists() and _is_repository(text):
         owner_name, inner = split_repository(text)
         chosen = revision or inner
         text = f"{HUB_PREFIX}{owner_name}{f'@{chosen}' if chosen else ''}"
-        if not local_files_only:
-            checkpoint, path = open_checkpoint(fetch_repository(text, token))
-            return rebuild(checkpoint, path).to(device)
+        source = text if local_files_only else fetch_repository(text, token)
     elif revision is not None:
         raise InputError(f"{source}: a path has no revision {revision!r}; leave it out")
-    checkpoint, path = open_checkpoint(text, classes)
+    checkpoint, path = open_checkpoint(source, classes)
     return rebuild(checkpoint, path).to(device)
 
 

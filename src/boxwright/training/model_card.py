@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from boxwright.training.checkpoint import Checkpoint
 from boxwright.training.recipe import dump_recipe
@@ -76,6 +77,12 @@ def model_card(checkpoint: Checkpoint, meta: Mapping[str, Any], name: str, licen
     return "\n\n".join(parts) + "\n"
 
 
+def parameter_count(state: Mapping[str, Tensor]) -> int:
+    """Numbers in a state dict, without the statistics of batch norms."""
+    kept = (t for name, t in state.items() if not name.endswith(("num_batches_tracked", "running_mean", "running_var")))
+    return sum(tensor.numel() for tensor in kept)
+
+
 def _measured(meta: Mapping[str, Any]) -> dict[str, float]:
     row = meta.get("metrics") or {}
     return {key: row[key] for key in _METRICS if isinstance(row.get(key), int | float)}
@@ -95,7 +102,7 @@ def _result(measured: Mapping[str, float], meta: Mapping[str, Any]) -> dict[str,
 
 
 def _summary(checkpoint: Checkpoint, meta: Mapping[str, Any]) -> str:
-    numbers = sum(t.numel() for key, t in checkpoint.state.items() if not key.endswith("num_batches_tracked"))
+    numbers = parameter_count(checkpoint.state)
     kind = checkpoint.detector.kind
     article = "An" if kind[0] in "aeiou" else "A"
     text = (
