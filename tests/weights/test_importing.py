@@ -133,7 +133,7 @@ LAYOUTS = {
 @pytest.mark.parametrize(("case", "publisher"), LAYOUTS.items(), ids=LAYOUTS)
 def test_each_published_layout_has_one_taker(case: str, publisher: str, shared_golden: Path):
     keys = json.loads((shared_golden / case / "keys.json").read_text())
-    state = {name: torch.zeros(1).expand(shape) for name, shape in keys}
+    state = {name: torch.zeros(()).expand(shape) for name, shape in keys}
     for content in (state, {"model": state}, {"state_dict": state}):
         takers = [importer.publisher for importer in IMPORTERS if importer.recognise(content)]
         assert takers in ([publisher], []), takers
