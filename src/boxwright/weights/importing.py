@@ -156,7 +156,8 @@ def _named(path: Path, read: Callable[[], Imported]) -> Imported:
         return read()
     except InputError as error:
         message = str(error)
-        raise InputError(message if str(path.with_suffix("")) in message else f"{path}: {message}") from None
+        files = (path, path.with_suffix(".cfg"), path.with_suffix(".names"))
+        raise InputError(message if any(str(f) in message for f in files) else f"{path}: {message}") from None
     except KeyError as error:
         raise InputError(
             f"{path}: there is no tensor {error} in it, which the model needs; is the file whole?"
