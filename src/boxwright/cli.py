@@ -119,6 +119,7 @@ def models(
     help_epilogue=examples(
         "boxwright train faster-rcnn-detnet-small-fpn --data my_data",
         "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --set data.batch_size=8",
+        "boxwright train faster-rcnn-r50-fpn --data my_data --weights torchvision:fasterrcnn_resnet50_fpn",
         "boxwright train --data my_data --resume runs/faster-rcnn-detnet-small-fpn-1",
         "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco",
     )
@@ -254,6 +255,7 @@ def evaluate(
 @app.command(
     help_epilogue=examples(
         "boxwright detect run photos/ --output found",
+        "boxwright detect torchvision:ssd300_vgg16 photos/",
         "boxwright detect run/best.safetensors 'cam*/*.jpg' clip.mp4 --every 5 --threshold 0.3",
     )
 )
