@@ -32,6 +32,7 @@ class Server:
     stall: list[int] = field(default_factory=list)
     ranges: bool = True
     tag: str = '"one"'
+    modified: str = ""
     wrong_part: bool = False
     length: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -56,7 +57,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_error(state.codes.pop(0))
                 return
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
-            if self.headers.get("If-Range", state.tag) != state.tag:
+            if self.headers.get("If-Range", state.tag) not in (state.tag, state.modified):
                 start = 0
             if start > len(state.body):
                 self.send_error(416)
@@ -68,6 +69,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {named}-{len(state.body) - 1}/{len(state.body)}")
             if state.tag:
                 self.send_header("ETag", state.tag)
+            if state.modified:
+                self.send_header("Last-Modified", state.modified)
             if state.length:
                 self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
@@ -182,6 +185,16 @@ def test_without_a_tag_nothing_is_pieced_together(server: Server):
     server.tag, server.cut = "", [400_000]
     assert fetch(entry(server), patience=FAST).read_bytes() == BODY
     assert [wanted for _, wanted in server.asked] == [None, None]
+
+
+def test_a_weak_tag_is_not_enough_but_a_date_is(server: Server):
+    server.tag, server.cut = 'W/"one"', [400_000]
+    assert fetch(entry(server), patience=FAST).read_bytes() == BODY
+    assert server.asked.pop()[1] is None
+    server.modified, server.cut = "Mon, 02 Jan 2023 10:00:00 GMT", [400_000]
+    fetch(entry(server)).unlink()
+    assert fetch(entry(server), patience=FAST).read_bytes() == BODY
+    assert server.asked[-1][1] == "bytes=400000-"
 
 
 def test_a_part_that_is_too_long_is_dropped(server: Server):

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
 from boxwright.training.checkpoint import Checkpoint, rebuild
@@ -115,14 +114,15 @@ def _checkpoint_of(model: Model) -> Checkpoint:
         return model
     if isinstance(model, Path | str):
         return open_checkpoint(model).checkpoint
-    with torch.device("meta"):
-        plain = build_detector(model.config, model.classes).state_dict()
     state = model.state_dict()
-    if {k: v.shape for k, v in plain.items()} != {k: v.shape for k, v in state.items()}:
-        raise InputError(
-            "this detector was changed for speed (`optimised`), or by hand, and cannot be saved; save the one before"
-        )
     recipe = recipe_of(
         Imported(model.config.kind, model.config, model.classes, state, model.transforms, model.pad_multiple)
     )
-    return Checkpoint(model.config, model.classes, state, recipe, {"versions": versions()})
+    checkpoint = Checkpoint(model.config, model.classes, state, recipe, {"versions": versions()})
+    try:
+        rebuild(checkpoint, "this detector")
+    except InputError as error:
+        raise InputError(
+            "this detector was changed for speed (`optimised`), or by hand, and cannot be saved; save the one before"
+        ) from error
+    return checkpoint

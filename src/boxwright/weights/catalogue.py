@@ -84,7 +84,7 @@ class Published:
 COCO17, COCO_VAL = "COCO train2017", "COCO val2017"
 BSD = "BSD-3-Clause (code); the weights carry no licence of their own"
 CC = "CC BY-SA 3.0"
-DARKNET = "public domain (YOLO LICENSE 2)"
+DARKNET = "YOLO LICENSE version 2 (no conditions)"
 APACHE = "Apache-2.0"
 
 

@@ -171,8 +171,10 @@ def _resumable(part: Path) -> tuple[int, str | None]:
 def _note_tag(part: Path, headers: Any) -> None:
     """Keep what lets a later request ask for the rest of just this file: without it there is no resuming."""
     path = part.with_name(part.name.removesuffix(PART) + TAG)
-    tag = headers.get("ETag") or headers.get("Last-Modified")
-    if tag is None or tag.startswith("W/"):
+    tag = headers.get("ETag")
+    if tag is None or tag.startswith("W/"):  # a weak one does not promise the same bytes
+        tag = headers.get("Last-Modified")
+    if tag is None:
         path.unlink(missing_ok=True)
     else:
         path.write_text(tag, encoding="utf-8")

@@ -161,7 +161,7 @@ def _named(path: Path, read: Callable[[], Imported]) -> Imported:
     except KeyError as error:
         raise InputError(
             f"{path}: there is no tensor {error} in it, which the model needs; is the file whole?"
-        ) from None
+        ) from error
 
 
 def _importer_of(state: State, path: Path, publisher: str | None) -> Importer:
