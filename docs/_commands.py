@@ -13,7 +13,7 @@ from typing import Any
 
 from cyclopts import Parameter
 
-from boxwright import cli, cli_data
+from boxwright import cli, cli_data, cli_weights
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": cli.train,
@@ -28,6 +28,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data convert": cli_data.convert,
     "data anchors": cli_data.anchors,
     "data scenes": cli_data.scenes,
+    "weights list": cli_weights.list_weights,
+    "weights fetch": cli_weights.fetch,
+    "weights show": cli_weights.show,
+    "weights convert": cli_weights.convert,
 }
 
 HEAD = """\

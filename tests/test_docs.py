@@ -22,11 +22,13 @@ from boxwright import cli
 from boxwright.app.models import model_rows
 from boxwright.cli import main
 from boxwright.cli_data import data_app
+from boxwright.cli_weights import weights_app
 from boxwright.data.convert import convert_dataset
 from boxwright.recipes import RECIPES
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.training.config_tree import leaf_paths, to_tree
 from boxwright.training.recipe import Recipe
+from boxwright.weights.catalogue import find_published
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,6 +39,7 @@ NOT_RUN = {
     "make ": "makes an environment: test_make_targets_exist",
     "pip install ": "changes the environment: test_named_extras_exist",
     "torchrun ": "starts processes: test_torchrun_commands_parse, and test_torchrun_trains among the slow tests",
+    "boxwright weights fetch ": "downloads: test_fetched_names_exist, and tests/weights/test_fetch.py from a server",
     ".venv/bin/pytest ": "the tests themselves: test_named_test_folders_exist",
 }
 MAKES_ITS_OWN_RUN = {"README.md", "getting-started.md"}  # the others find a finished one
@@ -177,6 +180,7 @@ def desk(supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A working folder with the supplies, where the recipe for first tries takes two steps."""
     shutil.copytree(supplies, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOXWRIGHT_CACHE", "empty_cache")
     monkeypatch.setitem(RECIPES, RECIPE, shortened(RECIPES[RECIPE]))
     for other in (RECIPE.replace("detnet", "resnet"), RECIPE.replace("faster", "mask")):
         monkeypatch.setitem(RECIPES, other, shortened(RECIPES[other]))
@@ -260,6 +264,15 @@ def test_named_test_folders_exist() -> None:
     paths = [w for _, c in all_commands() if c.words[0].endswith("pytest") for w in c.words if w.startswith("tests")]
     assert paths
     assert all((ROOT / path).exists() for path in paths)
+
+
+def test_fetched_names_exist() -> None:
+    """Every name that a page fetches, also in its text, is one of the catalogue or of the Hub."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = set(re.findall(r"weights fetch ([a-z_0-9]+:[\w/.-]+\w)", text))
+    assert names
+    for name in names:
+        assert name.startswith("hf:") or find_published(name).name == name
 
 
 def torchrun_commands() -> list[Command]:
@@ -397,8 +410,9 @@ def test_commands_page_is_up_to_date() -> None:
     commands = load_script("_commands")
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == commands.render(), "run: python docs/_commands.py"
-    plain = {name for name in cli.app if not name.startswith("-")} - {"data"}
+    plain = {name for name in cli.app if not name.startswith("-")} - {"data", "weights"}
     inner = {f"data {name}" for name in data_app if not name.startswith("-")}
+    inner |= {f"weights {name}" for name in weights_app if not name.startswith("-")}
     assert set(commands.COMMANDS) == plain | inner
 
 

@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from boxwright.detectors.build import build_detector
     from boxwright.recipes import resolve_recipe
     from boxwright.structures import Classes, InputError
-    from boxwright.training.checkpoint import load_detector
+    from boxwright.training.hub import from_pretrained, push_to_hub, save_pretrained
     from boxwright.training.loop import train
+    from boxwright.training.sources import load_detector
 
 _HOME = {
     "Classes": "structures",
     "Detections": "detections",
     "InputError": "structures",
     "build_detector": "detectors.build",
-    "load_detector": "training.checkpoint",
+    "from_pretrained": "training.hub",
+    "load_detector": "training.sources",
     "open_dataset": "data.formats",
     "open_splits": "data.formats",
+    "push_to_hub": "training.hub",
     "resolve_recipe": "recipes",
+    "save_pretrained": "training.hub",
     "train": "training.loop",
 }
 
@@ -36,10 +40,13 @@ __all__ = [
     "Detections",
     "InputError",
     "build_detector",
+    "from_pretrained",
     "load_detector",
     "open_dataset",
     "open_splits",
+    "push_to_hub",
     "resolve_recipe",
+    "save_pretrained",
     "train",
 ]
 

@@ -22,6 +22,7 @@ import boxwright
 from boxwright.cli_data import OUTPUT, WHERE, Data, Json, data_app, examples, print_json, say
 from boxwright.cli_pretrain import pretrain
 from boxwright.cli_proposals import proposals
+from boxwright.cli_weights import weights_app
 
 EPILOGUE = """
 Begin with `boxwright demo`. On your own data: `boxwright data check PATH`, then
@@ -41,6 +42,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(data_app)
+app.command(weights_app)
 app.command(
     pretrain,
     help_epilogue=examples(
@@ -57,6 +59,7 @@ app.command(
     ),
 )
 
+CHECKPOINT = "A checkpoint file, a run's folder, or a name, as torchvision:ssd300_vgg16 (boxwright weights list)."
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Parameter(help="Arithmetic; bf16 is faster where supported.", group=WHERE)
@@ -116,6 +119,7 @@ def models(
     help_epilogue=examples(
         "boxwright train faster-rcnn-detnet-small-fpn --data my_data",
         "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --set data.batch_size=8",
+        "boxwright train faster-rcnn-r50-fpn --data my_data --weights torchvision:fasterrcnn_resnet50_fpn",
         "boxwright train --data my_data --resume runs/faster-rcnn-detnet-small-fpn-1",
         "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco",
     )
@@ -134,7 +138,9 @@ def train(
     ] = (),
     config: Annotated[Path | None, Parameter(help="A TOML file with changes to the recipe.")] = None,
     epochs: Annotated[float | None, Parameter(help="Length of the training; its schedule is stretched to it.")] = None,
-    weights: Annotated[Path | None, Parameter(help="Start from this checkpoint's weights where they fit.")] = None,
+    weights: Annotated[
+        str | None, Parameter(help="Start from this checkpoint's weights where they fit: a path or a name.")
+    ] = None,
     backbone_weights: Annotated[
         Path | None, Parameter(help="Start the backbone from a file of `boxwright pretrain` or torchvision's (.pth).")
     ] = None,
@@ -197,7 +203,7 @@ def train(
     )
 )
 def evaluate(
-    checkpoint: Annotated[Path | None, Parameter(help="A checkpoint file or a run's folder.")] = None,
+    checkpoint: Annotated[str | None, Parameter(help=CHECKPOINT)] = None,
     /,
     *,
     data: Data,
@@ -253,11 +259,12 @@ def evaluate(
 @app.command(
     help_epilogue=examples(
         "boxwright detect run photos/ --output found",
+        "boxwright detect torchvision:ssd300_vgg16 photos/",
         "boxwright detect run/best.safetensors 'cam*/*.jpg' clip.mp4 --every 5 --threshold 0.3",
     )
 )
 def detect(
-    checkpoint: Annotated[Path, Parameter(help="A checkpoint file or a run's folder.")],
+    checkpoint: Annotated[str, Parameter(help=CHECKPOINT)],
     /,
     *sources: Annotated[str, Parameter(help="Images, videos, folders, globs such as 'photos/*.jpg'.")],
     output: Annotated[Path, Parameter(help="Folder of the results; run again to go on.", group=OUTPUT)] = Path(

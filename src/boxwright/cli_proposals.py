@@ -15,7 +15,8 @@ def proposals(
     data: Data,
     split: Annotated[str | None, Parameter(help="Which split; may be left out where there is only one.")] = None,
     method: Annotated[
-        str, Parameter(help="selective-search, or the checkpoint of a detector with a proposal network.")
+        str,
+        Parameter(help="selective-search, or the checkpoint of a detector with a proposal network, by path or name."),
     ] = "selective-search",
     output: Annotated[Path, Parameter(help="The file to write, .safetensors.", group=OUTPUT)],
     most: Annotated[int, Parameter(help="Proposals kept of each image.")] = 2000,

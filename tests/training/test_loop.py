@@ -16,7 +16,7 @@ from tests.training.toys import CLASSES, Toy, build_toy, toy_index, toy_recipe
 
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import load_checkpoint, load_detector
+from boxwright.training.checkpoint import load_checkpoint
 from boxwright.training.loop import train
 from boxwright.training.monitor import NonFiniteLossError
 from boxwright.training.recipe import (
@@ -28,6 +28,7 @@ from boxwright.training.recipe import (
 )
 from boxwright.training.run_folder import new_run_folder, read_run
 from boxwright.training.run_log import read_rows
+from boxwright.training.sources import load_detector
 
 
 @pytest.fixture(scope="module")

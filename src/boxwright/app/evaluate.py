@@ -136,7 +136,7 @@ class EvaluateRequest:
     """
 
     data: Path
-    checkpoint: Path | None = None
+    checkpoint: Path | str | None = None
     detections: Path | None = None
     split: str | None = None
     metric: Metric = "coco"

@@ -1,4 +1,4 @@
-"""From a checkpoint file to a detector that is ready to look at images."""
+"""From whatever names a checkpoint to a detector that is ready to look at images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, rebuild
+from boxwright.training.checkpoint import Checkpoint, rebuild
 from boxwright.training.distributed import choose_device
+from boxwright.training.sources import open_checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,14 +27,14 @@ class Loaded(NamedTuple):
     device: torch.device
 
 
-def load(path: Path | str, device: str = "auto") -> Loaded:
-    """The detector of a checkpoint file or run folder on a device, with all that its checkpoint says.
+def load(source: Path | str, device: str = "auto") -> Loaded:
+    """The detector of a checkpoint on a device, with all that its checkpoint says.
 
-    Raises ``InputError`` for a file that is absent, truncated or no checkpoint, and for a device that is not there.
+    ``source``: a path or a name, see :func:`~boxwright.training.sources.open_checkpoint`. Raises ``InputError`` for a
+    file that is absent, truncated or no checkpoint, a name that is not fetched, and for a device that is not there.
     """
     where = choose_device(device)
-    file = find_checkpoint(Path(path).expanduser())
-    checkpoint = load_checkpoint(file)
+    checkpoint, file = open_checkpoint(source)
     return Loaded(rebuild(checkpoint, file).to(where), checkpoint, file, where)
 
 

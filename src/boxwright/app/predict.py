@@ -82,7 +82,7 @@ class PredictOptions:
 
 
 def detect_files(
-    checkpoint: Path, sources: Sequence[str | Path], output: Path, options: PredictOptions | None = None
+    checkpoint: Path | str, sources: Sequence[str | Path], output: Path, options: PredictOptions | None = None
 ) -> PredictSummary:
     """Detect with a checkpoint in files, folders, globs and videos; everything goes into the folder ``output``.
 

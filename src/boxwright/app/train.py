@@ -35,7 +35,7 @@ class TrainRequest:
     workers: int | None = None
     epochs: float | None = None
     device: str = "auto"
-    weights: Path | None = None
+    weights: Path | str | None = None
     backbone_weights: Path | None = None
     carry_classes: bool = True
     tensorboard: bool = False

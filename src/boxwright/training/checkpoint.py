@@ -100,15 +100,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(recipe.detector, classes, state, recipe, header["meta"])
 
 
-def load_detector(
-    path: Path | str,
-    device: torch.device | str = "cpu",
-    build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
-) -> Detector:
-    """The detector of a checkpoint or run folder, in eval mode, preparing images as its recipe's evaluation does."""
-    return rebuild(load_checkpoint(path), path, build).to(device)
-
-
 def rebuild(
     checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
 ) -> Detector:
@@ -155,7 +146,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: only serves to resume a run; use {path.with_suffix(SUFFIX).name} beside it")
     if zipfile.is_zipfile(path):
         raise InputError(
-            f"{path}: a PyTorch file, not a Boxwright checkpoint ({SUFFIX}); import it with its publisher's importer"
+            f"{path}: a PyTorch file, not a Boxwright checkpoint ({SUFFIX}); `boxwright weights convert` makes one"
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -21,7 +21,6 @@ from boxwright.training.checkpoint import (
     SUFFIX,
     TRAIN_SUFFIX,
     check_classes,
-    load_checkpoint,
     save_checkpoint,
     save_train_state,
 )
@@ -36,6 +35,7 @@ from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.recipe import Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
+from boxwright.training.sources import open_checkpoint
 from boxwright.training.stage_starts import StageStarts
 from boxwright.training.start_weights import take_weights
 from boxwright.training.step import Stepper, image_seeds
@@ -335,5 +335,5 @@ def start_from(detector: Detector, weights: Start, carry_classes: bool = True) -
     if isinstance(weights, Imported):
         source = (weights.config, weights.classes)
         return take_weights(detector, weights.state, weights.source, source, carry_classes)
-    found = load_checkpoint(weights)
+    found = open_checkpoint(weights).checkpoint
     return take_weights(detector, found.state, str(weights), (found.detector, found.classes), carry_classes)

@@ -1,0 +1,251 @@
+"""A checkpoint that somebody else wrote, whoever it was: the importer that knows its tensors takes it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from boxwright.structures import Classes, InputError
+from boxwright.weights.caffe import read_caffemodel
+from boxwright.weights.caffe_models import import_caffe
+from boxwright.weights.darknet_models import import_darknet
+from boxwright.weights.detectron import import_detectron, recognise_detectron
+from boxwright.weights.detectron2 import import_detectron2, recognise_detectron2
+from boxwright.weights.detnet_pytorch import import_detnet_pytorch, recognise_detnet_pytorch
+from boxwright.weights.imported import Imported
+from boxwright.weights.mmdet import import_mmdet, recognise_mmdet
+from boxwright.weights.reading import read_foreign, tensors_in
+from boxwright.weights.refinedet_pytorch import import_refinedet_pytorch, recognise_refinedet_pytorch
+from boxwright.weights.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch
+from boxwright.weights.torchvision_import import import_torchvision, recognise_torchvision
+
+State = Mapping[str, Any]
+
+
+class Importer(NamedTuple):
+    """``models``: what it reads, for people. ``recognise`` looks at names alone; ``read`` is strict. ``read_sized``
+    takes the size of the input too, where there are models whose weights do not tell it."""
+
+    publisher: str
+    models: str
+    recognise: Callable[[State], bool]
+    read: Callable[[State, Classes | None], Imported]
+    read_sized: Callable[[State, Classes | None, int], Imported] | None = None
+
+
+def _torchvision_sized(state: State, classes: Classes | None, size: int) -> Imported:
+    if size != 320:
+        raise InputError(f"size {size}: only 320 has to be said, of Faster R-CNN on MobileNetV3; leave others out")
+    return import_torchvision(state, classes, small=True)
+
+
+IMPORTERS: tuple[Importer, ...] = (
+    Importer(
+        "torchvision",
+        "Faster R-CNN, Mask R-CNN and RetinaNet on FPN, SSD300, SSDlite320",
+        recognise_torchvision,
+        import_torchvision,
+        _torchvision_sized,
+    ),
+    Importer(
+        "detectron2",
+        "Faster R-CNN on C4, DC5 or FPN, RetinaNet and Mask R-CNN on FPN",
+        recognise_detectron2,
+        import_detectron2,
+    ),
+    Importer(
+        "detectron",
+        "Faster R-CNN on C4 or FPN, RetinaNet and Mask R-CNN on FPN",
+        recognise_detectron,
+        import_detectron,
+    ),
+    Importer(
+        "mmdet",
+        "Faster R-CNN, Mask R-CNN and RetinaNet on FPN, SSD300, SSD512, YOLOv3",
+        recognise_mmdet,
+        import_mmdet,
+    ),
+    Importer("ssd_pytorch", "amdegroot's SSD300", recognise_ssd_pytorch, import_ssd_pytorch),
+    Importer(
+        "refinedet_pytorch",
+        "luuuyi's RefineDet",
+        recognise_refinedet_pytorch,
+        import_refinedet_pytorch,
+        import_refinedet_pytorch,
+    ),
+    Importer("detnet_pytorch", "guoruoqian's DetNet-59 on FPN", recognise_detnet_pytorch, import_detnet_pytorch),
+)
+"""Asked in this order. Caffe and Darknet are not among them: their files are told by how they end."""
+_BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
+
+_CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.\d+)?|head(?:\.fc)?|heads\.head)\.(?:weight|bias)")
+_BACKBONE = re.compile(
+    r"(?:backbone\.)?(?:body\.|bottom_up\.)?"
+    r"(?:conv1|bn1|layer\d|features|stem|res\d|stages?|downsample_layers|blocks|patch_embed|norm)\b.*"
+)
+
+
+def publishers() -> tuple[str, ...]:
+    """Who can be named as the publisher of a file."""
+    return (*(importer.publisher for importer in IMPORTERS), *_BY_SUFFIX.values())
+
+
+def import_checkpoint(
+    path: Path | str, classes: Classes | None = None, publisher: str | None = None, size: int | None = None
+) -> Imported:
+    """The detector that the file at ``path`` holds.
+
+    ``classes``: names in the order of the file's training, where the publisher's own (COCO's 80, VOC's 20) are not the
+    right ones. ``publisher``: whose file it must be; None finds out. ``size``: of the input, for networks whose weights
+    do not tell it: 512 for the larger RefineDet, 320 for torchvision's smaller Faster R-CNN on MobileNetV3.
+
+    Darknet's ``.weights`` need their ``.cfg`` beside them, and take names from a ``.names`` there. Raises InputError
+    that says what was expected and found, for a file that nobody recognises, that another publisher wrote, that holds a
+    classifier or a backbone, or half a detector.
+    """
+    path = Path(path)
+    if publisher is not None and publisher not in publishers():
+        raise InputError(f"publisher {publisher!r}: none of {', '.join(publishers())}")
+    theirs = _BY_SUFFIX.get(path.suffix)
+    if theirs is not None and publisher not in (None, theirs):
+        raise InputError(f"{path}: a file of {theirs} by its name, not one of {publisher}; leave the publisher out")
+    if theirs == "darknet":
+        if size is not None:
+            raise InputError(f"{path}: size {size}: the cfg says it; change width and height there")
+        return _named(path, lambda: _import_darknet(path, classes))
+    if theirs == "caffe":
+        return _named(
+            path, lambda: _with_names(lambda names: import_caffe(read_caffemodel(path), names, size), classes)
+        )
+    if publisher in _BY_SUFFIX.values():
+        ending = next(suffix for suffix, name in _BY_SUFFIX.items() if name == publisher)
+        raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
+    state = read_foreign(path)
+    importer = _importer_of(state, path, publisher)
+    if size is not None:
+        sized = importer.read_sized
+        if sized is None:
+            raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
+        return _named(path, lambda: _with_names(lambda names: sized(state, names, size), classes))
+    return _named(path, lambda: _with_names(lambda names: importer.read(state, names), classes))
+
+
+def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | None) -> Imported:
+    """What ``read`` gives, its classes called ``classes``. InputError where there are not as many."""
+    imported = read(None)
+    count = len(imported.classes)
+    if classes is None:
+        return imported
+    if len(classes) == count:
+        return imported._replace(classes=classes)
+    if len(classes) == count - 1 and imported.source.startswith("torchvision retinanet"):
+        return read(classes)  # its first column may or may not be a class
+    raise InputError(
+        f"{imported.source} for {count} classes, but {len(classes)} names are given ({', '.join(classes.names[:3])}"
+        f"{', ...' if len(classes) > 3 else ''}); give {count} names, in the order of its training, or none to call "
+        f"them {', '.join(imported.classes.names[:3])}{', ...' if count > 3 else ''}"
+    )
+
+
+def _named(path: Path, read: Callable[[], Imported]) -> Imported:
+    """What ``read`` gives; the file is named in an error that does not name it."""
+    try:
+        return read()
+    except InputError as error:
+        message = str(error)
+        files = (path, path.with_suffix(".cfg"), path.with_suffix(".names"))
+        raise InputError(message if any(str(f) in message for f in files) else f"{path}: {message}") from None
+    except KeyError as error:
+        raise InputError(
+            f"{path}: there is no tensor {error} in it, which the model needs; is the file whole?"
+        ) from error
+
+
+def _importer_of(state: State, path: Path, publisher: str | None) -> Importer:
+    knows = [importer for importer in IMPORTERS if importer.recognise(state)]
+    if publisher is None:
+        if knows:
+            return knows[0]
+        raise InputError(f"{path}: {_unrecognised(state)}")
+    for importer in knows:
+        if importer.publisher == publisher:
+            return importer
+    if knows:
+        raise InputError(
+            f"{path}: not of {publisher}: its tensors are named as those of {knows[0].publisher} "
+            f"({knows[0].models}); leave the publisher out, or name that one"
+        )
+    raise InputError(f"{path}: not of {publisher}: {_unrecognised(state)}")
+
+
+def _unrecognised(state: State) -> str:
+    """What a file is, as far as its names tell, that no importer takes."""
+    tensors = tensors_in(state, "model", "state_dict", "model_state_dict", "state_dict_ema", "ema", "net", "weights")
+    if not tensors:
+        return f"no tensors in it; its entries are {_listing(list(state))}"
+    last = [name for name in tensors if _CLASSIFIER.fullmatch(name)]
+    rest = [name for name in tensors if name not in last]
+    if last and all(_BACKBONE.fullmatch(name) for name in rest):
+        count = tensors[last[-1]].shape[0]
+        return (
+            f"an image classifier of {count} classes ({len(tensors)} tensors, the last {last[-1]}), where a detector "
+            "was expected; `boxwright train RECIPE --backbone-weights` may start from it"
+        )
+    if all(_BACKBONE.fullmatch(name) for name in tensors):
+        return (
+            f"a bare backbone ({len(tensors)} tensors, from {next(iter(tensors))} to {list(tensors)[-1]}), where a "
+            "detector was expected: it has no heads; `boxwright weights list` names published detectors"
+        )
+    groups = Counter(name.split(".")[0] for name in tensors)
+    return (
+        f"no importer knows its layout: {len(tensors)} tensors, by the first part of their names "
+        f"{_listing([f'{name} ({count})' for name, count in groups.most_common()], quote=False)}. Detectors of "
+        f"{', '.join(publishers())} are known"
+    )
+
+
+def _listing(names: list[str], most: int = 6, quote: bool = True) -> str:
+    shown = ", ".join(repr(name) if quote else name for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def darknet_cfg(weights: Path) -> Path:
+    """The cfg beside ``weights``. InputError where there is none."""
+    cfg = weights.with_suffix(".cfg")
+    if not cfg.is_file():
+        raise InputError(
+            f"{weights}: needs the cfg that it was trained with, which says what its numbers are; put it beside it as "
+            f"{cfg.name}"
+        )
+    return cfg
+
+
+def _import_darknet(weights: Path, classes: Classes | None) -> Imported:
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file")
+    cfg, names = darknet_cfg(weights), weights.with_suffix(".names")
+    if classes is None and names.is_file():
+        classes = read_names(names)
+    return _with_names(lambda given: import_darknet(cfg, weights, given), classes)
+
+
+def read_names(path: Path) -> Classes:
+    """The classes of a text file with a name on each line, as Darknet's ``coco.names``."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; give a text file with a class on each line"
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: no text; give a file with a class on each line") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: no names in it; give a file with a class on each line")
+    try:
+        return Classes.from_names(names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
