@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.weights.golden import GoldenCase
@@ -21,9 +22,10 @@ from tests.weights.published_layouts import (
 )
 from tests.weights.test_refinedet_pytorch import opencv_resize
 from tests.weights.two_stage_taps import original_scale, share_detected
+from torch import Tensor
 
 from boxwright.data.resizing import ResizeConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.detector import Detector, PixelConfig, prepared, sample_of
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.class_names import COCO, VOC
@@ -216,3 +218,15 @@ def test_half_a_file_other_classes_and_other_publishers_are_refused() -> None:
         assert not recognise_mmdet(foreign)
         with pytest.raises(InputError, match="no detector of MMDetection's: none of its tensors is called"):
             import_mmdet(foreign)
+
+
+def test_images_are_resized_as_opencv_does() -> None:
+    """Shrinking, where detectron2 and torchvision average and OpenCV does not."""
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    found = {
+        how: prepared(sample_of(picture), (ResizeConfig(short=(20,), long=30, interpolation=how),)).image
+        for how in ("aliased", "bilinear")
+    }
+    expected = torch.from_numpy(opencv_resize(picture, 20, 30)).permute(2, 0, 1).int()
+    assert (found["aliased"].as_subclass(Tensor).int() - expected).abs().max() <= 1
+    assert (found["bilinear"].as_subclass(Tensor).int() - expected).abs().max() > 20
