@@ -83,7 +83,7 @@ def test_the_port_is_recognised_and_imported_whole(case: GoldenCase, detector: S
         key: value for key, value in case.weights.items() if key.startswith(("loc", "conf", "L2"))
     }
     with pytest.raises(
-        InputError, match=r"half.pth: no whole checkpoint of ssd.pytorch ssd300_vgg16: \d+ of 71 tensors"
+        InputError, match=r"half.pth: no whole checkpoint of ssd.pytorch ssd300_vgg16: \d+ of 59 tensors"
     ):
         build_imported(import_ssd_pytorch(half), "half.pth")
     assert not recognise_ssd_pytorch({"arm_loc.0.weight": torch.zeros(1)})
