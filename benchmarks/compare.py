@@ -56,16 +56,21 @@ class Job:
     command: list[str]
     environment: dict[str, str]
 
+    @property
+    def log(self) -> Path:
+        """What the run printed, beside its folder."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
     def run(self) -> None:
         """Train, unless the folder holds the finished run."""
         if (self.folder / "seconds.json").is_file():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with self.folder.with_suffix(".log").open("w") as log:
+        with self.log.open("w") as log:
             done = subprocess.run(self.command, env=self.environment, stdout=log, stderr=log, check=False)
         if done.returncode:
-            raise SystemExit(f"{' '.join(self.command)}\n{self.folder.with_suffix('.log').read_text()[-2000:]}")
+            raise SystemExit(f"{' '.join(self.command)}\n{self.log.read_text()[-2000:]}")
         (self.folder / "seconds.json").write_text(json.dumps(time.monotonic() - start))
         print(self.recipe, self.seed, self.row(), flush=True)
 

@@ -128,11 +128,11 @@ YOLOV1_MODERN = replace(
     ),
 )
 
-# Batch norm, which the paper's network lacks: without it a network of this depth does not learn from scratch. The
-# last four convolutions keep their stride of 32, so that half the input has the same grid.
+# Fast YOLO's trunk, with batch norm, which the paper's network lacks: from scratch the deep one learns nothing in some
+# hundred steps. The last convolutions keep the stride of 32, so that half the input has the same grid.
 SMALL_DETECTOR = YOLOv1Config(
-    backbone=DarknetConfig(variant="extraction", width=0.25, out_levels=(5,)),
-    convs=(256, 256, 256, 64),
+    backbone=DarknetConfig(variant="yolov1_fast", out_levels=(5,)),
+    convs=(256, 64),
     hidden=(),  # as tiny-yolo(v1).cfg: a hidden layer learns little from some hundred images
     dropout=0.0,
     cell=32,
