@@ -118,7 +118,8 @@ def given_proposals(images: Images) -> Proposals:
             "this detector finds no proposals of its own and the images came without; make them with `boxwright "
             "proposals` and name the file (data.proposals), or set Images.proposals"
         )
-    boxes = clip_boxes(images.proposals.float(), images.sizes)
+    given = images.proposals.float()
+    boxes = clip_boxes(given if given.shape[1] else given.new_zeros(len(given), 1, 4), images.sizes)
     return Proposals(boxes, boxes.new_zeros(boxes.shape[:2]), (boxes[..., 2:] > boxes[..., :2]).all(-1))
 
 
