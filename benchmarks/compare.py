@@ -104,7 +104,13 @@ def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int)
         loaded = load(folder / "last.safetensors", device)
         detector = for_inference(loaded.detector, loaded.device, "fp32")
         data_config = loaded.checkpoint.recipe.data
-        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=data_config.pad_multiple)
+        loader = EvalLoader(
+            index.subset([0]),
+            data_config.eval,
+            1,
+            pad_multiple=data_config.pad_multiple,
+            proposals=data_config.proposals,
+        )
         ready[name] = detector, next(iter(loader)).images.to(loaded.device)
     times: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():

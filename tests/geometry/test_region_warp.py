@@ -48,12 +48,10 @@ def test_the_edge_repeats_the_outermost_pixel() -> None:
 
 def test_inside_the_image_it_is_bilinear_resizing() -> None:
     pixels = torch.rand(1, 3, 40, 50)
-    ours = warp_regions(pixels, torch.tensor([[40, 50]]), torch.tensor([[[0.0, 0, 50, 40]]]), RegionWarpConfig(size=24))
     theirs = F.interpolate(pixels, (16, 16), mode="bilinear", align_corners=False)
     plain = RegionWarpConfig(size=16, context=0)
     found = warp_regions(pixels, torch.tensor([[40, 50]]), torch.tensor([[[0.0, 0, 50, 40]]]), plain)
     torch.testing.assert_close(found[0, 0], theirs[0], atol=1e-5, rtol=1e-5)
-    assert ours.shape == (1, 1, 3, 24, 24)
 
 
 @pytest.mark.parametrize("samples", [2, 4])

@@ -33,7 +33,8 @@ def test_as_scikit_learn_solves_it(count: int, width: int) -> None:
     ones = torch.cat([x, torch.ones(count, 1)], 1)
     held = linear.Ridge(alpha=3.0, fit_intercept=False).fit(ones.double().numpy(), y.double().numpy())
     weight, bias = fit_ridge(x, y, PLAIN)
-    torch.testing.assert_close(torch.cat([weight, bias[:, None]], 1), torch.tensor(held.coef_).float(), atol=1e-5, rtol=1e-4)  # fmt: skip
+    both = torch.cat([weight, bias[:, None]], 1)
+    torch.testing.assert_close(both, torch.tensor(held.coef_).float(), atol=1e-5, rtol=1e-4)
 
 
 def test_fewer_rows_than_columns_gives_the_same_solution() -> None:

@@ -199,9 +199,7 @@ def _transforms(detector: Detector, view: ViewConfig, wide: bool) -> tuple[Trans
     return scaled(detector.transforms, (broad, high) if turned else (high, broad), detector.input_multiple)
 
 
-def _look(
-    detector: Detector, pictures: Sequence[Sample], view: ViewConfig, mirrored: bool
-) -> list[tuple[int, Found]]:
+def _look(detector: Detector, pictures: Sequence[Sample], view: ViewConfig, mirrored: bool) -> list[tuple[int, Found]]:
     """What each image shows in one view, with the image's number. The order is of no matter."""
     looks: list[tuple[int, Found]] = []
     kinds = [view.follow_image and sample.size[1] > sample.size[0] for sample in pictures]

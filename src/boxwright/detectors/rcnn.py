@@ -110,7 +110,7 @@ class RCNNConfig:
 
     kind: Literal["rcnn"] = "rcnn"
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(out_levels=(5,)))
-    warp: RegionWarpConfig = RegionWarpConfig()
+    warp: RegionWarpConfig = field(default_factory=RegionWarpConfig)
     layers: LayersConfig | MeanConfig = LayersConfig()
     windows: WindowConfig = WindowConfig()
     score: Literal["svm", "softmax"] = "svm"

@@ -126,12 +126,11 @@ class SVMFitting(Fitting):
 
     def summary(self) -> str:
         """See :class:`Fitting`."""
-        positives, negatives, fits = (
-            sum(values) for values in zip(*((len(m.positives), len(m.negatives), m.fits) for m in self.machines))
-        )
+        machines = self.machines
+        positives, negatives = sum(len(m.positives) for m in machines), sum(len(m.negatives) for m in machines)
         return (
-            f"SVMs of {len(self.machines)} classes: {positives} positives, {negatives} negatives kept, fitted {fits} "
-            f"times in all, features scaled by {self.scale:.4g}"
+            f"SVMs of {len(machines)} classes: {positives} positives, {negatives} negatives kept, "
+            f"{sum(m.fits for m in machines)} fits, features scaled by {self.scale:.4g}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,9 +115,7 @@ ZF = replace(
 R50 = replace(
     VGG16,
     name="rcnn-r50",
-    detector=RCNNConfig(
-        backbone=ResNetConfig(depth=50, norm="frozen_bn", out_levels=(5,)), layers=MeanConfig(cells=2)
-    ),
+    detector=RCNNConfig(backbone=ResNetConfig(depth=50, norm="frozen_bn", out_levels=(5,)), layers=MeanConfig(cells=2)),
     stages=(VOC_TUNING, SVMS, BOXES),
     source=Source(note="ours, on the paper's schedule"),
 )

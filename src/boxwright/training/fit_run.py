@@ -93,6 +93,6 @@ def check_fits(recipe: Recipe, detector: Detector, index: DetectionIndex) -> Non
     if missing := [kind for kind in detector.unfitted() if kind not in kinds]:
         raise InputError(
             f"no stage fits {' and '.join(repr(kind) for kind in missing)}, but this detector needs it; add a stage "
-            f"{{kind = \"fit\", fit = {{kind = \"{missing[0]}\"}}}}, or set detector.score = \"softmax\" or "
+            f'{{kind = "fit", fit = {{kind = "{missing[0]}"}}}}, or set detector.score = "softmax" or '
             "detector.regress = false"
         )
