@@ -67,7 +67,7 @@ class Job:
         with (self.folder / "validation.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         with (self.folder / "train.csv").open() as file:
-            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file) if row["lr"]]  # not of fits
         figures = {name: float(last[name]) if last[name] not in ("", "nan") else float("nan") for name in FIGURES}
         seconds = json.loads((self.folder / "seconds.json").read_text())
         return {**figures, "speed": statistics.median(speeds), "minutes": seconds / 60}

@@ -150,9 +150,9 @@ class RCNN(Detector):
         channels, side = levels[0].channels, crop // levels[0].stride
         self.fc = nn.ModuleList()
         if isinstance(config.layers, LayersConfig):
-            pooled = channels * ((side - config.layers.pool) // 2 + 1) ** 2
+            pooled = channels * (max(side - config.layers.pool + 2, 0) // 2) ** 2
             widths = [pooled, *config.layers.hidden]
-            if pooled <= 0 or side < config.layers.pool:
+            if pooled == 0:
                 raise InputError(f"detector.warp.size = {crop} leaves no cell after pool5; make it larger")
             self.fc.extend(nn.Linear(a, b) for a, b in pairwise(widths))
         else:
@@ -220,13 +220,11 @@ class RCNN(Detector):
 
     def fitting(self, config: FitConfig, index: DetectionIndex, seed: int) -> Fitting:
         """See :class:`Detector`."""
-        wanted = self.config.score == "svm" if isinstance(config, SVMFitConfig) else self.config.regress
-        if not wanted:
-            setting = "detector.score = 'softmax'" if isinstance(config, SVMFitConfig) else "detector.regress = false"
+        svm = isinstance(config, SVMFitConfig)
+        if not (self.config.score == "svm" if svm else self.config.regress):
+            setting = "detector.score = 'softmax'" if svm else "detector.regress = false"
             raise InputError(f"a stage fits {config.kind!r}, but {setting} uses none; leave the stage out")
-        if isinstance(config, SVMFitConfig):
-            return SVMFitting(config, self, index, seed)
-        return BoxFitting(config, self, seed)
+        return SVMFitting(config, self, index, seed) if svm else BoxFitting(config, self, seed)
 
     def unfitted(self) -> tuple[str, ...]:
         """See :class:`Detector`."""
@@ -246,9 +244,9 @@ class RCNN(Detector):
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Scores and offsets of as many crops as selective search gives."""
-        side = self.config.warp.size
+        side, chunk = self.config.warp.size, self.config.chunk
         crops = pixels.new_zeros(len(pixels) * COUNTED_REGIONS, 3, side, side)
-        parts = [self._judged(*self.features(part)) for part in crops.split(self.config.chunk)]
+        parts = [self._judged(*self.features(part)) for part in crops.split(len(crops) if crops.is_meta else chunk)]
         return [torch.cat(column).unflatten(0, (len(pixels), -1)) for column in zip(*parts, strict=True)]
 
     def _crops(self, pixels: Tensor, sizes: Tensor, boxes: Tensor) -> Tensor:

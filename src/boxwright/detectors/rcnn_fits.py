@@ -169,7 +169,7 @@ class BoxFitting(Fitting):
         labels = windows.labels[truth].cpu()
         features = self.detector.describe(images, boxes)[1].cpu()
         wanted = self.detector.coder.encode(boxes, windows.objects[truth]).cpu()
-        seed = torch.tensor([self.seed * 1_000_003 + place])
+        seed = torch.tensor([(self.seed * 1_000_003 + place) % 2**62])
         noise = hashed_noise(seed, len(chosen), salt=3)[0]
         for k, store in enumerate(self.stores):
             mine = labels == k

@@ -59,7 +59,7 @@ class FitRun:
             numbers = self.fitting.see(images, targets, place, turn, last)
         if last:
             self._finish()
-        return torch.tensor(numbers), [place]
+        return torch.tensor(numbers, device=self.where.device), [place]
 
     def _finish(self) -> None:
         # Processes have computed the same, but perhaps not on the same kind of device.
