@@ -93,7 +93,7 @@ def test_plan_of_three_stages(data: Any) -> None:
     assert [stage.steps for stage in plan.stages] == [2, 12, 6], "the SVMs take two passes"
     assert (plan.total, plan.batches, plan.ends) == (20, 2, (2, 14, 20))
     assert [step for step in range(1, 21) if plan.validates(step)] == [2, 14, 20]
-    assert [plan.epoch(step) for step in (2, 8, 20)] == [8 / 6, 8 / 6 + 1, 8 / 6 + 3]
+    assert [plan.epoch(step) for step in (2, 8, 20)] == pytest.approx([8 / 6, 8 / 6 + 1, 8 / 6 + 3])
     longer = with_epochs(rcnn_recipe(data), 3)
     assert [make_plan(longer, 6).stages[i].steps for i in range(3)] == [5, 12, 6]
 
@@ -118,6 +118,8 @@ def test_three_stages_in_one_run(data: Any, tmp_path: Path) -> None:
     assert seen[8]["hard_negatives"] > 0
     assert seen[-1]["pairs"] > 0
     assert seen[-1]["lr"] is seen[-1]["loss"] is None
+    assert result.best is not None
+    assert result.best["step"] == 20, "only the last stage's detector is whole"
     assert any("SVMs of 2 classes: 6 positives" in line for line in said)
     assert any("box regression from" in line for line in said)
     assert any("fitting svms:" in line for line in said)

@@ -143,8 +143,13 @@ class Session:
         return self.full_lr[self.plan.stage_of(step)] * planned.schedule(step - 1 - planned.first)
 
     def note_validation(self, row: dict[str, Any]) -> bool:
-        """Take a validation's row; whether its AP is the best so far."""
+        """Take a validation's row; whether its AP is the best so far.
+
+        In a run that fits something, of its present stage: the detector of an earlier one is not whole yet.
+        """
         self.last_validation = row
+        if self.best is not None and self.plan.fits and self.plan.stage_of(self.best["step"]) != self.stage:
+            self.best = None
         ap = -1.0 if row["AP"] is None else row["AP"]
         better = self.best is None or ap > (-1.0 if self.best["AP"] is None else self.best["AP"])
         self.validations_since_best = 0 if better else self.validations_since_best + 1
