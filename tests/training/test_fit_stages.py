@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.detectors.two_stage_cases import SMALL_RCNN
+from tests.detectors.two_stage_cases import SMALL_FAST, SMALL_RCNN
 from tests.training.test_resume import Killed, assert_same_bits, rows
 from tests.training.toys import toy_index, toy_recipe
 
@@ -178,7 +178,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(data: Any, tmp_path: P
     refuses(replace(whole, stages=(TUNING,)), "no stage fits 'svm' and 'boxes'")
     softmax = replace(whole.detector, score="softmax", regress=False)  # type: ignore[type-var]
     refuses(replace(whole, detector=softmax), r"fits 'svm', but detector\.score = 'softmax'")
-    refuses(replace(toy_recipe(), stages=(*toy_recipe().stages, BOXES)), "a faster_rcnn has nothing to be fitted")
+    refuses(replace(whole, detector=SMALL_FAST["fast_rcnn"]), "fits 'svm', but a fast_rcnn has nothing to be fitted")
     more = replace(data[0], classes=Classes.from_names(["dark", "light", "absent"]))
     refuses(whole, r"class 'absent' has no object in the training set", more)
     unset = replace(whole, data=replace(whole.data, proposals=ProposalsConfig()))
