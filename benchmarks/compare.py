@@ -79,7 +79,7 @@ class Job:
         with (self.folder / "validation.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         with (self.folder / "train.csv").open() as file:
-            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file) if row["lr"]]  # not of fits
         figures = {name: float(last[name]) if last[name] not in ("", "nan") else float("nan") for name in FIGURES}
         figures |= {name: float(last[name]) for name in ("mask_AP",) if last.get(name)}
         seconds = json.loads((self.folder / "seconds.json").read_text())

@@ -348,6 +348,8 @@ def test_convention_options_exist() -> None:
         for path in leaf_paths(to_tree(recipe))
         if path[0] == "detector"
     }
+    fits = [stage for recipe in RECIPES.values() for stage in to_tree(recipe)["stages"] if stage["kind"] == "fit"]
+    keys |= {f"{stage['name']}.{key}" for stage in fits for key in stage["fit"]}
     cells = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and "| option |" not in line]
     named = [name for cell in cells for name in re.findall(r"`([a-z_.0-9]+)`", cell)]
     named = [next((full + n.removeprefix(s) for s, full in short.items() if n.startswith(s)), n) for n in named]

@@ -214,6 +214,10 @@ def evaluate(
     metric: Annotated[
         Literal["coco", "voc07", "voc12"], Parameter(help="COCO's numbers, or VOC's mean AP of 11 points or of area.")
     ] = "coco",
+    proposals: Annotated[
+        str | None,
+        Parameter(help="For Fast R-CNN and R-CNN: a file, or selective-search. Default: the recipe's file."),
+    ] = None,
     augment: Augment = None,
     merge: Merge = None,
     plots: Annotated[
@@ -241,6 +245,7 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             precision=precision,
+            proposals=proposals,
             augment=augment,
             merge=merge,
             save=save,

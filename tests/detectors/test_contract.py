@@ -15,7 +15,7 @@ from tests.detectors.test_refinedet import SMALL_REFINEDET
 from tests.detectors.test_retinanet import SMALL_RETINANET
 from tests.detectors.test_ssd import SMALL_SSD
 from tests.detectors.test_yolov3 import SMALL_YOLOV3
-from tests.detectors.two_stage_cases import SMALL_C4, SMALL_FAST, SMALL_RFCN, example_proposals
+from tests.detectors.two_stage_cases import SMALL_C4, SMALL_FAST, SMALL_RCNN, SMALL_RFCN, example_proposals
 from tests.detectors.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN
 from torch import nn
 
@@ -48,7 +48,7 @@ CASES["mask_rcnn"] = Case(
     spread=("scores.weight", "deltas.weight", "objectness.weight", "predict.weight"),
     batch_normalised=True,  # its mask loss is
 )
-CASES |= {name: Case(config) for name, config in (SMALL_C4 | SMALL_RFCN).items()}
+CASES |= {name: Case(config) for name, config in (SMALL_C4 | SMALL_RFCN | SMALL_RCNN).items()}
 CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_FAST.items()}
 CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_RETINANET.items()}
 YOLO_HEADS = ("output.weight",)
@@ -245,7 +245,7 @@ def test_optimised_copy_gives_the_same_detections(detector: Detector, case: Case
 
 def test_detect_takes_what_people_have(detector: Detector, case: Case, tmp_path) -> None:
     if detector.needs_proposals:
-        pytest.skip("works on proposals, which pictures alone have none of")
+        pytest.importorskip("cv2", reason="pictures alone have no proposals; selective search needs OpenCV")
     detector.transforms = (ResizeConfig(short=(96,), long=160),)
     if not case.any_size:
         detector.transforms = (WarpConfig(size=case.size),)

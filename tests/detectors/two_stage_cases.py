@@ -10,8 +10,10 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
+from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.rpn import RPNConfig
 
@@ -62,6 +64,23 @@ SMALL_FAST = {
     ),
     "fast_rcnn_detnet": FastRCNNConfig(
         backbone=DETNET, head=StageHeadConfig(samples=16, pooling=RoIPoolingConfig(size=4))
+    ),
+}
+
+SMALL_RCNN = {
+    "rcnn": RCNNConfig(
+        backbone=VGGConfig(depth=11, width=8, norm="bn", out_levels=(5,)),
+        warp=RegionWarpConfig(size=32, context=2),
+        layers=LayersConfig(hidden=(32, 24), dropout=0.0),
+        windows=WindowConfig(count=16),
+        chunk=10,
+    ),
+    "rcnn_detnet": RCNNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(6,)),
+        warp=RegionWarpConfig(size=32, context=2, samples=2),
+        layers=MeanConfig(cells=2),
+        score="softmax",
+        regress=False,
     ),
 }
 

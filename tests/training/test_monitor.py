@@ -27,7 +27,7 @@ def test_rows_are_means_since_the_last_row() -> None:
 
 
 def test_the_last_step_ends_a_row() -> None:
-    target = LossMonitor(Processes(0, 1, torch.device("cpu")), 3, str, last=4)
+    target = LossMonitor(Processes(0, 1, torch.device("cpu")), 3, str, last=(4,))
     assert feed(target, range(1, 5))[-1] == LossRow(4, {"a": 4.0, "b": 40.0})
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from boxwright.app.augment import Augment, named_test_time, run_augmented
 from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
+from boxwright.app.proposals import SELECTIVE_SEARCH, search
 from boxwright.app.results import write_whole
 from boxwright.data.formats import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import SUFFIX, ProposalsConfig
 from boxwright.detectors.augmented import Merge, TestTimeConfig
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
@@ -53,15 +56,19 @@ def run_detector(
     workers: int = 0,
     precision: Precision = "fp32",
     augment: TestTimeConfig | None = None,
+    proposals: Path | None = None,
 ) -> CocoEvaluation:
     """All detections of a checkpoint's detector on a data set, as its recipe evaluates, or with ``augment``.
 
+    ``proposals``: the file of them, where it is not the recipe's.
     With masks where the detector gives them and every object of the data set has one; with ``augment`` never. Raises
     InputError where the classes differ.
     """
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
     data = replace(recipe, eval_batch_size=batch_size or recipe.eval_batch_size, workers=workers)
+    if proposals is not None:
+        data = replace(data, proposals=replace(recipe.proposals or ProposalsConfig(), val=str(proposals)))
     done = 0
     with ProgressBar("evaluating", len(index)) as bar:
 
@@ -131,8 +138,9 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
 class EvaluateRequest:
     """An evaluation as it was asked for: of ``checkpoint``, or of the COCO results file ``detections``.
 
-    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`. ``save`` and ``plots`` name a file
-    and a folder to write detections and plots to.
+    ``proposals``: a file of them, or "selective-search", for a detector that finds none itself. ``augment`` and
+    ``merge``: test-time augmentation, see `boxwright.app.augment`. ``save`` and ``plots`` name a file and a folder to
+    write detections and plots to.
     """
 
     data: Path
@@ -144,6 +152,7 @@ class EvaluateRequest:
     batch_size: int | None = None
     workers: int = 0
     precision: Precision = "fp32"
+    proposals: str | None = None
     augment: Augment | None = None
     merge: Merge | None = None
     save: Path | None = None
@@ -157,6 +166,8 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     augment = named_test_time(request.augment, request.merge)
     if augment is not None and request.detections is not None:
         raise InputError("--augment changes how a checkpoint looks at images; a results file has none to look at")
+    if request.proposals is not None and (augment is not None or request.detections is not None):
+        raise InputError("--proposals is for a checkpoint without --augment, which searches in every image anew")
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
@@ -164,9 +175,11 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     else:
         assert request.checkpoint is not None
         loaded = load(request.checkpoint, request.device)
-        evaluation = run_detector(
-            loaded, index, str(data), request.batch_size, request.workers, request.precision, augment
-        )
+        with TemporaryDirectory() as folder:
+            proposals = _proposals(request, loaded, index, Path(folder))
+            evaluation = run_detector(
+                loaded, index, str(data), request.batch_size, request.workers, request.precision, augment, proposals
+            )
         found = evaluation.detections()
     scored = score(index, found, request.metric)
     if request.save is not None:
@@ -174,6 +187,18 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     if request.plots is not None:
         write_plots(request.plots, index, scored)
     return index, scored
+
+
+def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, folder: Path) -> Path | None:
+    """The file of proposals that the request asks for, made in ``folder`` if need be; None for the recipe's."""
+    if request.proposals is None:
+        return None
+    if not loaded.detector.needs_proposals:
+        raise InputError(f"--proposals: a {loaded.detector.config.kind} finds its own; leave the option out")
+    if request.proposals != SELECTIVE_SEARCH:
+        return Path(request.proposals)
+    most = loaded.detector.most_proposals
+    return search(index, most, workers=max(1, request.workers)).save(folder / f"proposals{SUFFIX}")
 
 
 def default_split(data: Path) -> DetectionIndex:

@@ -61,7 +61,7 @@ def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) ->
     with torch.device("meta"):
         detector = build_detector(config, classes)
     if regions is not None:
-        detector.counted_regions = regions
+        detector.most_proposals = regions
     return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
 
 

@@ -54,18 +54,23 @@ def make_proposals(
         raise InputError(f"--most {most}: at least 1")
     index = open_dataset(data, split)
     if method == SELECTIVE_SEARCH:
-        require_opencv()
-        boxes, scores = [], []
-        with ProgressBar("selective search", len(index)) as bar:
-            for found, falling in search_all(index, quality, workers):
-                boxes.append(found[:most])
-                scores.append(falling[:most])
-                bar.advance()
-        made = ProposalSet.build(index, boxes, scores, f"{SELECTIVE_SEARCH} {quality} (OpenCV)")
+        made = search(index, most, quality, workers)
     else:
         loaded = load(method, device)
         made = propose(loaded.detector, index, most, loaded.device, f"proposal network of {loaded.path}")
     return Made(made.save(output), made, recall_report(made, index))
+
+
+def search(index: DetectionIndex, most: int, quality: Quality = "fast", workers: int = 1) -> ProposalSet:
+    """The ``most`` best of selective search for each image. InputError where OpenCV is absent."""
+    require_opencv()
+    boxes, scores = [], []
+    with ProgressBar("selective search", len(index)) as bar:
+        for found, falling in search_all(index, quality, workers):
+            boxes.append(found[:most])
+            scores.append(falling[:most])
+            bar.advance()
+    return ProposalSet.build(index, boxes, scores, f"{SELECTIVE_SEARCH} {quality} (OpenCV)")
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
 from boxwright.training.loop import TrainResult, train
 from boxwright.training.progress import Log
-from boxwright.training.recipe import MultiStepConfig, Recipe
+from boxwright.training.recipe import MultiStepConfig, Recipe, Stage
 from boxwright.training.run_folder import new_run_folder
 
 
@@ -106,17 +106,19 @@ def requested_recipe(request: TrainRequest) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
-    """The recipe with its one stage that many epochs long; milestones keep their share of the length."""
+    """The recipe with its one stage of steps that many epochs long; milestones keep their share of the length."""
     if epochs <= 0:
         raise InputError(f"--epochs {epochs:g}: give more than 0")
-    if len(recipe.stages) != 1:
+    steps = [stage for stage in recipe.stages if isinstance(stage, Stage)]
+    if len(steps) != 1:
         names = ", ".join(stage.name for stage in recipe.stages)
         raise InputError(f"--epochs: {recipe.name} has the stages {names}; use --set stages.0.length=... for each")
-    stage = recipe.stages[0]
+    stage = steps[0]
     schedule = stage.schedule
     if isinstance(schedule, MultiStepConfig):
         schedule = replace(schedule, milestones=tuple(m / stage.length * epochs for m in schedule.milestones))
-    return replace(recipe, stages=(replace(stage, length=epochs, unit="epochs", schedule=schedule),))
+    longer = replace(stage, length=epochs, unit="epochs", schedule=schedule)
+    return replace(recipe, stages=tuple(longer if other is stage else other for other in recipe.stages))
 
 
 def training_splits(

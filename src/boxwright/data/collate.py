@@ -88,7 +88,7 @@ def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -
                 pixels,
                 torch.tensor([sample.size for sample in samples], dtype=torch.int64),
                 torch.tensor(seeds, dtype=torch.int64),
-                _proposals(samples, padding.proposals),
+                padded_proposals(samples, padding.proposals),
             ),
             targets=_targets(samples, padding, height, width),
             info=BatchInfo(
@@ -149,7 +149,8 @@ def _targets(samples: Sequence[Sample], padding: Padding, height: int, width: in
     return Targets(boxes, labels, valid, crowd, difficult, masks)
 
 
-def _proposals(samples: Sequence[Sample], rows: int) -> Tensor | None:
+def padded_proposals(samples: Sequence[Sample], rows: int) -> Tensor | None:
+    """``[B, P, 4]``, P a multiple of ``rows``; None where a sample has none."""
     given = [sample.proposals for sample in samples if sample.proposals is not None]
     if len(given) < len(samples):
         return None

@@ -239,7 +239,8 @@ class EvalLoader:
     """One pass in the order of the data set, every image once; can be iterated again.
 
     Arguments as for `TrainStream`; each of ``world`` ranks takes every world-th batch. The transform must leave a way
-    back to the original picture: a flip, a quarter turn or a mosaic raises InputError.
+    back to the original picture: a flip, a quarter turn or a mosaic raises InputError. ``split``: which of the files of
+    ``proposals`` is the one of this data.
     """
 
     def __init__(
@@ -257,6 +258,7 @@ class EvalLoader:
         max_boxes: int | None = None,
         masks: bool = False,
         proposals: ProposalsConfig | None = None,
+        split: Literal["train", "val"] = "val",
         pin_memory: bool = False,
         prefetch: int = 2,
         start_method: StartMethod | None = None,
@@ -264,7 +266,7 @@ class EvalLoader:
         _check_counts(batch_size, rank, world, workers, prefetch)
         padding = _padding(pad_multiple, fixed_size, shapes, max_boxes, "error")
         self._order = PassOrder(len(index), batch_size, rank, world)
-        given, padding = _proposals(proposals, "val", index, padding)
+        given, padding = _proposals(proposals, split, index, padding)
         batches = _Batches(SampleSource(index, masks, given), transform, self._order.batch, 0, padding)
         self._workers = Workers(batches, workers, pin_memory, prefetch, start_method)
 
@@ -273,7 +275,11 @@ class EvalLoader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
-        for made in self._workers.start(Numbers(0, len(self))):
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[Batch]:
+        """The pass from its batch number ``first`` on."""
+        for made in self._workers.start(Numbers(first, len(self))):
             batch = _opened(made)
             if not bool((batch.info.to_original[:, :2] > 0).all()):
                 raise InputError(

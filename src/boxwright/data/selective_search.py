@@ -42,11 +42,16 @@ def selective_search(path: Path, quality: Quality = "fast") -> tuple[np.ndarray,
 
     The ranking is partly random by design; here it is the same for a file each time.
     """
+    return search_pixels(read_image(path), quality)
+
+
+def search_pixels(pixels: np.ndarray, quality: Quality = "fast") -> tuple[np.ndarray, np.ndarray]:
+    """:func:`selective_search` of a uint8 ``[H, W, 3]`` RGB array."""
     cv2 = require_opencv()
     cv2.setNumThreads(1)
     cv2.setRNGSeed(0)
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(np.ascontiguousarray(read_image(path)[:, :, ::-1]))
+    search.setBaseImage(np.ascontiguousarray(pixels[:, :, ::-1]))
     if quality == "fast":
         search.switchToSelectiveSearchFast()
     else:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from boxwright.data.multi_scale import scaled, size_of, with_size
-from boxwright.data.sample import flipped
+from boxwright.data.sample import Sample, flipped
 from boxwright.data.transforms import TransformConfig
 from boxwright.detections import Detections
-from boxwright.detectors.detector import Detector, prepared, sample_of
+from boxwright.detectors.detector import Detector, prepared
 from boxwright.geometry.voting import box_voting
 from boxwright.heads.postprocess import PostprocessConfig, suppress
 from boxwright.structures import InputError
@@ -151,9 +151,10 @@ def detect_augmented(
     """
     check_views(detector, config)
     found: list[list[Found]] = [[] for _ in arrays]
+    samples = [detector.sample_of(array) for array in arrays]
     for view in config.views:
         for mirrored in (False, True) if config.flip else (False,):
-            for number, one in _look(detector, arrays, view, mirrored):
+            for number, one in _look(detector, samples, view, mirrored):
                 found[number].append(_counting(one, view, config.offset))
     merged = [_merged(looks, array.shape[:2], config, threshold) for looks, array in zip(found, arrays, strict=True)]
     return [
@@ -198,16 +199,14 @@ def _transforms(detector: Detector, view: ViewConfig, wide: bool) -> tuple[Trans
     return scaled(detector.transforms, (broad, high) if turned else (high, broad), detector.input_multiple)
 
 
-def _look(
-    detector: Detector, arrays: Sequence[np.ndarray], view: ViewConfig, mirrored: bool
-) -> list[tuple[int, Found]]:
+def _look(detector: Detector, pictures: Sequence[Sample], view: ViewConfig, mirrored: bool) -> list[tuple[int, Found]]:
     """What each image shows in one view, with the image's number. The order is of no matter."""
     looks: list[tuple[int, Found]] = []
-    kinds = [view.follow_image and array.shape[1] > array.shape[0] for array in arrays]
+    kinds = [view.follow_image and sample.size[1] > sample.size[0] for sample in pictures]
     for wide in sorted(set(kinds)):  # images of one batch have one size, or padding would show in a view that has none
         numbers = [number for number, kind in enumerate(kinds) if kind == wide]
         transforms = _transforms(detector, view, wide)
-        samples = [sample_of(arrays[number]) for number in numbers]
+        samples = [pictures[number] for number in numbers]
         samples = [prepared(flipped(sample) if mirrored else sample, transforms) for sample in samples]
         looks += [(number, one[:3]) for number, one in zip(numbers, detector.detect_samples(samples), strict=True)]
     return looks

@@ -9,6 +9,7 @@ from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from boxwright.detectors.rcnn import RCNN, RCNNConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
 from boxwright.detectors.rfcn import RFCN, RFCNConfig
@@ -23,6 +24,7 @@ DetectorConfig: TypeAlias = (
     | FasterRCNNConfig
     | FasterRCNNC4Config
     | MaskRCNNConfig
+    | RCNNConfig
     | RefineDetConfig
     | RetinaNetConfig
     | RFCNConfig
@@ -44,6 +46,8 @@ def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
             return FasterRCNNC4(config, classes)
         case MaskRCNNConfig():
             return MaskRCNN(config, classes)
+        case RCNNConfig():
+            return RCNN(config, classes)
         case RefineDetConfig():
             return RefineDet(config, classes)
         case RetinaNetConfig():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
 
@@ -19,13 +19,16 @@ from torchvision import tv_tensors
 
 from boxwright.backbones.norm import fold_norms
 from boxwright.backbones.winograd import use_winograd
+from boxwright.data.collate import padded_proposals
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.resizing import ResizeConfig
 from boxwright.data.sample import Sample
+from boxwright.data.selective_search import search_pixels
 from boxwright.data.transforms import TransformConfig, build_transform
 from boxwright.detections import Detections
+from boxwright.detectors.fitting import FitConfig, Fitting
 from boxwright.geometry.paste import InstanceMasks, PasteConfig, paste_masks
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -56,12 +59,11 @@ class Detector(nn.Module, ABC):
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
     minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
-    ``Images.proposals`` and finds none itself; ``counted_regions``: with how many of them ``outputs`` counts, what
-    selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
+    ``Images.proposals`` and finds none itself; ``most_proposals``: how many of them an image has, where ``detect`` has to
+    find them and where ``outputs`` counts: what selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
     """
 
     needs_proposals = False
-    counted_regions = 2000
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
         super().__init__()
@@ -75,6 +77,7 @@ class Detector(nn.Module, ABC):
         self.input_size: tuple[int, int] | None = None
         self.wanted_losses: tuple[str, ...] | None = None
         self.paste: PasteConfig | None = None
+        self.most_proposals = 2000
         self._bgr = pixels.bgr
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std).reshape(1, 3, 1, 1), persistent=False)
@@ -114,6 +117,14 @@ class Detector(nn.Module, ABC):
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
         """Start layers of the head from the classifier of a pretrained network, ``state``; how many it took."""
         return 0
+
+    def fitting(self, config: FitConfig, index: DetectionIndex, seed: int) -> Fitting:
+        """Begin to fit what ``config`` says to the training set ``index``. InputError where it cannot be done."""
+        raise InputError(f"a stage fits {config.kind!r}, but a {self.config.kind} has nothing to be fitted")
+
+    def unfitted(self) -> tuple[str, ...]:
+        """The kinds of what has yet to be fitted before the detector is whole."""
+        return ()
 
     def check_input(self, height: int, width: int, what: str = "the input") -> None:
         """InputError with the nearest valid sides where the network cannot take ``height`` x ``width``."""
@@ -195,7 +206,7 @@ class Detector(nn.Module, ABC):
         self, arrays: Sequence[np.ndarray], *, threshold: float = 0.0, paths: Iterable[Path | None] | None = None
     ) -> list[Detections]:
         """Detect in one batch of uint8 ``[H, W, 3]`` RGB arrays; ``threshold`` is the least score."""
-        samples = [prepared(sample_of(array), self.transforms) for array in arrays]
+        samples = [prepared(self.sample_of(array), self.transforms) for array in arrays]
         results = self.detect_samples(samples, threshold)
         return [
             Detections(
@@ -209,6 +220,16 @@ class Detector(nn.Module, ABC):
             )
             for sample, found, path in zip(samples, results, paths or [None] * len(samples), strict=True)
         ]
+
+    def sample_of(self, array: np.ndarray) -> Sample:
+        """A uint8 ``[H, W, 3]`` RGB array as a sample, with proposals of selective search where they are needed.
+
+        InputError where they are, and OpenCV, which finds them, is absent.
+        """
+        sample = sample_of(array)
+        if not self.needs_proposals:
+            return sample
+        return replace(sample, proposals=torch.from_numpy(search_pixels(array)[0][: self.most_proposals]))
 
     @torch.inference_mode()
     def detect_samples(self, samples: Sequence[Sample], threshold: float = 0.0) -> list[Found]:
@@ -312,4 +333,4 @@ def _collated(samples: Sequence[Sample], multiple: int) -> Images:
     pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
     for row, sample in enumerate(samples):
         pixels[row, :, : sample.size[0], : sample.size[1]] = sample.image
-    return Images(pixels, torch.tensor(sizes))
+    return Images(pixels, torch.tensor(sizes), proposals=padded_proposals(samples, 1))

@@ -116,10 +116,10 @@ class FastRCNN(Detector):
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Class logits and box offsets of ``counted_regions``."""
+        """Class logits and box offsets of ``most_proposals``."""
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
-        return list(self.head(fmap.new_zeros(len(pixels), self.counted_regions, side, side, self.channels)))
+        return list(self.head(fmap.new_zeros(len(pixels), self.most_proposals, side, side, self.channels)))
 
     def _pooled(self, fmap: Tensor, boxes: Tensor) -> Tensor:
         table = FeatureTable.from_maps([fmap], [self.stride])
@@ -133,7 +133,8 @@ def given_proposals(images: Images) -> Proposals:
             "this detector finds no proposals of its own and the images came without; make them with `boxwright "
             "proposals` and name the file (data.proposals), or set Images.proposals"
         )
-    boxes = clip_boxes(images.proposals.float(), images.sizes)
+    given = images.proposals.float()
+    boxes = clip_boxes(given if given.shape[1] else given.new_zeros(len(given), 1, 4), images.sizes)
     return Proposals(boxes, boxes.new_zeros(boxes.shape[:2]), (boxes[..., 2:] > boxes[..., :2]).all(-1))
 
 

@@ -9,6 +9,7 @@ from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
 from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
+from boxwright.recipes.rcnn import RCNN_RECIPES
 from boxwright.recipes.refinedet import REFINEDET_RECIPES
 from boxwright.recipes.retinanet import RETINANET_RECIPES
 from boxwright.recipes.rfcn import RFCN_RECIPES
@@ -28,6 +29,7 @@ RECIPES: dict[str, Recipe] = {
         *FASTER_RCNN_RECIPES,
         *FASTER_RCNN_C4_RECIPES,
         *MASK_RCNN_RECIPES,
+        *RCNN_RECIPES,
         *REFINEDET_RECIPES,
         *RETINANET_RECIPES,
         *RFCN_RECIPES,

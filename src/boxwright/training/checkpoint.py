@@ -118,6 +118,8 @@ def rebuild(
         ) from None
     detector.transforms = checkpoint.recipe.data.eval
     detector.pad_multiple = checkpoint.recipe.data.pad_multiple
+    if checkpoint.recipe.data.proposals is not None:
+        detector.most_proposals = checkpoint.recipe.data.proposals.most
     return detector.eval()
 
 

@@ -104,6 +104,8 @@ class _Reader:
         if not isinstance(tree, dict):
             raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a table with a kind, one of {names}")
         kind = tree.get("kind")
+        if kind is None and (usual := [c for c in classes if getattr(c, "USUAL", False)]):
+            return usual[0]
         if kind is None:
             raise self.fail(path, f"{dotted(path)} lacks its kind; set {dotted((*path, 'kind'))} to one of {names}")
         if kind not in by_kind:

@@ -173,7 +173,7 @@ class _Run:
             self.where,
             self.recipe.log_every,
             lambda i: f"{index.path(i)} (image id {index.image_id(i)})",
-            last=self.plan.total,
+            last=self.plan.ends,
         )
         if session.loaded_monitor is not None:
             self.monitor.load_state_dict(session.loaded_monitor)
@@ -218,6 +218,9 @@ class _Run:
             step = session.step
             self.reporter.step(step)
             self._write(self.monitor.record(step, session.names, losses, images, self.stop.requested))
+            if session.fit is not None and session.fit.summary is not None:
+                self._write(self.monitor.flush())
+                self.reporter.say(f"after step {step}: {session.fit.summary}")
             if self.monitor.stop_seen or (self.stop.requested and self.where.world == 1):
                 self._save()
                 raise TrainingInterrupted(step, self.folder, self.command)
@@ -236,18 +239,24 @@ class _Run:
         for row in rows:
             pace = self.clock.seconds_per_step(row.step) or self.pace
             self.pace = pace
+            stage = self.plan.stages[self.plan.stage_of(row.step)]
+            learns = stage.schedule is not None
+            terms = {name if name.startswith("loss_") else f"loss_{name}": v for name, v in row.losses.items()}
             line = {
                 "step": row.step,
                 "epoch": self.plan.epoch(row.step),
-                "loss": sum(row.losses.values()),
-                **{name if name.startswith("loss_") else f"loss_{name}": v for name, v in row.losses.items()},
+                "loss": sum(row.losses.values()) if learns else None,
+                **(terms if learns else row.losses),
                 "lr": self.session.lr_of(row.step),
-                "images_per_second": None if pace is None else self.plan.batch_size / pace,
+                "images_per_second": None if pace is None else stage.step_images / pace,
                 "memory": peak_memory(self.where.device),
             }
             if self.log is not None:
                 self.log.write("train", line)
-            self.reporter.row({**line, "eta": None if pace is None else pace * (self.plan.total - row.step)})
+            # The pace of one stage says nothing about one of another kind.
+            left = (stage.last if self.plan.fits else self.plan.total) - row.step
+            text = {} if learns else {"stage": stage.stage.name, "figures": row.losses}
+            self.reporter.row({**line, **text, "eta": None if pace is None else pace * left})
 
     def _validate(self) -> None:
         assert self.val_index is not None

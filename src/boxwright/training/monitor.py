@@ -8,7 +8,7 @@ with its exact step and images, because the block holds them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,11 @@ class LossMonitor:
     not finite."""
 
     def __init__(
-        self, where: Processes, log_every: int, name_image: Callable[[int], str], last: int | None = None
+        self, where: Processes, log_every: int, name_image: Callable[[int], str], last: Collection[int] = ()
     ) -> None:
-        """``name_image``: from an image's place in the training set to the text that an error shows. ``last``: the
-        run's last step, whose row may cover fewer than the others: a short run would else show no losses at all."""
+        """``name_image``: from an image's place in the training set to the text that an error shows. ``last``: last
+        steps, of the run or of a stage, whose row may cover fewer than the others: a short run would else show no
+        losses at all."""
         self.where = where
         self.log_every = log_every
         self.last = last
@@ -122,7 +123,7 @@ class LossMonitor:
                     self._fail(step, block.images[i], block.own[i].tolist()[:-1])
                 self.stop_seen |= stop > 0
                 self._since_row.append(losses)
-                if step % self.log_every == 0 or step == self.last:
+                if step % self.log_every == 0 or step in self.last:
                     rows.append(self._row(step))
         del self._under_way[:count]
         return rows

@@ -31,7 +31,7 @@ def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> 
     for name in names:
         _line(losses, train, name, label=name.removeprefix("loss_"), linewidth=2 if name == "loss" else 1)
     _line(losses, validation, "loss", label="validation", marker="o", linestyle="--")
-    positive = [row[name] for row in train for name in names if row.get(name, 0) > 0]
+    positive = [row[name] for row in train for name in names if (row.get(name) or 0) > 0]
     if positive and max(positive) > 20 * min(positive):
         losses.set_yscale("log")
     losses.set_ylabel("loss")

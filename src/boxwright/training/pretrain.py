@@ -155,7 +155,7 @@ class _Run:
 
     def go(self, stop: StopRequest, log: Log) -> PretrainResult:
         """Train to the end; whatever happens, the folder holds the last whole state."""
-        monitor = LossMonitor(self.where, self.recipe.log_every, lambda i: str(self.train.path(i)), last=self.steps)
+        monitor = LossMonitor(self.where, self.recipe.log_every, lambda i: str(self.train.path(i)), last=(self.steps,))
         rows = RunLog(self.folder, self.step) if self.where.main else None
         reporter = open_reporter(log, self.where.main, self.steps, self.step)
         clock = Clock()

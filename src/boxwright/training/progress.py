@@ -92,9 +92,13 @@ def open_reporter(log: Log, main: bool, total: int, done: int) -> Reporter:
 
 def describe(row: Row) -> str:
     """A training row as text."""
-    terms = ", ".join(f"{key.removeprefix('loss_')} {row[key]:.4g}" for key in row if key.startswith("loss_"))
-    parts = [f"epoch {row['epoch']:.2f}", f"loss {row['loss']:.4g}" + (f" ({terms})" if terms else "")]
-    parts.append(f"lr {row['lr']:.3g}")
+    parts = [f"epoch {row['epoch']:.2f}"]
+    if "figures" in row:  # of a stage that fits: means over its images since the row before
+        figures = ", ".join(f"{value:.4g} {name.replace('_', ' ')}" for name, value in row["figures"].items())
+        parts.append(f"fitting {row['stage']}: {figures} an image")
+    else:
+        terms = ", ".join(f"{key.removeprefix('loss_')} {row[key]:.4g}" for key in row if key.startswith("loss_"))
+        parts += [f"loss {row['loss']:.4g}" + (f" ({terms})" if terms else ""), f"lr {row['lr']:.3g}"]
     if row.get("images_per_second"):
         parts.append(f"{row['images_per_second']:.1f} images/s")
     if row.get("eta") is not None:

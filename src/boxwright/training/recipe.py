@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from boxwright.data.multi_scale import MultiScaleConfig
 from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.fitting import FitConfig
 from boxwright.structures import InputError
 from boxwright.training.config_tree import Describe, from_tree, to_tree
 
@@ -186,6 +187,9 @@ class Stage:
     itself as it learns ("own"), or by a copy of it as it was before this stage ("before").
     """
 
+    USUAL: ClassVar[bool] = True  # recipes written before there were other kinds do not say theirs
+
+    kind: Literal["steps"] = "steps"
     name: str = "train"
     length: Positive
     unit: Unit = "epochs"
@@ -207,6 +211,18 @@ class Stage:
             )
         if self.losses == ():
             raise InputError("losses is empty; leave it out to minimise all terms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitStage:
+    """A stage without gradients, in which a part of the detector is fitted to what the network makes of the training
+    set: R-CNN's SVMs and its box regression. An image is a step; they come in the order of the data set, prepared as
+    for evaluation, with the proposals of training. Under ``torchrun`` every process does the whole work.
+    """
+
+    kind: Literal["fit"] = "fit"
+    name: str = "fit"
+    fit: FitConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +284,7 @@ class Recipe:
     name: str
     detector: DetectorConfig
     data: DataConfig
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    stages: Annotated[tuple[Stage | FitStage, ...], Field(min_length=1)]
     ema: EMAConfig | None = None
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -285,8 +301,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise InputError("stages is empty; a recipe needs at least one")
-        if self.stages[0].proposals == "before":
+        if isinstance(self.stages[0], Stage) and self.stages[0].proposals == "before":
             raise InputError("stages.0.proposals = 'before': no stage has learnt to propose yet; set it to 'own'")
+        if self.validation.patience is not None and any(isinstance(stage, FitStage) for stage in self.stages):
+            raise InputError(
+                f"validation.patience = {self.validation.patience} would end the run before its last stage, which must "
+                "still be fitted; set it to none"
+            )
         if self.data.batch_size % self.accumulation:
             raise InputError(
                 f"data.batch_size = {self.data.batch_size} is not a multiple of accumulation = {self.accumulation}"

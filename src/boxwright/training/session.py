@@ -27,13 +27,14 @@ from boxwright.training.checkpoint import (
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
 from boxwright.training.environment import git_state, versions
+from boxwright.training.fit_run import FitRun, check_fits
 from boxwright.training.input_check import check_anchors, check_inputs
 from boxwright.training.monitor import REMEDY, NonFiniteLossError
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import make_plan
 from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
-from boxwright.training.recipe import Recipe, dump_recipe
+from boxwright.training.recipe import FitStage, Recipe, dump_recipe
 from boxwright.training.run_folder import data_summary, prune_steps
 from boxwright.training.sources import open_checkpoint
 from boxwright.training.stage_starts import StageStarts
@@ -48,7 +49,8 @@ Start: TypeAlias = Path | str | Mapping[str, Tensor] | Imported
 class Session:
     """Detector, optimiser, average, random states and place in the data, moved on one step at a time.
 
-    ``step`` counts finished steps. ``best`` and ``last_validation`` are rows of validations.
+    ``step`` counts finished steps. ``best`` and ``last_validation`` are rows of validations. ``fit``: the present stage
+    where that fits something, else None.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class Session:
         seed_everything(recipe.seed)
         self.share = micro_batch_size(recipe.data.batch_size, where.world, recipe.accumulation) * recipe.accumulation
         self.stream = self._open_stream()
-        self.plan = make_plan(recipe, self.stream.epoch_size)
-        self.stream.ends_after(self.plan.total)
+        self.plan = make_plan(recipe, self.stream.epoch_size, len(index))
+        self.stream.ends_after(self.plan.batches)
+        self.fit: FitRun | None = None
         for planned in self.plan.stages:
-            warmup = planned.stage.schedule.warmup
+            warmup = None if isinstance(planned.stage, FitStage) else planned.stage.schedule.warmup
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
         self.detector = self._build_detector(build, weights, backbone_weights, carry_classes)
@@ -98,12 +101,15 @@ class Session:
             self._restore(state)
         self._enter_stage(min(self.step + 1, self.plan.total))
         if state is not None and state["stage"] == self.stage:
-            self.stepper.optimiser.load_state_dict(state["optimiser"])
+            if self.fit is None:
+                self.stepper.optimiser.load_state_dict(state["optimiser"])
+            elif state["fit"] is not None:
+                self.fit.load_state_dict(state["fit"])
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The loss terms."""
-        return self.stepper.names
+        """The loss terms, or of a fit what it counts."""
+        return self.stepper.names if self.fit is None else self.fit.names
 
     @property
     def weights_to_use(self) -> Detector:
@@ -112,11 +118,16 @@ class Session:
 
     def take_step(self) -> tuple[Tensor, list[int]]:
         """The next step: its losses ``[T]`` on the device, and its images' places in the training set."""
-        batch = next(self.stream)
         step = self.step + 1
         if self.plan.stage_of(step) != self.stage:
             self._enter_stage(step)
         planned = self.plan.stages[self.stage]
+        if self.fit is not None:
+            numbers, images = self.fit.take_step(self.step - planned.first)
+            self.step = step
+            return numbers, images
+        assert planned.schedule is not None
+        batch = next(self.stream)
         set_lr(self.stepper.optimiser, planned.schedule(self.step - planned.first))
         first = self.where.rank * self.share
         seeds = image_seeds(self.recipe.seed, self.step, self.recipe.data.batch_size, first, self.share)
@@ -132,14 +143,21 @@ class Session:
         self.step = step
         return losses, batch.info.indexes.tolist()
 
-    def lr_of(self, step: int) -> float:
-        """The learning rate that ``step`` was taken with: of the group that learns fastest."""
+    def lr_of(self, step: int) -> float | None:
+        """The learning rate that ``step`` was taken with: of the group that learns fastest; None in a fit."""
         planned = self.plan.stages[self.plan.stage_of(step)]
+        if planned.schedule is None:
+            return None
         return self.full_lr[self.plan.stage_of(step)] * planned.schedule(step - 1 - planned.first)
 
     def note_validation(self, row: dict[str, Any]) -> bool:
-        """Take a validation's row; whether its AP is the best so far."""
+        """Take a validation's row; whether its AP is the best so far.
+
+        In a run that fits something, of its present stage: the detector of an earlier one is not whole yet.
+        """
         self.last_validation = row
+        if self.best is not None and self.plan.fits and self.plan.stage_of(self.best["step"]) != self.stage:
+            self.best = None
         ap = -1.0 if row["AP"] is None else row["AP"]
         better = self.best is None or ap > (-1.0 if self.best["AP"] is None else self.best["AP"])
         self.validations_since_best = 0 if better else self.validations_since_best + 1
@@ -163,7 +181,8 @@ class Session:
             "starts": self.starts.state_dict(),
             "model": self.detector.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "optimiser": self.stepper.optimiser.state_dict(),
+            "optimiser": self.stepper.optimiser.state_dict() if self.fit is None else None,
+            "fit": None if self.fit is None else self.fit.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stream": self.stream.state_dict(),
             "random": randomness,
@@ -198,17 +217,25 @@ class Session:
         """What will happen, in a few lines."""
         classes, plan, recipe = self.detector.classes, self.plan, self.recipe
         total = sum(p.numel() for p in self.detector.parameters())
-        learning = sum(p.numel() for p in self.stepper.parameters)
+        learning = 0 if self.fit is not None else sum(p.numel() for p in self.stepper.parameters)
         names = ", ".join(classes.names[:8]) + (", ..." if len(classes) > 8 else "")
         val = "none" if val_index is None else f"{len(val_index)} images"
-        optimiser = plan.stages[self.stage].stage.optimiser
-        lr = self.full_lr[self.stage]
+        stage = plan.stages[self.stage].stage
+        if isinstance(stage, FitStage):
+            how = f"now the fit {stage.name!r}"
+        else:
+            how = f"{stage.optimiser.kind} at {self.full_lr[self.stage]:g}"
         lines = [
             f"recipe {recipe.name}: {total:,} parameters, {learning:,} of them learn",
             f"data {self.index.root}: {len(self.index)} images with {self.index.num_boxes} boxes, validation {val}; "
             f"{len(classes)} classes: {names}",
-            f"{plan.total} steps of {plan.batch_size} images, {plan.epoch(plan.total):.1f} epochs, {optimiser.kind} "
-            f"at {lr:g}, {recipe.precision} on {self.where.device}, {self.where.world} process(es)",
+            f"{plan.batches} steps of {plan.batch_size} images, {plan.epoch(plan.total):.1f} epochs, {how}, "
+            f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
+            *(
+                f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
+                for planned in plan.stages
+                if planned.schedule is None
+            ),
             f"run folder {folder}",
         ]
         if self.step:
@@ -218,6 +245,8 @@ class Session:
     def close(self) -> None:
         """Stop the loader's workers."""
         self.stream.close()
+        if self.fit is not None:
+            self.fit.close()
 
     def _open_stream(self) -> TrainStream:
         data = self.recipe.data
@@ -253,6 +282,8 @@ class Session:
         detector = build(self.recipe.detector, self.index.classes)
         detector.transforms = self.recipe.data.eval
         detector.pad_multiple = self.recipe.data.pad_multiple
+        if self.recipe.data.proposals is not None:
+            detector.most_proposals = self.recipe.data.proposals.most
         check_inputs(detector, self.recipe.data)
         if warning := check_anchors(detector, self.index, self.recipe.data):
             self.notes.append(warning)
@@ -265,6 +296,7 @@ class Session:
                 "WARNING: batch norms are frozen, but no weights are given to start from: this network will hardly "
                 "learn. Give weights, or set detector.backbone.norm=bn"
             )
+        check_fits(self.recipe, detector, self.index)
         if self.recipe.sync_batch_norm:
             detector = cast(Detector, synchronise_batch_norm(detector, self.where))
         detector = detector.to(self.where.device)
@@ -276,6 +308,15 @@ class Session:
         """Get ready for the stage that takes ``step``: where it begins, what learns, and a fresh optimiser."""
         self.stage = self.plan.stage_of(step)
         stage = self.plan.stages[self.stage].stage
+        if self.fit is not None:
+            self.fit.close()
+            self.fit = None
+        if isinstance(stage, FitStage):
+            self.stream.close()  # its workers would wait for the whole stage
+            self.where.align(self.weights_to_use)
+            networks = dict.fromkeys((self.detector, self.weights_to_use))
+            self.fit = FitRun(stage, list(networks), self.index, self.recipe, self.where)
+            return
         if step == self.plan.stages[self.stage].first + 1:
             self.starts.begin(stage, self.weights_to_use, [self.detector, self.weights_to_use])
         self.detector.wanted_losses = stage.losses
@@ -301,7 +342,8 @@ class Session:
                 "that data, or start a new run with the old checkpoint as weights"
             )
         self.detector.load_state_dict(state["model"])
-        if "starts" in state:  # not in runs of before stages had any
+        state.setdefault("fit", None)  # not in runs of before anything was fitted
+        if "starts" in state:  # nor these
             self.starts.load_state_dict(state["starts"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])

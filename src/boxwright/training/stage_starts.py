@@ -15,7 +15,7 @@ from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
 from boxwright.training.optimiser import check_prefixes, has_prefix
-from boxwright.training.recipe import Recipe, Stage
+from boxwright.training.recipe import FitStage, Recipe, Stage
 
 
 class StageStarts:
@@ -32,13 +32,15 @@ class StageStarts:
         self.proposer: Any = None
         names = [name for name, _ in detector.named_parameters()]
         for i, stage in enumerate(recipe.stages):
+            if isinstance(stage, FitStage):
+                continue
             check_prefixes(stage.reset, names, f"stages.{i}.reset")
             if stage.proposals == "before" and not hasattr(detector, "propose"):
                 raise InputError(
                     f"stages.{i}.proposals = 'before': a {recipe.detector.kind} takes no proposals from outside; only "
                     "a faster_rcnn_c4 does"
                 )
-        prefixes = [prefix for stage in recipe.stages for prefix in stage.reset]
+        prefixes = [prefix for stage in recipe.stages if isinstance(stage, Stage) for prefix in stage.reset]
         self.initial = {
             name: tensor.detach().clone()
             for name, tensor in detector.state_dict().items()

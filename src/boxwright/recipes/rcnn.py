@@ -1,0 +1,222 @@
+"""R-CNN. Each recipe needs files of proposals: ``data.proposals.train`` and ``data.proposals.val``.
+
+Three stages: fine-tuning, SVMs, box regression; after each of them the detector is validated. Fitting SVMs needs the
+extra ``rcnn`` (scikit-learn).
+
+``rcnn-vgg16``
+    The paper's on VOC07 with VGG-16 ("O-Net"): SGD at 0.001, ten times that for the new layer and twice for biases, a
+    tenth of it every 20,000 of 70,000 steps, 128 windows a step: 8 of each of 16 images. It needs ImageNet weights.
+    The paper's own batches of VGG-16 had 24 windows, for want of memory: ``--set detector.windows.count=4 --set
+    data.batch_size=6``. Departure: at most 5000 pairs of a class for its regression, 10 GB on VOC.
+``rcnn-zf``, ``rcnn-r50``, ``rcnn-detnet59``
+    The same on a network of AlexNet's size, with the same 9216 numbers of pool5, and on residual networks.
+``rcnn-vgg16-modern``, ``rcnn-detnet59-modern``
+    The same network and cost, taught better: four times as many windows a step, a cosine, colour jitter and an average
+    of the weights.
+``rcnn-small``, ``rcnn-small-modern``, ``rcnn-detnet-small``
+    For the CPU, from scratch: crops of 64 pixels, an eighth or a quarter of the channels, batch norm, 300 proposals.
+``...-softmax``, ``...-svm-overlap``, ``...-tune-truth``
+    Why the paper labels windows differently for the network and for the SVMs (appendix B): no SVMs at all; SVMs on
+    the labels of fine-tuning; fine-tuning on the labels of the SVMs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.backbones.zf import ZFConfig
+from boxwright.data.proposals import ProposalsConfig
+from boxwright.data.transforms import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
+from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
+from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.heads.ridge import RidgeFitConfig
+from boxwright.heads.svm import SVMFitConfig
+from boxwright.training.recipe import (
+    AdamWConfig,
+    CheckpointConfig,
+    CosineConfig,
+    DataConfig,
+    EMAConfig,
+    FitStage,
+    GroupConfig,
+    MultiStepConfig,
+    Recipe,
+    SGDConfig,
+    Source,
+    Stage,
+    ValidationConfig,
+    WarmupConfig,
+)
+
+VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's pictures have that size already
+SVMS = FitStage(name="svms", fit=SVMFitConfig())
+BOXES = FitStage(name="boxes", fit=RidgeFitConfig())
+VOC_TUNING = Stage(
+    name="fine-tuning",
+    length=70_000,
+    unit="steps",
+    optimiser=SGDConfig(
+        lr=1e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0, groups=(GroupConfig(prefix="scores", lr=10.0),)
+    ),
+    schedule=MultiStepConfig(milestones=(20_000, 40_000, 60_000), gamma=0.1),
+)
+
+
+def relabelled(recipe: Recipe, answer: str) -> Recipe:
+    """The ablation ``answer`` of how windows are labelled: "softmax", "svm-overlap" or "tune-truth"."""
+    detector = recipe.detector
+    assert isinstance(detector, RCNNConfig)
+    stages = recipe.stages
+    match answer:
+        case "softmax":
+            detector = replace(detector, score="softmax")
+            stages = tuple(s for s in stages if not (isinstance(s, FitStage) and s.fit.kind == "svm"))
+        case "svm-overlap":
+            fit = SVMFitConfig(positives="overlap", positive_iou=0.5, negative_iou=0.5)
+            stages = tuple(
+                replace(s, fit=fit) if isinstance(s, FitStage) and s.fit.kind == "svm" else s for s in stages
+            )
+        case "tune-truth":
+            windows = replace(detector.windows, positives="truth", negative_iou=0.3)
+            detector = replace(detector, windows=windows)
+    return replace(recipe, name=f"{recipe.name}-{answer}", detector=detector, stages=stages)
+
+
+VGG16 = Recipe(
+    name="rcnn-vgg16",
+    detector=RCNNConfig(),
+    data=DataConfig(
+        train=(VOC_SIDES, FlipConfig(p=0.5)),
+        eval=(VOC_SIDES,),
+        batch_size=16,
+        eval_batch_size=1,
+        proposals=ProposalsConfig(),
+    ),
+    stages=(VOC_TUNING, SVMS, replace(BOXES, fit=RidgeFitConfig(most=5000))),
+    validation=ValidationConfig(every=20_000, unit="steps"),
+    checkpoint=CheckpointConfig(every=2_000, unit="steps"),
+    source=Source(
+        paper="Rich feature hierarchies for accurate object detection and semantic segmentation, arXiv 1311.2524",
+        section="§2.3, appendices A to C, table 3",
+        note="VOC07 test, trained on VOC07 from ImageNet weights; AP50 by 11 points",
+        expected={"AP50": 0.66},
+    ),
+)
+ZF = replace(
+    VGG16,
+    name="rcnn-zf",
+    detector=RCNNConfig(backbone=ZFConfig(), layers=LayersConfig(pool=3)),
+    stages=(VOC_TUNING, SVMS, BOXES),
+    source=replace(VGG16.source, note="the paper's AlexNet in a network of its size", expected=None),
+)
+R50 = replace(
+    VGG16,
+    name="rcnn-r50",
+    detector=RCNNConfig(backbone=ResNetConfig(depth=50, norm="frozen_bn", out_levels=(5,)), layers=MeanConfig(cells=2)),
+    stages=(VOC_TUNING, SVMS, BOXES),
+    source=Source(note="ours, on the paper's schedule"),
+)
+DETNET59 = replace(
+    R50,
+    name="rcnn-detnet59",
+    detector=RCNNConfig(backbone=DetNetConfig(norm="frozen_bn", out_levels=(6,)), layers=MeanConfig(cells=3)),
+)
+
+
+def _modern(recipe: Recipe) -> Recipe:
+    assert isinstance(recipe.detector, RCNNConfig)
+    tuning = replace(
+        VOC_TUNING,
+        optimiser=SGDConfig(
+            lr=2e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0, groups=(GroupConfig(prefix="scores", lr=10.0),)
+        ),
+        schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=1000, factor=0.01)),
+    )
+    return replace(
+        recipe,
+        name=f"{recipe.name}-modern",
+        detector=replace(recipe.detector, windows=replace(recipe.detector.windows, count=32)),
+        data=replace(recipe.data, train=(VOC_SIDES, PhotometricConfig(), FlipConfig(p=0.5))),
+        stages=(tuning, *recipe.stages[1:]),
+        ema=EMAConfig(),
+        source=Source(note="ours; the same network and cost as the paper's recipe"),
+    )
+
+
+SIDES = ResizeConfig(short=(480,), long=640)
+SMALL = Recipe(
+    name="rcnn-small",
+    detector=RCNNConfig(
+        backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
+        warp=RegionWarpConfig(size=64, context=4),
+        layers=LayersConfig(hidden=(256, 256)),
+        windows=WindowConfig(count=16),
+    ),
+    data=DataConfig(
+        train=(SIDES, FlipConfig(p=0.5)),
+        eval=(SIDES,),
+        batch_size=8,
+        eval_batch_size=1,
+        workers=2,
+        group_by_aspect=False,
+        proposals=ProposalsConfig(most=300),
+    ),
+    stages=(
+        Stage(
+            name="fine-tuning",
+            length=15,
+            optimiser=AdamWConfig(lr=1e-3, base_batch=8, weight_decay=0.05),
+            schedule=MultiStepConfig(milestones=(10, 13), gamma=0.1, warmup=WarmupConfig(steps=50, factor=0.01)),
+        ),
+        SVMS,
+        BOXES,
+    ),
+    validation=ValidationConfig(every=15, unit="epochs", loss=False),
+    checkpoint=CheckpointConfig(every=2, unit="epochs"),
+    clip_norm=10.0,
+    channels_last=True,
+    source=Source(note="ours, for the CPU"),
+)
+SMALL_MODERN = replace(
+    SMALL,
+    name="rcnn-small-modern",
+    detector=replace(SMALL.detector, windows=WindowConfig(count=32)),
+    data=replace(SMALL.data, train=(SIDES, HSVJitterConfig(), FlipConfig(p=0.5))),
+    stages=(
+        Stage(
+            name="fine-tuning",
+            length=15,
+            optimiser=AdamWConfig(lr=2e-3, base_batch=8, weight_decay=0.05),
+            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=50, factor=0.01)),
+        ),
+        SVMS,
+        BOXES,
+    ),
+    ema=EMAConfig(decay=0.995, ramp=100),
+)
+DETNET_SMALL = replace(
+    SMALL,
+    name="rcnn-detnet-small",
+    detector=replace(
+        SMALL.detector,
+        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(6,)),
+        layers=MeanConfig(cells=2),
+    ),
+)
+ANSWERS = ("softmax", "svm-overlap", "tune-truth")
+
+RCNN_RECIPES = (
+    VGG16,
+    _modern(VGG16),
+    ZF,
+    R50,
+    DETNET59,
+    _modern(DETNET59),
+    SMALL,
+    SMALL_MODERN,
+    DETNET_SMALL,
+    *(relabelled(recipe, answer) for recipe in (VGG16, SMALL) for answer in ANSWERS),
+)
