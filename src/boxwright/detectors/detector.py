@@ -59,8 +59,8 @@ class Detector(nn.Module, ABC):
     ``input_size`` (height, width) where that is not None: what the network's layers can take. ``paste``: how masks
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
     minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
-    ``Images.proposals`` and finds none itself; ``most_proposals``: how many of them an image has, where ``detect`` has to
-    find them and where ``outputs`` counts: what selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
+    ``Images.proposals`` and finds none itself; ``most_proposals``: of an image, where ``detect`` has to find them and
+    where ``outputs`` counts: what selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
     """
 
     needs_proposals = False
