@@ -80,7 +80,7 @@ def _create(name: str, pretrained: bool, out_indices: tuple[int, ...] | None = N
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         near = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(f"TimmConfig.name = {name!r}: timm {timm.__version__} has no such model{near}")
-    options = {} if out_indices is None else {"out_indices": out_indices}
+    options: dict[str, Any] = {} if out_indices is None else {"out_indices": out_indices}
     try:
         return timm.create_model(name, pretrained=pretrained, features_only=True, **options)
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:

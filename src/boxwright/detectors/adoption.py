@@ -28,7 +28,7 @@ def unallocated_parameters() -> Iterator[None]:
             return None  # as it is; the same parameter under a second name stays the same
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
-    handle = register_module_parameter_registration_hook(to_meta)
+    handle = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:
         yield
     finally:

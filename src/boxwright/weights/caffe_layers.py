@@ -79,8 +79,9 @@ class Taking:
                 "which is no whole number of classes for each"
             )
         for part, offset, score in zip(("weight", "bias"), offsets, scores, strict=True):
-            flat = part == "bias"
-            self.state[f"{ours}.{part}"] = joined_head(*(t.flatten() if flat else t for t in (offset, score)))
+            if part == "bias":
+                offset, score = offset.flatten(), score.flatten()
+            self.state[f"{ours}.{part}"] = joined_head(offset, score)
 
     def vgg16(self, prefix: str = "backbone", reduced: bool = False) -> None:
         """conv1_1 to conv5_3, and with ``reduced`` fc6 and fc7 as convolutions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -48,8 +48,7 @@ def _renamed(name: str, table: Sequence[tuple[re.Pattern[str], str]]) -> str | N
     return None
 
 
-def _all(state: Mapping[str, Tensor], rename: object) -> tuple[dict[str, Tensor], list[str]]:
-    assert callable(rename)
+def _all(state: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> tuple[dict[str, Tensor], list[str]]:
     found: dict[str, Tensor] = {}
     unknown = []
     for name, value in state.items():
