@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from boxwright.backbones.blocks import check_field, check_levels
 from boxwright.backbones.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm, stage_norm
+from boxwright.backbones.pooling import HalvingMaxPool2d
 from boxwright.structures import Level
 
 SLOPE = 0.1
@@ -219,7 +220,7 @@ def _build_layer(layer: Layer, inputs: int, width: float, norm: str) -> tuple[li
     match layer:
         case "pool":
             # Darknet's size and padding round up, with the extra row below and column on the right.
-            return [nn.MaxPool2d(2, 2, ceil_mode=True)], inputs
+            return [HalvingMaxPool2d(ceil_mode=True)], inputs
         case "pool1":
             return [HoldPool()], inputs
         case Conv(channels, kernel, stride):

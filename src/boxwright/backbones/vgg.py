@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from boxwright.backbones.blocks import check_field, check_levels, is_int
 from boxwright.backbones.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.pooling import HalvingMaxPool2d
 from boxwright.structures import Level
 
 DEPTHS: dict[int, tuple[int, int, int, int, int]] = {
@@ -172,6 +173,6 @@ def _features(config: VGGConfig) -> tuple[list[_Stage], nn.Sequential, int]:
         if number < top:
             pool = len(layers)
             keeps = number == 5 and config.pool5 == "3x3s1"
-            layers.append(nn.MaxPool2d(3, 1, 1) if keeps else nn.MaxPool2d(2, 2, ceil_mode=config.ceil_mode))
+            layers.append(nn.MaxPool2d(3, 1, 1) if keeps else HalvingMaxPool2d(config.ceil_mode))
         stages.append(_Stage(number, tuple(convs), pool))
     return stages, nn.Sequential(*layers), channels

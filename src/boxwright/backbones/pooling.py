@@ -1,0 +1,51 @@
+"""Max pooling 2 x 2 that keeps no indices for the way back.
+
+torch keeps, for each output, where its maximum stood, in eight bytes. What was pooled is kept anyway, for the layer
+before, and so is the result, for the layer after: together they tell where the maximum stood.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class HalvingMaxPool2d(nn.MaxPool2d):
+    """``nn.MaxPool2d(2, 2)``, of the same values and gradients; of equal maxima the first, row by row, gets all.
+
+    Odd sides, other devices than a processor, and compiled or exported graphs take torch's own.
+    """
+
+    def __init__(self, ceil_mode: bool = False) -> None:
+        super().__init__(2, 2, ceil_mode=ceil_mode)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[B, C, H, W] -> [B, C, H / 2, W / 2]``."""
+        even = input.shape[-2] % 2 == 0 and input.shape[-1] % 2 == 0
+        if torch.compiler.is_compiling() or not even or input.device.type != "cpu" or not input.requires_grad:
+            return super().forward(input)
+        return _Halving.apply(input)  # type: ignore[no-any-return]
+
+
+class _Halving(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.max_pool2d(x, 2)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        x, y = ctx.saved_tensors
+        out = torch.empty_like(x)
+        free = torch.ones_like(y, dtype=torch.bool)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            first = (x[..., i::2, j::2] == y).logical_and_(free)
+            out[..., i::2, j::2] = torch.where(first, grad, 0)
+            free &= ~first
+        return out
