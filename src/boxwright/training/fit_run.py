@@ -13,7 +13,7 @@ from boxwright.data.loader import Batch, EvalLoader
 from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import FitStage, Recipe
+from boxwright.training.recipe import FitStage, Precision, Recipe
 from boxwright.training.step import autocast
 
 
@@ -25,7 +25,7 @@ class FitRun:
     ) -> None:
         """``networks``: all that get the result; features are those of the last."""
         self.networks, self.index, self.where = networks, index, where
-        self.precision = recipe.precision
+        self.precision: Precision = recipe.precision
         self.fitting = networks[-1].fitting(stage.fit, index, recipe.seed)
         self.names = self.fitting.figures
         self.steps = stage.fit.passes * len(index)
