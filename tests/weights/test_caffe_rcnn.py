@@ -208,7 +208,7 @@ def rfcn_blobs(stages: dict[int, list[str]], stem_bias: bool, anchors: int = 9) 
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("depth", "anchors"), [(50, 9), (101, 12)])
+@pytest.mark.parametrize(("depth", "anchors"), [(50, 9), pytest.param(101, 12, marks=pytest.mark.slow)])
 def test_rfcn(tmp_path: Path, depth: int, anchors: int) -> None:
     stages = STAGES_50 if depth == 50 else STAGES_101
     blobs = rfcn_blobs(stages, stem_bias=depth == 50, anchors=anchors)

@@ -89,9 +89,10 @@ def import_caffe_backbone(model: CaffeModel, reduced_for: Literal["ssd", "refine
         taking = Taking(model, "reduced VGG-16")
         taking.vgg16(reduced=True)
         taking.left = {name: None for name in taking.left if not name.startswith("fc8")}
-        pool5, dilation = ("3x3s1", 6) if reduced_for == "ssd" else ("2x2s2", 3)
-        levels = (4, 6) if reduced_for == "ssd" else (4, 5, 6)
-        reduced = VGGConfig(fc="reduced", pool5=pool5, fc6_dilation=dilation, out_levels=levels)
+        if reduced_for == "ssd":
+            reduced = VGGConfig(fc="reduced", out_levels=(4, 6))
+        else:
+            reduced = VGGConfig(fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6))
         return ImportedBackbone("Caffe VGG-16 reduced", reduced, VGG_PIXELS, taking.done())
     taking = Taking(model, "VGG-16")
     taking.vgg16()
