@@ -24,7 +24,7 @@ from boxwright.weights.renaming import Renaming
 _STAGES = (2, 3, 4, 5)
 _MSRA = Renaming([*detectron.stem_pairs(""), *detectron.stage_pairs("", _STAGES)])
 _TORCHVISION = Renaming([*detectron2_layout.stem_pairs("", ""), *detectron2_layout.resnet_pairs("", "", _STAGES)])
-_CLASSIFIER = re.compile(r"(stem\.)?(fc|linear)\..*|(fc1000|pred)_[wb]|conv1_b|.*_momentum|.*\.num_batches_tracked")
+_CLASSIFIER = re.compile(r"(stem\.)?(fc|linear)\..*|(fc1000|pred)_[wb]|conv1_b|lr|.*_momentum|.*\.num_batches_tracked")
 
 
 class ImportedBackbone(NamedTuple):
