@@ -115,6 +115,8 @@ def test_retinanet_equals_detectron2s(shared_golden: Path) -> None:
     detector = build_with(case)
     for number in (0, 1):
         images = pil_images(case, number, 32)
+        height, width = case.spec["images"][number]["resized"]
+        case.check(f"img{number}/image", images.pixels[0, :, :height, :width].flip(0).float())
         maps = detector.neck(detector.backbone(detector.normalise(images)))  # type: ignore[operator]
         logits, deltas = detector.head(maps)  # type: ignore[operator]
         for level, fmap, logit, delta in zip(detector.neck.levels, maps, logits, deltas, strict=True):  # type: ignore

@@ -11,6 +11,7 @@ from tests.backbones.test_detnet import MEAN, STD, check_classifier
 from tests.weights.golden import GoldenCase, compare, compare_share
 from torch import Tensor
 
+from boxwright.backbones import Classifier
 from boxwright.detectors.detector import prepared, sample_of
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.geometry.boxes import clip_boxes
@@ -216,6 +217,7 @@ def test_the_classifier(shared_golden: Path) -> None:
     model = build_classifier(imported, "detnet59.pth")
     means, stds = ([value / 255 for value in values] for values in (imported.pixels.mean, imported.pixels.std))
     assert (means, stds) == (pytest.approx(MEAN), pytest.approx(STD))
+    assert isinstance(model, Classifier)
     check_classifier(case, model)
     with pytest.raises(InputError, match=r"2 of 2 keys are of no such network, the first is 'conv9.weight'"):
         import_detnet_classifier({"conv9.weight": torch.zeros(1), "a": torch.zeros(1)})
