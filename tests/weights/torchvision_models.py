@@ -1,5 +1,6 @@
 """torchvision's detectors with random weights, and what they and ours give on the way from pixels to detections."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -59,23 +60,27 @@ def pictures(batch: int, height: int, width: int) -> Tensor:
 
 
 SPREADS = {
-    "rpn.head.cls_logits": 2.0,
-    "rpn.head.bbox_pred": 0.3,
-    "roi_heads.box_predictor.cls_score": 2.0,
-    "roi_heads.box_predictor.bbox_pred": 1.0,
-    "head.classification_head.cls_logits": 2.0,
+    r"rpn\.head\.cls_logits": 2.0,
+    r"rpn\.head\.bbox_pred": 0.3,
+    r"roi_heads\.box_predictor\.cls_score": 2.0,
+    r"roi_heads\.box_predictor\.bbox_pred": 1.0,
+    r"head\.classification_head\.(cls_logits|module_list\.\d(\.1)?)": 2.0,
 }
 """Standard deviations of the last layers' outputs, in the order of the forward: scores that reach 1 would be ties."""
 
 
-def spread_outputs(model: nn.Module, layer: str, spread: float, pixels: Tensor) -> None:
-    """Scale the layer's weight so that its outputs on an image spread by ``spread``."""
-    seen: list[Tensor] = []
-    module = model.get_submodule(layer)
-    hook = module.register_forward_hook(lambda module, inputs, output: seen.append((output - output.mean()).flatten()))
-    model([image.float() / 255 for image in pixels])
-    hook.remove()
-    module.get_parameter("weight").mul_(spread / torch.cat(seen).std())
+def spread_outputs(model: nn.Module, layers: str, spread: float, pixels: Tensor) -> None:
+    """Scale the weights of layers whose names match, so that the outputs of each on an image spread by ``spread``."""
+    found = [m for n, m in model.named_modules() if re.fullmatch(layers, n) and isinstance(m, nn.Conv2d | nn.Linear)]
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in found}
+    hooks = [
+        module.register_forward_hook(lambda m, inputs, output: seen[m].append(output.flatten())) for module in found
+    ]
+    if found:
+        model([image.float() / 255 for image in pixels])
+    for module, hook in zip(found, hooks, strict=True):
+        hook.remove()
+        module.weight.mul_(spread / torch.cat(seen[module]).std())
 
 
 def random_model(name: str, columns: int, size: int = 128) -> nn.Module:
@@ -104,13 +109,9 @@ def random_model(name: str, columns: int, size: int = 128) -> nn.Module:
                     parameter.div_(levels[int(key.split(".")[3])].std())
                 elif "extra_blocks.p6.weight" in key:
                     parameter.div_(maps["p6"].std())
-        for key, parameter in model.named_parameters():
-            if "classification_head" in key and "module_list" in key:
-                parameter.mul_(4)
         model.eval()
-        for layer, spread in SPREADS.items():
-            if any(key.startswith(layer) for key, _ in model.named_parameters()):
-                spread_outputs(model, layer, spread, pictures(1, side, side + 32))
+        for layers, spread in SPREADS.items():
+            spread_outputs(model, layers, spread, pictures(1, side, side + (0 if name in FIXED else 32)))
         if name.startswith("retinanet"):  # its first column is a class like any other, and not one of ours below
             model.head.classification_head.cls_logits.bias.view(-1, columns)[:, 0] = -1000
     return model.eval()
