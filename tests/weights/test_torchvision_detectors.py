@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torchvision
 from tests.weights.torchvision_models import MODELS, imported, names, random_model, taps_between
 from torch import Tensor
 
+from boxwright.detectors.build import build_detector
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.structures import Classes, InputError
 from boxwright.weights.class_names import COCO, VOC
@@ -14,7 +16,18 @@ from boxwright.weights.torchvision_classes import columns_of_classes, columns_to
 from boxwright.weights.torchvision_export import export_torchvision
 from boxwright.weights.torchvision_import import import_torchvision, recognise_torchvision
 
-QUICK = {"fasterrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"}
+QUICK = {"fasterrcnn_mobilenet_v3_large_fpn", "ssdlite320_mobilenet_v3_large"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_has_its_place(name: str) -> None:
+    """Names and shapes; what they compute is compared below, for the larger ones in the slow suite."""
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None, num_classes=8)
+        found = import_torchvision(theirs.state_dict(), small="320_fpn" in name)
+        own = build_detector(found.config, found.classes).state_dict()
+    assert found.source == f"torchvision {name}"
+    assert {key: value.shape for key, value in found.state.items()} == {key: value.shape for key, value in own.items()}
 
 
 @pytest.mark.parametrize(
