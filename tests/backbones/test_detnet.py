@@ -1,13 +1,11 @@
 """DetNet against the reference outputs of a public port, and its ablations."""
 
-import importlib.util
-import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from tests.weights.golden import GoldenCase
 from torch import Tensor
 
 from boxwright.backbones import Classifier, DetNetConfig, ResNetConfig, build_backbone
@@ -15,50 +13,32 @@ from boxwright.backbones import Classifier, DetNetConfig, ResNetConfig, build_ba
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def load_rule(golden: Path) -> ModuleType:
-    """The module that draws the weights and images of the parity fixtures."""
-    spec = importlib.util.spec_from_file_location("golden_fill", golden / "fill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def our_key(key: str) -> str:
     """A key of the port's ImageNet file, in our classifier."""
     return key if key.startswith("fc.") else "backbone." + key.replace("extra_conv", "downsample")
 
 
+@torch.inference_mode()
+def check_classifier(case: GoldenCase, model: Classifier) -> None:
+    """Every stage and the logits of both images."""
+    found: dict[str, Tensor] = {}
+    hook = model.backbone.get_submodule("layer1").register_forward_pre_hook(lambda _, x: found.update(maxpool=x[0]))
+    for number in range(len(case.spec["images"])):
+        pixels = torch.from_numpy(((case.picture(number) / 255 - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
+        found["logits"] = model(pixels)
+        found |= {f"layer{i}": fmap for i, fmap in enumerate(model.backbone(pixels), start=1)}
+        assert case.names(number) == set(found)
+        for name, value in found.items():
+            case.check(f"img{number}/{name}", value)
+    hook.remove()
+
+
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
 def test_every_stage_and_the_logits_equal_the_reference(shared_golden: Path, norm: str) -> None:
-    fill, case = load_rule(shared_golden), shared_golden / "detnet59_cls"
-    spec = json.loads((case / "spec.json").read_text())
-    reference = np.load(case / "outputs.npz")
-    weights = fill.state_dict(json.loads((case / "keys.json").read_text()), spec["seed"], spec["gains"])
-    assert fill.checksum(weights.values()) == spec["weights_crc32"]
-
+    case = GoldenCase(shared_golden / "detnet59_cls")
     model = Classifier(build_backbone(DetNetConfig(stride_in_1x1=False, norm=norm)), 1000).eval()
-    model.load_state_dict({our_key(k): torch.from_numpy(v) for k, v in weights.items()})
-    got: dict[str, Tensor] = {}
-    model.backbone.get_submodule("layer1").register_forward_pre_hook(lambda _, x: got.update(maxpool=x[0]))
-    for entry in spec["images"]:
-        image = fill.image(spec["seed"], entry["height"], entry["width"], entry["index"])
-        assert fill.checksum([image]) == entry["crc32"]
-        x = torch.from_numpy(((image / 255 - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
-        with torch.inference_mode():
-            features = model.backbone(x)
-            got |= {f"layer{i}": f for i, f in enumerate(features, start=1)}
-            got["logits"] = model(x)
-        names = [name for name in spec["outputs"] if name.startswith(f"img{entry['index']}/")]
-        assert len(names) == 7
-        for name in names:
-            meta, value = spec["outputs"][name], got[name.split("/")[1]].numpy()
-            assert list(value.shape) == meta["shape"]
-            expected = reference[name].reshape(-1)
-            np.testing.assert_allclose(
-                fill.pick(value, meta["step"]), expected, atol=meta["atol"], rtol=meta["rtol"], err_msg=name
-            )
+    model.load_state_dict({our_key(key): value for key, value in case.weights.items()})
+    check_classifier(case, model)
 
 
 def shortcuts(config: DetNetConfig) -> dict[str, list[bool]]:

@@ -236,7 +236,7 @@ def test_rfcn(tmp_path: Path, depth: int, anchors: int) -> None:
     probabilities = ref.psroi_pool(net.conv(new, "rfcn_cls"), boxes, 7).softmax(1).numpy()
     offsets = ref.psroi_pool(net.conv(new, "rfcn_bbox"), boxes, 7)[:, 4:].numpy()  # the code reads columns 4 to 7
     refined = np.repeat(ref.transformed(boxes, offsets, 1.0)[:, None], CLASSES + 1, 1)
-    compare(detector(images), ref.detections(refined, probabilities, (HEIGHT, WIDTH), 0.0, 400), 20)
+    compare(detector(images), ref.detections(refined, probabilities, (HEIGHT, WIDTH), 0.0, 400), 10)
 
 
 def published(blobs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]) -> CaffeModel:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.weights.golden import GoldenCase
+from tests.weights.golden import GoldenCase, compare_share
 from tests.weights.published_layouts import assert_same, detectron2_shapes, filled, loaded, on_meta
 from tests.weights.two_stage_taps import (
+    check_detected,
     check_fpn_detector,
     check_proposals,
     check_rpn,
-    detected,
     original_scale,
     pil_images,
     share_detected,
@@ -73,7 +73,7 @@ def test_faster_rcnn_with_fpn_equals_detectron2s(shared_golden: Path) -> None:
     assert detector.classes == COCO
     for number in (0, 1):
         check_fpn_detector(case, number, detector)
-        assert detected(case, number, sized(detector, case, number)) >= 0.97
+        check_detected(case, number, sized(detector, case, number), 0.97)
 
 
 @torch.inference_mode()
@@ -82,7 +82,7 @@ def test_mask_rcnn_equals_detectron2s(shared_golden: Path) -> None:
     case = GoldenCase(shared_golden / NAMES["mask_rcnn FPN"])
     detector = build_with(case, proposals=200)
     check_fpn_detector(case, 0, detector)
-    assert detected(case, 0, sized(detector, case, 0)) >= 0.97
+    check_detected(case, 0, sized(detector, case, 0), 0.97)
 
 
 @torch.inference_mode()
@@ -104,8 +104,9 @@ def test_c4_equals_detectron2s(shared_golden: Path) -> None:
     found = head.detections(logits, deltas, proposals, images.sizes)  # type: ignore[union-attr, operator]
     rows, scale = found.valid[0], original_scale(case, 0)
     boxes = found.boxes[0, rows] * scale
-    assert share_detected(case, "img0/dets", found.labels[0, rows], found.scores[0, rows], boxes) >= 0.97
-    assert detected(case, 0, sized(detector, case, 0)) >= 0.97
+    share = share_detected(case, "img0/dets", found.labels[0, rows], found.scores[0, rows], boxes)
+    compare_share("img0/dets, of its proposals", share, 0.97)
+    check_detected(case, 0, sized(detector, case, 0), 0.97)
 
 
 @torch.inference_mode()
@@ -114,6 +115,8 @@ def test_retinanet_equals_detectron2s(shared_golden: Path) -> None:
     detector = build_with(case)
     for number in (0, 1):
         images = pil_images(case, number, 32)
+        height, width = case.spec["images"][number]["resized"]
+        case.check(f"img{number}/image", images.pixels[0, :, :height, :width].flip(0).float())
         maps = detector.neck(detector.backbone(detector.normalise(images)))  # type: ignore[operator]
         logits, deltas = detector.head(maps)  # type: ignore[operator]
         for level, fmap, logit, delta in zip(detector.neck.levels, maps, logits, deltas, strict=True):  # type: ignore
@@ -122,7 +125,7 @@ def test_retinanet_equals_detectron2s(shared_golden: Path) -> None:
             for head, values in (("cls_logits", logit), ("bbox_deltas", delta)):
                 flat = values.reshape(1, *fmap.shape[2:], -1).permute(0, 3, 1, 2)
                 case.check(f"img{number}/head/{head}_{name}", flat)
-        assert detected(case, number, sized(detector, case, number)) >= 0.97
+        check_detected(case, number, sized(detector, case, number), 0.97)
 
 
 @pytest.mark.parametrize("kind", ["fpn", "mask", "c4", "retinanet"])

@@ -1,15 +1,12 @@
 """RefineDet against luuuyi/RefineDet.PyTorch: every tensor on the way, the anchors and the detections."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.backbones.test_detnet import load_rule
-from torch import Tensor
+from tests.weights.golden import GoldenCase, compare_share
 
 from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig, with_sides_within
@@ -28,35 +25,18 @@ VOC = Classes.from_names([f"class {i}" for i in range(20)])
 SIDE = 320
 
 
-class Reference:
-    """The stored outputs, and our detector with the same weights."""
+class Reference(GoldenCase):
+    """The case, and our detector with its weights."""
 
     def __init__(self, golden: Path) -> None:
-        self.rule = load_rule(golden)
-        folder = golden / "refinedet320_vgg16_voc"
-        self.spec: dict[str, Any] = json.loads((folder / "spec.json").read_text())
-        self.stored = np.load(folder / "outputs.npz")
-        keys = json.loads((folder / "keys.json").read_text())
-        spec = self.spec
-        weights = self.rule.state_dict(keys, spec["seed"], spec["gains"], spec["transposed"])
-        assert self.rule.checksum(weights.values()) == spec["weights_crc32"]
-        self.weights = {key: torch.from_numpy(value) for key, value in weights.items()}
+        super().__init__(golden / "refinedet320_vgg16_voc")
         self.detector = RefineDet(refinedet_config(), VOC).eval()
         self.detector.load_state_dict(refinedet_state(self.weights))
 
     def images(self, number: int) -> Images:
-        entry = self.spec["images"][number]
-        array = self.rule.image(self.spec["seed"], entry["height"], entry["width"], entry["index"])
-        assert self.rule.checksum([array]) == entry["crc32"]
-        pixels = torch.from_numpy(opencv_resize(array, SIDE, SIDE)).permute(2, 0, 1).unsqueeze(0)
+        """Image ``number`` as the port resizes it."""
+        pixels = torch.from_numpy(opencv_resize(self.picture(number), SIDE, SIDE)).permute(2, 0, 1).unsqueeze(0)
         return Images(pixels, torch.tensor([[SIDE, SIDE]]))
-
-    def check(self, name: str, value: Tensor) -> None:
-        meta = self.spec["outputs"][name]
-        assert list(value.shape) == meta["shape"], name
-        mine = self.rule.pick(value.numpy(), meta["step"])
-        limits = {key: meta.get(key, 1e-6) for key in ("atol", "rtol")}
-        np.testing.assert_allclose(mine, self.stored[name].reshape(-1), err_msg=name, **limits)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +85,7 @@ def test_every_tensor_equals_the_ports(reference: Reference, number: int) -> Non
         "odm_loc": out.odm_deltas,
         "odm_conf": out.odm_logits[..., background_first],
     } | {f"tcb{i}": fmap for i, fmap in enumerate(pyramid)}
-    stored = {name.split("/")[1] for name in reference.spec["outputs"] if name.startswith(f"img{number}/")}
-    assert set(found) == stored - {"dets"}
+    assert set(found) == reference.names(number) - {"dets"}
     for name, value in found.items():
         reference.check(f"img{number}/{name}", value)
 
@@ -123,13 +102,9 @@ def test_anchors_equal_the_ports(reference: Reference) -> None:
 def test_detections_equal_the_ports(reference: Reference, number: int) -> None:
     with torch.inference_mode():
         found = reference.detector(reference.images(number))
-    ours = torch.cat([found.labels[0, :, None] + 1.0, found.scores[0, :, None], found.boxes[0] / SIDE], 1)
-    ours = ours[found.valid[0]]
-    stored = torch.from_numpy(reference.stored[f"img{number}/dets"])
-    limits = reference.spec["outputs"][f"img{number}/dets"]["suggested"]
-    near = (ours[:, None, 2:] - stored[:, 2:]).abs().amax(-1) < limits["box_tol"]
-    same = near & ((ours[:, None, 1] - stored[:, 1]).abs() < limits["score_tol"]) & (ours[:, None, 0] == stored[:, 0])
-    assert same.any(0).float().mean() >= limits["min_share"]
+    name = f"img{number}/dets"
+    least = reference.spec["outputs"][name]["suggested"]["min_share"]
+    compare_share(name, reference.share_found(name, found, (SIDE, SIDE)), least)
 
 
 def test_the_ports_conventions_are_options() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.weights.golden import GoldenCase
+from tests.weights.golden import GoldenCase, compare_share
 from tests.weights.test_refinedet_pytorch import opencv_resize
 from torch import Tensor, nn
 
@@ -25,11 +25,15 @@ def case(shared_golden: Path) -> GoldenCase:
     return GoldenCase(shared_golden / "ssd300_vgg16_voc")
 
 
-@pytest.fixture(scope="module")
-def detector(case: GoldenCase) -> SSD:
+def built_from(case: GoldenCase) -> SSD:
     built = SSD(ssd_config(), Classes.from_names([f"class {i}" for i in range(20)])).eval()
     built.load_state_dict(ssd_state(case.weights))
     return built
+
+
+@pytest.fixture(scope="module")
+def detector(case: GoldenCase) -> SSD:
+    return built_from(case)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -51,7 +55,7 @@ def test_every_tensor_and_detection_equals_the_ports(case: GoldenCase, detector:
     assert set(found) == case.names(number) - {"dets"}
     for name, value in found.items():
         case.check(f"img{number}/{name}", value)
-    assert case.share_found(f"img{number}/dets", detections, (SIDE, SIDE)) >= 0.99
+    compare_share(f"img{number}/dets", case.share_found(f"img{number}/dets", detections, (SIDE, SIDE)), 0.99)
     # The port keeps what is left of each class, with no limit over all of them.
     total = case.spec["outputs"][f"img{number}/dets"]["total"]
     assert detections.valid.sum().item() == pytest.approx(total, rel=0.005)

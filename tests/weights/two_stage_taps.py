@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from PIL import Image
-from tests.weights.golden import GoldenCase
+from tests.weights.golden import GoldenCase, compare_share
 from torch import Tensor
 
 from boxwright.detectors.detector import Detector, prepared, sample_of
@@ -60,7 +60,7 @@ def check_proposals(case: GoldenCase, number: int, detector: Detector, maps: lis
     found = detector.rpn.proposals(maps, sizes, training=False)  # type: ignore[union-attr, operator]
     mine = torch.cat([found.boxes[0, : len(stored)], found.scores[0, : len(stored), None]], dim=1)
     suggested = case.spec["outputs"][f"img{number}/proposals"]["suggested"]
-    assert share_near(mine, stored, suggested["box_tol"]) >= suggested["min_share"]
+    compare_share(f"img{number}/proposals", share_near(mine, stored, suggested["box_tol"]), suggested["min_share"])
     valid = torch.ones(1, len(stored), dtype=torch.bool)
     return Proposals(stored[None, :, :4], stored[None, :, 4], valid)
 
@@ -93,10 +93,11 @@ def check_fpn_detector(case: GoldenCase, number: int, detector: Detector) -> Non
     rows = found.valid[0]
     boxes = found.boxes[0, rows] * original_scale(case, number)
     share = share_detected(case, stored, found.labels[0, rows], found.scores[0, rows], boxes)
-    assert share >= case.spec["outputs"][stored]["suggested"]["min_share"]
+    compare_share(f"{stored}, of its proposals", share, case.spec["outputs"][stored]["suggested"]["min_share"])
 
 
-def detected(case: GoldenCase, number: int, detector: Detector) -> float:
-    """Share of the stored detections that the detector finds by itself, from the picture on."""
+def check_detected(case: GoldenCase, number: int, detector: Detector, least: float) -> None:
+    """The share of the stored detections that the detector finds by itself, from the picture on."""
     found = detector.detect_samples([prepared(sample_of(case.picture(number)), detector.transforms)])[0]
-    return share_detected(case, f"img{number}/dets", found.labels, found.scores, found.boxes)
+    share = share_detected(case, f"img{number}/dets", found.labels, found.scores, found.boxes)
+    compare_share(f"img{number}/dets, from the picture on", share, least)
