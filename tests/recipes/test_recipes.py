@@ -45,7 +45,13 @@ def test_the_detnet_recipe_is_the_papers() -> None:
     assert recipe.data.batch_size == 16
     assert [lr * schedule(s) for s in (0, 500, 120_000, 160_000)] == pytest.approx([0.006, 0.02, 0.002, 0.0002])
     tree = to_tree(recipe)
-    assert tree["data"]["train"][0] == {"kind": "resize", "short": [800], "long": 1333, "interpolation": "bilinear"}
+    assert tree["data"]["train"][0] == {
+        "kind": "resize",
+        "short": [800],
+        "long": 1333,
+        "interpolation": "bilinear",
+        "rounding": "nearest",
+    }
     assert tree["stages"][0]["optimiser"]["momentum"] == 0.9
     assert tree["stages"][0]["optimiser"]["weight_decay"] == 1e-4
     assert tree["detector"]["backbone"]["norm"] == "frozen_bn"

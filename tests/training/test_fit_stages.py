@@ -23,7 +23,7 @@ from boxwright.detectors.rcnn import RCNN
 from boxwright.heads.ridge import RidgeFitConfig
 from boxwright.heads.svm import SVMFitConfig
 from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import load_checkpoint, load_detector, load_train_state
+from boxwright.training.checkpoint import load_checkpoint, load_train_state
 from boxwright.training.loop import train
 from boxwright.training.plan import make_plan
 from boxwright.training.recipe import (
@@ -38,6 +38,7 @@ from boxwright.training.recipe import (
     ValidationConfig,
     load_recipe,
 )
+from boxwright.training.sources import load_detector
 
 pytest.importorskip("sklearn.svm", reason="the extra `rcnn` is not installed")
 

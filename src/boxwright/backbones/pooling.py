@@ -1,7 +1,7 @@
 """Max pooling 2 x 2 that keeps no indices for the way back.
 
 torch keeps, for each output, where its maximum stood, in eight bytes. What was pooled is kept anyway, for the layer
-before, and so is the result, for the layer after: together they tell where the maximum stood.
+before, and tells it again.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class HalvingMaxPool2d(nn.MaxPool2d):
 class _Halving(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = F.max_pool2d(x, 2)
-        ctx.save_for_backward(x, y)
-        return y
+        ctx.save_for_backward(x)
+        return F.max_pool2d(x, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        x, y = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
+        y = F.max_pool2d(x, 2)  # once more: what was returned may have been changed in place
         out = torch.empty_like(x)
         free = torch.ones_like(y, dtype=torch.bool)
         for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):

@@ -10,6 +10,7 @@ from boxwright.detectors.fast_rcnn import FastRCNN
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.detectors.mask_rcnn import MaskRCNN
+from boxwright.detectors.rcnn import RCNN
 from boxwright.detectors.refinedet import RefineDet
 from boxwright.detectors.retinanet import RetinaNet
 from boxwright.detectors.rfcn import RFCN
@@ -61,9 +62,26 @@ def class_rows(detector: Detector) -> dict[str, Tensor]:
             numbers = detector.predictions(torch.arange(detector.output.out_features).unsqueeze(0)).classes[0]
             rows["output"] = torch.full((detector.output.out_features,), SHARED)
             rows["output"][numbers.flatten()] = foreground.repeat(len(numbers))
+        case RCNN():
+            rows["scores"] = torch.arange(count + 1)
         case _:
             pass
-    return {f"{layer}.{part}": index for layer, index in rows.items() for part in ("weight", "bias")}
+    named = {f"{layer}.{part}": index for layer, index in rows.items() for part in ("weight", "bias")}
+    return named | _fitted(detector)
+
+
+def _fitted(detector: Detector) -> dict[str, Tensor]:
+    """The same of what is measured or fitted, class by class, rather than learnt."""
+    foreground = torch.arange(len(detector.classes))
+    match detector:
+        case RCNN():
+            return dict.fromkeys(("svm_weight", "svm_bias", "box_weight", "box_bias"), foreground)
+        case FastRCNN() if "head.statistics.mean" in detector.state_dict():
+            rows = len(detector.get_buffer("head.statistics.mean"))
+            index = foreground if rows == len(foreground) else torch.full((rows,), SHARED)
+            return dict.fromkeys(("head.statistics.mean", "head.statistics.std"), index)
+        case _:
+            return {}
 
 
 def _length(module: nn.Module, name: str) -> int:

@@ -155,7 +155,7 @@ R101_MODERN = Recipe(
     ),
     data=DataConfig(
         train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
-        eval=(ResizeConfig(short=(1024,), long=1024),),
+        eval=(ResizeConfig(short=(600,), long=1000),),
         batch_size=16,
         eval_batch_size=4,
         group_by_aspect=False,
