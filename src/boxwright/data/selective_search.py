@@ -5,7 +5,9 @@ OpenCV's "fast" and "quality" are not the paper's: their thresholds begin at 150
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -49,7 +51,7 @@ def search_pixels(pixels: np.ndarray, quality: Quality = "fast") -> tuple[np.nda
     """:func:`selective_search` of a uint8 ``[H, W, 3]`` RGB array."""
     cv2 = require_opencv()
     cv2.setNumThreads(1)
-    cv2.setRNGSeed(0)
+    _seed_c_library()
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(pixels[:, :, ::-1]))
     if quality == "fast":
@@ -60,6 +62,11 @@ def search_pixels(pixels: np.ndarray, quality: Quality = "fast") -> tuple[np.nda
     found = found[(found[:, 2:] >= SHORTEST).all(1)]
     boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
     return boxes, 1 - np.arange(len(boxes), dtype=np.float32) / max(len(boxes), 1)
+
+
+def _seed_c_library() -> None:
+    """OpenCV ranks by numbers of the C library's ``rand``, which its own seed does not reach."""
+    ctypes.CDLL("ucrtbase" if os.name == "nt" else None).srand(0)
 
 
 def search_all(

@@ -175,11 +175,10 @@ class RCNN(Detector):
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """The loss of fine-tuning with ``targets``, detections without, both on ``images.proposals``."""
-        proposals = self.proposals_of(images)
         pixels = self.normalise(images).float()
         if targets is None:
-            return self._detections(pixels, images.sizes, proposals)
-        boxes, labels, valid = self._sample(proposals, targets, self.sample_seeds(images))
+            return self._detections(pixels, images.sizes, self.proposals_of(images))
+        boxes, labels, valid = self._sample(given_proposals(images), targets, self.sample_seeds(images))
         logits = self.scores(self.features(self._crops(pixels, images.sizes, boxes))[0]).float()
         entropy = F.cross_entropy(logits, labels.flatten(), reduction="none") * valid.flatten()
         return {"classification": entropy.sum() / (self.config.windows.count * len(boxes))}
