@@ -339,10 +339,15 @@ def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> No
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    out, err = process.communicate(timeout=120)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        out, err = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:  # it did not end: nothing of it may live on
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     assert out == "stopped 1\n"
     assert err == ""
     assert process.returncode == 0

@@ -65,6 +65,13 @@ VOC_TUNING = Stage(
 )
 
 
+def _overlapping(stage: Stage | FitStage) -> Stage | FitStage:
+    """The stage itself, or with the labels of fine-tuning if it fits SVMs."""
+    if not isinstance(stage, FitStage) or not isinstance(stage.fit, SVMFitConfig):
+        return stage
+    return replace(stage, fit=replace(stage.fit, positives="overlap", positive_iou=0.5, negative_iou=0.5))
+
+
 def relabelled(recipe: Recipe, answer: str) -> Recipe:
     """The ablation ``answer`` of how windows are labelled: "softmax", "svm-overlap" or "tune-truth"."""
     detector = recipe.detector
@@ -75,10 +82,7 @@ def relabelled(recipe: Recipe, answer: str) -> Recipe:
             detector = replace(detector, score="softmax")
             stages = tuple(s for s in stages if not (isinstance(s, FitStage) and s.fit.kind == "svm"))
         case "svm-overlap":
-            fit = SVMFitConfig(positives="overlap", positive_iou=0.5, negative_iou=0.5)
-            stages = tuple(
-                replace(s, fit=fit) if isinstance(s, FitStage) and s.fit.kind == "svm" else s for s in stages
-            )
+            stages = tuple(_overlapping(stage) for stage in stages)
         case "tune-truth":
             windows = replace(detector.windows, positives="truth", negative_iou=0.3)
             detector = replace(detector, windows=windows)
@@ -147,6 +151,7 @@ def _modern(recipe: Recipe) -> Recipe:
 
 
 SIDES = ResizeConfig(short=(480,), long=640)
+SMALL_SVMS = replace(SVMS, fit=SVMFitConfig(norm_images=40))  # the mean length is no finer for more, and takes longer
 SMALL = Recipe(
     name="rcnn-small",
     detector=RCNNConfig(
@@ -171,7 +176,7 @@ SMALL = Recipe(
             optimiser=AdamWConfig(lr=1e-3, base_batch=8, weight_decay=0.05),
             schedule=MultiStepConfig(milestones=(10, 13), gamma=0.1, warmup=WarmupConfig(steps=50, factor=0.01)),
         ),
-        SVMS,
+        SMALL_SVMS,
         BOXES,
     ),
     validation=ValidationConfig(every=15, unit="epochs", loss=False),
@@ -192,7 +197,7 @@ SMALL_MODERN = replace(
             optimiser=AdamWConfig(lr=2e-3, base_batch=8, weight_decay=0.05),
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=50, factor=0.01)),
         ),
-        SVMS,
+        SMALL_SVMS,
         BOXES,
     ),
     ema=EMAConfig(decay=0.995, ramp=100),
