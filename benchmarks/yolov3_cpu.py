@@ -67,10 +67,11 @@ def random_detector(name: str) -> YOLOv3:
     return detector.eval()
 
 
-def contestants(names: list[str], compiled: bool) -> list[Contestant]:
-    """Matrix products, then each recipe in each type."""
+def contestants(names: list[str], kinds: list[str], compiled: bool) -> list[Contestant]:
+    """Matrix products, then each recipe in each type of ``kinds``."""
     rivals = []
-    for kind, dtype in TYPES.items():
+    types = {kind: TYPES[kind] for kind in kinds}
+    for kind, dtype in types.items():
         for side in SIDES:
             a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
             rivals.append(Contestant(f"product {side}", kind, 2 * side**3, lambda a=a, b=b: a @ b))
@@ -80,7 +81,7 @@ def contestants(names: list[str], compiled: bool) -> list[Contestant]:
         pixels = torch.randint(0, 256, (1, 3, side // 16, side // 16)).float()
         smooth = nn.functional.interpolate(pixels, (side, side), mode="bilinear").to(torch.uint8)
         images = Images(smooth, torch.tensor([[side, side]]))
-        for kind, dtype in TYPES.items():
+        for kind, dtype in types.items():
             fast = detector.optimised(dtype)
             title, operations = f"{name}, {side} x {side}", 2 * row["multiply_adds"]
             rivals.append(Contestant(title, kind, operations, lambda fast=fast, images=images: fast(images)))
@@ -140,6 +141,7 @@ def table(rivals: list[Contestant], times: dict[tuple[str, str], list[float]]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="*", default=["yolov3-608", "yolov3-tiny"])
+    parser.add_argument("--types", nargs="*", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compiled", action="store_true", help="time compiled graphs as well")
@@ -147,7 +149,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     with torch.inference_mode():
-        rivals = contestants(args.recipes, args.compiled)
+        rivals = contestants(args.recipes, args.types, args.compiled)
         lines = [
             "# YOLOv3 on a processor: time of one image and share of the matrix product's rate",
             "",
