@@ -27,7 +27,7 @@ class HalvingMaxPool2d(nn.MaxPool2d):
         """``[B, C, H, W] -> [B, C, H / 2, W / 2]``."""
         even = input.shape[-2] % 2 == 0 and input.shape[-1] % 2 == 0
         if torch.compiler.is_compiling() or not even or input.device.type != "cpu" or not input.requires_grad:
-            return super().forward(input)
+            return F.max_pool2d(input, 2, ceil_mode=self.ceil_mode)
         return _Halving.apply(input)  # type: ignore[no-any-return]
 
 
