@@ -95,7 +95,8 @@ def test_one_graph_without_waiting() -> None:
     boxes = torch.stack([random_boxes(4), random_boxes(4, seed=1)])
     with forbid_host_sync():
         plain = match(boxes)
-    compiled = torch.compile(match, fullgraph=True, backend="aot_eager")(boxes)
+    matcher, usable = ATSSMatcher(topk=9), torch.ones(boxes.shape[:2], dtype=torch.bool)
+    compiled = torch.compile(matcher, fullgraph=True, backend="aot_eager")(ANCHORS, SIZES, boxes, usable, ~usable)
     for mine, reference in zip(compiled, plain, strict=True):
         assert torch.equal(mine, reference)
 

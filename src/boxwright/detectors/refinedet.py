@@ -169,6 +169,7 @@ class RefineDet(Detector):
             BipartiteMatcher(positive=positive, negative=negative, strategy=config.forced)
             for positive, negative in (config.arm_iou, config.odm_iou)
         )
+        self.atss = ATSSMatcher(topk=config.topk)
         # Every map is the one above it, doubled, so all strides must divide the input.
         self.input_multiple = self.pad_multiple = max(level.stride for level in levels)
 
@@ -228,7 +229,7 @@ class RefineDet(Detector):
         with torch.no_grad():
             refined = self.refined(anchors, out)
             if config.arm_assigner == "atss":
-                arm = ATSSMatcher(topk=config.topk)(anchors, counts, *truth)
+                arm = self.atss(anchors, counts, *truth)
             else:
                 arm = self.arm_matcher(anchors, *truth)
             odm = self.odm_matcher(refined, *truth)

@@ -129,6 +129,16 @@ class RetinaNet(Detector):
             )
         self.head = DenseHead(config.head, config.neck.channels, per_cell[0], len(classes))
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp, offset=config.offset)
+        self.atss = ATSSMatcher(topk=config.atss_topk)
+        self.matcher = Matcher(
+            positive=config.positive_iou,
+            negative=config.negative_iou,
+            low_quality=config.low_quality != "none",
+            low_quality_floor=config.negative_iou if config.low_quality == "gap" else 0.0,
+            crowd_ignore=config.crowd_ignore,
+            offset=config.offset,
+        )
+        self.counter = replace(self.matcher, low_quality_floor=0.0)
         if config.normalizer == "average":
             self.register_buffer("average_positives", torch.tensor(100.0))  # detectron2's start
         use_winograd_in_training(self)  # four fifths of the multiplications are 3x3 convolutions of one width
@@ -189,21 +199,13 @@ class RetinaNet(Detector):
             usable = usable & ~targets.difficult
         crowd = targets.crowd & targets.valid
         if config.assignment == "atss":
-            matches = ATSSMatcher(topk=config.atss_topk)(anchors, sizes, targets.boxes, usable, crowd)
+            matches = self.atss(anchors, sizes, targets.boxes, usable, crowd)
             return matches, matches.positive.sum(1)
-        matcher = Matcher(
-            positive=config.positive_iou,
-            negative=config.negative_iou,
-            low_quality=config.low_quality != "none",
-            low_quality_floor=config.negative_iou if config.low_quality == "gap" else 0.0,
-            crowd_ignore=config.crowd_ignore,
-            offset=config.offset,
-        )
-        matches = matcher(anchors, targets.boxes, usable, crowd)
+        matches = self.matcher(anchors, targets.boxes, usable, crowd)
         counted = matches
         if config.low_quality == "gap" and config.normalizer == "batch_plus_images":
             # Detectron counts before it takes back the best anchors that lie below the gap.
-            counted = replace(matcher, low_quality_floor=0.0)(anchors, targets.boxes, usable, crowd)
+            counted = self.counter(anchors, targets.boxes, usable, crowd)
         return matches, counted.positive.sum(1)
 
     def _shares(self, positives: Tensor) -> Tensor:
