@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from boxwright.backbones.blocks import check_field, check_levels, is_int
 from boxwright.backbones.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
 from boxwright.backbones.pooling import HalvingMaxPool2d
+from boxwright.backbones.recompute import forgets, forgotten_conv_relu
 from boxwright.structures import Level
 
 DEPTHS: dict[int, tuple[int, int, int, int, int]] = {
@@ -127,9 +128,7 @@ class VGG(nn.Module):
         """Features of normalised images ``[B, 3, H, W]``: one ``[B, C, H / stride, W / stride]`` a level."""
         features: list[Tensor] = []
         for stage in self._stages:
-            for index in stage.convs[:-1]:
-                x = F.relu_(self._conv(x, index))
-            x = self._conv(x, stage.convs[-1])
+            x = self._convs(x, stage)
             if stage.number in self._wanted:
                 x = F.relu_(x)
                 features.append(x)
@@ -144,6 +143,20 @@ class VGG(nn.Module):
             x = F.relu_(conv_norm(x, self.fc7, self.fc7_norm))
             features.append(x)
         return features
+
+    def _convs(self, x: Tensor, stage: _Stage) -> Tensor:
+        """The stage's convolutions, all but the last with their ReLU."""
+        first, *more = stage.convs
+        conv = self.features[first]
+        assert isinstance(conv, nn.Conv2d)
+        if stage.number == 1 and more and isinstance(self.features[first + 1], nn.ReLU) and forgets(x, conv):
+            x = forgotten_conv_relu(x, conv, lambda fmap: self._conv(fmap, more[0]))
+            first, *more = more
+        else:
+            x = self._conv(x, first)
+        for index in more:
+            x = self._conv(F.relu_(x), index)
+        return x
 
     def _conv(self, x: Tensor, index: int) -> Tensor:
         """The convolution at ``index`` of ``features``, with the norm that may follow it and without its ReLU."""

@@ -238,6 +238,7 @@ class _Convolution(torch.autograd.Function):
         back = (2 - ctx.margin[0], 2 - ctx.margin[1])
         # In this order, because what the first works with is gone before the second is there.
         for_weight = _kernel_gradient(x, grad, weight, ctx.margin) if ctx.needs_input_grad[1] else None
+        del x
         for_x = _learnt(grad, weight, None, back, True) if ctx.needs_input_grad[0] else None
         return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
