@@ -71,6 +71,15 @@ CASES |= {
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 
 
+VARIANTS = ("_average", "_detnet", "_focal", "_modern", "_vgg", "_zf")
+"""Ends of the names of cases that differ from another one in a loss or in the backbone: their graphs are slow tests."""
+compiles = pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=pytest.mark.slow if name.endswith(VARIANTS) else ()) for name in CASES],
+    indirect=True,
+)
+
+
 @pytest.fixture(params=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
@@ -181,6 +190,7 @@ def test_state_dict_round_trip(detector: Detector, case: Case) -> None:
         assert torch.equal(detector(images).boxes, twin(images).boxes)
 
 
+@compiles
 def test_one_graph_for_training_and_inference(detector: Detector, case: Case) -> None:
     images, targets = pictures(2, *case.size), example_targets()
     torch.compiler.reset()  # the graphs of the detectors before count against a limit
