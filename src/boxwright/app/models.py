@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from boxwright.app.progress import ProgressBar
-from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
+from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
 from boxwright.data.transforms import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
@@ -58,8 +57,7 @@ def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) ->
     """Parameters and multiply-adds at an input of ``size``, with so many given proposals where there is a limit;
     recipes that share a detector share the counting."""
     classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
-    with torch.device("meta"):
-        detector = build_detector(config, classes)
+    detector = built_of_shapes(lambda: build_detector(config, classes))
     if regions is not None:
         detector.most_proposals = regions
     return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
