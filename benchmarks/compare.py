@@ -40,7 +40,7 @@ from boxwright.data.formats import open_splits
 from boxwright.data.loader import EvalLoader
 from boxwright.recipes import get_recipe
 from boxwright.training.checkpoint import load_checkpoint
-from boxwright.training.recipe import Recipe
+from boxwright.training.recipe import Recipe, Stage
 from machine import describe
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -107,11 +107,16 @@ def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
 def length(recipe: Recipe, epochs: float) -> list[str]:
     """Settings for a first stage of ``epochs``, all others in proportion, and one validation, after the last step.
 
-    That one comes anyway; any other is put beyond it.
+    That one comes anyway; any other is put beyond it. Fits of R-CNN take the training set once, whatever is set.
     """
     settings, total = [], 0.0
+    first = recipe.stages[0]
+    assert isinstance(first, Stage)
     for i, stage in enumerate(recipe.stages):
-        own = round(stage.length / recipe.stages[0].length * epochs, 3)
+        if not isinstance(stage, Stage):
+            total += 1
+            continue
+        own = round(stage.length / first.length * epochs, 3)
         settings += [f"stages.{i}.length={own}", f"stages.{i}.unit=epochs"]
         if milestones := getattr(stage.schedule, "milestones", ()):
             settings.append(f"stages.{i}.schedule.milestones={[m / stage.length * own for m in milestones]}")
