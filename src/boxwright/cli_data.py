@@ -92,12 +92,21 @@ def convert(
             help="Keep masks where the format has them (the default).", negative="--no-masks", show_default=False
         ),
     ] = True,
+    skip_bad_masks: Annotated[
+        bool,
+        Parameter(
+            help="Leave out polygons and run lengths that are no masks instead of stopping; their objects keep their "
+            "boxes. Each is said.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Write a data set in another format. Whatever is lost on the way is said."""
     from boxwright.data.convert import convert_dataset
 
-    report = convert_dataset(path, output, to, images=images, masks=masks)
+    report = convert_dataset(path, output, to, images=images, masks=masks, skip_bad_masks=skip_bad_masks)
     if json:
         return print_json(report.to_dict())
     for announcement in report.announcements:

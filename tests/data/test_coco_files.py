@@ -153,8 +153,6 @@ def test_harmless_defects_are_put_right_and_announced_once(tmp_path: Path) -> No
     content = coco_content(4)
     content["annotations"][0]["bbox"] = [5, 5, 0, 9]
     content["annotations"][1]["bbox"] = [70, 5, 9, 9]  # beyond the 60 pixels
-    content["annotations"][2]["segmentation"] = [[1, 2, 3, 4], [1, 2, 9, 2, 9, 9]]
-    content["annotations"][3]["segmentation"] = {"size": [40, 60], "counts": [5]}
     file = write_coco_files(tmp_path, content)
     with pytest.warns(DatasetWarning) as caught:
         index = read_coco(file)
@@ -164,15 +162,39 @@ def test_harmless_defects_are_put_right_and_announced_once(tmp_path: Path) -> No
         "annotation id 1, image 1.png",
         "no area",
         "outside its 60x40 image",
-        "4 coordinates; it takes an even number of at least 6; the polygon is left out (and 1 more)",
     ):
         assert part in text
     assert index.num_boxes == 2
-    assert index.annotations(2).segmentations == [[[1, 2, 9, 2, 9, 9]]]
-    assert index.annotations(3).segmentations == [None]
     log = ProblemLog()
     read_coco(file, log=log)
-    assert [p.kind for p in log.problems] == ["no-area", "outside", "bad-mask", "bad-mask"]
+    assert [p.kind for p in log.problems] == ["no-area", "outside"]
+
+
+def test_polygons_and_runs_that_are_no_masks_are_refused(tmp_path: Path) -> None:
+    """Named one by one where all are asked for; left out only where that is asked for."""
+    content = coco_content(4)
+    content["annotations"][1]["segmentation"] = [[1, 2, 9, 2, 9, 9], [1, 2, 3, 4], [1, 2, 9, 2, 9, 9, 1]]
+    content["annotations"][2]["segmentation"] = [[1, 2]]
+    content["annotations"][3]["segmentation"] = {"size": [40, 60], "counts": [5]}
+    file = write_coco_files(tmp_path, content)
+    with pytest.raises(InputError) as refused:
+        read_coco(file)
+    assert str(refused.value) == (
+        f"{file}, annotation id 2, image 2.png, segmentation[1]: a polygon has 4 coordinates; it takes an x and a y "
+        "for each of at least 3 points, so an even number of at least 6; correct or remove it, or copy the rest: "
+        "`boxwright data convert DATA NEW --to coco --skip-bad-masks`; `boxwright data check` lists all defects"
+    )
+    places = ["id 2, image 2.png, segmentation[1]", "id 2, image 2.png, segmentation[2]"]
+    places += ["id 3, image 3.png, segmentation[0]", "id 4, image 4.png"]
+    for log in (ProblemLog(lenient=True), ProblemLog(skip_masks=True)):
+        index = read_coco(file, log=log)
+        assert [p.kind for p in log.problems] == ["bad-mask"] * 4
+        assert [p.severity for p in log.problems] == ["error"] * 4
+        assert [p.place for p in log.problems] == [f"annotation {place}" for place in places]
+        assert index.num_boxes == 4
+        assert index.annotations(1).segmentations == [[[1, 2, 9, 2, 9, 9]]]
+        assert index.annotations(2).segmentations == [None]
+        assert index.annotations(3).segmentations == [None]
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:

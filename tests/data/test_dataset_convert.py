@@ -70,6 +70,25 @@ def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
     assert open_splits(tmp_path / "voc")["train"].difficult.tolist() == [True, True]
 
 
+def test_bad_masks_are_left_out_only_when_asked(tmp_path: Path) -> None:
+    content = coco_content(2)
+    triangle = [2, 3, 9, 3, 9, 9]
+    content["annotations"][0]["segmentation"] = [triangle, [2, 3, 9, 3]]
+    content["annotations"][1]["segmentation"] = [[2, 3]]
+    write_coco_files(tmp_path / "in", content)
+    with pytest.raises(InputError, match=r"annotation id 1, .*convert DATA NEW --to coco --skip-bad-masks"):
+        convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
+    assert not (tmp_path / "out").exists()
+    said = convert_dataset(tmp_path / "in", tmp_path / "out", "coco", skip_bad_masks=True).announcements
+    assert len(said) == 2
+    assert "segmentation[1]: a polygon has 4" in said[0]
+    assert "segmentation[0]: a polygon has 2" in said[1]
+    assert all(line.endswith("; left out") for line in said)
+    kept = open_splits(tmp_path / "out")["train"]
+    assert [kept.annotations(i).segmentations for i in range(2)] == [[[triangle]], [None]]
+    assert kept.num_boxes == 2
+
+
 def test_images_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     content = coco_content(3)
     for entry, name in zip(content["images"], ("a/1.png", "b/1.png", "b/1.jpg"), strict=True):

@@ -87,6 +87,9 @@ def test_rfcn_is_the_papers() -> None:
     [
         ("faster-rcnn-c4-small", "faster-rcnn-c4-small-modern"),
         ("faster-rcnn-c4-small", "faster-rcnn-c4-small-4step"),
+        ("faster-rcnn-c4-detnet-small", "faster-rcnn-c4-detnet-small-modern"),
+        ("faster-rcnn-vgg-small", "faster-rcnn-vgg-small-modern"),
+        ("faster-rcnn-zf", "faster-rcnn-zf-modern"),
         ("rfcn-detnet-small", "rfcn-detnet-small-modern"),
         ("rfcn-r101-coco", "rfcn-r101-coco-modern"),
         ("faster-rcnn-detnet59-c4", "faster-rcnn-detnet59-c4-modern"),

@@ -11,13 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tests.detectors.two_stage_cases import SMALL_FAST
 from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.data.multi_scale import MultiScaleConfig
+from boxwright.data.proposals import ProposalsConfig, ProposalSet
+from boxwright.detectors.fast_rcnn import FastRCNN
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.rpn import RPNConfig
@@ -163,6 +167,34 @@ def test_faster_rcnn_resumes_to_the_bit(data, tmp_path: Path) -> None:
         train(recipe, *data, tmp_path / "broken", device="cpu", log=die_after_six)
     train(None, *data, tmp_path / "broken", device="cpu", log="quiet", resume=True)
     assert_same_bits(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_measured_box_targets_survive_a_resume(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are measured once and kept: what resumes must neither measure anew nor forget them."""
+    boxes = [np.array([[2, 2, 20, 18], [6, 4, 28, 22], [0, 0, 12, 12], [10, 8, 30, 20]], np.float32)] * 11
+    files = [
+        str(ProposalSet.build(index, boxes[: len(index)], [np.arange(4.0)] * len(index), "drawn").save(tmp_path / name))
+        for index, name in zip(data, ("train.safetensors", "val.safetensors"), strict=True)
+    ]
+    recipe = replace(recipe_of("sgd"), detector=SMALL_FAST["fast_rcnn"])
+    recipe = replace(recipe, data=replace(recipe.data, proposals=ProposalsConfig(train=files[0], val=files[1], most=4)))
+
+    def die_after_six(line: str) -> None:
+        if line.startswith("step 6/"):
+            raise Killed
+
+    train(recipe, *data, tmp_path / "straight", device="cpu", log="quiet")
+    with pytest.raises(Killed):
+        train(recipe, *data, tmp_path / "broken", device="cpu", log=die_after_six)
+    before = load_train_state(tmp_path / "broken" / "last.train")
+    measured = {name: value for name, value in before["model"].items() if ".statistics." in name}
+    assert any(bool((value != value.flatten()[0]).any()) for value in measured.values()), "nothing was measured"
+    monkeypatch.setattr(FastRCNN, "measure", lambda *args: pytest.fail("measured anew"))
+    train(None, *data, tmp_path / "broken", device="cpu", log="quiet", resume=True)
+    assert_same_bits(tmp_path / "straight", tmp_path / "broken")
+    assert rows(tmp_path / "straight") == rows(tmp_path / "broken")
+    after = load_train_state(tmp_path / "broken" / "last.train")["model"]
+    assert all(torch.equal(after[name], value) for name, value in measured.items())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -37,8 +37,9 @@ def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None 
     that the file's name says.
 
     Raises ``InputError`` naming the file, the place and a remedy, for all that cannot be read with certainty: JSON that
-    does not parse, an unknown category, ids of images used twice. Boxes without area and masks that do not fit are
-    left out and noted in ``log``, or announced as one `DatasetWarning` where no log is given.
+    does not parse, an unknown category, ids of images used twice, a polygon of fewer than three points, a run length
+    that does not fit its image. Boxes without area are left out and noted in ``log``, or announced as one
+    `DatasetWarning` where no log is given.
     """
     file = Path(path).absolute()
     own_log = log or ProblemLog()
@@ -237,20 +238,31 @@ class _CocoReader:
         image.segmentations.append(self._segmentation(entry.get("segmentation"), image, where))
 
     def _segmentation(self, value: Any, image: _Image, where: str) -> Segmentation | None:
-        """The segmentation when there is one and it fits the image."""
+        """The segmentation when there is one; what of it is no mask of the image is refused."""
         if not value:
             return None
         if isinstance(value, list):
-            usable = [p for p in value if mask_tools.defect([p], image.height, image.width) is None]
-            if len(usable) == len(value):
-                return value
-            defect = next(d for p in value if (d := mask_tools.defect([p], image.height, image.width)))
-            self.log.put_right("bad-mask", "warning", self.file, where, f"{defect}; the polygon is left out")
+            usable = []
+            for position, polygon in enumerate(value):
+                defect = mask_tools.defect([polygon], image.height, image.width)
+                if defect is None:
+                    usable.append(polygon)
+                else:
+                    self._bad_mask(f"{where}, segmentation[{position}]", defect)
             return usable or None
         if (defect := mask_tools.defect(value, image.height, image.width)) is not None:
-            self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; the mask is left out")
+            self._bad_mask(where, defect)
             return None
         return value
+
+    def _bad_mask(self, where: str, defect: str) -> None:
+        """A polygon or mask that is none: fewer pixels to learn from would go unseen, so leaving it out must be asked
+        for."""
+        if self.log.skip_masks:
+            self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; left out")
+            return
+        remedy = "correct or remove it, or copy the rest: `boxwright data convert DATA NEW --to coco --skip-bad-masks`"
+        self.log.refuse("bad-mask", self.file, where, f"{defect}; {remedy}")
 
 
 def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> list[str]:

@@ -43,13 +43,16 @@ def convert_dataset(
     *,
     images: ImageTransfer = "copy",
     masks: bool = True,
+    skip_bad_masks: bool = False,
     voc_one_based: bool = True,
 ) -> ConvertReport:
     """Write the data set at ``path`` to the folder ``output`` in the format ``to``.
 
     ``images``: ``copy``, or ``link`` for hard links where the file system has them. ``masks=False`` writes YOLO boxes
-    instead of polygons; COCO keeps masks, VOC never does. The folder appears whole or not at all. Raises ``InputError``
-    for an output that is not empty, a format that does not exist, an image that is missing, and a full disk.
+    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out polygons and run lengths that
+    are no masks, each announced; their objects keep their boxes. The folder appears whole or not at all. Raises
+    ``InputError`` for an output that is not empty, a format that does not exist, an image that is missing, and a full
+    disk.
     """
     if to not in ("coco", "voc", "yolo"):
         raise InputError(f"format {to!r}: data sets are written as coco, voc or yolo")
@@ -59,7 +62,7 @@ def convert_dataset(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{output}: exists and is not empty; name a new folder")
     source = find_source(path)
-    log = ProblemLog()
+    log = ProblemLog(skip_masks=skip_bad_masks)
     splits = read_source(source, whole_splits(source), log, voc_one_based)
     same_classes(path, splits)
     announcements = [str(p) for p in log.problems if p.kind != "id-zero"]

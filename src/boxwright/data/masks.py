@@ -24,7 +24,10 @@ def defect(segmentation: object, height: int, width: int) -> str | None:
         if not isinstance(polygon, list):
             return f"a polygon is a list of coordinates, not {type(polygon).__name__}"
         if len(polygon) < 6 or len(polygon) % 2:
-            return f"a polygon has {len(polygon)} coordinates; it takes an even number of at least 6"
+            return (
+                f"a polygon has {len(polygon)} coordinates; it takes an x and a y for each of at least 3 points, so "
+                "an even number of at least 6"
+            )
         if not all(isinstance(v, int | float) for v in polygon) or not np.isfinite(polygon).all():
             return "a polygon has a coordinate that is no finite number"
     return None

@@ -41,10 +41,12 @@ class ProblemLog:
 
     With ``lenient`` false, the way training reads, `refuse` raises at the first defect that cannot be read past. With
     ``lenient`` true, the way the check reads, it notes the defect and the reader leaves that item out and goes on.
+    With ``skip_masks`` a reader leaves out masks that are none, and says so, where it would refuse them.
     """
 
-    def __init__(self, lenient: bool = False) -> None:
+    def __init__(self, lenient: bool = False, *, skip_masks: bool = False) -> None:
         self.lenient = lenient
+        self.skip_masks = skip_masks
         self.problems: list[Problem] = []
         self._put_right: list[Problem] = []
 

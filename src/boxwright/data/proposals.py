@@ -161,7 +161,7 @@ class ProposalSet:
             raise InputError(
                 f"{what}: holds proposals of {len(self)} images, but {len(missing)} of the {len(index)} images of "
                 f"{index.root} are not among them, such as {missing[0]}; make a file for this split with "
-                "`boxwright proposals`"
+                f"{_command(index)}"
             )
         chosen = np.array([rows[name] for name in names], dtype=np.int64)
         if (other := (self.sizes[chosen] != index.sizes).any(1)).any():
@@ -231,10 +231,15 @@ def proposals_of_split(config: ProposalsConfig, split: Literal["train", "val"], 
     if path is None:
         raise InputError(
             f"data.proposals.{split} is not set, but this detector finds no proposals of its own; make them with "
-            f"`boxwright proposals --data {index.root} --output FILE` and name the file: "
-            f"--set 'data.proposals.{split}=\"FILE\"'"
+            f"{_command(index)} and name the file: --set 'data.proposals.{split}=\"FILE{SUFFIX}\"'"
         )
     return proposals_for(path, index, config.most)
+
+
+def _command(index: DetectionIndex) -> str:
+    """What makes a file for ``index``. A data set of one split has no need to name it."""
+    split = f" --split {index.name}" if index.name and index.name != "all" else ""
+    return f"`boxwright proposals --data {index.root}{split} --output FILE{SUFFIX}`"
 
 
 def _joined(parts: list[np.ndarray], columns: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
+from boxwright.recipes.faster_rcnn_c4_small import FASTER_RCNN_C4_SMALL_RECIPES
 from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
 from boxwright.recipes.rcnn import RCNN_RECIPES
 from boxwright.recipes.refinedet import REFINEDET_RECIPES
@@ -28,6 +29,7 @@ RECIPES: dict[str, Recipe] = {
         *FAST_RCNN_RECIPES,
         *FASTER_RCNN_RECIPES,
         *FASTER_RCNN_C4_RECIPES,
+        *FASTER_RCNN_C4_SMALL_RECIPES,
         *MASK_RCNN_RECIPES,
         *RCNN_RECIPES,
         *REFINEDET_RECIPES,

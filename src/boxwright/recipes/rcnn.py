@@ -14,7 +14,8 @@ extra ``rcnn`` (scikit-learn).
     The same network and cost, taught better: four times as many windows a step, a cosine, colour jitter and an average
     of the weights.
 ``rcnn-small``, ``rcnn-small-modern``, ``rcnn-detnet-small``
-    For the CPU, from scratch: crops of 64 pixels, an eighth or a quarter of the channels, batch norm, 300 proposals.
+    For the CPU, from scratch: crops of 64 pixels, a quarter of the channels, batch norm, 300 proposals. The modern one
+    takes twice the windows a step, with a cosine, colour jitter and an average.
 ``...-softmax``, ``...-svm-overlap``, ``...-tune-truth``
     Why the paper labels windows differently for the network and for the SVMs (appendix B): no SVMs at all; SVMs on
     the labels of fine-tuning; fine-tuning on the labels of the SVMs.

@@ -14,7 +14,8 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
     The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
 ``rfcn-detnet-small``, ``rfcn-detnet-small-modern``, ``rfcn-resnet-small``
     For the CPU and small images, from scratch: a quarter of the channels, 3 x 3 bins, 256 pixels, an epoch count. Batch
-    norm is new, the paper starts from ImageNet weights.
+    norm is new, the paper starts from ImageNet weights. The modern one differs in bins, boxes' loss, which anchors
+    learn, augmentation and average.
 """
 
 from __future__ import annotations

@@ -89,12 +89,11 @@ def train(
             prepare_folder(output, resume)
         where.gather(None)  # nobody reads or writes before the folder is checked
         state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
-        agreed = _agreed_recipe(recipe, state, output)
-        check_data(train_index, val_index)
-        if agreed.data.proposals is not None and val_index is not None:
-            proposals_of_split(agreed.data.proposals, "val", val_index)  # now, not after an epoch
-        command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         try:
+            agreed = _agreed_recipe(recipe, state, output)
+            check_data(train_index, val_index)
+            if agreed.data.proposals is not None and val_index is not None:
+                proposals_of_split(agreed.data.proposals, "val", val_index)  # now, not after an epoch
             start = (None, None) if state else (weights, backbone_weights)
             session = Session(agreed, train_index, where, build, *start, state, carry_classes)
         except InputError:
@@ -102,6 +101,7 @@ def train(
                 with suppress(OSError):
                     output.rmdir()  # only where it is empty: a run that never began leaves nothing
             raise
+        command = resume_command or f"boxwright train {agreed.name} --data {train_index.root} --resume {output}"
         return _Run(session, val_index, output, stop, command, log, tensorboard).go()
 
 

@@ -65,7 +65,11 @@ def _parse_value(text: str, origin: str) -> Any:
     except tomllib.TOMLDecodeError:
         if _BARE_WORD.fullmatch(text):
             return text
-        raise InputError(f"{origin}: {text!r} is not a TOML value; text with spaces needs quotes") from None
+        key = origin.removeprefix("--set ").partition("=")[0]
+        raise InputError(
+            f"{origin}: {text!r} is not a TOML value; text other than one word, such as a path, needs quotes that the "
+            f"shell leaves in place: --set '{key}=\"TEXT\"'"
+        ) from None
 
 
 def apply_overlays(base: T, overlays: Sequence[Overlay]) -> T:

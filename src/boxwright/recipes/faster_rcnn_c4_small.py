@@ -1,0 +1,132 @@
+"""Faster R-CNN on one map for the CPU and small images; the paper's own are in
+:mod:`boxwright.recipes.faster_rcnn_c4`.
+
+``faster-rcnn-c4-small``, ``faster-rcnn-c4-detnet-small``, ``faster-rcnn-vgg-small``, and ``...-modern`` of each
+    For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count. Batch norm is
+    new, the paper starts from ImageNet weights. The modern ones differ in boxes' loss, which anchors learn,
+    augmentation and average, on VGG in bins too.
+``faster-rcnn-c4-small-4step``
+    The first of them in the paper's four steps: each half learns for as many epochs as joint training, then for 5 more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.anchors.generator import AnchorConfig
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.data.transforms import FlipConfig, HSVJitterConfig, LetterboxConfig, ScaleJitterConfig
+from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.recipes.faster_rcnn_c4 import four_steps
+from boxwright.training.recipe import (
+    AdamWConfig,
+    CosineConfig,
+    DataConfig,
+    EMAConfig,
+    Recipe,
+    Source,
+    Stage,
+    ValidationConfig,
+    WarmupConfig,
+)
+
+SMALL_RPN = replace(
+    PAPER_RPN,
+    anchors=AnchorConfig(sizes=((24, 48, 96, 160),), centre="cell"),
+    channels=64,
+    samples=128,
+    pre_nms=(600, 300),
+    post_nms=(150, 100),
+    min_size=4.0,
+)
+SMALL_STAGE = Stage(
+    length=15,
+    optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
+    schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
+)
+C4_SMALL_DETECTOR = FasterRCNNC4Config(
+    backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", out_levels=(4,)),
+    rpn=SMALL_RPN,
+    head=StageHeadConfig(
+        pooling=RoIPoolingConfig(size=7), stride=1, class_agnostic=True, samples=32, positive_fraction=0.5
+    ),
+)
+
+C4_SMALL = Recipe(
+    name="faster-rcnn-c4-small",
+    detector=C4_SMALL_DETECTOR,
+    data=DataConfig(
+        train=(LetterboxConfig(size=(256, 256)), FlipConfig(p=0.5)),
+        eval=(LetterboxConfig(size=(256, 256)),),
+        batch_size=8,
+        eval_batch_size=8,
+        workers=2,
+        group_by_aspect=False,
+    ),
+    stages=(SMALL_STAGE,),
+    validation=ValidationConfig(every=5, unit="epochs"),
+    clip_norm=10.0,
+    channels_last=True,
+    source=Source(note="ours, for the CPU"),
+)
+# Each half sees every image as often as in joint training, then a third as often again.
+C4_SMALL_4STEP = replace(
+    C4_SMALL, name="faster-rcnn-c4-small-4step", stages=four_steps(SMALL_STAGE, SMALL_STAGE, again=(5, 5))
+)
+C4_DETNET_SMALL = replace(
+    C4_SMALL,
+    name="faster-rcnn-c4-detnet-small",
+    detector=replace(
+        C4_SMALL_DETECTOR,
+        backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4,)),
+        head=replace(C4_SMALL_DETECTOR.head, stride=None),
+    ),
+)
+VGG_SMALL = replace(
+    C4_SMALL,
+    name="faster-rcnn-vgg-small",
+    detector=FasterRCNNC4Config(
+        backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
+        rpn=SMALL_RPN,
+        head=LayersHeadConfig(hidden=(256, 256), class_agnostic=True, samples=64, positive_fraction=0.5),
+    ),
+)
+
+
+def _small_modern(small: Recipe) -> Recipe:
+    """The same network with GIoU, all anchors, aligned bins, jitter and an average."""
+    detector = small.detector
+    assert isinstance(detector, FasterRCNNC4Config)
+    pooling = replace(detector.head.pooling, method="align")
+    return replace(
+        small,
+        name=f"{small.name}-modern",
+        detector=replace(
+            detector,
+            rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
+            head=replace(detector.head, pooling=pooling, box_loss="giou"),
+        ),
+        data=replace(
+            small.data,
+            train=(
+                ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
+                FlipConfig(p=0.5),
+                HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
+            ),
+        ),
+        ema=EMAConfig(decay=0.998, ramp=200),
+    )
+
+
+FASTER_RCNN_C4_SMALL_RECIPES = (
+    C4_SMALL,
+    C4_SMALL_4STEP,
+    _small_modern(C4_SMALL),
+    C4_DETNET_SMALL,
+    _small_modern(C4_DETNET_SMALL),
+    VGG_SMALL,
+    _small_modern(VGG_SMALL),
+)
