@@ -15,7 +15,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.training.checkpoint import load_checkpoint, save_checkpoint
 from boxwright.weights import catalogue
-from boxwright.weights.catalogue import CATALOGUE, Published, PublishedFile
+from boxwright.weights.catalogue import BACKBONES, CATALOGUE, Published, PublishedFile
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [entry.name for entry in CATALOGUE]
+    assert [row["name"] for row in rows] == [entry.name for entry in (*CATALOGUE, *BACKBONES)]
     assert all(row["path"] is None for row in rows)
     first = rows[0]["files"][0]
     assert (first["sha256"], first["verified_by"], first["size"]) == ("258fb6c6", "8 digits of SHA-256", None)
