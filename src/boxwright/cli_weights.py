@@ -200,3 +200,36 @@ def convert(
         return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
     say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")
     return say(f"  look at images with it:\n    boxwright detect {path} IMAGES... --output detections")
+
+
+@weights_app.command(
+    help_epilogue=examples(
+        "boxwright weights push me/my-detector runs/ssd-small-1 --licence apache-2.0",
+        "boxwright weights push me/my-detector best.safetensors --private",
+    )
+)
+def push(
+    repository: Annotated[str, Parameter(help="Of the Hugging Face Hub, owner/name; it is made if need be.")],
+    source: Source,
+    /,
+    *,
+    licence: Annotated[str | None, Parameter(help="Of the weights, for the card, as apache-2.0.")] = None,
+    private: Annotated[
+        bool, Parameter(help="Let only its owner see the repository, if it is new.", show_default=False)
+    ] = False,
+    message: Annotated[str | None, Parameter(help="Of the commit.")] = None,
+    json: Json = False,
+) -> int:
+    """Upload a detector to the Hugging Face Hub: tensors, recipe and classes, with a card.
+
+    It needs `pip install 'boxwright[hub]'`, and `hf auth login` or HF_TOKEN for the right to write.
+    """
+    from boxwright.training.hub import push_to_hub
+    from boxwright.weights.hub import HUB_PREFIX
+
+    address = push_to_hub(source, repository, licence=licence, private=private or None, message=message)
+    name = f"{HUB_PREFIX}{repository.removeprefix(HUB_PREFIX)}"
+    if json:
+        return print_json({"name": name, "url": address})
+    say(f"{name} is at {address}")
+    return say(f"  fetch it elsewhere:\n    boxwright weights fetch {name}")
