@@ -166,9 +166,9 @@ def _sections(variant: str, norm: bool) -> list[Section]:
         sections.append(Section(kind, len(sections) - 1, variant, texts))
 
     for layer in (layer for stage in VARIANTS[variant] for layer in stage):
-        if isinstance(layer, str):
+        if not (convolutions := _convolutions(layer)):
             add("maxpool", size=2, stride=2 if layer == "pool" else 1)
-        for filters, size, stride in _convolutions(layer):
+        for filters, size, stride in convolutions:
             add("convolutional", batch_normalize=int(norm), filters=filters, size=size, stride=stride, pad=1)
     add("convolutional", filters=1000, size=1, stride=1, pad=1)
     add("softmax")
