@@ -327,7 +327,7 @@ def find_published(name: str) -> Published:
     """The entry called ``name``. InputError with the nearest names, and the command that lists them all."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.75)
+    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.8)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
         f"{name}: no published checkpoint of that name is known; {meant}`boxwright weights list` shows them all"
