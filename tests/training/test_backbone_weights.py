@@ -55,7 +55,7 @@ class Case:
 def write_torchvision(folder: Path) -> tuple[Path, Tensor]:
     model = torchvision.models.mobilenet_v3_large(weights=None, num_classes=10)
     torch.save({"model": model.state_dict(), "epoch": 3}, folder / "mobile.bin")  # the content counts, not the name
-    return folder / "mobile.bin", model.features[15].block[0][0].weight
+    return folder / "mobile.bin", model.get_parameter("features.15.block.0.0.weight")
 
 
 def write_caffe_resnet(folder: Path) -> tuple[Path, Tensor]:
@@ -335,7 +335,7 @@ def test_extraction_starts_yolov1(tmp_path: Path) -> None:
     numbers = np.full(22_430_400, 0.5, "<f4")
     (tmp_path / "extraction.conv.weights").write_bytes(DARKNET_HEADER + numbers.tobytes())
     whole = DarknetConfig(variant="yolov1", out_levels=(4, 5, 6))
-    retina = RetinaNetConfig(backbone=whole, pixels=PixelConfig(mean=(0.0,) * 3, std=(255.0,) * 3))
+    retina = RetinaNetConfig(backbone=whole, pixels=PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
     with torch.device("meta"):
         detector = build_detector(retina, CLASSES)
     detector.get_submodule("backbone").to_empty(device="cpu")

@@ -192,7 +192,7 @@ def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Va
     return cast(Variant, name), length
 
 
-def _convolutions(layer: Layer) -> list[tuple[int, int, int]]:
+def _convolutions(layer: Layer | str) -> list[tuple[int, int, int]]:
     """Channels, kernel and stride of each convolution in an entry of the table."""
     if isinstance(layer, Conv):
         return [(layer.channels, layer.kernel, layer.stride)]
