@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "weights fetch": cli_weights.fetch,
     "weights show": cli_weights.show,
     "weights convert": cli_weights.convert,
+    "weights push": cli_weights.push,
 }
 
 HEAD = """\

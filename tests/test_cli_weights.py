@@ -15,7 +15,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.training.checkpoint import load_checkpoint, save_checkpoint
 from boxwright.weights import catalogue
-from boxwright.weights.catalogue import CATALOGUE, Published, PublishedFile
+from boxwright.weights.catalogue import BACKBONES, CATALOGUE, Published, PublishedFile
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [entry.name for entry in CATALOGUE]
+    assert [row["name"] for row in rows] == [entry.name for entry in (*CATALOGUE, *BACKBONES)]
     assert all(row["path"] is None for row in rows)
     first = rows[0]["files"][0]
     assert (first["sha256"], first["verified_by"], first["size"]) == ("258fb6c6", "8 digits of SHA-256", None)
@@ -146,3 +146,47 @@ def test_convert_to_a_folder_and_back(ours: Path, tmp_path: Path, capsys: pytest
     assert "ends in .safetensors, or a folder" in refused(capsys, "weights", "convert", ours, "--output", "a.pth")
     told = refused(capsys, "weights", "convert", ours, "--output", tmp_path / "b.safetensors", "--licence", "mit")
     assert "stands in the card of a folder" in told
+
+
+def test_push(ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    hub = pytest.importorskip("huggingface_hub")
+    asked: list[object] = []
+
+    def create(self: object, repo_id: str, **options: object) -> str:
+        asked.append((repo_id, options["private"]))
+        return f"https://hub/{repo_id}"
+
+    def upload(self: object, *, folder_path: str, commit_message: str, **options: object) -> None:
+        asked.append((sorted(path.name for path in Path(folder_path).iterdir()), commit_message))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.HfApi, "create_repo", create)
+        patch.setattr(hub.HfApi, "upload_folder", upload)
+        given = ["me/birds", str(ours), "--private", "--message", "First"]
+        assert main(["weights", "push", *given]) == 0
+    assert asked == [("me/birds", True), (["README.md", "config.json", "model.safetensors"], "First")]
+    assert "hf:me/birds is at https://hub/me/birds\n" in capsys.readouterr().out
+    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits longer before each try
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    told = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: the Hub cannot be reached (" in told
+    assert "no repository of the Hub; write hf:owner/name" in refused(capsys, "weights", "push", "birds", ours)
+
+    def without_token(self: object, repo_id: str, **options: object) -> str:
+        raise hub.errors.LocalTokenNotFoundError("Token is required\nmore")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", without_token)
+    told = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: Token is required; `hf auth login`, or HF_TOKEN" in told
+
+
+def test_a_published_backbone_is_no_detector(cache: Path, capsys: pytest.CaptureFixture[str]):
+    told = refused(capsys, "weights", "convert", "torchvision:resnet50", "--output", cache / "a.safetensors")
+    assert "start one from it: `boxwright train RECIPE --backbone-weights torchvision:resnet50`" in told
+    assert main(["weights", "show", "torchvision:resnet50"]) == 0
+    shown = capsys.readouterr().out
+    assert "published    top-1 76.1 top-5 92.9 on ImageNet val" in shown
+    assert "no; fetch it: boxwright weights fetch torchvision:resnet50" in shown

@@ -142,7 +142,11 @@ def train(
         str | None, Parameter(help="Start from this checkpoint's weights where they fit: a path or a name.")
     ] = None,
     backbone_weights: Annotated[
-        Path | None, Parameter(help="Start the backbone from a file of `boxwright pretrain` or torchvision's (.pth).")
+        str | None,
+        Parameter(
+            help="Start the backbone from an ImageNet network: a file of `boxwright pretrain`, of torchvision, Caffe, "
+            "Darknet, Detectron or others, or a name."
+        ),
     ] = None,
     carry_classes: Annotated[
         bool, Parameter(help="With --weights: keep what was learnt of classes that have the same name.")

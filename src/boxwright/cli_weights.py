@@ -66,7 +66,7 @@ def list_weights(
         for row in members:
             size = "" if row["bytes"] is None else f"  {row['bytes'] / 1e6:.0f} MB"
             here = "  (here)" if row["path"] else ""
-            say(f"  {row['name']:{width}}  {_figures(row['figures'])}{size}{here}")
+            say(f"  {row['name']:{width}}  {_figures(row['figures'], row['kind'])}{size}{here}")
     return say("fetch one:  boxwright weights fetch NAME")
 
 
@@ -91,13 +91,15 @@ def fetch(
     It is checked by the checksum and the size that its publisher gives, as far as there are any. The cache is
     BOXWRIGHT_CACHE, else boxwright in XDG_CACHE_HOME or ~/.cache; proxies come from HTTPS_PROXY and NO_PROXY.
     """
-    from boxwright.app.weights import fetch_named
+    from boxwright.app.weights import fetch_named, is_backbone
 
     path = fetch_named(name, to)
     if json:
         return print_json({"name": name, "path": str(path)})
     use = str(path) if to is not None else name
     say(f"{name} is at {path}")
+    if is_backbone(name):
+        return say(f"  start a detector from it:\n    boxwright train RECIPE --backbone-weights {use} --data ...")
     return say(f"  look at images with it:\n    boxwright detect {use} IMAGES... --output detections")
 
 
@@ -125,12 +127,12 @@ def show(
 def _show(facts: dict[str, Any]) -> int:
     if not facts["fetched"]:
         rows = [
-            ("published", f"{_figures(facts['figures'])} on {facts['measured_on']}"),
+            ("published", f"{_figures(facts['figures'], facts['kind'])} on {facts['measured_on']}"),
             ("learnt from", facts["data"]),
         ]
         rows += [("licence", facts["licence"])]
         rows += [("file", f"{file['url']} (verified by: {file['verified_by']})") for file in facts["files"]]
-        rows += [("here", f"no; fetch it: boxwright weights fetch {facts['name']}")]
+        rows += [("here", facts["path"] or f"no; fetch it: boxwright weights fetch {facts['name']}")]
         title = facts["name"]
     else:
         names = facts["classes"]
@@ -152,10 +154,10 @@ def _show(facts: dict[str, Any]) -> int:
     return 0
 
 
-def _figures(figures: dict[str, float]) -> str:
+def _figures(figures: dict[str, float], kind: str) -> str:
     """Figures in per cent, as publishers write them."""
     told = (f"{key.removesuffix(' AP')} {100 * value:.1f}" for key, value in figures.items())
-    return " ".join(told) or "AP unknown"
+    return " ".join(told) or ("AP unknown" if kind == "detector" else "top-1 unknown")
 
 
 def _view(tree: dict[str, Any]) -> str:
@@ -198,3 +200,36 @@ def convert(
         return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
     say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")
     return say(f"  look at images with it:\n    boxwright detect {path} IMAGES... --output detections")
+
+
+@weights_app.command(
+    help_epilogue=examples(
+        "boxwright weights push me/my-detector runs/ssd-small-1 --licence apache-2.0",
+        "boxwright weights push me/my-detector best.safetensors --private",
+    )
+)
+def push(
+    repository: Annotated[str, Parameter(help="Of the Hugging Face Hub, owner/name; it is made if need be.")],
+    source: Source,
+    /,
+    *,
+    licence: Annotated[str | None, Parameter(help="Of the weights, for the card, as apache-2.0.")] = None,
+    private: Annotated[
+        bool, Parameter(help="Let only its owner see the repository, if it is new.", show_default=False)
+    ] = False,
+    message: Annotated[str | None, Parameter(help="Of the commit.")] = None,
+    json: Json = False,
+) -> int:
+    """Upload a detector to the Hugging Face Hub: tensors, recipe and classes, with a card.
+
+    It needs `pip install 'boxwright[hub]'`, and `hf auth login` or HF_TOKEN for the right to write.
+    """
+    from boxwright.training.hub import push_to_hub
+    from boxwright.weights.hub import HUB_PREFIX
+
+    address = push_to_hub(source, repository, licence=licence, private=private or None, message=message)
+    name = f"{HUB_PREFIX}{repository.removeprefix(HUB_PREFIX)}"
+    if json:
+        return print_json({"name": name, "url": address})
+    say(f"{name} is at {address}")
+    return say(f"  fetch it elsewhere:\n    boxwright weights fetch {name}")

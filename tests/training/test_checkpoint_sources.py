@@ -224,7 +224,7 @@ def test_push_makes_the_repository_and_uploads_the_folder(foreign: Path):
         push_to_hub(foreign, "birds", api=api)
     with pytest.raises(InputError, match="leave the revision out"):
         push_to_hub(foreign, "me/birds@v1", api=api)
-    with pytest.raises(InputError, match=r"hf:me/birds: not uploaded: 401; `hf auth login`"):
+    with pytest.raises(InputError, match=r"hf:me/birds: not uploaded: 401; `hf auth login`, or HF_TOKEN"):
         push_to_hub(foreign, "me/birds", api=Api(OSError("401\nmore")))
 
 

@@ -107,8 +107,7 @@ def test_the_classifier_of_torchvision_starts_a_backbone(tmp_path: Path) -> None
         found = import_torchvision_classifier(theirs.state_dict())
         assert found.source == f"torchvision {build.__name__}"
         ours = Classifier(build_backbone(found.config), 10).eval()
-        state = {f"backbone.{k}": v for k, v in found.backbone.items()}
-        ours.load_state_dict(state | {f"fc.{k}": v for k, v in found.classifier.items()})
+        ours.load_state_dict(found.state)
         pixels = torch.randn(1, 3, 64, 64)
         with torch.inference_mode():
             torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
@@ -132,7 +131,7 @@ def test_a_file_of_torchvisions_starts_a_detector(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="depth = 18 there and 34 here"):
         start_backbone(other, tmp_path / "r.pth")
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(InputError, match=r"x\.pth: no classifier of torchvision's"):
+    with pytest.raises(InputError, match=r"x\.pth: holds 1 tensors, the first 'x', which is no ImageNet network"):
         start_backbone(detector, tmp_path / "x.pth")
 
 
@@ -151,9 +150,9 @@ def test_fc6_and_fc7_of_the_reduced_vgg_are_every_fourth_unit() -> None:
     assert reduced["fc6.weight"][1, 1].tolist() == [[4000, 4003, 4006], [4021, 4024, 4027], [4042, 4045, 4048]]
     assert reduced["fc7.weight"][:, :, 0, 0].tolist() == [[0, 4], [32, 36]]
     assert reduced["fc6.bias"].tolist() == reduced["fc7.bias"].tolist() == [0, 4]
-    convs = {f"features.{i}.weight": torch.zeros(1, 1, 1, 1) for i in (0, 3, 6, 8, 11, 13, 16, 18)}
+    convs = {f"features.{i}.weight": torch.zeros(8, 1, 1, 1) for i in (0, 3, 6, 8, 11, 13, 16, 18)}
     features = convs | {f"classifier.{key}": torch.full_like(value, torch.nan) for key, value in whole.items()}
     found = import_torchvision_classifier(features)
-    assert (found.source, found.classifier) == ("torchvision vgg11, features", {})
+    assert (found.source, found.classes) == ("torchvision vgg11, features", None)
     assert found.pixels.std == (1.0, 1.0, 1.0)
-    assert import_torchvision_classifier(convs | {f"classifier.{k}": v for k, v in whole.items()}).classifier
+    assert import_torchvision_classifier(convs | {f"classifier.{k}": v for k, v in whole.items()}).classes == 8

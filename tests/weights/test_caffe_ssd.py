@@ -332,12 +332,10 @@ def test_imagenet_networks(tmp_path: Path) -> None:
 
     reduced = {**full_vgg(), "fc6": ((1024, 512, 3, 3), (1024,)), "fc7": ((1024, 1024, 1, 1), (1024,)),
                "fc8": ((1000, 1024, 1, 1), (1000,))}  # fmt: skip
-    for detector, dilation, levels in (("ssd", 6, (4, 6)), ("refinedet", 3, (4, 5, 6))):
-        backbone = import_caffe_backbone(published(reduced), reduced_for=detector)  # type: ignore[arg-type]
-        assert backbone.classes is None
-        assert isinstance(backbone.config, VGGConfig)
-        assert (backbone.config.fc6_dilation, backbone.config.out_levels) == (dilation, levels)
-        build_classifier(backbone, "reduced.caffemodel")
+    backbone = import_caffe_backbone(published(reduced))
+    assert backbone.classes is None
+    assert backbone.config == VGGConfig(fc="reduced", out_levels=(4, 6))
+    build_classifier(backbone, "reduced.caffemodel")
 
     random = Random(11)
     stages = {2: list("abc"), 3: list("abcd"), 4: list("abcdef"), 5: list("abc")}
@@ -349,7 +347,7 @@ def test_imagenet_networks(tmp_path: Path) -> None:
     assert not recognise_caffe(model)
     imported = import_caffe_backbone(model)
     assert isinstance(imported.config, ResNetConfig)
-    classifier = build_classifier(imported._replace(config=replace(imported.config, width=8)), "resnet")
+    classifier = build_classifier(imported, "resnet")
     net, (_, bgr) = Net(random.blobs), input_of(96)
     weight, bias = random.blobs["fc1000"]
     expected = net.resnet(bgr, stages, dilated=False)[5].mean((2, 3)) @ weight.T + bias

@@ -6,11 +6,13 @@ import pytest
 from torchvision.models import get_model_weights
 
 from boxwright.structures import InputError
-from boxwright.weights.catalogue import CATALOGUE, PUBLISHERS, find_published, is_name
+from boxwright.weights.catalogue import BACKBONES, CATALOGUE, PUBLISHERS, find_published, is_name
+
+ALL = (*CATALOGUE, *BACKBONES)
 
 
 def test_names_are_unique_and_say_who_published_it():
-    names = [entry.name for entry in CATALOGUE]
+    names = [entry.name for entry in ALL]
     assert len(set(names)) == len(names)
     assert {entry.publisher for entry in CATALOGUE} == set(PUBLISHERS)
     assert all(is_name(name) for name in names)
@@ -18,7 +20,7 @@ def test_names_are_unique_and_say_who_published_it():
     assert not is_name("C:\\run")
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", ALL, ids=lambda entry: entry.name)
 def test_every_row_is_whole(entry):
     assert entry.data
     assert entry.licence
@@ -26,7 +28,7 @@ def test_every_row_is_whole(entry):
     assert not entry.figures or entry.measured_on
     for file in entry.files:
         assert file.url.startswith("https://")
-        assert re.fullmatch(r"[\w.%-]+\.(pth|pkl|weights|cfg)", file.name)
+        assert re.fullmatch(r"[\w.%-]+\.(pth|pkl|weights|cfg|conv\.\d+)", file.name)
         for digits in (file.sha256, file.md5):
             assert digits is None or re.fullmatch(r"[0-9a-f]{6,64}", digits)
         # A checksum comes from a file's name, nowhere else.
@@ -43,6 +45,19 @@ def test_torchvision_says_the_same(entry):
     metrics = theirs.meta["_metrics"]["COCO-val2017"]
     assert entry.figures["AP"] == pytest.approx(metrics["box_map"] / 100)
     assert entry.figures.get("mask AP", 0) == pytest.approx(metrics.get("mask_map", 0) / 100)
+
+
+@pytest.mark.parametrize("entry", [e for e in BACKBONES if e.publisher == "torchvision"], ids=lambda entry: entry.name)
+def test_torchvision_says_the_same_of_its_classifiers(entry):
+    name = entry.name.split(":")[1]
+    weights = get_model_weights(name.removesuffix("_features"))
+    theirs = weights.IMAGENET1K_FEATURES if name.endswith("_features") else weights.IMAGENET1K_V1  # type: ignore[attr-defined]
+    (file,) = entry.files
+    assert file.url == theirs.url
+    assert file.about == pytest.approx(theirs.meta["_file_size"] * 2**20, abs=2**20 / 1000)
+    metrics = theirs.meta["_metrics"]["ImageNet-1K"]
+    told = {"top-1": metrics["acc@1"] / 100, "top-5": metrics["acc@5"] / 100}
+    assert entry.figures == ({} if name.endswith("_features") else pytest.approx(told))
 
 
 def test_what_a_download_is_verified_by_is_said():

@@ -36,7 +36,7 @@ class TrainRequest:
     epochs: float | None = None
     device: str = "auto"
     weights: Path | str | None = None
-    backbone_weights: Path | None = None
+    backbone_weights: Path | str | None = None
     carry_classes: bool = True
     tensorboard: bool = False
     train_split: str | None = None

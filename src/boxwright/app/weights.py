@@ -13,7 +13,15 @@ from boxwright.training.config_tree import to_tree
 from boxwright.training.hub_folder import save_folder
 from boxwright.training.model_card import parameter_count
 from boxwright.training.sources import Opened, open_checkpoint
-from boxwright.weights.catalogue import CATALOGUE, PUBLISHERS, Published, PublishedFile, find_published, is_name
+from boxwright.weights.catalogue import (
+    BACKBONES,
+    CATALOGUE,
+    PUBLISHERS,
+    Published,
+    PublishedFile,
+    find_published,
+    is_name,
+)
 from boxwright.weights.fetch import cached, fetch
 from boxwright.weights.hub import HUB_PREFIX, fetch_repository
 from boxwright.weights.importing import read_names
@@ -22,20 +30,21 @@ MEGA = 1e6
 
 
 def published_rows(publisher: str | None = None) -> list[dict[str, Any]]:
-    """Every published checkpoint that Boxwright reads, or those of one publisher.
+    """Every published checkpoint that Boxwright reads, detectors first, or those of one publisher.
 
-    Name, data, figures on what, licence, bytes (roughly, None where unknown), files with address, exact size and
-    checksum as far as they are known, and the path in the cache, None where it is not fetched.
+    Name, kind (detector or backbone), data, figures on what, licence, bytes (roughly, None where unknown), files with
+    address, exact size and checksum as far as they are known, and the path in the cache, None where it is not fetched.
     """
     if publisher is not None and publisher not in PUBLISHERS:
         raise InputError(f"--publisher {publisher}: none of {', '.join(PUBLISHERS)}")
-    return [_row(entry) for entry in CATALOGUE if publisher in (None, entry.publisher)]
+    return [_row(entry) for entry in (*CATALOGUE, *BACKBONES) if publisher in (None, entry.publisher)]
 
 
 def _row(entry: Published) -> dict[str, Any]:
     here = cached(entry)
     return {
         "name": entry.name,
+        "kind": entry.kind,
         "publisher": entry.publisher,
         "data": entry.data,
         "measured_on": entry.measured_on,
@@ -64,6 +73,11 @@ def fetch_named(name: str, folder: Path | None = None) -> Path:
         return fetch(entry, folder, bars)
     finally:
         bars.close()
+
+
+def is_backbone(name: str) -> bool:
+    """Whether the published checkpoint ``name`` is an ImageNet network and no detector."""
+    return is_name(name) and find_published(name).kind == "backbone"
 
 
 class _Bars:
@@ -96,10 +110,10 @@ class _Bars:
 def describe(
     source: str, classes: Path | None = None, publisher: str | None = None, size: int | None = None
 ) -> dict[str, Any]:
-    """What ``source`` is: a published checkpoint's row if it is not fetched, else what its file holds."""
+    """What ``source`` is: the row of what is published and no detector or not fetched, else what its file holds."""
     if is_name(source) and not Path(source).exists():
         entry = find_published(source)
-        if cached(entry) is None:
+        if entry.kind == "backbone" or cached(entry) is None:
             return {**_row(entry), "fetched": False}
     return _described(_open(source, classes, publisher, size))
 

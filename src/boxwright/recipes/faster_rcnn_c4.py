@@ -6,7 +6,7 @@ Ren et al., arXiv 1506.01497; He et al., arXiv 1512.03385, for the residual form
     The paper's detectors on VOC 07+12 by approximate joint training, with the constants of the authors' Python code:
     one image a pass and two a step, SGD at 0.001 with biases at twice that, 70,000 steps, a tenth from 50,000, sides of
     600 and 1000, objects marked difficult left out. They need ImageNet weights.
-    ``boxwright train faster-rcnn-vgg16 --data voc --backbone-weights vgg16.safetensors``; a K40 in the paper.
+    ``boxwright train faster-rcnn-vgg16 --data voc --backbone-weights torchvision:vgg16``; a K40 in the paper.
 ``faster-rcnn-vgg16-4step``, ``faster-rcnn-zf-4step``
     The paper's 4-step alternating training (§3.2): 80,000, 40,000, 80,000 and 40,000 steps of one image. The second
     step's proposals are made as it goes, by the network that the first step left; the paper stored them.

@@ -5,7 +5,7 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
 ``rfcn-r101-voc``, ``rfcn-r50-voc``, ``rfcn-detnet59-voc``
     §3, VOC 07+12: eight images a step, SGD at 0.001 for 20,000 steps and a tenth for 10,000, 128 of 300 regions by
     their loss, sides of 600 and 1000. They need ImageNet weights. ``boxwright train rfcn-r101-voc --data voc
-    --backbone-weights resnet101.safetensors``; eight K40 in the paper.
+    --backbone-weights ResNet-101-model.caffemodel``; eight K40 in the paper.
 ``rfcn-r101-voc-no-ohem``, ``-k3``, ``-conv4``, ``-conv5-s32``, ``-multi-scale``
     §4.1: random regions, 3 x 3 bins, score maps on conv4, an undilated conv5, five training sizes.
 ``rfcn-r101-coco``, ``rfcn-detnet59-coco``

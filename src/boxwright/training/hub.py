@@ -15,7 +15,15 @@ from boxwright.training.checkpoint import Checkpoint, rebuild
 from boxwright.training.environment import versions
 from boxwright.training.hub_folder import save_folder
 from boxwright.training.sources import open_checkpoint, recipe_of
-from boxwright.weights.hub import HUB_PREFIX, endpoint, fetch_repository, import_hub, split_repository
+from boxwright.weights.hub import (
+    HUB_PREFIX,
+    endpoint,
+    fetch_repository,
+    first_line,
+    import_hub,
+    library_errors,
+    split_repository,
+)
 from boxwright.weights.imported import Imported
 
 Model = Detector | Checkpoint | Path | str
@@ -91,11 +99,12 @@ def push_to_hub(
                 repo_type="model",
                 commit_message=message or f"Upload {checkpoint.recipe.name}",
             )
-        except OSError as error:  # all errors of the Hub are
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(
-                f"{HUB_PREFIX}{name}: not uploaded: {first}; `hf auth login` gives this machine the right to write"
-            ) from error
+        except (OSError, *library_errors()) as error:
+            # All answers of the Hub that say no are OSErrors.
+            refused = isinstance(error, OSError) and not isinstance(error, ConnectionError)
+            remedy = "`hf auth login`, or HF_TOKEN, gives this machine the right to write"
+            what = f"{first_line(error)}; {remedy}" if refused else f"the Hub cannot be reached ({first_line(error)})"
+            raise InputError(f"{HUB_PREFIX}{name}: not uploaded: {what}") from error
     return str(address)
 
 

@@ -75,10 +75,11 @@ def train(
 
     ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
     ``weights``: a checkpoint, run folder, state dict or import to start from; tensors are taken where name and shape
-    agree, and of classes that differ, with ``carry_classes``, those of the same name. ``backbone_weights``: a file of
-    ``boxwright pretrain``, or of one of torchvision's classifiers, which must fit the recipe's backbone. ``log``:
-    "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that takes lines.
-    ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process calls this.
+    agree, and of classes that differ, with ``carry_classes``, those of the same name. ``backbone_weights``: an
+    ImageNet network of any publisher, see :func:`~boxwright.training.pretrained.load_pretrained`, which must fit the
+    recipe's backbone. ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that
+    takes lines. ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process
+    calls this.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint to resume from.

@@ -1,13 +1,14 @@
 """Files of pretrained backbones: written by classification runs, read as the start of a detector.
 
 One of ours is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header:
-backbone, data and its fingerprint, recipe, top-1 and top-5, licence. torchvision's classifiers (``.pth``, ``.pt``) are
-read as well.
+backbone, data and its fingerprint, recipe, top-1 and top-5, licence. The ImageNet networks of other publishers are read
+by the same road, see :mod:`boxwright.weights.importing_backbones`, and get a card of what their files tell.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,26 +19,30 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.structures import InputError
-from boxwright.training.config_tree import to_tree
+from boxwright.training.checkpoint import KEY as DETECTOR_KEY
+from boxwright.training.checkpoint import SUFFIX
+from boxwright.training.config_tree import from_tree, to_tree
 from boxwright.training.files import write_atomically
-from boxwright.weights.imported_backbone import ImportedBackbone, build_classifier
-from boxwright.weights.reading import read_foreign, tensors_in
-from boxwright.weights.torchvision_classifiers import import_torchvision_classifier, reduced_layers
+from boxwright.weights.catalogue import find_published, is_name
+from boxwright.weights.fetch import require_cached
+from boxwright.weights.imported_backbone import ImportedBackbone
+from boxwright.weights.importing_backbones import import_backbone
+from boxwright.weights.torchvision_classifiers import reduced_layers
 
 FORMAT = 1
 KEY = "boxwright_backbone"
 
 # What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
 # which of its levels are read.
-_FREE = {"norm", "freeze_at", "out_levels", "zero_init_residual", "pretrained"}
-
-
-FOREIGN_SUFFIXES = (".pth", ".pt")
-# What a classifier's file says nothing of: how its network is taken on to a detector.
+_FREE = {"freeze_at", "out_levels", "zero_init_residual", "pretrained"}
+# What other publishers' files say nothing of: how their network is taken on to a detector.
 _NOT_IN_FILES = {"fc", "fc6_dilation", "pool5", "ceil_mode", "output_stride", "tap"}
+# Trunks with the same tensors: another name of the same one, and one that goes on where the first ends.
+_SAME_TRUNK = {("tiny_v2", "tiny_v3"), ("tiny_v3", "tiny_v2"), ("extraction", "yolov1")}
+_MEAN_ROUNDING = 2.0
+"""Grey levels of 255. ImageNet's mean colour has red 123.68 in one publisher's files, 122.77 and 123 in others'."""
 
 
 class PretrainedBackbone(NamedTuple):
@@ -56,102 +61,110 @@ def save_pretrained(path: Path, state: Mapping[str, Tensor], card: Mapping[str, 
     write_atomically(path, safetensors.torch.save(tensors, {KEY: header}))
 
 
-def save_imported(path: Path, imported: ImportedBackbone) -> None:
-    """Write a classifier of another publisher as a file that ``--backbone-weights`` takes.
-
-    InputError where its tensors are not those of its network.
-    """
-    build_classifier(imported, str(path))
-    card = {
-        "backbone": to_tree(imported.config),
-        "pixels": to_tree(imported.pixels),
-        "data": {"name": imported.data},
-        "source": imported.source,
-        "top1": None,
-        "top5": None,
-    }
-    save_pretrained(path, imported.state, card)
-
-
 def read_card(path: Path | str) -> dict[str, Any]:
     """The card of a pretrained backbone, without its tensors."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the .safetensors that `boxwright pretrain` wrote")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: truncated or no safetensors file ({path.stat().st_size} bytes; {error}); copy it anew"
-        ) from None
+    metadata = _header(path)
     if KEY not in metadata:
-        raise InputError(
-            f"{path}: no pretrained backbone: its header has no card; a detector's checkpoint goes to --weights"
-        )
+        what = "a detector's checkpoint" if DETECTOR_KEY in metadata else "its header has no card"
+        raise InputError(f"{path}: no pretrained backbone: {what}; a detector's checkpoint goes to --weights")
     card = json.loads(metadata[KEY])
     if card["format"] > FORMAT:
         raise InputError(f"{path}: written by a later Boxwright; upgrade Boxwright")
     return card
 
 
-def load_pretrained(path: Path | str) -> PretrainedBackbone:
-    """The backbone's tensors, and beside them those of the classifier on top. ``path``: ours, or torchvision's."""
-    if Path(path).suffix in FOREIGN_SUFFIXES:
-        try:
-            return from_torchvision(tensors_in(read_foreign(path), "model", "state_dict"))
-        except InputError as error:
-            raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    card = read_card(path)
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file is one by its name, damaged or not, or by how it begins."""
+    if path.suffix == SUFFIX or not path.is_file():
+        return path.suffix == SUFFIX
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors. InputError where it is absent or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the .safetensors that `boxwright pretrain` wrote")
     try:
-        tensors = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: truncated ({error}); copy it anew") from None
+        raise InputError(
+            f"{path}: truncated or no safetensors file ({path.stat().st_size} bytes; {error}); copy it anew"
+        ) from None
+
+
+def load_pretrained(source: Path | str) -> PretrainedBackbone:
+    """The backbone's tensors, and beside them those of the classifier on top.
+
+    ``source``: a file of ours or of another publisher, which its content tells, or a published name. The whole VGG-16
+    brings fc6 and fc7 of the reduced form (SSD §3) too. InputError for what is absent, damaged, a detector's, or not
+    understood; nothing is downloaded.
+    """
+    path = _located(source)
+    if _is_safetensors(path) and _header(path).keys() & {KEY, DETECTOR_KEY}:
+        card = read_card(path)
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"{path}: truncated ({error}); copy it anew") from None
+    else:
+        imported = import_backbone(path)
+        tensors, card = imported.state, _card_of(imported)
     state, classifier = (
         {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         for prefix in ("backbone.", "fc.")
     )
+    if card["backbone"]["kind"] == "vgg" and "fc" not in card["backbone"] and classifier:
+        state |= reduced_layers(classifier)
     return PretrainedBackbone(state, card, classifier)
 
 
-def from_torchvision(state: Mapping[str, Tensor]) -> PretrainedBackbone:
-    """The state dict of one of torchvision's ImageNet classifiers. InputError where it is of another model.
+def _located(source: Path | str) -> Path:
+    """The file at the path ``source``, or of the published name ``source``."""
+    path = Path(source).expanduser()
+    if path.exists() or not is_name(str(source)):
+        return path
+    entry = find_published(str(source))
+    if entry.kind != "backbone":
+        raise InputError(f"{source}: a detector, where a backbone was expected; start from it by --weights {source}")
+    return require_cached(entry)
 
-    The whole VGG-16 brings fc6 and fc7 of the reduced form (SSD §3) too.
-    """
-    found = import_torchvision_classifier(state)
-    card = {
+
+def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
+    """A card of what another publisher's file tells."""
+    backbone = to_tree(imported.config)
+    return {
         "format": FORMAT,
-        "backbone": to_tree(found.config),
-        "pixels": to_tree(found.pixels),
-        "data": {"name": f"ImageNet ({found.source})"},
+        "backbone": {name: value for name, value in backbone.items() if name not in _NOT_IN_FILES},
+        "pixels": to_tree(imported.pixels),
+        "data": {"name": f"{imported.data} ({imported.source})"},
         "top1": None,
+        "top5": None,
     }
-    backbone = dict(found.backbone)
-    if isinstance(found.config, VGGConfig) and found.classifier:
-        backbone |= reduced_layers(found.classifier)
-    return PretrainedBackbone(backbone, card, found.classifier)
 
 
-def start_backbone(detector: Detector, path: Path | str) -> str:
-    """Give the detector's backbone the weights of ``path``; a line that says what was taken.
+def start_backbone(detector: Detector, source: Path | str) -> str:
+    """Give the detector's backbone the weights of ``source``, see :func:`load_pretrained`; a line that says what.
 
     Every tensor of the detector's backbone must be there in its shape; of the classifier's layers a detector takes what
-    its head has as well (fc6 and fc7 of VGG-16). InputError names the settings in which the two
-    backbones differ, or pixels that are prepared in another way.
+    its head has as well (fc6 and fc7 of VGG-16). Two may start afresh: fc6 and fc7 of the reduced VGG-16 where the file
+    ends with the convolutions, and what YOLOv1 has above the 20 pretrained ones (its §2.2). InputError names the
+    settings in which the two backbones differ, or pixels that are prepared in another way.
     """
-    state, card, classifier = load_pretrained(path)
-    _check_same(detector, card, path)
+    state, card, classifier = load_pretrained(source)
+    _check_same(detector, card, source)
     own = {name: value for part in detector.pretrained_parts() for name, value in part.state_dict().items()}
-    foreign = Path(path).suffix in FOREIGN_SUFFIXES
-    fresh = {name for name in own if foreign and name.startswith(("fc6", "fc7")) and name not in state}
+    fresh = _above(card, state, own)
     missing = [n for n in own if n not in state and n not in fresh and not n.endswith("num_batches_tracked")]
     wrong = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
     if missing or wrong:
         place = (missing + wrong)[0]
         found = "is absent" if missing else f"has the shape {list(state[place].shape)} and not {list(own[place].shape)}"
         raise InputError(
-            f"{path}: {len(missing)} tensors of the detector's backbone are missing and {len(wrong)} have another "
+            f"{source}: {len(missing)} tensors of the detector's backbone are missing and {len(wrong)} have another "
             f"shape; the first, {place}, {found}: it was trained as another backbone ({card['backbone']['kind']})"
         )
     with torch.no_grad():
@@ -161,24 +174,61 @@ def start_backbone(detector: Detector, path: Path | str) -> str:
     taken = detector.take_classifier(classifier)
     more = f" and {taken} layers of the head" if taken else ""
     top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
-    more += f", {len(fresh)} of fc6 and fc7 fresh" if fresh else ""
-    return f"backbone from {path}: {len(own) - len(fresh)} tensors{more}, learnt on {card['data']['name']}{top}"
+    more += f", {len(fresh)} above them fresh" if fresh else ""
+    return f"backbone from {source}: {len(own) - len(fresh)} tensors{more}, learnt on {card['data']['name']}{top}"
 
 
-def _check_same(detector: Detector, card: dict[str, Any], path: Path | str) -> None:
-    mine = to_tree(detector.config.backbone)
-    theirs = card["backbone"]
-    if Path(path).suffix in FOREIGN_SUFFIXES:  # what does not concern their tensors, or is made from them
-        theirs = {name: value for name, value in theirs.items() if name not in _NOT_IN_FILES}
-    names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE]
-    differing = [n for n in names if n in theirs and mine[n] != theirs[n]]
-    if mine["kind"] != theirs["kind"] or differing:
-        shown = ", ".join(f"{n} = {theirs.get(n)!r} there and {mine[n]!r} here" for n in differing or ["kind"])
-        remedy = " ".join(f"--set detector.backbone.{n}={json.dumps(theirs.get(n))}" for n in differing or ["kind"])
-        raise InputError(f"{path}: another backbone: {shown}; use {remedy}, or another file")
-    pixels = to_tree(detector.config.pixels)
-    if card["pixels"] != pixels:
+def _above(card: dict[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
+    """Tensors of a backbone that goes on where the pretrained one ends."""
+    backbone = card["backbone"]
+    if backbone["kind"] == "vgg" and "fc" not in backbone:
+        return {name for name in own if name.startswith(("fc6", "fc7")) and name not in state}
+    if backbone.get("variant") == "extraction":
+        places = [tuple(map(int, name.split(".")[1:3])) for name in state]
+        return {name for name in own if tuple(map(int, name.split(".")[1:3])) > max(places)}
+    return set()
+
+
+def _check_same(detector: Detector, card: dict[str, Any], source: Path | str) -> None:
+    mine, theirs = to_tree(detector.config.backbone), card["backbone"]
+    if mine["kind"] != theirs["kind"]:
         raise InputError(
-            f"{path}: learnt from pixels prepared as {card['pixels']}, but this detector prepares them as {pixels}; "
-            "set detector.pixels to the former"
+            f"{source}: another backbone: a {theirs['kind']} there and a {mine['kind']} here; use another file, or a "
+            f"recipe on a {theirs['kind']} (`boxwright models --kind detector`)"
         )
+    names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE]
+    differing = {n: theirs[n] for n in names if n in theirs and not _agree(n, theirs[n], mine[n])}
+    if differing:
+        shown = ", ".join(f"{n} = {value!r} there and {mine[n]!r} here" for n, value in differing.items())
+        raise InputError(
+            f"{source}: another backbone: {shown}; use {_settings('backbone', differing)}, or another file"
+        )
+    pixels = to_tree(detector.config.pixels)
+    if not _same_pixels(from_tree(PixelConfig, card["pixels"]), detector.config.pixels):
+        other = {name: value for name, value in card["pixels"].items() if value != pixels[name]}
+        raise InputError(
+            f"{source}: learnt from pixels prepared as {card['pixels']}, but this detector prepares them as {pixels}; "
+            f"use {_settings('pixels', other)}"
+        )
+
+
+def _agree(name: str, there: Any, here: Any) -> bool:
+    """Whether a setting of the pretrained backbone lets the detector's start from it."""
+    if name == "norm":  # whole batch norms may be frozen, but those with their statistics folded in cannot live
+        return there == here or (there == "bn" and here == "frozen_bn")
+    return there == here or (name == "variant" and (there, here) in _SAME_TRUNK)
+
+
+def _same_pixels(there: PixelConfig, here: PixelConfig) -> bool:
+    """Whether they are prepared in the same way, but for how a publisher rounded the mean colour."""
+    means = all(abs(a - b) <= _MEAN_ROUNDING for a, b in zip(there.mean, here.mean, strict=True))
+    return means and (there.std, there.bgr) == (here.std, here.bgr)
+
+
+def _settings(part: str, values: Mapping[str, Any]) -> str:
+    """The options of the command line that set the fields of ``part`` of a detector."""
+    texts = {
+        name: value if isinstance(value, str) else "none" if value is None else json.dumps(value, separators=(",", ":"))
+        for name, value in values.items()
+    }
+    return " ".join(f"--set {shlex.quote(f'detector.{part}.{name}={text}')}" for name, text in texts.items())

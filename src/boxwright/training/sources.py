@@ -67,6 +67,11 @@ def open_checkpoint(
             path = require_repository(text)
         elif is_name(text):
             entry = find_published(text)
+            if entry.kind != "detector":
+                raise InputError(
+                    f"{text}: an ImageNet network, where a detector was expected; start one from it: `boxwright train "
+                    f"RECIPE --backbone-weights {text}`"
+                )
             return _foreign(require_cached(entry), names, entry.publisher, entry.input_size, entry)
         elif ":" in text and "/" not in text.split(":", 1)[0] and len(text.split(":", 1)[0]) > 1:
             known = ", ".join(f"{name}:" for name in (*PUBLISHERS, "hf"))

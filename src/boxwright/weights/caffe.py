@@ -74,6 +74,16 @@ def read_caffemodel(path: Path | str) -> CaffeModel:
     return _network(view, str(path))
 
 
+def begins_as_caffemodel(start: bytes) -> bool:
+    """Whether a file that begins with ``start`` begins as a NetParameter does: with its name, or with a layer."""
+    layers = (b"\xa2\x06", b"\x12")
+    if start.startswith(layers):
+        return True
+    named = start[:1] == b"\x0a" and len(start) > 1 and start[1] < 128
+    # After the name come inputs (3, 4, 8) or layers.
+    return named and start[2 + start[1] :].startswith((*layers, b"\x1a", b"\x20", b"\x22", b"\x42"))
+
+
 def fields_of(message: bytes | memoryview, origin: str = "message", start: int = 0) -> Iterator[Field]:
     """The fields of a message in order; ``start`` is its place in the file, for errors."""
     view, at = memoryview(message), 0

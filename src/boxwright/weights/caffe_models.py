@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
 
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.backbones.zf import ZFConfig
+from boxwright.backbones.zf import LAYERS, ZFConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe import CaffeModel
@@ -49,7 +49,8 @@ def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | 
     first = ", ".join(model.weighted[:3])
     raise InputError(
         f"{model.origin}: none of the detectors that can be read, among them no network with the {len(model.weighted)} "
-        f"layers {first} ...: {KNOWN}. ImageNet networks are read by import_caffe_backbone"
+        f"layers {first} ...: {KNOWN}. An ImageNet network goes to `boxwright train "
+        "RECIPE --backbone-weights`"
     )
 
 
@@ -59,11 +60,11 @@ def recognise_caffe_backbone(model: CaffeModel) -> bool:
     return not detector and ("conv5_3" in model.layers or "fc8" in model.layers or resnet_depth(model) is not None)
 
 
-def import_caffe_backbone(model: CaffeModel, reduced_for: Literal["ssd", "refinedet"] = "ssd") -> ImportedBackbone:
-    """VGG-16, its reduced form, ZF, or ResNet-50, 101 or 152 as they were trained on ImageNet.
+def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
+    """VGG-16, its reduced form, ZF, or ResNet-50, 101 or 152 as they were trained on ImageNet, of any width.
 
-    ``reduced_for``: pool5 and the dilation of fc6 in the reduced VGG-16, whose weights serve both detectors; its own
-    classifier, if the file has one, is left out. InputError where the file is of another network.
+    The reduced VGG-16 serves SSD and RefineDet; its own classifier, if the file has one, is left out. InputError where
+    the file is of another network.
     """
     if not recognise_caffe_backbone(model):
         raise InputError(
@@ -76,28 +77,27 @@ def import_caffe_backbone(model: CaffeModel, reduced_for: Literal["ssd", "refine
         taking.resnet(depth)
         weight, bias = taking.matrix("fc1000")
         taking.state |= {"fc.weight": weight, "fc.bias": bias}
-        config = ResNetConfig(depth=depth, stride_in_1x1=True, stem_pool="ceil")
-        return ImportedBackbone(taking.source, config, MSRA, taking.done())
+        width = len(taking.state["backbone.conv1.weight"])
+        resnet = ResNetConfig(depth=depth, width=width, stride_in_1x1=True, stem_pool="ceil")
+        return ImportedBackbone(taking.source, resnet, MSRA, taking.done())
     if "conv5_3" not in model.layers:
         taking = Taking(model, "ZF")
         for number in range(1, 6):
             taking.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
         _classifier(taking)
-        return ImportedBackbone("Caffe ZF", ZFConfig(ceil_mode=True), MSRA, taking.done())
-    fc7 = model.layers.get("fc7")
-    if fc7 is not None and fc7.blobs and fc7.blobs[0].shape[:2] == (1024, 1024):
-        taking = Taking(model, "reduced VGG-16")
-        taking.vgg16(reduced=True)
+        zf = ZFConfig(width=len(taking.state["backbone.convs.0.0.bias"]) / LAYERS[0][0], ceil_mode=True)
+        return ImportedBackbone("Caffe ZF", zf, MSRA, taking.done())
+    fc6 = model.layers.get("fc6")
+    reduced = fc6 is not None and bool(fc6.blobs) and fc6.blobs[0].shape[-2:] == (3, 3)
+    taking = Taking(model, "reduced VGG-16" if reduced else "VGG-16")
+    taking.vgg16(reduced=reduced)
+    vgg = VGGConfig(width=len(taking.state["backbone.features.0.bias"]))
+    if reduced:
         taking.left = {name: None for name in taking.left if not name.startswith("fc8")}
-        if reduced_for == "ssd":
-            reduced = VGGConfig(fc="reduced", out_levels=(4, 6))
-        else:
-            reduced = VGGConfig(fc="reduced", pool5="2x2s2", fc6_dilation=3, out_levels=(4, 5, 6))
-        return ImportedBackbone("Caffe VGG-16 reduced", reduced, VGG_PIXELS, taking.done())
-    taking = Taking(model, "VGG-16")
-    taking.vgg16()
-    _classifier(taking)
-    return ImportedBackbone("Caffe VGG-16", VGGConfig(), VGG_PIXELS, taking.done())
+        vgg = replace(vgg, fc="reduced", out_levels=(4, 6))
+    else:
+        _classifier(taking)
+    return ImportedBackbone(f"Caffe {taking.source}", vgg, VGG_PIXELS, taking.done())
 
 
 def _classifier(taking: Taking) -> None:

@@ -58,7 +58,8 @@ class Published:
 
     ``data``: what it was trained on. ``figures``: what the publisher reports, in 0..1, as ``{"AP": 0.37}``, on
     ``measured_on``; empty where that is unknown. ``licence`` is the publisher's. The first of ``files`` has the
-    weights. ``input_size``: of images, where the weights do not tell it.
+    weights. ``input_size``: of images, where the weights do not tell it. ``kind``: a detector, or an ImageNet network
+    that a detector's backbone starts from.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Published:
     licence: str
     files: tuple[PublishedFile, ...]
     input_size: int | None = None
+    kind: Literal["detector", "backbone"] = "detector"
 
     @property
     def publisher(self) -> str:
@@ -167,12 +169,44 @@ def _darknet(
     )
 
 
+def _backbone(
+    name: str, url: str, licence: str, mebibytes: float | None = None, top: tuple[float, float] | None = None
+) -> Published:
+    digits = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    about = None if mebibytes is None else round(mebibytes * 2**20)
+    return Published(
+        name=name,
+        data="ImageNet",
+        measured_on="ImageNet val",
+        figures={} if top is None else {"top-1": top[0], "top-5": top[1]},
+        licence=licence,
+        files=(PublishedFile(url=url, about=about, sha256=digits[1] if digits else None),),
+        kind="backbone",
+    )
+
+
+def _classifier(model: str, file: str, mebibytes: float, *top: float) -> Published:
+    url = f"https://download.pytorch.org/models/{file}.pth"
+    return _backbone(f"torchvision:{model}", url, BSD, mebibytes, (top[0], top[1]) if top else None)
+
+
+def _imagenet(publisher: Literal["detectron", "detectron2"], model: str) -> Published:
+    url = f"https://dl.fbaipublicfiles.com/{publisher}/ImageNetPretrained/{model}.pkl"
+    return _backbone(f"{publisher}:ImageNetPretrained/{model}", url, CC)
+
+
+def _trunk(file: str, mebibytes: float, *top: float) -> Published:
+    return _backbone(
+        f"darknet:{file}", f"https://pjreddie.com/media/files/{file}", DARKNET, mebibytes, (top[0], top[1])
+    )
+
+
 _TRAINVAL, _TEST_DEV = "COCO trainval2014", "COCO test-dev"
 _VOC, _VOC07 = "VOC 2007 and 2012 trainval", "VOC 2007 test"
 # The masks of this cfg were changed after its weights had been trained; with the later ones their AP50 is .18.
 _TINY_MASKS = ("mask = 0,1,2", "mask = 1,2,3")
 
-CATALOGUE: tuple[Published, ...] = (
+CATALOGUE: tuple[Published, ...] = (  # detectors
     _torchvision("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, 0.370),
     _torchvision("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, 0.467),
     _torchvision("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 74.239, 0.328),
@@ -255,7 +289,33 @@ CATALOGUE: tuple[Published, ...] = (
     ),
 )
 
-_BY_NAME = {entry.name: entry for entry in CATALOGUE}
+BACKBONES: tuple[Published, ...] = (
+    _classifier("resnet18", "resnet18-f37072fd", 44.661, 0.69758, 0.89078),
+    _classifier("resnet34", "resnet34-b627a593", 83.275, 0.73314, 0.91420),
+    _classifier("resnet50", "resnet50-0676ba61", 97.781, 0.76130, 0.92862),
+    _classifier("resnet101", "resnet101-63fe2227", 170.511, 0.77374, 0.93546),
+    _classifier("resnet152", "resnet152-394f9c45", 230.434, 0.78312, 0.94046),
+    _classifier("vgg11", "vgg11-8a719046", 506.840, 0.69020, 0.88628),
+    _classifier("vgg13", "vgg13-19584684", 507.545, 0.69928, 0.89246),
+    _classifier("vgg16", "vgg16-397923af", 527.796, 0.71592, 0.90382),
+    _classifier("vgg16_bn", "vgg16_bn-6c64b313", 527.866, 0.73360, 0.91516),
+    _classifier("vgg16_features", "vgg16_features-amdegroot-88682ab5", 527.802),
+    _classifier("vgg19", "vgg19-dcbb9e9d", 548.051, 0.72376, 0.90876),
+    _classifier("mobilenet_v2", "mobilenet_v2-b0353104", 13.555, 0.71878, 0.90286),
+    _classifier("mobilenet_v3_large", "mobilenet_v3_large-8738ca79", 21.114, 0.74042, 0.91340),
+    _imagenet("detectron2", "MSRA/R-50"),
+    _imagenet("detectron2", "MSRA/R-101"),
+    _imagenet("detectron2", "torchvision/R-50"),
+    _imagenet("detectron", "MSRA/R-50"),
+    _imagenet("detectron", "MSRA/R-101"),
+    _trunk("darknet19_448.conv.23", 75.7, 0.765, 0.933),  # arXiv 1612.08242 §3
+    _trunk("darknet53.conv.74", 155.0, 0.772, 0.938),  # arXiv 1804.02767, table 2
+    _backbone(
+        "ssd_pytorch:vgg16_reducedfc", "https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "MIT", 78.1
+    ),
+)
+
+_BY_NAME = {entry.name: entry for entry in (*CATALOGUE, *BACKBONES)}
 
 
 def is_name(text: str) -> bool:
@@ -267,7 +327,7 @@ def find_published(name: str) -> Published:
     """The entry called ``name``. InputError with the nearest names, and the command that lists them all."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.75)
+    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.8)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
         f"{name}: no published checkpoint of that name is known; {meant}`boxwright weights list` shows them all"

@@ -200,18 +200,26 @@ def read_darknet(cfg: Path | str, weights: Path | str, prefix: bool = False) -> 
     ``prefix``: the weights may end after any whole layer, as those of a backbone do (``darknet19_448.conv.23``); the
     layers beyond are left out. Raises InputError where the file cannot be that cfg's.
     """
-    cfg, weights = Path(cfg), Path(weights)
+    return read_sections(read_cfg(cfg), weights, prefix, str(cfg))
+
+
+def read_cfg(cfg: Path | str) -> list[Section]:
+    """The sections of the file ``cfg``. InputError where it cannot be read or is no cfg."""
     try:
-        sections = parse_cfg(cfg.read_text(encoding="utf-8", errors="replace"), str(cfg))
-        size = weights.stat().st_size
-        with weights.open("rb") as file:
-            start = file.read(20)
+        return parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"), str(cfg))
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    version, seen, transposed, header = _read_header(start, weights)
+        raise InputError(f"{cfg}: cannot be read: {error.strerror}") from None
+
+
+def read_sections(
+    sections: list[Section], weights: Path | str, prefix: bool = False, origin: str = "the network"
+) -> DarknetNetwork:
+    """The network that ``sections`` of a cfg describe, as :func:`read_darknet`; ``origin`` is for errors."""
+    weights = Path(weights)
+    version, seen, transposed, header, found = _opened(weights)
     plan = plan_layers(sections)
-    taken = _fitting(plan, (size - header) / 4, header, weights, cfg, prefix)
-    numbers = np.memmap(weights, "<f4", mode="r", offset=header) if size > header else np.zeros(0, "<f4")
+    taken = _fitting(plan, found, header, weights, origin, prefix)
+    numbers = np.memmap(weights, "<f4", mode="r", offset=header) if found else np.zeros(0, "<f4")
     layers, at = [], 0
     for section, inputs, outputs, shapes in plan[:taken]:
         arrays = {}
@@ -225,6 +233,28 @@ def read_darknet(cfg: Path | str, weights: Path | str, prefix: bool = False) -> 
                 arrays[name] = values.reshape(shape)
         layers.append(DarknetLayer(section, inputs, outputs, arrays))
     return DarknetNetwork(sections[0], tuple(layers), seen, version)
+
+
+def count_floats(weights: Path | str) -> float:
+    """How many numbers the file ``weights`` holds after its header; no whole number where it was cut short."""
+    return _opened(Path(weights))[-1]
+
+
+def begins_as_darknet(start: bytes) -> bool:
+    """Whether a file that begins with ``start``, 12 bytes or more, has the header of Darknet 0.1 or 0.2."""
+    return len(start) >= 12 and start[:4] == bytes(4) and struct.unpack("<i", start[4:8])[0] in (1, 2)
+
+
+def _opened(weights: Path) -> tuple[tuple[int, int], int, bool, int, float]:
+    """What the header says, see :func:`_read_header`, and how many floats there are."""
+    try:
+        with weights.open("rb") as file:
+            start = file.read(20)
+        size = weights.stat().st_size
+    except OSError as error:
+        raise InputError(f"{weights}: cannot be read: {error.strerror}") from None
+    version, seen, transposed, header = _read_header(start, weights)
+    return version, seen, transposed, header, (size - header) / 4
 
 
 def _read_header(start: bytes, origin: Path) -> tuple[tuple[int, int], int, bool, int]:
@@ -249,7 +279,7 @@ def _fitting(
     found: float,
     header: int,
     weights: Path,
-    cfg: Path,
+    cfg: str,
     prefix: bool,
 ) -> int:
     """How many layers the file holds. InputError unless its floats are exactly those layers'."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 import torch
 
 from boxwright.backbones.build import build_backbone
-from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Residual, Variant
+from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Layer, Residual, Variant
 from boxwright.data.resizing import LetterboxConfig, WarpConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
@@ -19,7 +20,16 @@ from boxwright.detectors.yolov2 import YOLOv2
 from boxwright.detectors.yolov3 import YOLOv3
 from boxwright.structures import Classes, InputError
 from boxwright.weights.class_names import default_classes
-from boxwright.weights.darknet import DarknetLayer, Section, parse_cfg, read_darknet, state_in_order
+from boxwright.weights.darknet import (
+    DarknetLayer,
+    Section,
+    count_floats,
+    plan_layers,
+    read_cfg,
+    read_darknet,
+    read_sections,
+    state_in_order,
+)
 from boxwright.weights.darknet_yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet_yolov2 import yolov2_config, yolov2_state
 from boxwright.weights.darknet_yolov3 import yolov3_config, yolov3_state
@@ -95,18 +105,23 @@ def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None =
     return build_imported(import_darknet(cfg, weights, classes), str(weights))
 
 
-def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBackbone:
-    """The trunk of the files ``cfg`` and ``weights``, and its classifier where there is one.
+def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) -> ImportedBackbone:
+    """The trunk in the file ``weights``, and its classifier where there is one.
 
-    The cfg of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
-    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. What a
-    detector has after its trunk is left out. InputError where the layers are of no trunk of ours.
+    ``cfg``: of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
+    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. None:
+    the length of the file tells which trunk it is, alone or below a classifier of ImageNet's 1000 classes. InputError
+    where the layers are of no trunk of ours, or go on to those of a detector.
     """
-    network = read_darknet(cfg, weights, prefix=True)
+    sections = _sections_by_length(weights) if cfg is None else read_cfg(cfg)
+    network = read_sections(sections, weights, prefix=True, origin=str(cfg or "its length"))
     layers = [layer for layer in network.layers if layer.arrays]
     kinds = {layer.section.kind for layer in network.layers}
-    intended = {section.kind for section in parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"))}
-    variant, length = _trunk(layers, "region" in intended, str(cfg))
+    if found := kinds & _DETECTING.keys():
+        raise InputError(
+            f"{weights}: a whole {_DETECTING[found.pop()]}, where a backbone was expected; a detector goes to --weights"
+        )
+    variant, length = _trunk(layers, "region" in {section.kind for section in sections}, str(cfg or weights))
     norm = "bn" if "scale" in layers[0].arrays else "none"
     config = DarknetConfig(variant=variant, norm=norm, out_levels=(len(VARIANTS[variant]) - 1,))
     with torch.device("meta"):
@@ -120,8 +135,44 @@ def import_darknet_backbone(cfg: Path | str, weights: Path | str) -> ImportedBac
         state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
         state["fc.bias"] = arrays["bias"]
     pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-    data = "a detector's data" if kinds & _DETECTING.keys() else "ImageNet"
-    return ImportedBackbone(f"pjreddie/darknet {Path(cfg).stem}", config, pixels, state, data)
+    cut = any(section.kind in _DETECTING for section in sections)
+    data = "data that its file does not name" if cut else "ImageNet"
+    return ImportedBackbone(f"pjreddie/darknet {variant}", config, pixels, state, data)
+
+
+def _sections_by_length(weights: Path | str) -> list[Section]:
+    """The cfg of the one trunk, with or without the classifier of 1000 classes, of as many numbers as the file has."""
+    found = count_floats(weights)
+    for variant in VARIANTS:
+        for norm in (True, False):
+            sections = _sections(variant, norm)
+            for length in (len(sections), len(sections) - 2):
+                plan = plan_layers(sections[:length])
+                if found == sum(math.prod(shape) for *_, arrays in plan for shape in arrays.values()):
+                    return sections[:length]
+    raise InputError(
+        f"{weights}: holds {found:,.10g} floats, which is the length of no trunk that is known, alone or with a "
+        f"classifier of 1000 classes: {', '.join(VARIANTS)}. If it is whole, put its cfg beside it, as "
+        f"{Path(weights).stem}.cfg; a detector's file goes to --weights"
+    )
+
+
+def _sections(variant: str, norm: bool) -> list[Section]:
+    """A cfg of the trunk and a classifier of 1000 classes on it, which are its last two sections."""
+    sections = [Section("net", -1, variant, {"height": "256", "width": "256"})]
+
+    def add(kind: str, **options: int) -> None:
+        texts = {name: str(value) for name, value in options.items()}
+        sections.append(Section(kind, len(sections) - 1, variant, texts))
+
+    for layer in (layer for stage in VARIANTS[variant] for layer in stage):
+        if not (convolutions := _convolutions(layer)):
+            add("maxpool", size=2, stride=2 if layer == "pool" else 1)
+        for filters, size, stride in convolutions:
+            add("convolutional", batch_normalize=int(norm), filters=filters, size=size, stride=stride, pad=1)
+    add("convolutional", filters=1000, size=1, stride=1, pad=1)
+    add("softmax")
+    return sections
 
 
 def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Variant, int]:
@@ -129,12 +180,7 @@ def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Va
     given = [_shape(layer.section) for layer in layers]
     fitting = []
     for name, stages in VARIANTS.items():
-        own = []
-        for layer in (layer for stage in stages for layer in stage):
-            if isinstance(layer, Conv):
-                own.append((layer.channels, layer.kernel, layer.stride))
-            elif isinstance(layer, Residual):
-                own += [(layer.channels // 2, 1, 1), (layer.channels, 3, 1)] * layer.count
+        own = [conv for stage in stages for layer in stage for conv in _convolutions(layer)]
         if given[: len(own)] == own and name != ("tiny_v3" if region else "tiny_v2"):
             fitting.append((len(own), name))
     if not fitting:
@@ -144,6 +190,15 @@ def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Va
         )
     length, name = max(fitting)
     return cast(Variant, name), length
+
+
+def _convolutions(layer: Layer | str) -> list[tuple[int, int, int]]:
+    """Channels, kernel and stride of each convolution in an entry of the table."""
+    if isinstance(layer, Conv):
+        return [(layer.channels, layer.kernel, layer.stride)]
+    if isinstance(layer, Residual):
+        return [(layer.channels // 2, 1, 1), (layer.channels, 3, 1)] * layer.count
+    return []
 
 
 def _shape(section: Section) -> tuple[int, int, int] | None:

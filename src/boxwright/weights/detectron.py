@@ -192,8 +192,8 @@ def _kind_of(blobs: Mapping[str, Tensor]) -> Model:
         return "retinanet FPN"
     if not _has(blobs, "conv_rpn") and not _has(blobs, "cls_score"):
         raise InputError(
-            "a pretrained ResNet of Detectron's, not a detector: start a training from it, or give a model_final.pkl: "
-            f"{_READ}"
+            "a pretrained ResNet of Detectron's, not a detector: start a training from it, by `boxwright train RECIPE "
+            f"--backbone-weights`, or give a model_final.pkl: {_READ}"
         )
     if "fpn_" in starts:
         return "mask_rcnn FPN" if starts & {"mask_fcn", "conv5_mask"} else "faster_rcnn FPN"

@@ -29,6 +29,7 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.class_names import default_classes
 from boxwright.weights.imported import Imported
 from boxwright.weights.imported_backbone import ImportedBackbone
+from boxwright.weights.recognition import rows_of
 
 _PYRAMID = {
     "RCNN_toplayer": "lateral.P6",
@@ -117,7 +118,7 @@ def import_detnet_pytorch(
     if not recognise_detnet_pytorch(given):
         raise InputError(
             f"no detector of DetNet_pytorch: among {len(given)} tensors there is no RCNN_layer5, which is DetNet's "
-            "stage 6; its ImageNet classifier is read by import_detnet_classifier"
+            "stage 6; its ImageNet classifier goes to --backbone-weights"
         )
     names = {key: name for key in given if (name := _name(key)) is not None}
     if unknown := [key for key in given if key not in names]:
@@ -174,7 +175,8 @@ def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
         if unknown:
             found = f"{len(unknown)} of {len(given)} keys are of no such network, the first is {unknown[0]!r}"
         raise InputError(f"no classifier of DetNet_pytorch: {found}")
-    return ImportedBackbone("DetNet_pytorch detnet59", DetNetConfig(stride_in_1x1=False), PixelConfig(), ours)
+    config = DetNetConfig(stride_in_1x1=False, width=rows_of(given, "conv1.weight", "DetNet_pytorch detnet59"))
+    return ImportedBackbone("DetNet_pytorch detnet59", config, PixelConfig(), ours)
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

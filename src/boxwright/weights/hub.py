@@ -53,6 +53,15 @@ def import_hub(what: str) -> Any:
     return huggingface_hub
 
 
+def library_errors() -> tuple[type[BaseException], ...]:
+    """What the library below ``huggingface_hub`` raises where no server answers; nothing without the package."""
+    try:
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return ()
+    return HfHubHTTPError.__bases__  # that library's own error (httpx, requests in earlier versions), and OSError
+
+
 def endpoint() -> str | None:
     """The server, where ``HF_ENDPOINT`` names one."""
     return os.environ.get("HF_ENDPOINT") or None
@@ -93,17 +102,18 @@ def _files(text: str, local: bool, token: str | None) -> Path:
                     f"{shown}: not fetched yet, and nothing is downloaded unasked; run `boxwright weights fetch "
                     f"{shown}`"
                 ) from None
-            raise InputError(f"{shown}: the Hub cannot be reached ({_first_line(error)}); check the network") from None
+            raise InputError(f"{shown}: the Hub cannot be reached ({first_line(error)}); check the network") from None
         except errors.EntryNotFoundError:
             raise InputError(
                 f"{shown}: has no {file}, so that it is no detector of Boxwright (`boxwright.push_to_hub` writes one)"
             ) from None
         except (errors.HfHubHTTPError, OSError) as error:
-            raise InputError(f"{shown}: {file} could not be downloaded: {_first_line(error)}") from None
+            raise InputError(f"{shown}: {file} could not be downloaded: {first_line(error)}") from None
     return path.parent
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What went wrong, without the page of advice after it."""
     cause = error.__cause__ or error
     lines = str(cause).strip().splitlines()
     return lines[0] if lines else type(cause).__name__

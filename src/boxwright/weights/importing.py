@@ -197,7 +197,7 @@ def _unrecognised(state: State) -> str:
     if all(_BACKBONE.fullmatch(name) for name in tensors):
         return (
             f"a bare backbone ({len(tensors)} tensors, from {next(iter(tensors))} to {list(tensors)[-1]}), where a "
-            "detector was expected: it has no heads; `boxwright weights list` names published detectors"
+            "detector was expected: it has no heads; `boxwright train RECIPE --backbone-weights` may start from it"
         )
     groups = Counter(name.split(".")[0] for name in tensors)
     return (

@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
-
+from boxwright.backbones.norm import Norm
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.structures import InputError
 from boxwright.weights import detectron, detectron2, detectron2_layout
+from boxwright.weights.imported_backbone import ImportedBackbone
 from boxwright.weights.reading import tensors_in
-from boxwright.weights.recognition import refuse_keys, resnet_depth
+from boxwright.weights.recognition import refuse_keys, resnet_depth, rows_of
 from boxwright.weights.renaming import Renaming
 
 _STAGES = (2, 3, 4, 5)
-_MSRA = Renaming([*detectron.stem_pairs(""), *detectron.stage_pairs("", _STAGES)])
-_TORCHVISION = Renaming([*detectron2_layout.stem_pairs("", ""), *detectron2_layout.resnet_pairs("", "", _STAGES)])
+_MSRA = Renaming([*detectron.stem_pairs("backbone."), *detectron.stage_pairs("backbone.", _STAGES)])
+_TORCHVISION = Renaming(
+    [*detectron2_layout.stem_pairs("", "backbone."), *detectron2_layout.resnet_pairs("", "backbone.")]
+)
 _CLASSIFIER = re.compile(r"(stem\.)?(fc|linear)\..*|(fc1000|pred)_[wb]|conv1_b|lr|.*_momentum|.*\.num_batches_tracked")
-
-
-class ImportedBackbone(NamedTuple):
-    """A pretrained backbone: its ``config``, the ``pixels`` it wants, and ``state`` by the names of the backbone."""
-
-    source: str
-    config: ResNetConfig
-    pixels: PixelConfig
-    state: dict[str, Tensor]
 
 
 def recognise_resnet(content: Mapping[str, Any]) -> bool:
@@ -62,13 +55,12 @@ def import_resnet(content: Mapping[str, Any]) -> ImportedBackbone:
     depth = resnet_depth(used, r"res4_(\d+)_" if msra else r"^res4\.(\d+)\.", source)
     state, unknown = (_MSRA if msra else _TORCHVISION).import_all(used)
     refuse_keys(unknown, source)
+    whole = "backbone.bn1.running_mean" in state
     pixels = PixelConfig()
     if msra:
-        pixels = detectron2.PIXELS if "bn1.running_mean" in state else detectron.PIXELS
+        pixels = detectron2.PIXELS if whole else detectron.PIXELS
         state = detectron.with_statistics(state)
-    return ImportedBackbone(
-        source=f"{source}-{depth}",
-        config=ResNetConfig(depth=depth, stride_in_1x1=msra, norm="frozen_bn", freeze_at=2),
-        pixels=pixels,
-        state=state,
-    )
+    width = rows_of(state, "backbone.conv1.weight", source)
+    norm: Norm = "bn" if whole else "frozen_bn"
+    config = ResNetConfig(depth=depth, width=width, stride_in_1x1=msra, norm=norm)
+    return ImportedBackbone(f"{source}-{depth}", config, pixels, state)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from boxwright.anchors.priors import PriorConfig
+from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.resizing import WarpConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.ssd import SSDConfig
@@ -20,7 +22,10 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.class_names import default_classes
 from boxwright.weights.imported import Imported
+from boxwright.weights.imported_backbone import ImportedBackbone
 from boxwright.weights.prior_heads import check_class_count, joined_head
+from boxwright.weights.reading import tensors_in
+from boxwright.weights.recognition import refuse_keys, rows_of
 
 _FC = {31: "fc6", 33: "fc7"}
 
@@ -97,6 +102,25 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
         transforms=(WarpConfig(size=(300, 300), interpolations=("aliased",)),),
         pad_multiple=1,
     )
+
+
+def recognise_reduced_vgg(content: Mapping[str, Any]) -> bool:
+    """Whether ``content`` of a file is the VGG-16 that the port's trainings start from, ``vgg16_reducedfc.pth``."""
+    return {"0.weight", "28.weight", "31.weight", "33.weight"} <= tensors_in(content, "state_dict").keys()
+
+
+def import_reduced_vgg(content: Mapping[str, Any]) -> ImportedBackbone:
+    """The reduced VGG-16 of ImageNet as the port has it, of any width. InputError naming what is not of it.
+
+    It came from Caffe, but the port feeds it RGB.
+    """
+    given = tensors_in(content, "state_dict")
+    source = "ssd.pytorch vgg16_reducedfc"
+    state = {name: value for key, value in given.items() if (name := _name(f"vgg.{key}"))}
+    refuse_keys([key for key in given if _name(f"vgg.{key}") is None], source)
+    width = rows_of(given, "0.weight", source)
+    config = VGGConfig(width=width, fc="reduced", out_levels=(4, 6))
+    return ImportedBackbone(source, config, ssd_config().pixels, state)
 
 
 def _name(key: str) -> str | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from torch import Tensor
 
-from boxwright.backbones.build import BackboneConfig
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.resnet import DEPTHS as RESNETS
 from boxwright.backbones.resnet import ResNetConfig
@@ -16,22 +14,8 @@ from boxwright.backbones.vgg import DEPTHS as VGGS
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.detector import PixelConfig
 from boxwright.structures import InputError
+from boxwright.weights.imported_backbone import ImportedBackbone
 from boxwright.weights.torchvision_ssd import PIXELS as VGG_FEATURES_PIXELS
-
-
-class ImportedClassifier(NamedTuple):
-    """A classifier in our terms.
-
-    ``source``: "torchvision resnet50". ``backbone``: tensors named as in the backbone that ``config`` describes;
-    ``classifier``: as in the ``fc`` of a :class:`~boxwright.backbones.classifier.Classifier` on it, empty where the
-    file has none. ``pixels``: how images are prepared.
-    """
-
-    source: str
-    config: BackboneConfig
-    pixels: PixelConfig
-    backbone: dict[str, Tensor]
-    classifier: dict[str, Tensor]
 
 
 def recognise_torchvision_classifier(state: Mapping[str, Tensor]) -> bool:
@@ -41,8 +25,8 @@ def recognise_torchvision_classifier(state: Mapping[str, Tensor]) -> bool:
     return resnet or vgg or "features.0.0.weight" in state
 
 
-def import_torchvision_classifier(state: Mapping[str, Tensor]) -> ImportedClassifier:
-    """The backbone and the classifier that ``state``, a model's state dict, belongs to, seen from names and shapes.
+def import_torchvision_classifier(state: Mapping[str, Tensor]) -> ImportedBackbone:
+    """The classifier that ``state``, a model's state dict, belongs to, seen from names and shapes; of any width.
 
     VGG-16's file for SSD ("features") has numbers in its convolutions only, and wants its pixels as Caffe does.
     InputError for other models.
@@ -59,63 +43,60 @@ def import_torchvision_classifier(state: Mapping[str, Tensor]) -> ImportedClassi
     )
 
 
-def _resnet(state: Mapping[str, Tensor]) -> ImportedClassifier:
+def _resnet(state: Mapping[str, Tensor]) -> ImportedBackbone:
     found = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key) for key in state]
     stages = [int(match[1]) for match in found if match]
     blocks = tuple(stages.count(n) for n in range(1, 5))
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
     depth = next((depth for depth, row in RESNETS.items() if row == (block, blocks)), None)
-    if depth is None or tuple(state["layer1.0.conv2.weight"].shape) != (64, 64, 3, 3):
+    width = state["conv1.weight"].shape[0]
+    middle = state.get(f"layer1.0.conv{2 if block == 'bottleneck' else 1}.weight")
+    if depth is None or middle is None or tuple(middle.shape) != (width, width, 3, 3):
         raise InputError(
             f"a residual network of {blocks} {block} blocks, but no plain ResNet; wider and grouped ones "
             "have no place here"
         )
-    classifier = {key.removeprefix("fc."): value for key, value in state.items() if key.startswith("fc.")}
-    backbone = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    return ImportedClassifier(
+    return ImportedBackbone(
         f"torchvision resnet{depth}",
-        ResNetConfig(depth=depth),  # type: ignore[arg-type]
+        ResNetConfig(depth=depth, width=width),  # type: ignore[arg-type]
         PixelConfig(),
-        backbone,
-        classifier,
+        {key if key.startswith("fc.") else f"backbone.{key}": value for key, value in state.items()},
     )
 
 
-def _vgg(state: Mapping[str, Tensor]) -> ImportedClassifier:
+def _vgg(state: Mapping[str, Tensor]) -> ImportedBackbone:
     convs = sum(key.startswith("features.") and value.dim() == 4 for key, value in state.items())
     depth = next((depth for depth, row in VGGS.items() if sum(row) == convs), None)
     if depth is None:
         raise InputError(f"a chain of {convs} convolutions, but no VGG of {', '.join(map(str, VGGS))} layers")
     normed = "features.1.running_var" in state
-    backbone = {key: value for key, value in state.items() if key.startswith("features.")}
-    rest = {key.removeprefix("classifier."): v for key, v in state.items() if key.startswith("classifier.")}
-    if rest and not bool(rest["0.bias"].isfinite().all()):
-        rest = {}
-    return ImportedClassifier(
-        f"torchvision vgg{depth}{'_bn' if normed else ''}{'' if rest else ', features'}",
-        VGGConfig(depth=depth, norm="bn" if normed else "none"),  # type: ignore[arg-type]
-        PixelConfig() if rest else VGG_FEATURES_PIXELS,
-        backbone,
-        rest,
+    backbone = {f"backbone.{key}": value for key, value in state.items() if not key.startswith("classifier.")}
+    rest = {key.replace("classifier.", "fc."): v for key, v in state.items() if key.startswith("classifier.")}
+    whole = "fc.0.bias" in rest and bool(rest["fc.0.bias"].isfinite().all())
+    return ImportedBackbone(
+        f"torchvision vgg{depth}{'_bn' if normed else ''}{'' if whole else ', features'}",
+        VGGConfig(depth=depth, norm="bn" if normed else "none", width=state["features.0.weight"].shape[0]),  # type: ignore[arg-type]
+        PixelConfig() if whole else VGG_FEATURES_PIXELS,
+        backbone | (rest if whole else {}),
     )
 
 
-def _mobilenet(state: Mapping[str, Tensor]) -> ImportedClassifier:
+def _mobilenet(state: Mapping[str, Tensor]) -> ImportedBackbone:
     version = 3 if any(".block." in key for key in state) else 2
     last, stem = ("features.16.0.weight", 16) if version == 3 else ("features.18.0.weight", 32)
     if last not in state or state["features.0.0.weight"].shape[0] != stem:
         raise InputError("layers of a MobileNet, but neither MobileNetV2 nor MobileNetV3-Large of full width")
-    return ImportedClassifier(
+    names = {key: key.replace("classifier.", "fc.layers.") for key in state if key.startswith("classifier.")}
+    return ImportedBackbone(
         f"torchvision mobilenet_v{version}{'_large' if version == 3 else ''}",
         MobileNetConfig(version=version, out_levels=(2, 3, 4, 5, 6)),
         PixelConfig(),
-        {key: value for key, value in state.items() if key.startswith("features.")},
-        {key.replace("classifier.", "layers."): v for key, v in state.items() if key.startswith("classifier.")},
+        {names.get(key, f"backbone.{key}"): value for key, value in state.items()},
     )
 
 
 def reduced_layers(classifier: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """fc6 and fc7 of VGG's reduced form (SSD §3, DeepLab) from the ``classifier`` of a whole VGG-16.
+    """fc6 and fc7 of VGG's reduced form (SSD §3, DeepLab) from the ``classifier`` of a whole VGG-16 of any publisher.
 
     Every fourth unit, and of the 7 x 7 places that a unit of fc6 reads every third, which its dilation spreads again.
     """

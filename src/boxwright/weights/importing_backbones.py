@@ -1,0 +1,109 @@
+"""An ImageNet network that somebody published, whoever it was: what the file holds says whose it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from boxwright.structures import InputError
+from boxwright.weights.caffe import begins_as_caffemodel, read_caffemodel
+from boxwright.weights.caffe_models import import_caffe_backbone, recognise_caffe
+from boxwright.weights.darknet import begins_as_darknet
+from boxwright.weights.darknet_models import import_darknet_backbone
+from boxwright.weights.detnet_pytorch import import_detnet_classifier, recognise_detnet_classifier
+from boxwright.weights.imported_backbone import ImportedBackbone, build_classifier
+from boxwright.weights.importing import IMPORTERS
+from boxwright.weights.pretrained_resnet import import_resnet, recognise_resnet
+from boxwright.weights.reading import read_foreign, tensors_in
+from boxwright.weights.ssd_pytorch import import_reduced_vgg, recognise_reduced_vgg
+from boxwright.weights.torchvision_classifiers import import_torchvision_classifier, recognise_torchvision_classifier
+
+Content = Mapping[str, Any]
+
+KNOWN = (
+    "torchvision's ResNet, VGG, MobileNetV2 and MobileNetV3-Large (.pth); Caffe's VGG-16, its reduced form, ZF and "
+    "ResNet (.caffemodel); Darknet's trunks (.weights, .conv.N); ResNets of Detectron and detectron2 (.pkl); the "
+    "reduced VGG-16 of ssd.pytorch and DetNet-59 of DetNet_pytorch (.pth)"
+)
+_DARKNET = re.compile(r".*\.(weights|conv\.\d+)")
+_HEAD = 512
+
+
+class BackboneImporter(NamedTuple):
+    """``recognise`` looks at names alone; ``read`` is strict. Both take what :func:`read_foreign` gives."""
+
+    recognise: Callable[[Content], bool]
+    read: Callable[[Content], ImportedBackbone]
+
+
+def _torchvision(content: Content) -> bool:
+    return recognise_torchvision_classifier(tensors_in(content, "model", "state_dict"))
+
+
+def _read_torchvision(content: Content) -> ImportedBackbone:
+    return import_torchvision_classifier(tensors_in(content, "model", "state_dict"))
+
+
+IMPORTERS_OF_BACKBONES: tuple[BackboneImporter, ...] = (
+    BackboneImporter(recognise_detnet_classifier, import_detnet_classifier),  # its first stages are torchvision's
+    BackboneImporter(_torchvision, _read_torchvision),
+    BackboneImporter(recognise_resnet, import_resnet),
+    BackboneImporter(recognise_reduced_vgg, import_reduced_vgg),
+)
+"""Asked in this order. Caffe's and Darknet's files are known by how they begin."""
+
+
+def import_backbone(path: Path | str) -> ImportedBackbone:
+    """The ImageNet network that the file at ``path`` holds, complete.
+
+    By its content it is one of ``KNOWN``. Darknet's files need no ``.cfg`` where their length tells what they are; one
+    that lies beside them counts. Raises InputError, which names the file, for one that is absent, damaged, not
+    understood, incomplete, or a detector's.
+    """
+    path = Path(path)
+    try:
+        imported = _read(path)
+        build_classifier(imported, str(path))
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except KeyError as error:
+        raise InputError(f"{path}: there is no tensor {error} in it, which the network needs; is it whole?") from error
+    return imported
+
+
+def _read(path: Path) -> ImportedBackbone:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file{' but a folder' if path.is_dir() else ''}; give one of {KNOWN}")
+    with path.open("rb") as file:
+        start = file.read(_HEAD)
+    if path.suffix == ".caffemodel" or begins_as_caffemodel(start):
+        model = read_caffemodel(path)
+        if recognise_caffe(model):
+            raise _detector(path, "Caffe")
+        return import_caffe_backbone(model)
+    if _DARKNET.fullmatch(path.name) or begins_as_darknet(start):
+        return import_darknet_backbone(path, _cfg_of(path))
+    content = read_foreign(path)
+    for importer in IMPORTERS_OF_BACKBONES:
+        if importer.recognise(content):
+            return importer.read(content)
+    for detectors in IMPORTERS:
+        if detectors.recognise(content):
+            raise _detector(path, detectors.publisher)
+    tensors = tensors_in(content, "model", "state_dict")
+    found = f"{len(tensors)} tensors, the first {next(iter(tensors))!r}" if tensors else "no tensors"
+    raise InputError(f"{path}: holds {found}, which is no ImageNet network that is known: {KNOWN}")
+
+
+def _detector(path: Path, publisher: str) -> InputError:
+    return InputError(
+        f"{path}: a detector of {publisher}, where a backbone was expected; start from it by --weights {path}"
+    )
+
+
+def _cfg_of(weights: Path) -> Path | None:
+    """The cfg beside ``weights``: of ``darknet53.conv.74`` it may be ``darknet53.conv.cfg`` or ``darknet53.cfg``."""
+    names = (weights.with_suffix(".cfg").name, f"{weights.name}.cfg", f"{weights.name.split('.')[0]}.cfg")
+    return next((weights.with_name(name) for name in names if weights.with_name(name).is_file()), None)
