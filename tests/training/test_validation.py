@@ -12,9 +12,10 @@ import torch
 from tests.training.toys import CLASSES, Toy, toy_index
 from torch import Tensor
 
+from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.detector import Detector, PixelConfig, sample_of
 from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from boxwright.training.distributed import Processes
@@ -110,6 +111,28 @@ def with_polygons(index: DetectionIndex, also: Sequence[int] = range(7)) -> Dete
             )
         )  # fmt: skip
     return DetectionIndex.build(CLASSES, records, root=index.root)
+
+
+class Beyond(Sharp):
+    """Finds the same, and a box in the padding right of the image."""
+
+    def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
+        found = super().forward(images, targets)
+        assert isinstance(found, DetectionBatch)
+        found.boxes[:, 1] = torch.tensor([1000.0, 5.0, 1010.0, 20.0])
+        found.scores[:, 1] = 0.95
+        return found._replace(valid=torch.ones_like(found.valid))
+
+
+def test_a_box_of_which_the_edges_leave_nothing_is_no_detection(index: DetectionIndex) -> None:
+    transforms = (ResizeConfig(short=(72,), long=200),)
+    stats, plain = (evaluate_detector(one, index, transforms).stats for one in (Beyond(), Sharp()))
+    assert stats == pytest.approx(plain, nan_ok=True)
+
+    sample = sample_of(read_image(index.path(0)))
+    (found,), (same,) = (one.detect_samples([sample]) for one in (Beyond(), Sharp()))
+    assert torch.equal(found.boxes, same.boxes)
+    assert len(found.boxes) == len(found.scores) == len(found.labels) == 1
 
 
 def test_masks_return_to_the_original_pixels(index: DetectionIndex) -> None:

@@ -29,6 +29,7 @@ from boxwright.data.selective_search import search_pixels
 from boxwright.data.transforms import TransformConfig, build_transform
 from boxwright.detections import Detections
 from boxwright.detectors.fitting import FitConfig, Fitting
+from boxwright.geometry.boxes import have_area
 from boxwright.geometry.paste import InstanceMasks, PasteConfig, paste_masks
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -234,7 +235,7 @@ class Detector(nn.Module, ABC):
     @torch.inference_mode()
     def detect_samples(self, samples: Sequence[Sample], threshold: float = 0.0) -> list[Found]:
         """What is in each prepared sample, in one batch; in pixels of the originals, cut at their edges, also where the
-        samples are mirrored."""
+        samples are mirrored. Boxes of which the edges leave nothing are left out."""
         was_training = self.training
         self.eval()
         device = self.get_buffer("pixel_mean").device
@@ -243,15 +244,19 @@ class Detector(nn.Module, ABC):
         keep = (batch.valid & (batch.scores >= threshold)).cpu()
         boxes, scores, labels = (t.cpu() for t in (batch.boxes.float(), batch.scores.float(), batch.labels))
         masks = None if batch.masks is None else batch.masks.float().cpu()
-        return [
-            Found(
-                _in_original(boxes[i, keep[i]], sample),
-                scores[i, keep[i]],
-                labels[i, keep[i]],
-                None if masks is None else _upright(masks[i, keep[i]], sample),
+        found = []
+        for i, sample in enumerate(samples):
+            original = _in_original(boxes[i], sample)
+            own = keep[i] & have_area(original)  # of a box beyond an edge nothing is left
+            found.append(
+                Found(
+                    original[own],
+                    scores[i, own],
+                    labels[i, own],
+                    None if masks is None else _upright(masks[i, own], sample),
+                )
             )
-            for i, sample in enumerate(samples)
-        ]
+        return found
 
 
 class Found(NamedTuple):

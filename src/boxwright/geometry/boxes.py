@@ -23,6 +23,11 @@ def box_area(boxes: Tensor, offset: float = 0.0) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0] + offset).clamp(min=0) * (boxes[..., 3] - boxes[..., 1] + offset).clamp(min=0)
 
 
+def have_area(boxes: Tensor) -> Tensor:
+    """Whether each box ``[..., 4]`` is wider and higher than 0, bool ``[...]``."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
+
+
 def box_iou(a: Tensor, b: Tensor, offset: float = 0.0, over_b: Tensor | None = None) -> Tensor:
     """Intersection over union of every pair, ``[..., N, 4], [..., M, 4] -> [..., N, M]`` in 0..1; 0 for empty boxes.
 

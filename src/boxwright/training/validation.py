@@ -15,6 +15,7 @@ from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.detector import Detector
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.engine import IouType
+from boxwright.geometry.boxes import have_area
 from boxwright.geometry.paste import PasteConfig, paste_masks
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.checkpoint import check_classes
@@ -134,15 +135,15 @@ def collect(
     masks: CocoEvaluation | None = None,
     paste: PasteConfig | None = None,
 ) -> None:
-    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges; with
-    their masks, pasted there, to ``masks``."""
+    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges, as
+    far as anything is left of their boxes; with their masks, pasted there, to ``masks``."""
     boxes, scores, labels, valid = (t.cpu() for t in (found.boxes.float(), found.scores.float(), *found[2:4]))
     scale, offset = batch.info.to_original[:, :2].repeat(1, 2), batch.info.to_original[:, 2:].repeat(1, 2)
     original = (boxes - offset[:, None]) / scale[:, None]  # [B, D, 4]
     edges = batch.info.original_sizes.flip(1).repeat(1, 2)[:, None].float()
     original = torch.minimum(original.clamp(min=0), edges)
     for i, image_id in enumerate(batch.info.image_ids.tolist()):
-        keep = valid[i]
+        keep = valid[i] & have_area(original[i])
         rows = original[i, keep], scores[i, keep], labels[i, keep]
         evaluation.update(image_id, *rows)
         if masks is not None and found.masks is not None:
