@@ -425,6 +425,8 @@ def test_objectness_first_then_every_class_or_the_best() -> None:
     assert scores(post=post) == pytest.approx([0.45, 0.4, 0.005], abs=1e-4)
     assert scores(post=replace(post, score_threshold=0.006)) == pytest.approx([0.45, 0.4])
     assert scores(post=post, multi_label=False) == pytest.approx([0.45])
+    assert scores(post=post, class_threshold=0.05) == pytest.approx([0.45, 0.4])
+    assert scores(post=post, class_threshold=0.8, multi_label=False) == pytest.approx([0.45])
     assert scores(post=post, object_threshold=0.5) == []
     assert scores(post=post, object_threshold=0.49, multi_label=False) == pytest.approx([0.45])
 
@@ -452,6 +454,7 @@ def test_scales_that_disagree_are_named(changes: dict, message: str) -> None:
         ({"prior": 1.0}, "prior"),
         ({"norm_momentum": 0.0}, "norm_momentum"),
         ({"object_threshold": 1.0}, "object_threshold"),
+        ({"class_threshold": -0.1}, "class_threshold"),
         ({"reach": 0.5}, "reach"),
         ({"assignment": "aligned", "also_above": 0.3}, "also_above"),
         ({"assignment": "aligned", "topk": 0}, "topk"),

@@ -75,7 +75,8 @@ class YOLOv3Config:
     ``difficult``: whether boxes marked difficult are trained on. ``crowd_ignore``: share of a predictor's box that a
     crowd region must cover to keep it out of the sums; None ignores crowd regions.
     ``object_threshold``: predictors with an objectness at or below it are dropped before the classes are looked at
-    (0.005 in Darknet's COCO evaluation, as its score threshold). ``multi_label``: a predictor may answer several
+    (0.005 in Darknet's COCO evaluation, as its score threshold). ``class_threshold``: classes with a probability at or
+    below it are dropped, whatever the objectness (MMDetection). ``multi_label``: a predictor may answer several
     classes; false keeps its best.
     """
 
@@ -102,6 +103,7 @@ class YOLOv3Config:
     difficult: bool = True
     crowd_ignore: float | None = 0.7
     object_threshold: float = 0.005
+    class_threshold: float = 0.0
     multi_label: bool = True
     post: PostprocessConfig = field(
         default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45, candidates=1000, clip=False)
@@ -116,8 +118,9 @@ class YOLOv3Config:
             raise InputError(f'detector.prior = {self.prior}: a probability between 0 and 1, or "none" for 0.5')
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             raise InputError(f"detector.norm_momentum = {self.norm_momentum}: above 0 and at most 1")
-        if not 0 <= self.object_threshold < 1:
-            raise InputError(f"detector.object_threshold = {self.object_threshold}: must lie in 0..1")
+        for name in ("object_threshold", "class_threshold"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise InputError(f"detector.{name} = {value}: must lie in 0..1, below 1")
         if self.assignment == "aligned" and (self.topk < 1 or self.also_above is not None):
             raise InputError('detector.assignment = "aligned" needs topk of at least 1 and also_above = "none"')
 
@@ -300,7 +303,8 @@ class YOLOv3(Detector):
         raw = gather_targets(raw, taken)
         boxes = self.decode(raw[..., :4], grid.anchors[taken], grid.cell[taken])
         objectness, classes = raw[..., 4:5].sigmoid(), raw[..., 5:].sigmoid()
-        scores = torch.where(objectness > self.config.object_threshold, objectness * classes, 0.0)  # [B, M, K]
+        allowed = (objectness > self.config.object_threshold) & (classes > self.config.class_threshold)
+        scores = torch.where(allowed, objectness * classes, 0.0)  # [B, M, K]
         if not self.config.multi_label:
             scores = torch.where(classes == classes.amax(-1, keepdim=True), scores, 0.0)
         found = multiclass_detections(scores, boxes, sizes, post)

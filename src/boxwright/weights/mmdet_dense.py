@@ -6,7 +6,7 @@ SSD: scores and offsets of a map are separate convolutions there and one here. I
 counted on each map, ours over all maps, more of them: the 200 that are kept are the same unless NMS leaves fewer.
 
 YOLOv3: channels of a cell come by anchor, then x y w h, objectness, classes, as Darknet's. Before NMS it wants 0.05 of
-the class alone and 0.005 of the objectness; ours wants 0.005 of both and of their product, so that low scores differ.
+the class alone and 0.005 of the objectness, and nothing of their product, which is the score.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def yolov3_config() -> YOLOv3Config:
         ignore_iou=0.5,
         small_weight=False,
         box_weight=2.0,
-        post=PostprocessConfig(score_threshold=0.005, nms_iou=0.45, candidates=3000, clip=False),
+        class_threshold=0.05,
+        post=PostprocessConfig(score_threshold=0.0, nms_iou=0.45, candidates=3000, clip=False),
     )
 
 
