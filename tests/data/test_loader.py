@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_a_spawned_worker_gives_the_same_stream(index: DetectionIndex) -> None:
     alone = take(TrainStream(index, RANDOM, 3, seed=5, masks=True), 2)
     spawned = take(TrainStream(index, RANDOM, 3, seed=5, masks=True, workers=1, start_method="spawn"), 2)
     assert all(map(same, alone, spawned))
+
+
+def test_more_workers_than_cores_are_the_users_choice(index: DetectionIndex) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EvalLoader(index, (), 1, workers=4 * (os.cpu_count() or 1)).close()
 
 
 def test_another_seed_is_another_stream(index: DetectionIndex) -> None:

@@ -49,29 +49,28 @@ class Workers:
             raise InputError(f"start_method = {self.method!r} is not one of this system's: {known}")
         self.workers = workers
         self.numbers = Numbers()
-        self._loader = DataLoader(
-            dataset if workers == 0 or self.method == "fork" else _SharedDataset(dataset),
-            batch_size=None,
-            sampler=_Restartable(self),
-            num_workers=workers,
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            # Its own generator: torch draws a seed for the workers from it, and must not draw from the global state,
-            # which a resumed run restores before it starts its workers.
-            generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_prepare_worker,
-            multiprocessing_context=self.method if workers else None,
-            prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
-        )
+        with _worker_count_is_the_users():
+            self._loader = DataLoader(
+                dataset if workers == 0 or self.method == "fork" else _SharedDataset(dataset),
+                batch_size=None,
+                sampler=_Restartable(self),
+                num_workers=workers,
+                pin_memory=pin_memory and torch.cuda.is_available(),
+                # Its own generator: torch draws a seed for the workers from it, and must not draw from the global
+                # state, which a resumed run restores before it starts its workers.
+                generator=torch.Generator().manual_seed(0),
+                worker_init_fn=_prepare_worker,
+                multiprocessing_context=self.method if workers else None,
+                prefetch_factor=prefetch if workers else None,
+                persistent_workers=workers > 0,
+            )
 
     def start(self, numbers: Numbers) -> Iterator[Any]:
         """An iterator over the batches with these numbers. Running workers are used again."""
         self.numbers = numbers
-        with _interrupts_held_back(), warnings.catch_warnings():
-            # Python warns of every fork with threads about; the head of this file says why this one is safe. torch
-            # warns of more workers than cores; that is the user's choice.
+        with _interrupts_held_back(), _worker_count_is_the_users():
+            # Python warns of every fork with threads about; the head of this file says why this one is safe.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             return iter(self._loader)
 
     def stop(self) -> None:
@@ -96,6 +95,14 @@ def _prepare_worker(_: int) -> None:
     """One thread a worker, and Ctrl-C is the parent's: it ends its workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _worker_count_is_the_users() -> Iterator[None]:
+    """torch warns of more workers than cores, when a loader is made or when it starts, by version."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
 
 
 @contextlib.contextmanager
