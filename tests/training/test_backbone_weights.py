@@ -243,7 +243,7 @@ def test_a_detector_goes_to_weights(scenes: Path, tmp_path: Path, capsys: pytest
     ref.write(tmp_path / "vgg16_fast_rcnn.caffemodel", random.blobs)
     assert "a detector of Caffe, where a backbone was expected" in error(tmp_path / "vgg16_fast_rcnn.caffemodel")
     assert main(words(scenes, tmp_path / "run", write_msra(tmp_path)[0], RESNET, *MSRA_SETS)) == 0
-    assert "a detector's checkpoint goes to --weights" in error(tmp_path / "run" / "last.safetensors")
+    assert "a detector, where a backbone was expected" in error(tmp_path / "run" / "last.safetensors")
     assert "a detector, where a backbone was expected; start from it by --weights torchvision:ssd300_vgg16" in error(
         "torchvision:ssd300_vgg16"
     )

@@ -130,7 +130,7 @@ def test_files_that_are_no_pretrained_backbone(tmp_path: Path, finished: Path) -
         read_card(tmp_path / "absent.safetensors")
     plain = tmp_path / "plain.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, plain)
-    with pytest.raises(InputError, match="goes to --weights"):
+    with pytest.raises(InputError, match="has no card of"):
         read_card(plain)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((finished / "backbone.safetensors").read_bytes()[:1000])

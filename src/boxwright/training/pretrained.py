@@ -65,9 +65,10 @@ def read_card(path: Path | str) -> dict[str, Any]:
     """The card of a pretrained backbone, without its tensors."""
     path = Path(path)
     metadata = _header(path)
+    if DETECTOR_KEY in metadata:
+        raise InputError(f"{path}: a detector, where a backbone was expected; start from it by --weights {path}")
     if KEY not in metadata:
-        what = "a detector's checkpoint" if DETECTOR_KEY in metadata else "its header has no card"
-        raise InputError(f"{path}: no pretrained backbone: {what}; a detector's checkpoint goes to --weights")
+        raise InputError(f"{path}: no pretrained backbone: its header has no card of `boxwright pretrain`")
     card = json.loads(metadata[KEY])
     if card["format"] > FORMAT:
         raise InputError(f"{path}: written by a later Boxwright; upgrade Boxwright")
