@@ -26,6 +26,7 @@ from boxwright.data.transforms import (
     TransformConfig,
     WarpConfig,
 )
+from boxwright.data.workers import _tell_unless_nobody_listens
 from boxwright.structures import Classes, InputError
 
 PLAIN: tuple[TransformConfig, ...] = (ResizeConfig(short=(40,), long=80),)
@@ -103,6 +104,15 @@ def test_more_workers_than_cores_are_the_users_choice(index: DetectionIndex) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         EvalLoader(index, (), 1, workers=4 * (os.cpu_count() or 1)).close()
+
+
+def test_a_worker_whose_parent_has_gone_on_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, told in (
+        (ConnectionResetError("reset by peer"), ""),
+        (ValueError("a defect"), "ValueError: a defect\n"),
+    ):
+        _tell_unless_nobody_listens(type(error), error, None)
+        assert capsys.readouterr().err == told
 
 
 def test_another_seed_is_another_stream(index: DetectionIndex) -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -95,6 +96,13 @@ def _prepare_worker(_: int) -> None:
     """One thread a worker, and Ctrl-C is the parent's: it ends its workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _tell_unless_nobody_listens
+
+
+def _tell_unless_nobody_listens(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The thread that hands over a batch may find that the parent has gone on without it: that is how passes end."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 @contextlib.contextmanager
