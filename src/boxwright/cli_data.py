@@ -95,8 +95,8 @@ def convert(
     skip_bad_masks: Annotated[
         bool,
         Parameter(
-            help="Leave out polygons and run lengths that are no masks instead of stopping; their objects keep their "
-            "boxes. Each is said.",
+            help="Of COCO files: leave out polygons and run lengths that are no masks instead of stopping; their "
+            "objects keep their boxes. Each is said.",
             negative="",
             show_default=False,
         ),

@@ -24,6 +24,9 @@ def forgets(x: Tensor, conv: nn.Conv2d) -> bool:
 def forgotten_conv_relu(x: Tensor, conv: nn.Conv2d, then: Callable[[Tensor], Tensor]) -> Tensor:
     """``then(relu(conv(x)))`` with the same gradients, of which the map between is not kept.
 
+    It is made twice on the way back, for the gradient of ``then`` and for that of the ReLU: holding it from one to the
+    other would be what this is to avoid.
+
     ``then`` must not return what it is given. The parameters of ``conv`` must be on the way back what they are now.
     """
     pointer, shape = 0, torch.Size()

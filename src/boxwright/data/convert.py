@@ -49,10 +49,10 @@ def convert_dataset(
     """Write the data set at ``path`` to the folder ``output`` in the format ``to``.
 
     ``images``: ``copy``, or ``link`` for hard links where the file system has them. ``masks=False`` writes YOLO boxes
-    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out polygons and run lengths that
-    are no masks, each announced; their objects keep their boxes. The folder appears whole or not at all. Raises
-    ``InputError`` for an output that is not empty, a format that does not exist, an image that is missing, and a full
-    disk.
+    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out, of COCO files, polygons and
+    run lengths that are no masks, each announced; their objects keep their boxes. The folder appears whole or not at
+    all. Raises ``InputError`` for an output that is not empty, a format that does not exist, an image that is missing,
+    and a full disk.
     """
     if to not in ("coco", "voc", "yolo"):
         raise InputError(f"format {to!r}: data sets are written as coco, voc or yolo")
