@@ -57,7 +57,9 @@ def test_networks_in_place_of_the_papers() -> None:
         assert (detector.get_buffer("svm_weight").shape[1], detector.get_buffer("box_weight").shape[2]) == (fc7, pool5)
 
 
-@pytest.mark.parametrize("name", ["rcnn-vgg16", "rcnn-detnet59", "rcnn-small"])
+@pytest.mark.parametrize(
+    "name", ["rcnn-vgg16", "rcnn-zf", "rcnn-r50", "rcnn-detnet59", "rcnn-small", "rcnn-detnet-small"]
+)
 def test_the_modern_one_costs_as_much(name: str) -> None:
     one, other = get_recipe(name), get_recipe(f"{name}-modern")
     same = replace(detector_of(other), windows=detector_of(one).windows)

@@ -10,12 +10,12 @@ extra ``rcnn`` (scikit-learn).
     data.batch_size=6``. Departure: at most 5000 pairs of a class for its regression, 10 GB on VOC.
 ``rcnn-zf``, ``rcnn-r50``, ``rcnn-detnet59``
     The same on a network of AlexNet's size, with the same 9216 numbers of pool5, and on residual networks.
-``rcnn-vgg16-modern``, ``rcnn-detnet59-modern``
+``...-modern`` of these four
     The same network and cost, taught better: four times as many windows a step, a cosine, colour jitter and an average
     of the weights.
-``rcnn-small``, ``rcnn-small-modern``, ``rcnn-detnet-small``
-    For the CPU, from scratch: crops of 64 pixels, a quarter of the channels, batch norm, 300 proposals. The modern one
-    takes twice the windows a step, with a cosine, colour jitter and an average.
+``rcnn-small``, ``rcnn-detnet-small``, and ``...-modern`` of both
+    For the CPU, from scratch: crops of 64 pixels, a quarter of the channels, batch norm, 300 proposals. The modern ones
+    take twice the windows a step, with a cosine, colour jitter and an average.
 ``...-softmax``, ``...-svm-overlap``, ``...-tune-truth``
     Why the paper labels windows differently for the network and for the SVMs (appendix B): no SVMs at all; SVMs on
     the labels of fine-tuning; fine-tuning on the labels of the SVMs.
@@ -186,23 +186,6 @@ SMALL = Recipe(
     channels_last=True,
     source=Source(note="ours, for the CPU"),
 )
-SMALL_MODERN = replace(
-    SMALL,
-    name="rcnn-small-modern",
-    detector=replace(SMALL.detector, windows=WindowConfig(count=32)),
-    data=replace(SMALL.data, train=(SIDES, HSVJitterConfig(), FlipConfig(p=0.5))),
-    stages=(
-        Stage(
-            name="fine-tuning",
-            length=15,
-            optimiser=AdamWConfig(lr=2e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=50, factor=0.01)),
-        ),
-        SMALL_SVMS,
-        BOXES,
-    ),
-    ema=EMAConfig(decay=0.995, ramp=100),
-)
 DETNET_SMALL = replace(
     SMALL,
     name="rcnn-detnet-small",
@@ -212,17 +195,30 @@ DETNET_SMALL = replace(
         layers=MeanConfig(cells=2),
     ),
 )
+
+
+def _modern_small(recipe: Recipe) -> Recipe:
+    assert isinstance(recipe.detector, RCNNConfig)
+    tuning = Stage(
+        name="fine-tuning",
+        length=15,
+        optimiser=AdamWConfig(lr=2e-3, base_batch=8, weight_decay=0.05),
+        schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=50, factor=0.01)),
+    )
+    return replace(
+        recipe,
+        name=f"{recipe.name}-modern",
+        detector=replace(recipe.detector, windows=WindowConfig(count=32)),
+        data=replace(recipe.data, train=(SIDES, HSVJitterConfig(), FlipConfig(p=0.5))),
+        stages=(tuning, *recipe.stages[1:]),
+        ema=EMAConfig(decay=0.995, ramp=100),
+    )
+
+
 ANSWERS = ("softmax", "svm-overlap", "tune-truth")
 
 RCNN_RECIPES = (
-    VGG16,
-    _modern(VGG16),
-    ZF,
-    R50,
-    DETNET59,
-    _modern(DETNET59),
-    SMALL,
-    SMALL_MODERN,
-    DETNET_SMALL,
+    *(pair for paper in (VGG16, ZF, R50, DETNET59) for pair in (paper, _modern(paper))),
+    *(pair for small in (SMALL, DETNET_SMALL) for pair in (small, _modern_small(small))),
     *(relabelled(recipe, answer) for recipe in (VGG16, SMALL) for answer in ANSWERS),
 )
