@@ -12,9 +12,9 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
     §4.2: 90,000 steps at 0.001 and 30,000 at a tenth, with anchors of 64 pixels.
 ``rfcn-r101-coco-modern``, ``rfcn-detnet59-coco-modern``
     The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
-``rfcn-detnet-small``, ``rfcn-detnet-small-modern``, ``rfcn-resnet-small``
+``rfcn-detnet-small``, ``rfcn-resnet-small``, and ``...-modern`` of both
     For the CPU and small images, from scratch: a quarter of the channels, 3 x 3 bins, 256 pixels, an epoch count. Batch
-    norm is new, the paper starts from ImageNet weights. The modern one differs in bins, boxes' loss, which anchors
+    norm is new, the paper starts from ImageNet weights. The modern ones differ in bins, boxes' loss, which anchors
     learn, augmentation and average.
 """
 
@@ -218,30 +218,6 @@ DETNET_SMALL = Recipe(
     channels_last=True,
     source=Source(note="ours, for the CPU"),
 )
-DETNET_SMALL_MODERN = replace(
-    DETNET_SMALL,
-    name="rfcn-detnet-small-modern",
-    detector=replace(
-        DETNET_SMALL_DETECTOR,
-        rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
-        head=replace(
-            DETNET_SMALL_DETECTOR.head,
-            box_loss="giou",
-            box_weight=5.0,
-            pooling=PositionSensitiveConfig(size=3, method="align"),
-            post=PostprocessConfig(nms_iou=0.5),
-        ),
-    ),
-    data=replace(
-        DETNET_SMALL.data,
-        train=(
-            ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-            FlipConfig(p=0.5),
-            HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
-)
 RESNET_SMALL = replace(
     DETNET_SMALL,
     name="rfcn-resnet-small",
@@ -250,6 +226,33 @@ RESNET_SMALL = replace(
         backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", output_stride=16, out_levels=(4, 5)),
     ),
 )
+
+
+def _modern_small(recipe: Recipe) -> Recipe:
+    detector = recipe.detector
+    assert isinstance(detector, RFCNConfig)
+    head = replace(
+        detector.head,
+        box_loss="giou",
+        box_weight=5.0,
+        pooling=PositionSensitiveConfig(size=3, method="align"),
+        post=PostprocessConfig(nms_iou=0.5),
+    )
+    return replace(
+        recipe,
+        name=f"{recipe.name}-modern",
+        detector=replace(detector, rpn=replace(detector.rpn, straddle=None, box_loss="giou"), head=head),
+        data=replace(
+            recipe.data,
+            train=(
+                ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
+                FlipConfig(p=0.5),
+                HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
+            ),
+        ),
+        ema=EMAConfig(decay=0.998, ramp=200),
+    )
+
 
 RFCN_RECIPES = (
     R101_VOC,
@@ -264,7 +267,5 @@ RFCN_RECIPES = (
     DETNET59_COCO,
     R101_MODERN,
     DETNET59_MODERN,
-    DETNET_SMALL,
-    DETNET_SMALL_MODERN,
-    RESNET_SMALL,
+    *(pair for small in (DETNET_SMALL, RESNET_SMALL) for pair in (small, _modern_small(small))),
 )
