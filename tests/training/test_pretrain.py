@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,22 @@ def test_a_resumed_run_is_the_same_run(
         assert torch.equal(value, second["model"][name]), name
     for name, value in first["ema"]["module"].items():
         assert torch.equal(value, second["ema"]["module"][name]), name
+
+
+def test_the_licence_outlives_a_resumption_and_can_be_given_then(finished: Path, data: Path, tmp_path: Path) -> None:
+    splits = open_folders(data)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "backbone.safetensors"
+    again = {"device": "cpu", "log": "quiet", "resume": True}
+    pretrain(None, splits["train"], splits["val"], run, **again)  # type: ignore[arg-type]
+    assert read_card(file)["data"]["licence"] == "CC0"
+    tensors = safetensors.torch.load_file(file)
+    pretrain(None, splits["train"], splits["val"], run, licence="CC-BY-4.0", **again)  # type: ignore[arg-type]
+    card = read_card(file)
+    assert card["data"]["licence"] == "CC-BY-4.0"
+    assert {**card, "data": None} == {**read_card(finished / "backbone.safetensors"), "data": None}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in safetensors.torch.load_file(file).items())
 
 
 def detector_config(**changes: object) -> FasterRCNNConfig:

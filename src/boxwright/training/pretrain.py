@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from boxwright.training.interrupt import StopRequest, TrainingInterrupted
 from boxwright.training.monitor import LossMonitor, LossRow
 from boxwright.training.optimiser import build_optimiser, set_lr
 from boxwright.training.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
-from boxwright.training.pretrained import save_pretrained
+from boxwright.training.pretrained import read_card, save_pretrained
 from boxwright.training.progress import Clock, Log, open_reporter
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.recipe import steps_of
@@ -83,8 +84,9 @@ def pretrain(
     """Train the recipe's backbone as a classifier of ``train`` into the folder ``output``.
 
     ``output`` must be empty or absent, or hold the run to ``resume``, whose recipe counts (``recipe`` may be None).
-    ``licence``: of the pictures, for the card. Writes ``backbone.safetensors``, which ``boxwright train
-    --backbone-weights`` takes, after each measurement. Raises InputError, and TrainingInterrupted after Ctrl-C.
+    ``licence``: of the pictures, for the card; a run that is resumed keeps its own where none is given. Writes
+    ``backbone.safetensors``, which ``boxwright train --backbone-weights`` takes, after each measurement. Raises
+    InputError, and TrainingInterrupted after Ctrl-C.
     """
     output = Path(output)
     with processes(device) as where, StopRequest() as stop:
@@ -292,6 +294,7 @@ class _Run:
             "pretrain": dump_pretrain(self.recipe),
             "classes": list(self.train.classes),
             "fingerprint": self.train.fingerprint(),
+            "licence": self.licence,
             "world": self.where.world,
             "step": self.step,
             "model": self.model.state_dict(),
@@ -315,6 +318,16 @@ class _Run:
             restore_random_state(state["random"][self.where.rank], self.where.device)
         self.step, self.best = state["step"], state["best"]
         self.stream.seek(self.step)
+        before = state.get("licence", "")
+        self.licence = self.licence or before
+        if self.licence != before and self.where.main and self.checkpoint.is_file():
+            self._write_licence()
+
+    def _write_licence(self) -> None:
+        """Into the file that is there: the rest of the run may never better it."""
+        card = read_card(self.checkpoint)
+        card["data"]["licence"] = self.licence
+        save_pretrained(self.checkpoint, safetensors.torch.load_file(self.checkpoint), card)
 
     def _epoch(self) -> float:
         return self.step * self.recipe.batch_size / len(self.train)
