@@ -229,6 +229,23 @@ def test_augmentation_changes_what_is_found_and_results_say_so(
     assert "a results file has none to look at" in message
 
 
+def test_settings_that_act_at_test_can_be_changed(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    fewer = ("--set", "detector.rpn.post_nms=[150, 3]")
+    words = ["evaluate", run, "--data", scenes, "--device", "cpu", "--json"]
+    counts = [says(capsys, *words, *more)["detections"] for more in ((), fewer)]  # type: ignore[call-overload]
+    assert counts[1] < counts[0]
+    image, out = next(scenes.rglob("val*.jpg")), tmp_path / "out"
+    words = ["detect", run, image, "--output", out, "--threshold", 0, "--device", "cpu", "--no-pictures", "--json"]
+    value = says(capsys, *words, *fewer)
+    assert isinstance(value, dict)
+    assert 0 < value["detections"] < counts[0]
+    assert "set was ['detector.rpn.post_nms=[150, 3]'], is None" in fails(capsys, *words)
+    message = fails(capsys, "evaluate", "--detections", tmp_path / "x", "--data", scenes, *fewer)
+    assert "--set changes how a checkpoint looks at images" in message
+
+
 def test_one_plain_view_evaluates_as_the_recipe_does(run: Path, scenes: Path):
     from boxwright.app.evaluate import run_detector
     from boxwright.app.load import load

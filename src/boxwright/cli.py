@@ -74,6 +74,14 @@ Merge = Annotated[
     Literal["nms", "voting", "soft_voting", "soft_nms"] | None,
     Parameter(help="How the findings of --augment become one. Default: voting; the -coco ones soft_voting."),
 ]
+TestSettings = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        help="Use another setting than the recipe's, as detector.rpn.post_nms=[2000,300]. May be repeated.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
@@ -204,6 +212,7 @@ def train(
         "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --plots plots",
         "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12",
         "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --augment flip --merge nms",
+        "boxwright evaluate runs/faster-rcnn-vgg16-1 --data voc --set detector.rpn.post_nms=[2000,100]",
     )
 )
 def evaluate(
@@ -224,6 +233,7 @@ def evaluate(
     ] = None,
     augment: Augment = None,
     merge: Merge = None,
+    set: TestSettings = (),
     plots: Annotated[
         Path | None, Parameter(help="Write curves and confusion as PNG into this folder.", group=OUTPUT)
     ] = None,
@@ -252,6 +262,7 @@ def evaluate(
             proposals=proposals,
             augment=augment,
             merge=merge,
+            sets=set,
             save=save,
             plots=plots,
         )
@@ -284,6 +295,7 @@ def detect(
     every: Annotated[int, Parameter(help="Look at each N-th frame of a video.")] = 1,
     augment: Augment = None,
     merge: Merge = None,
+    set: TestSettings = (),
     pictures: Annotated[
         bool,
         Parameter(
@@ -317,6 +329,7 @@ def detect(
         overwrite=overwrite,
         augment=augment,
         merge=merge,
+        sets=set,
     )
     summary = detect_files(checkpoint, sources, output, options)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,7 +140,8 @@ class EvaluateRequest:
     """An evaluation as it was asked for: of ``checkpoint``, or of the COCO results file ``detections``.
 
     ``proposals``: a file of them, or "selective-search", for a detector that finds none itself. ``augment`` and
-    ``merge``: test-time augmentation, see `boxwright.app.augment`. ``save`` and ``plots`` name a file and a folder to
+    ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the checkpoint's recipe that
+    act at test, changed. ``save`` and ``plots`` name a file and a folder to
     write detections and plots to.
     """
 
@@ -155,6 +157,7 @@ class EvaluateRequest:
     proposals: str | None = None
     augment: Augment | None = None
     merge: Merge | None = None
+    sets: Sequence[str] = ()
     save: Path | None = None
     plots: Path | None = None
 
@@ -168,13 +171,15 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
         raise InputError("--augment changes how a checkpoint looks at images; a results file has none to look at")
     if request.proposals is not None and (augment is not None or request.detections is not None):
         raise InputError("--proposals is for a checkpoint without --augment, which searches in every image anew")
+    if request.sets and request.detections is not None:
+        raise InputError("--set changes how a checkpoint looks at images; a results file has none to look at")
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
     else:
         assert request.checkpoint is not None
-        loaded = load(request.checkpoint, request.device)
+        loaded = load(request.checkpoint, request.device, request.sets)
         with TemporaryDirectory() as folder:
             proposals = _proposals(request, loaded, index, Path(folder))
             evaluation = run_detector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,8 @@ import torch
 
 from boxwright.detectors.detector import Detector
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import Checkpoint, rebuild
+from boxwright.training.changes import rebuild_changed
+from boxwright.training.checkpoint import Checkpoint
 from boxwright.training.distributed import choose_device
 from boxwright.training.sources import open_checkpoint
 
@@ -27,15 +29,17 @@ class Loaded(NamedTuple):
     device: torch.device
 
 
-def load(source: Path | str, device: str = "auto") -> Loaded:
+def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> Loaded:
     """The detector of a checkpoint on a device, with all that its checkpoint says.
 
-    ``source``: a path or a name, see :func:`~boxwright.training.sources.open_checkpoint`. Raises ``InputError`` for a
+    ``source``: a path or a name, see :func:`~boxwright.training.sources.open_checkpoint`. ``sets``: settings other than
+    its recipe's, see :func:`~boxwright.training.changes.rebuild_changed`. Raises ``InputError`` for a
     file that is absent, truncated or no checkpoint, a name that is not fetched, and for a device that is not there.
     """
     where = choose_device(device)
     checkpoint, file = open_checkpoint(source)
-    return Loaded(rebuild(checkpoint, file).to(where), checkpoint, file, where)
+    detector, checkpoint = rebuild_changed(checkpoint, file, sets)
+    return Loaded(detector.to(where), checkpoint, file, where)
 
 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:

@@ -66,7 +66,8 @@ class PredictSummary:
 class PredictOptions:
     """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video.
 
-    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`.
+    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the
+    checkpoint's recipe that act at test, changed.
     """
 
     threshold: float = 0.5
@@ -79,6 +80,7 @@ class PredictOptions:
     overwrite: bool = False
     augment: Augment | None = None
     merge: Merge | None = None
+    sets: tuple[str, ...] = ()
 
 
 def detect_files(
@@ -94,7 +96,7 @@ def detect_files(
         raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
     augment = named_test_time(options.augment, options.merge)
     found = find_sources(sources, options.recursive)
-    loaded = load(checkpoint, options.device)
+    loaded = load(checkpoint, options.device, options.sets)
     model = for_inference(loaded.detector, loaded.device, options.precision)
     settings = {
         "checkpoint": file_digest(loaded.path),
@@ -104,6 +106,7 @@ def detect_files(
         "every": options.every,
         "augment": options.augment,
         "merge": options.merge,
+        **({"set": list(options.sets)} if options.sets else {}),
     }
     if augment is not None:
         check_views(model, augment)

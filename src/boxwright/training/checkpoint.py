@@ -49,6 +49,10 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
 
 
+class MisfitError(InputError):
+    """A checkpoint's tensors are not those of the network that its recipe describes."""
+
+
 @dataclass(frozen=True)
 class ClassDifference:
     """How the classes of a data set and of a checkpoint differ."""
@@ -103,7 +107,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def rebuild(
     checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
 ) -> Detector:
-    """The detector that a checkpoint holds, on the CPU, in eval mode. InputError naming ``path`` if it misfits.
+    """The detector that a checkpoint holds, on the CPU, in eval mode. MisfitError naming ``path`` if it misfits.
 
     Its weights are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory.
     """
@@ -113,7 +117,7 @@ def rebuild(
         adopt(detector, checkpoint.state)
     except RuntimeError as error:
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
-        raise InputError(
+        raise MisfitError(
             f"{path}: its tensors do not fit its recipe (written by Boxwright {version}): {error}"
         ) from None
     detector.transforms = checkpoint.recipe.data.eval

@@ -40,33 +40,41 @@ def check_inputs(detector: Detector, data: DataConfig) -> None:
         )
     for side in data.multi_scale.all_sizes if data.multi_scale is not None else ():
         detector.check_input(side, side, "a size of data.multi_scale")
+    if data.fixed_size is None:
+        for shape in data.shapes or ():
+            detector.check_input(*shape, "an entry of data.shapes")
+        if data.shapes:
+            return
+        _check_made(detector, "data.train", data.train, data.pad_multiple)
+    check_eval_input(detector, data)
+
+
+def check_eval_input(detector: Detector, data: DataConfig) -> None:
+    """The same of the images that the detector is used on."""
     if data.fixed_size is not None:
         detector.check_input(*data.fixed_size, "data.fixed_size")
-        return
-    for shape in data.shapes or ():
-        detector.check_input(*shape, "an entry of data.shapes")
-    if data.shapes:
-        return
-    for name, transforms in (("data.train", data.train), ("data.eval", data.eval)):
-        made = fixed_output(transforms)
-        if made is not None:
-            where, size = made
-            height, width = (-(-side // data.pad_multiple) * data.pad_multiple for side in size)
-            padded = (
-                "" if (height, width) == size else f", padded to multiples of data.pad_multiple = {data.pad_multiple},"
-            )
-            detector.check_input(height, width, f"what {name}.{where} makes{padded}")
-        elif detector.input_size is not None:
-            height, width = detector.input_size
-            raise InputError(
-                f"{name} makes images of many sizes, but this detector takes exactly {height} x {width}; "
-                f'end it with {{kind = "warp", size = [{height}, {width}]}}, or a letterbox'
-            )
-        elif data.pad_multiple % detector.input_multiple:
-            raise InputError(
-                f"data.pad_multiple = {data.pad_multiple}: this detector needs sides in multiples of "
-                f"{detector.input_multiple}; set it to {detector.input_multiple}"
-            )
+    else:
+        _check_made(detector, "data.eval", data.eval, data.pad_multiple)
+
+
+def _check_made(detector: Detector, name: str, transforms: Sequence[TransformConfig], multiple: int) -> None:
+    made = fixed_output(transforms)
+    if made is not None:
+        where, size = made
+        height, width = (-(-side // multiple) * multiple for side in size)
+        padded = "" if (height, width) == size else f", padded to multiples of data.pad_multiple = {multiple},"
+        detector.check_input(height, width, f"what {name}.{where} makes{padded}")
+    elif detector.input_size is not None:
+        height, width = detector.input_size
+        raise InputError(
+            f"{name} makes images of many sizes, but this detector takes exactly {height} x {width}; "
+            f'end it with {{kind = "warp", size = [{height}, {width}]}}, or a letterbox'
+        )
+    elif multiple % detector.input_multiple:
+        raise InputError(
+            f"data.pad_multiple = {multiple}: this detector needs sides in multiples of "
+            f"{detector.input_multiple}; set it to {detector.input_multiple}"
+        )
 
 
 def fixed_output(transforms: Sequence[TransformConfig]) -> tuple[int, tuple[int, int]] | None:

@@ -17,6 +17,7 @@ from boxwright.data.transforms import FlipConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
+from boxwright.training.changes import rebuild_changed
 from boxwright.training.checkpoint import (
     KEY,
     SUFFIX,
@@ -24,7 +25,6 @@ from boxwright.training.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
-    rebuild,
 )
 from boxwright.training.environment import versions
 from boxwright.training.hub_folder import CONFIG, load_folder
@@ -98,13 +98,16 @@ def load_detector(
     device: torch.device | str = "cpu",
     build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
     classes: Classes | Sequence[str] | None = None,
+    sets: Sequence[str] = (),
 ) -> Detector:
     """The detector of a checkpoint, in eval mode, preparing images as its recipe's evaluation does.
 
     ``source`` and ``classes``: see :func:`open_checkpoint`. ``build`` makes the detector from its configuration.
+    ``sets``: settings other than the recipe's, such as ``"detector.rpn.post_nms=[2000, 300]"``, see
+    :func:`~boxwright.training.changes.rebuild_changed`.
     """
     checkpoint, path = open_checkpoint(source, classes)
-    return rebuild(checkpoint, path, build).to(device)
+    return rebuild_changed(checkpoint, path, sets, build)[0].to(device)
 
 
 def _ours(path: Path) -> Opened:
