@@ -129,15 +129,20 @@ def set_arguments(settings: list[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
 
 
-def milliseconds(folders: dict[str, Path], data: Path, device: str, rounds: int) -> dict[str, float]:
-    """Median time of one image for each detector, taken in turn; of given proposals without what found them."""
+def milliseconds(
+    folders: dict[str, Path], data: Path, device: str, rounds: int, sets: dict[str, list[str]] | None = None
+) -> dict[str, float]:
+    """Median time of one image for each detector, taken in turn; of given proposals without what found them.
+
+    ``sets``: by the same name, settings other than the recipe's, as of ``boxwright evaluate --set``.
+    """
     if device == "cpu":
         torch.set_num_threads(1)
     splits = open_splits(data)
     index = splits.get("val", splits.get("test", next(iter(splits.values()))))
     ready = {}
     for name, folder in folders.items():
-        loaded = load(folder / "last.safetensors", device)
+        loaded = load(folder / "last.safetensors", device, (sets or {}).get(name, ()))
         detector = for_inference(loaded.detector, loaded.device, "fp32")
         data_config = loaded.checkpoint.recipe.data
         pad, given = data_config.pad_multiple, data_config.proposals

@@ -6,13 +6,14 @@ Every run is a ``boxwright train`` of its own, validated once, after its last st
 are tested on selective search's proposals, which are made once for each split (extra ``selective-search``) and timed
 apart, on one thread, reading of the image included. Milliseconds are those of one image of the validation split, batch
 1, norms folded, post-processing included, all detectors in turn in one process on one thread; "with proposals" adds
-selective search where a detector needs it. A run or file that ``--keep FOLDER`` holds already is not made again, so a
-long comparison can be made in parts. Writes results/lineage.md.
+selective search where a detector needs it. A second table tests the same runs on more proposals. A run or file that
+``--keep FOLDER`` holds already is not made again, so a long comparison can be made in parts. Writes results/lineage.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.models import detector_row
 from boxwright.app.train import training_splits
 from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals import read_proposals, recall_report
 from boxwright.data.selective_search import require_opencv, selective_search
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.structures import InputError
@@ -147,6 +149,59 @@ def table(jobs: list[Job], recipes: list[str], times: dict[str, float], search: 
     return lines
 
 
+def with_more(jobs: list[Job], count: int, data: Path, split: str) -> dict[str, list[float]]:
+    """AP and AP50 of each job's last weights on ``count`` proposals an image, by recipe and figure; kept by them."""
+    found: dict[str, list[float]] = {}
+    for job in jobs:
+        kept = job.folder / f"stats-{split}-{count}.json"
+        if not kept.is_file():
+            command = [
+                sys.executable, "-m", "boxwright", "evaluate", str(job.folder / "last.safetensors"), "--data",
+                str(data), "--split", split, "--device", "cpu", "--set", f"data.proposals.most={count}", "--json",
+            ]  # fmt: skip
+            done = subprocess.run(command, env=job.environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+            kept.write_text(json.dumps(json.loads(done.stdout)["stats"]))
+        stats = json.loads(kept.read_text())
+        for name in ("AP", "AP50"):
+            found.setdefault(f"{job.recipe} {name}", []).append(stats[name])
+    return found
+
+
+def proposal_table(jobs: list[Job], args: argparse.Namespace, keep: Path, index: DetectionIndex) -> list[str]:
+    """What more proposals at test bring to each detector that is given them, and cost."""
+    given = [job for job in jobs if needs_proposals(job.recipe)]
+    recipes = list(dict.fromkeys(job.recipe for job in given))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        scores = dict(
+            zip(args.counts, pool.map(lambda n: with_more(given, n, args.data, index.name), args.counts), strict=True)
+        )
+    recalls = recall_report(read_proposals(proposal_file(keep, index.name)), index, args.counts)
+    folders = {job.recipe: job.folder for job in reversed(given)}
+    names = {f"{recipe} {count}": (recipe, count) for count in args.counts for recipe in recipes}
+    sets = {name: [f"data.proposals.most={count}"] for name, (_, count) in names.items()}
+    times = milliseconds({n: folders[recipe] for n, (recipe, _) in names.items()}, args.data, "cpu", args.rounds, sets)
+    heads = [
+        "proposals",
+        "recall at 0.5",
+        "detector",
+        "AP",
+        "AP50",
+        "ms, network",
+        f"{LINE.get(recipes[0], recipes[0])} / this",
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for recall in recalls:
+        first = times[f"{recipes[0]} {recall.count}"]
+        for recipe in recipes:
+            figures = [mean(scores[recall.count][f"{recipe} {name}"]) for name in ("AP", "AP50")]
+            ms = times[f"{recipe} {recall.count}"]
+            cells = [f"{recall.count}", f"{recall.recall_50:.3f}", LINE.get(recipe, recipe), *figures, f"{ms:.1f}"]
+            lines.append("| " + " | ".join([*cells, f"{first / ms:.1f}"]) + " |")
+    return ["", "## More proposals at test", "", *lines]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -156,6 +211,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--rounds", type=int, default=10, help="for milliseconds per image")
+    parser.add_argument(
+        "--counts", type=int, nargs="*", default=[300, 1000, 2000], help="proposals at test for the second table"
+    )
     parser.add_argument("--search-images", type=int, default=10, help="images that selective search is timed on")
     parser.add_argument("--keep", type=Path, help="keep runs and proposals in this folder, and reuse those it holds")
     parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
@@ -196,6 +254,7 @@ def main() -> None:
         *(f"- {note}" for note in [*notes, *args.note]),
         "",
         *table(jobs, recipes, times, search),
+        *(proposal_table(jobs, args, keep, val_index) if search is not None and args.counts else []),
     ]
     print("\n".join(lines))
     args.output.write_text("\n".join(lines) + "\n")
