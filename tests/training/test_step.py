@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from tests.data.test_crops import class_folders
 from tests.training.toys import CLASSES, Toy, toy_index, toy_recipe
 from torch import Tensor
 
 from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.data.crops import CropConfig
+from boxwright.data.folders import open_folders
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
@@ -27,7 +31,10 @@ from boxwright.training.distributed import Processes, choose_device, micro_batch
 from boxwright.training.ema import EMA
 from boxwright.training.loop import train
 from boxwright.training.optimiser import build_optimiser
-from boxwright.training.recipe import EMAConfig, Recipe, SGDConfig
+from boxwright.training.pretrain import pretrain
+from boxwright.training.pretrain_recipe import PretrainRecipe
+from boxwright.training.pretrained import read_card
+from boxwright.training.recipe import CosineConfig, EMAConfig, Recipe, SGDConfig
 from boxwright.training.step import Stepper, image_seeds
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -112,6 +119,23 @@ def worker(rank: int, port: int, folder: str) -> None:
         lines: list[str] = []
         result = train(run_recipe(), *data, f"{folder}/run", build=quiet_toy, device="cpu", log=lines.append)
         torch.save([result.metrics, lines], f"{folder}/result_{rank}.pt")
+        splits = open_folders(class_folders(Path(folder) / f"classes{rank}" / "data", per_class=5))
+        lines = []
+        tops = pretrain(CLASSIFY, splits["train"], splits["val"], f"{folder}/tops", device="cpu", log=lines.append)
+        torch.save([[tops.top1, tops.top5], lines], f"{folder}/tops_{rank}.pt")
+
+
+CLASSIFY = PretrainRecipe(
+    name="quiet",
+    backbone=ResNetConfig(depth=18, blocks=(1, 1, 1, 1), width=8, norm="gn"),
+    crops=CropConfig(size=64, eval_size=64),  # not smaller: on maps of one cell group norm makes noise of rounding
+    epochs=3,
+    batch_size=4,
+    workers=0,
+    optimiser=SGDConfig(lr=0.02),
+    schedule=CosineConfig(),
+    ema=EMAConfig(decay=0.9, ramp=2),
+)
 
 
 def run_recipe() -> Recipe:
@@ -164,6 +188,19 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair: Path, tmp_path: Path) 
     assert together["stream"] == single["stream"]
     for name, tensor in single["ema"]["module"].items():
         torch.testing.assert_close(together["ema"]["module"][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_pretraining_in_two_processes_equals_one(pair: Path, tmp_path: Path) -> None:
+    (tops, lines), (tops_1, lines_1) = (torch.load(pair / f"tops_{r}.pt", weights_only=True) for r in (0, 1))
+    assert any("top-1" in line for line in lines)
+    assert lines_1 == []
+    splits = open_folders(class_folders(tmp_path / "data", per_class=5))
+    alone = pretrain(CLASSIFY, splits["train"], splits["val"], tmp_path / "alone", device="cpu", log="quiet")
+    assert tops == tops_1 == [alone.top1, alone.top5]
+    assert read_card(pair / "tops" / "backbone.safetensors")["validation_images"] == 10
+    together, single = (torch.load(f / "last.train", weights_only=True) for f in (pair / "tops", tmp_path / "alone"))
+    for name, tensor in single["ema"]["module"].items():
+        torch.testing.assert_close(together["ema"]["module"][name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_seeds_belong_to_the_place_in_the_stream() -> None:
