@@ -10,10 +10,11 @@
 ``fast-rcnn-vgg16-modern``, ``fast-rcnn-detnet59-modern``
     The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
 ``fast-rcnn-small``, ``fast-rcnn-detnet-small``, and ``...-modern`` of both
-    For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count, 300 proposals.
-    Batch norm is new, the paper starts from ImageNet weights; the floor of background regions is 0, because proposals
-    that miss every object are otherwise never seen, which only pretrained features can afford. The modern ones differ
-    in bins, boxes' loss, augmentation and average.
+    For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count, half of the
+    regions positive and one box for all classes, because a small data set has few examples of each. Batch norm is new,
+    the paper starts from ImageNet weights; the floor of background regions is 0, because proposals that miss every
+    object are otherwise never seen, which only pretrained features can afford. The modern ones differ in bins, boxes'
+    loss, augmentation and average.
 """
 
 from __future__ import annotations
@@ -148,7 +149,12 @@ DETNET59_MODERN = replace(
 SMALL_DETECTOR = FastRCNNConfig(
     backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
     head=LayersHeadConfig(
-        pooling=RoIPoolingConfig(method="pool", size=7), hidden=(256, 256), samples=64, normalizer="sampled"
+        pooling=RoIPoolingConfig(method="pool", size=7),
+        hidden=(256, 256),
+        class_agnostic=True,
+        samples=64,
+        positive_fraction=0.5,
+        normalizer="sampled",
     ),
 )
 DETNET_SMALL_DETECTOR = FastRCNNConfig(
@@ -172,7 +178,7 @@ SMALL = Recipe(
         eval_batch_size=8,
         workers=2,
         group_by_aspect=False,
-        proposals=ProposalsConfig(most=300),
+        proposals=ProposalsConfig(),
     ),
     stages=(
         Stage(
