@@ -174,6 +174,17 @@ def test_every_option_of_the_rpn_changes_something_and_learns(settings: dict[str
     assert run(small_config(**settings)) != run(small_config()), why
 
 
+def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
+    within = torch.tensor([[0.0, 0, 32, 32], [96, 64, 128, 96], [60, 60, 100, 96], [97, 60, 129, 90], [-1, 0, 40, 40]])
+    none = torch.zeros(1, 5, dtype=torch.bool)
+    targets = Targets(within.unsqueeze(0), torch.zeros(1, 5, dtype=torch.int64), ~none, none, none)
+    sizes, seeds = torch.tensor([[96, 128]]), torch.tensor([1])
+    for offset, expected in ((0.0, [0, 1, 2]), (1.0, [0])):  # inclusive boxes cross it where they end at 128 or 96
+        detector = build_detector(small_config(straddle=0.0, offset=offset), Classes.from_names(["a"]))
+        choice, _ = detector.rpn.choose(within, targets, targets.valid, sizes, seeds)
+        assert sorted(choice.chosen[choice.positive].tolist()) == expected
+
+
 def test_sparse_and_dense_objectness_agree() -> None:
     """One hidden convolution goes the sparse way, the general code the dense way: the same losses and gradients."""
     torch.manual_seed(0)

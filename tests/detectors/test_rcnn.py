@@ -133,6 +133,19 @@ def test_at_most_so_many_boxes_of_a_class_enter_nms() -> None:
     assert torch.bincount(found.labels[found.valid], minlength=3).tolist() == [2, 2, 2]
 
 
+def test_no_class_crowds_another_out_of_nms() -> None:
+    """All boxes the same and one class far ahead: each class still has its best box."""
+    post = replace(CONFIG.post, per_class=10, detections=3, candidates=3)
+    detector = built(replace(CONFIG, score="softmax", post=post))
+    detector.scores.bias.data.copy_(torch.tensor([4.0, 2.0, 0.0, 0.0]))
+    given = images()
+    assert given.proposals is not None
+    boxes = given.proposals[:, :1].expand(-1, 10, -1)
+    with torch.inference_mode():
+        found = detector(given._replace(proposals=boxes))
+    assert found.labels[found.valid].unflatten(0, (len(boxes), -1)).tolist() == [[0, 1, 2]] * len(boxes)
+
+
 def test_overlap_with_each_class() -> None:
     given = images()._replace(proposals=beside(TRUTH, [0.2, 0.6]))
     two = [torch.tensor([[TRUTH, [0.0, 0.0, 10.0, 10.0]]]), torch.tensor([[2, 0]])]

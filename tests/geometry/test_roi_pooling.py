@@ -84,6 +84,19 @@ def test_pool_rounds_half_away_from_zero() -> None:
     assert pool_regions(table, torch.tensor([[[0.5, 0.5, 1.5, 1.5]]]), config).item() == 10  # cells 1..2, not 0..2
 
 
+def test_pool_of_regions_that_end_behind_their_last_pixel() -> None:
+    """Pixels 0 to 7 lie in the first cell of 16; Caffe's end of them, 7, rounds to it, ours, 8, to the next."""
+    fmap = torch.arange(16.0).reshape(1, 1, 4, 4)
+    table, box = FeatureTable.from_maps([fmap], [16]), torch.tensor([[[0.0, 0, 8, 8]]])
+    values = [
+        pool_regions(table, box, RoIPoolingConfig(method="pool", size=1, inclusive=inclusive)).item()
+        for inclusive in (False, True)
+    ]
+    assert values == [5, 0]
+    with pytest.raises(InputError, match=r'pooling\.inclusive is for method "pool"'):
+        RoIPoolingConfig(inclusive=True)
+
+
 def test_crop_samples_from_corner_to_corner_then_takes_maxima() -> None:
     fmap = torch.arange(16.0).reshape(1, 1, 4, 4)
     config = RoIPoolingConfig(method="crop", size=1)

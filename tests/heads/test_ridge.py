@@ -92,8 +92,24 @@ def test_the_pairs_kept_do_not_depend_on_how_they_came() -> None:
     assert other is not None
     assert torch.equal(kept[0], other[0])
     assert len(kept[0]) == 10
-    lowest = noise.argsort()[:10].sort().values
-    assert torch.equal(kept[0], x[lowest])
+    lowest = {tuple(row) for row in x[noise.argsort()[:10]].tolist()}
+    assert {tuple(row) for row in kept[0].tolist()} == lowest
+
+
+def test_no_more_pairs_are_held_than_asked_for() -> None:
+    x, y = pairs(60, 3)
+    store = PairStore(10)
+    for start in range(0, 60, 7):
+        store.add(x[start : start + 7], y[start : start + 7], torch.rand(len(x[start : start + 7])))
+        assert all(len(column) <= 10 for column in store.state_dict()["columns"])
+        assert all(column.untyped_storage().nbytes() <= 10 * column[0].nbytes for column in store._columns)
+    everything = PairStore(None)
+    for start in range(0, 60, 7):
+        everything.add(x[start : start + 7], y[start : start + 7], torch.rand(len(x[start : start + 7])))
+    kept = everything.pairs()
+    assert kept is not None
+    assert torch.equal(kept[0], x)
+    assert torch.equal(kept[1], y)
 
 
 @pytest.mark.parametrize(("field", "value"), [("overlap", 1.0), ("strength", 0.0), ("norm", 0.0), ("most", 0)])

@@ -75,6 +75,21 @@ def test_truth_and_difficult_objects(index: DetectionIndex) -> None:
     assert (shared.mean[0, 1] - (statistics.mean[0, 1] + statistics.mean[1, 1]) / 2).abs() < 0.2
 
 
+def test_what_was_learnt_under_other_statistics_gives_the_same_boxes(index: DetectionIndex) -> None:
+    statistics, layer = TargetStatistics(3), torch.nn.Linear(5, 12)
+    torch.nn.init.normal_(statistics.mean)
+    statistics.std.uniform_(0.5, 2.0)
+    features, rows = torch.randn(7, 5), torch.arange(3).expand(7, 3)
+    regions = torch.tensor([10.0, 10, 40, 60]).expand(7, 3, 4)
+    before = statistics.coder(CODER, rows).decode(regions, layer(features).unflatten(1, (3, 4)))
+    mean, std = statistics.mean.clone(), statistics.std.clone()
+    statistics.measure(index, proposals(index), CODER, 0.5)
+    statistics.renormalise(layer, mean, std)
+    after = statistics.coder(CODER, rows).decode(regions, layer(features).unflatten(1, (3, 4)))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(mean, statistics.mean)
+
+
 def test_normalised_targets_have_mean_0_and_deviation_1(index: DetectionIndex) -> None:
     statistics = TargetStatistics(3)
     statistics.measure(index, proposals(index), CODER, 0.5, add_truth=False)

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.test_fit_stages import save_proposals
+from tests.training.toys import toy_index
 
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, InputError
 from boxwright.training.checkpoint import load_checkpoint, save_checkpoint
 from boxwright.training.sources import load_detector
+from boxwright.training.validation import evaluate_detector
 
 CLASSES = Classes.from_names(["a", "b"])
 PICTURE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -41,6 +44,17 @@ def test_it_acts_and_the_file_stays(files: dict[str, Path]) -> None:
     assert load_detector(files["fast-rcnn-small"], sets=["data.proposals.most=7"]).most_proposals == 7
     assert file.read_bytes() == before
     assert load_checkpoint(file).recipe == get_recipe("faster-rcnn-c4-small")
+
+
+def test_a_detector_on_given_proposals_is_evaluated_from_python(files: dict[str, Path], tmp_path: Path) -> None:
+    index = toy_index(tmp_path / "data", 3)
+    save_proposals(index, tmp_path / "some.safetensors")
+    detector = build_detector(get_recipe("fast-rcnn-small").detector, index.classes)
+    detector.transforms = get_recipe("fast-rcnn-small").data.eval
+    result = evaluate_detector(detector, index, proposals=tmp_path / "some.safetensors")
+    assert result.images == 3
+    with pytest.raises(InputError, match="finds no proposals of its own"):
+        evaluate_detector(detector, index)
 
 
 @pytest.mark.parametrize(

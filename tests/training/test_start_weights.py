@@ -64,6 +64,17 @@ def test_as_many_other_classes_are_not_taken_for_the_old_ones(name: str) -> None
         assert not (new.state_dict()[key][labels == 3] == ord("t")).any(), "a tree is no truck"
 
 
+def test_svms_of_other_features_are_not_taken_for_fitted() -> None:
+    config = CASES[next(key for key in CASES if key.startswith("rcnn"))].config
+    for classes in (OLD, NEW):
+        old, new = build_detector(config, OLD), build_detector(config, classes)
+        old.get_buffer("svm_ready").fill_(True)
+        old.get_buffer("box_ready").fill_(True)
+        assert old.unfitted() == ()
+        take_weights(new, old.state_dict(), "old", (config, OLD))
+        assert new.unfitted() == ("svm", "boxes"), "training changes the features that they were fitted to"
+
+
 def test_classes_can_be_left_out() -> None:
     config = CASES["faster_rcnn"].config
     old, new = filled(build_detector(config, OLD)), build_detector(config, NEW)

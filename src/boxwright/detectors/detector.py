@@ -106,9 +106,9 @@ class Detector(nn.Module, ABC):
         """Width and height in input pixels of the anchors that objects are matched to by overlap; none if by none."""
         return []
 
-    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None) -> str | None:
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None, learnt: bool) -> str | None:
         """Set, before a run begins, what the network takes from its training set ``index`` and the files of its
-        ``proposals``; a line that says what, if anything."""
+        ``proposals``; a line that says what, if anything. ``learnt``: weights are there that go on giving the same."""
         return None
 
     def pretrained_parts(self) -> list[nn.Module]:

@@ -82,14 +82,17 @@ class FastRCNN(Detector):
         if config.targets == "measured":
             self.head.statistics = TargetStatistics(1 if config.head.class_agnostic else count)
 
-    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None) -> str | None:
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None, learnt: bool) -> str | None:
         """Means and deviations of the box targets, where ``targets`` is "measured"."""
         if self.head.statistics is None:
             return None
+        before = {name: value.clone() for name, value in self.head.statistics.named_buffers()}
         given, config = proposals_of_split(proposals or ProposalsConfig(), "train", index), self.config.head
         count = self.head.statistics.measure(
             index, given, self.head.coder, config.positive_iou, self.config.difficult, config.add_truth
         )
+        if learnt:
+            self.head.statistics.renormalise(self.head.deltas, before["mean"], before["std"])
         return f"box targets normalised by what {count} regions of the training set have"
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:

@@ -60,7 +60,7 @@ class LayersHeadConfig(BoxHeadConfig):
     """fc6 and fc7 of VGG-16 or ZF with dropout on 7 x 7 cells (ZF: 6 x 6), 128 regions an image."""
 
     kind: Literal["layers"] = "layers"
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(method="pool"))
+    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(method="pool", inclusive=True))
     hidden: tuple[int, ...] = (4096, 4096)
     dropout: float = 0.5
     samples: int = 128

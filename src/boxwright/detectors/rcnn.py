@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -98,7 +98,8 @@ class MeanConfig:
 
 
 def _paper_post() -> PostprocessConfig:
-    return PostprocessConfig(score_threshold=0.0, nms_iou=0.3, per_class=100)
+    # The released code keeps 100 of each class and looks no further; so many are VOC's twenty classes.
+    return PostprocessConfig(score_threshold=0.0, nms_iou=0.3, per_class=100, detections=2000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +292,7 @@ class RCNN(Detector):
         if post.per_class is not None:
             least = scores.topk(min(post.per_class, scores.shape[1]), dim=1).values[:, -1:]
             scores = torch.where(scores >= least, scores, 0.0)
+            post = replace(post, candidates=max(post.candidates, post.per_class * classes))
         score, index = best_candidates(scores.flatten(1), post)
         rows = (index // classes).unsqueeze(-1).expand(-1, -1, 4)
         delta = offsets.flatten(1, 2).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))

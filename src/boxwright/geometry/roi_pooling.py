@@ -28,6 +28,8 @@ class RoIPoolingConfig:
     ``canonical_level``, ``canonical_size``: a region of that size goes to the level of that number (FPN eq. 1), counted
     so that the first level is ``first_level``.
     ``level_epsilon``: added after the logarithm, 1e-6 in torchvision; matters only at exact powers of two.
+    ``inclusive``: of "pool", whose rounding is made for regions that end with their last pixel: ours, which end behind
+    it, lose one pixel first. Leave it out where the detector's boxes have Caffe's convention themselves.
     ``level_offset``: added to a region's sides where its level is chosen; 1 in Detectron, whose boxes are inclusive.
     """
 
@@ -40,8 +42,11 @@ class RoIPoolingConfig:
     first_level: int = 2
     level_epsilon: float = 1e-6
     level_offset: float = 0.0
+    inclusive: bool = False
 
     def __post_init__(self) -> None:
+        if self.inclusive and self.method != "pool":
+            raise InputError(f'pooling.inclusive is for method "pool"; leave it out with {self.method!r}')
         if self.size < 1 or self.sampling_ratio < 0 or self.canonical_size <= 0:
             raise InputError(
                 f"pooling with size {self.size}, sampling_ratio {self.sampling_ratio}, canonical_size "
@@ -163,13 +168,14 @@ def _pool_by_operator(table: FeatureTable, boxes: Tensor, level: Tensor, config:
     batch, regions = level.shape
     image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions).unsqueeze(1)
     channels, start, out = table.rows.shape[1], 0, None
+    ends = boxes - constant([0, 0, 1, 1], boxes.device, boxes.dtype) if config.inclusive else boxes
     for number, ((height, width), stride) in enumerate(zip(table.shapes, table.strides, strict=True)):
         rows = table.rows[start : start + batch * height * width]
         start += batch * height * width
         fmap = rows.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         here = (level == number).reshape(-1)
         pixel = constant([0, 0, 1, 1], boxes.device, boxes.dtype)
-        regions_here = torch.cat([image, torch.where(here.unsqueeze(1), boxes.reshape(-1, 4), pixel)], dim=1)
+        regions_here = torch.cat([image, torch.where(here.unsqueeze(1), ends.reshape(-1, 4), pixel)], dim=1)
         if config.method == "pool":
             pooled = torchvision.ops.roi_pool(fmap.float(), regions_here, config.size, 1.0 / stride)
         else:

@@ -95,38 +95,60 @@ def whitening(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class PairStore:
-    """Pairs of one class: features float32 ``[n, D]``, targets ``[n, T]``; at most ``most``, those with least noise."""
+    """Pairs of one class: features float32 ``[n, D]``, targets ``[n, T]``; at most ``most``, those with least noise.
+
+    With ``most`` there is never more than that in memory: a pair takes the place of the one with most noise.
+    """
 
     def __init__(self, most: int | None) -> None:
         self.most = most
         self.seen = 0
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._count = 0
+        self._columns: list[Tensor] = []  # features, targets, noise; the first ``_count`` rows count
 
     def add(self, features: Tensor, targets: Tensor, noise: Tensor) -> None:
         """``noise`` ``[n]``, uniform, decides which stay where there are too many."""
         if len(features) == 0:
             return
         self.seen += len(features)
-        self._parts.append((features, targets, noise))
-        if self.most is not None and sum(len(part[0]) for part in self._parts) > 2 * self.most:
-            self._parts = [self._kept()]
+        new = [features, targets, noise]
+        fitting = len(features) if self.most is None else min(len(features), self.most - self._count)
+        if fitting > 0:
+            self._make_room(self._count + fitting, new)
+            for column, values in zip(self._columns, new, strict=True):
+                column[self._count : self._count + fitting] = values[:fitting]
+            self._count += fitting
+        for row in range(fitting, len(features)):
+            worst = int(self._columns[2].argmax())
+            if noise[row] < self._columns[2][worst]:
+                for column, values in zip(self._columns, new, strict=True):
+                    column[worst] = values[row]
 
     def pairs(self) -> tuple[Tensor, Tensor] | None:
         """Features and targets; None where there are none."""
-        return self._kept()[:2] if self._parts else None
+        if self._count == 0:
+            return None
+        features, targets, _ = (column[: self._count] for column in self._columns)
+        return features, targets
 
-    def _kept(self) -> tuple[Tensor, Tensor, Tensor]:
-        features, targets, noise = (torch.cat(column) for column in zip(*self._parts, strict=True))
-        if self.most is None or len(features) <= self.most:
-            return features, targets, noise
-        rows = noise.argsort(stable=True)[: self.most].sort().values
-        return features[rows], targets[rows], noise[rows]
+    def _make_room(self, needed: int, like: list[Tensor]) -> None:
+        """Twice the rows where they do not suffice, so that copying stays cheap; never more than ``most``."""
+        have = len(self._columns[0]) if self._columns else 0
+        if needed <= have:
+            return
+        rows = max(needed, 2 * have)
+        rows = rows if self.most is None else min(rows, self.most)
+        wider = [values.new_empty(rows, *values.shape[1:]) for values in like]
+        for old, column in zip(self._columns, wider, strict=False):
+            column[: self._count] = old[: self._count]
+        self._columns = wider
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs."""
-        return {"seen": self.seen, "parts": [list(self._kept())] if self._parts else []}
+        return {"seen": self.seen, "columns": [column[: self._count].clone() for column in self._columns]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         self.seen = state["seen"]
-        self._parts = [(features, targets, noise) for features, targets, noise in state["parts"]]
+        self._columns = list(state["columns"])
+        self._count = len(self._columns[0]) if self._columns else 0

@@ -235,7 +235,8 @@ class RPN(nn.Module):
         allowed = None
         if self.config.straddle is not None:
             low = (anchors[:, :2] >= -self.config.straddle).all(-1)
-            high = anchors[:, 2:] < (sizes.flip(-1).unsqueeze(1) + self.config.straddle)
+            edge = sizes.flip(-1).unsqueeze(1) + self.config.straddle
+            high = anchors[:, 2:] < edge if self.config.offset else anchors[:, 2:] <= edge  # of the last pixel; the end
             allowed = low & high.all(-1)  # [B, A]
         matches = self.matcher(anchors, targets.boxes, usable, targets.crowd & targets.valid, allowed)
         choice = self.sampler(matches, seeds, salt=1)

@@ -33,6 +33,13 @@ class TargetStatistics(nn.Module):
         return NormalisedCoder(base, self.get_buffer("mean")[rows], self.get_buffer("std")[rows])
 
     @torch.no_grad()
+    def renormalise(self, deltas: nn.Linear, mean: Tensor, std: Tensor) -> None:
+        """Let a layer that learnt under ``mean`` and ``std`` ``[K, 4]`` give the same boxes under those of now."""
+        ratio = (std / self.get_buffer("std")).flatten()
+        deltas.weight.mul_(ratio.unsqueeze(1))
+        deltas.bias.mul_(ratio).add_(((mean - self.get_buffer("mean")) / self.get_buffer("std")).flatten())
+
+    @torch.no_grad()
     def measure(
         self,
         index: DetectionIndex,

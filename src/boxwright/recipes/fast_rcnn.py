@@ -55,7 +55,7 @@ VOC_SIDES = ResizeConfig(short=(600,), long=1000)
 VOC_STAGE = Stage(
     length=40_000,
     unit="steps",
-    optimiser=SGDConfig(lr=1e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0),
+    optimiser=SGDConfig(lr=1e-3, momentum=0.9, weight_decay=5e-4, decay_biases=False, bias_lr=2.0),
     schedule=MultiStepConfig(milestones=(30_000,), gamma=0.1),
 )
 
@@ -88,7 +88,10 @@ VGG16_0712 = replace(
 
 # On 7 x 7 cells DetNet's stages 5 and 6 cost what a ResNet's stage 5 does on 14 x 14.
 DETNET59_HEAD = StageHeadConfig(
-    pooling=RoIPoolingConfig(method="pool", size=7), samples=64, negative_floor=0.1, normalizer="sampled"
+    pooling=RoIPoolingConfig(method="pool", size=7, inclusive=True),
+    samples=64,
+    negative_floor=0.1,
+    normalizer="sampled",
 )
 DETNET59_VOC = replace(
     VGG16_VOC,
@@ -149,7 +152,7 @@ DETNET59_MODERN = replace(
 SMALL_DETECTOR = FastRCNNConfig(
     backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
     head=LayersHeadConfig(
-        pooling=RoIPoolingConfig(method="pool", size=7),
+        pooling=RoIPoolingConfig(method="pool", size=7, inclusive=True),
         hidden=(256, 256),
         class_agnostic=True,
         samples=64,

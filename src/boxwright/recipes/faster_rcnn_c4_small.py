@@ -100,7 +100,7 @@ def _small_modern(small: Recipe) -> Recipe:
     """The same network with GIoU, all anchors, aligned bins, jitter and an average."""
     detector = small.detector
     assert isinstance(detector, FasterRCNNC4Config)
-    pooling = replace(detector.head.pooling, method="align")
+    pooling = replace(detector.head.pooling, method="align", inclusive=False)
     return replace(
         small,
         name=f"{small.name}-modern",

@@ -33,6 +33,7 @@ from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
 from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
 from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.ridge import RidgeFitConfig
 from boxwright.heads.svm import SVMFitConfig
 from boxwright.training.recipe import (
@@ -55,12 +56,18 @@ from boxwright.training.recipe import (
 VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's pictures have that size already
 SVMS = FitStage(name="svms", fit=SVMFitConfig())
 BOXES = FitStage(name="boxes", fit=RidgeFitConfig())
+VOC_BOXES = FitStage(name="boxes", fit=RidgeFitConfig(most=5000))
 VOC_TUNING = Stage(
     name="fine-tuning",
     length=70_000,
     unit="steps",
     optimiser=SGDConfig(
-        lr=1e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0, groups=(GroupConfig(prefix="scores", lr=10.0),)
+        lr=1e-3,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_biases=False,
+        bias_lr=2.0,
+        groups=(GroupConfig(prefix="scores", lr=10.0),),
     ),
     schedule=MultiStepConfig(milestones=(20_000, 40_000, 60_000), gamma=0.1),
 )
@@ -100,7 +107,7 @@ VGG16 = Recipe(
         eval_batch_size=1,
         proposals=ProposalsConfig(),
     ),
-    stages=(VOC_TUNING, SVMS, replace(BOXES, fit=RidgeFitConfig(most=5000))),
+    stages=(VOC_TUNING, SVMS, VOC_BOXES),
     validation=ValidationConfig(every=20_000, unit="steps"),
     checkpoint=CheckpointConfig(every=2_000, unit="steps"),
     source=Source(
@@ -114,14 +121,12 @@ ZF = replace(
     VGG16,
     name="rcnn-zf",
     detector=RCNNConfig(backbone=ZFConfig(), layers=LayersConfig(pool=3)),
-    stages=(VOC_TUNING, SVMS, BOXES),
     source=replace(VGG16.source, note="the paper's AlexNet in a network of its size", expected=None),
 )
 R50 = replace(
     VGG16,
     name="rcnn-r50",
     detector=RCNNConfig(backbone=ResNetConfig(depth=50, norm="frozen_bn", out_levels=(5,)), layers=MeanConfig(cells=2)),
-    stages=(VOC_TUNING, SVMS, BOXES),
     source=Source(note="ours, on the paper's schedule"),
 )
 DETNET59 = replace(
@@ -160,6 +165,7 @@ SMALL = Recipe(
         warp=RegionWarpConfig(size=64, context=4),
         layers=LayersConfig(hidden=(256, 256)),
         windows=WindowConfig(count=16),
+        post=PostprocessConfig(score_threshold=0.0, nms_iou=0.3, per_class=100),  # 100 an image, as of all others
     ),
     data=DataConfig(
         train=(SIDES, FlipConfig(p=0.5)),

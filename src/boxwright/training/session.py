@@ -86,7 +86,7 @@ class Session:
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
         self.detector = self._build_detector(build, weights, backbone_weights, carry_classes)
-        if state is None and (line := self.detector.measure(index, recipe.data.proposals)):
+        if state is None and (line := self.detector.measure(index, recipe.data.proposals, weights is not None)):
             self.notes.append(line)
         self.starts = StageStarts(recipe, self.detector, build)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import Batch, EvalLoader
+from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.detector import Detector
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
@@ -53,12 +55,13 @@ def evaluate_detector(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     workers: int = 0,
+    proposals: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CocoResult:
     """COCO's metrics of ``model`` on the images of ``index``; ``transforms`` default to the model's own.
 
-    ``progress`` is called with images done and images in all. Raises InputError where classes differ or there are no
-    images.
+    ``proposals``: their file, for a detector that is given them. ``progress`` is called with images done and images in
+    all. Raises InputError where classes differ or there are no images.
     """
     check_classes(index.classes, model.classes, f"{index.root}", "the detector", "the detector")
     data = DataConfig(
@@ -67,6 +70,7 @@ def evaluate_detector(
         eval_batch_size=batch_size,
         workers=workers,
         pad_multiple=model.pad_multiple,
+        proposals=None if proposals is None else ProposalsConfig(val=str(proposals), most=model.most_proposals),
     )
     where = Processes(0, 1, torch.device(device))
     return validate(model.to(where.device), index, data, where, precision, progress=progress).evaluation.compute()

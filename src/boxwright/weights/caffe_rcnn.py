@@ -4,9 +4,10 @@ Background is class 0 there and has boxes; regions are flattened with channels f
 are, because the code folds the targets' deviations into the weights when it writes them. Here they are taken out again:
 ``head.weights`` stays what it is in training, and the numbers are the same. All else is options of our detectors.
 
-Three things stay apart. NMS runs on the resized image here and on the original there, whose pixels are the ones it adds
+Four things stay apart. NMS runs on the resized image here and on the original there, whose pixels are the ones it adds
 1 to. Proposals are at least 16 pixels of the resized image wide and high here, of the original there. Fast R-CNN's code
-gives all regions that fall on the same cells the box of one of them.
+gives all regions that fall on the same cells the box of one of them, and its proposals ended with their last pixel:
+the numbers are its own where it is given the same, and files of ours hold a pixel more.
 """
 
 from __future__ import annotations
