@@ -111,7 +111,7 @@ def test_proposals(tmp_path: Path) -> None:
     boxes = np.tile(np.array([[1, 2, 9, 9]], dtype=np.float32), (500, 1))
     made = ProposalSet(
         boxes=boxes, scores=np.ones(500, np.float32), offsets=np.array([0, 500]), image_ids=np.array([1]),
-        sizes=np.array([[20, 20]]), names=np.array(["a.png"]), method="m", fingerprint="f",
+        sizes=np.array([[20, 20]]), marks=np.array([0]), names=np.array(["a.png"]), method="m", fingerprint="f",
     )  # fmt: skip
     with full(), pytest.raises(InputError, match=r"p\.safetensors: cannot be written .*make room"):
         made.save(tmp_path / "p.safetensors")

@@ -66,3 +66,14 @@ def test_selective_search_finds_drawn_objects(scenes: Path, tmp_path: Path, caps
     one, two = (safetensors.torch.load_file(file) for file in files)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one), "the same for any number of processes"
+
+
+def test_a_place_where_nothing_can_be_written_is_said_at_once(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    output = tmp_path / "file" / "p.safetensors"
+    assert main(["proposals", "--data", str(scenes), "--split", "train", "--output", str(output)]) == 2
+    said = capsys.readouterr().err
+    assert f"--output {output}: cannot be written" in said
+    assert "name another folder" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 from tiny_index import generator, painted, write_index
 
@@ -41,7 +42,7 @@ def test_a_file_holds_what_was_written(index: DetectionIndex, tmp_path: Path) ->
     made = drawn(index)
     again = read_proposals(made.save(tmp_path / "proposals.safetensors"))
     assert [p.name for p in tmp_path.iterdir()] == ["proposals.safetensors"]
-    for name in ("boxes", "scores", "offsets", "names", "image_ids", "sizes"):
+    for name in ("boxes", "scores", "offsets", "names", "image_ids", "sizes", "marks"):
         assert np.array_equal(getattr(again, name), getattr(made, name)), name
     assert (again.method, again.fingerprint) == ("drawn", index.fingerprint())
     for i in range(len(index)):
@@ -67,6 +68,13 @@ def test_proposals_of_other_images_are_refused(index: DetectionIndex, tmp_path: 
     other = write_index(tmp_path / "other", sizes=((40, 60), (60, 50)))
     with pytest.raises(InputError, match=r"picture 1\.png of 40 x 60 pixels, but .* 50 x 60: it belongs to another"):
         drawn(index).aligned(other, 10)
+    (tmp_path / "twin").mkdir()
+    twin = write_index(tmp_path / "twin")
+    drawn(index).aligned(twin, 10)  # a copy elsewhere
+    Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(tmp_path / "twin" / "picture 4.png")
+    with pytest.raises(InputError, match=r"another picture picture 4\.png than that of .*twin, and so were 0 more"):
+        drawn(index).aligned(twin, 10)
+    replace(drawn(index), marks=np.zeros(len(index), np.int64)).aligned(twin, 10)  # a file that tells nothing of them
     with pytest.warns(UserWarning, match="annotations were others"):
         replace(drawn(index), fingerprint="another").aligned(index, 10)
     with warnings.catch_warnings():
@@ -105,6 +113,36 @@ def test_other_files_are_refused(index: DetectionIndex, tmp_path: Path) -> None:
     save_file({"weight": np.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match="is no file of proposals"):
         read_proposals(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("boxes", np.zeros((3, 5), np.float32), "boxes has shape [3, 5], not [3, 4]"),
+        ("scores", np.zeros(2, np.float32), "scores has shape [2], not ["),
+        ("sizes", np.zeros(13, np.int32), "sizes has shape [13], not [13, 2]"),
+        ("offsets", np.zeros(3, np.int64), "offsets has shape [3], not [14]"),
+        ("image_ids", np.zeros(2, np.int64), "image_ids has shape [2], not [13]"),
+    ],
+)
+def test_columns_that_do_not_fit(
+    column: str, values: np.ndarray, said: str, index: DetectionIndex, tmp_path: Path
+) -> None:
+    path = replace(drawn(index), **{column: values}).save(tmp_path / "odd.safetensors")
+    with pytest.raises(InputError, match=r"odd\.safetensors: is damaged") as caught:
+        read_proposals(path)
+    assert said in str(caught.value)
+
+
+def test_as_many_scores_as_boxes(index: DetectionIndex) -> None:
+    boxes = [np.array([[1.0, 1, 5, 5], [1, 1, 6, 6]])] * len(index)
+    for count in (1, 3):
+        with pytest.raises(InputError, match=rf"picture 0\.png: boxes of shape \[2, 4\] with {count} scores"):
+            ProposalSet.build(index, boxes, [np.ones(count)] * len(index), "odd")
+    with pytest.raises(InputError, match=r"boxes of shape \[2, 5\]"):
+        ProposalSet.build(index, [np.ones((2, 5))] * len(index), [np.ones(2)] * len(index), "odd")
+    nothing = ProposalSet.build(index, [np.zeros(0)] * len(index), [np.zeros(0)] * len(index), "none")
+    assert len(nothing.boxes) == 0
 
 
 def with_proposals() -> Sample:

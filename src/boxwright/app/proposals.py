@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def make_proposals(
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}")
     if most < 1:
         raise InputError(f"--most {most}: at least 1")
+    check_writable(output)
     index = open_dataset(data, split)
     if method == SELECTIVE_SEARCH:
         made = search(index, most, quality, workers)
@@ -59,6 +61,16 @@ def make_proposals(
         loaded = load(method, device)
         made = propose(loaded.detector, index, most, loaded.device, f"proposal network of {loaded.path}")
     return Made(made.save(output), made, recall_report(made, index))
+
+
+def check_writable(output: Path) -> None:
+    """InputError where a file cannot be written there: better now than after hours of search."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}."):
+            pass
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written: {error.strerror}; name another folder") from None
 
 
 def search(index: DetectionIndex, most: int, quality: Quality = "fast", workers: int = 1) -> ProposalSet:

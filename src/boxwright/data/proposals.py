@@ -8,6 +8,7 @@ Symbols: N images, M proposals of all images, P proposals of one image.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -54,7 +55,8 @@ class ProposalSet:
 
     ``boxes`` float32 ``[M, 4]`` x1 y1 x2 y2, exclusive, in original pixels; ``scores`` float32 ``[M]``, falling within
     each image; ``offsets`` int64 ``[N + 1]`` into both; ``names`` str ``[N]``, the images' paths below the data set's
-    folder; ``image_ids`` int64 ``[N]``; ``sizes`` int32 ``[N, 2]`` height, width; ``fingerprint`` of the data set
+    folder; ``image_ids`` int64 ``[N]``; ``sizes`` int32 ``[N, 2]`` height, width; ``marks`` int64 ``[N]``, by which two
+    pictures of one name and size are told apart (`file_mark`), 0 where nobody looked; ``fingerprint`` of the data set
     (`DetectionIndex.fingerprint`); ``method``: what found them.
     """
 
@@ -64,6 +66,7 @@ class ProposalSet:
     names: np.ndarray
     image_ids: np.ndarray
     sizes: np.ndarray
+    marks: np.ndarray
     fingerprint: str
     method: str
 
@@ -87,6 +90,12 @@ class ProposalSet:
         """
         if not len(boxes) == len(scores) == len(index):
             raise InputError(f"{len(index)} images, but proposals of {len(boxes)} and scores of {len(scores)}")
+        for i, (of_boxes, of_scores) in enumerate(zip(boxes, scores, strict=True)):
+            if np.shape(of_boxes) != (len(of_scores), 4) and (len(of_boxes) or len(of_scores)):
+                raise InputError(
+                    f"{index.relative_path(i)}: boxes of shape {list(np.shape(of_boxes))} with {len(of_scores)} "
+                    "scores; give x1, y1, x2, y2 and a score for each"
+                )
         orders = [np.argsort(-np.asarray(s, dtype=np.float32), kind="stable") for s in scores]
         made = cls(
             boxes=_joined([np.asarray(b, np.float32).reshape(-1, 4)[o] for b, o in zip(boxes, orders, strict=True)], 4),
@@ -95,6 +104,7 @@ class ProposalSet:
             names=np.array([index.relative_path(i) for i in range(len(index))], dtype=np.str_),
             image_ids=index.image_ids.astype(np.int64),
             sizes=index.sizes.astype(np.int32),
+            marks=_marks(index),
             fingerprint=index.fingerprint(),
             method=method,
         )
@@ -136,6 +146,7 @@ class ProposalSet:
             "offsets": self.offsets,
             "image_ids": self.image_ids,
             "sizes": self.sizes,
+            "marks": self.marks,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -152,8 +163,8 @@ class ProposalSet:
     def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:
         """The ``most`` best of each image of ``index``, in its order.
 
-        Raises InputError where an image has none in here or had another size. Warns where all images are the same but
-        the annotations have changed.
+        Raises InputError where an image has none in here, had another size or is another picture. Warns where all
+        images are the same but the annotations have changed.
         """
         rows = {str(name): i for i, name in enumerate(self.names)}
         names = [index.relative_path(i) for i in range(len(index))]
@@ -172,10 +183,18 @@ class ProposalSet:
                 f"{own_width} x {own_height}: it belongs to another data set; make one for this with "
                 "`boxwright proposals`"
             )
+        marks = _marks(index)
+        if (other := (marks != self.marks[chosen]) & (marks != 0) & (self.marks[chosen] != 0)).any():
+            i = int(other.argmax())
+            raise InputError(
+                f"{what}: was made for another picture {names[i]} than that of {index.root}, and so were "
+                f"{int(other.sum()) - 1} more: it belongs to another data set, or the pictures have changed since; "
+                f"make it anew with {_command(index)}"
+            )
         if len(index) == len(self) and self.fingerprint != index.fingerprint():
             warnings.warn(
-                f"{what}: the images are those of {index.root}, but its annotations were others when the proposals "
-                "were made; if it is another data set, make them anew",
+                f"{what}: the images are called as those of {index.root}, but its annotations were others when the "
+                "proposals were made; if it is another data set, make them anew",
                 stacklevel=2,
             )
         starts = self.offsets[chosen]
@@ -189,6 +208,7 @@ class ProposalSet:
             names=self.names[chosen],
             image_ids=index.image_ids,
             sizes=index.sizes,
+            marks=marks,
             fingerprint=self.fingerprint,
             method=self.method,
         )
@@ -204,8 +224,11 @@ def read_proposals(path: Path | str) -> ProposalSet:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise InputError(f"{path}: is no file of proposals; make one with `boxwright proposals`")
+            columns = {key: file.get_tensor(key) for key in ("boxes", "scores", "offsets", "image_ids", "sizes")}
+            unseen = np.zeros(len(columns["image_ids"]), np.int64)
             read = ProposalSet(
-                **{key: file.get_tensor(key) for key in ("boxes", "scores", "offsets", "image_ids", "sizes")},
+                **columns,
+                marks=file.get_tensor("marks") if "marks" in file.keys() else unseen,  # noqa: SIM118
                 names=np.array(json.loads(header["names"]), dtype=np.str_),
                 fingerprint=header["fingerprint"],
                 method=header["method"],
@@ -214,8 +237,14 @@ def read_proposals(path: Path | str) -> ProposalSet:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: is damaged or no file of proposals ({error}); make it anew") from None
-    if not len(read.names) == len(read.image_ids) == len(read.sizes) == len(read.offsets) - 1:
-        raise InputError(f"{path}: is damaged, its columns have different lengths; make it anew")
+    images, rows = len(read.names), len(read.boxes)
+    shapes = {
+        "boxes": (rows, 4), "scores": (rows,), "offsets": (images + 1,), "image_ids": (images,), "sizes": (images, 2),
+        "marks": (images,),
+    }  # fmt: skip
+    for key, shape in shapes.items():
+        if (found := getattr(read, key).shape) != shape:
+            raise InputError(f"{path}: is damaged, {key} has shape {list(found)}, not {list(shape)}; make it anew")
     read.check(str(path))
     return read
 
@@ -240,6 +269,22 @@ def _command(index: DetectionIndex) -> str:
     """What makes a file for ``index``. A data set of one split has no need to name it."""
     split = f" --split {index.name}" if index.name and index.name != "all" else ""
     return f"`boxwright proposals --data {index.root}{split} --output FILE{SUFFIX}`"
+
+
+def file_mark(path: Path) -> int:
+    """A number that tells a picture from another: of its length and of 4096 bytes amid it. 0 where there is no file."""
+    try:
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            file.seek(max(0, length // 2 - 2048))
+            middle = file.read(4096)
+    except OSError:
+        return 0
+    return int.from_bytes(hashlib.blake2b(length.to_bytes(8) + middle, digest_size=8).digest(), signed=True) or 1
+
+
+def _marks(index: DetectionIndex) -> np.ndarray:
+    return np.array([file_mark(Path(index.path(i))) for i in range(len(index))], dtype=np.int64)
 
 
 def _joined(parts: list[np.ndarray], columns: int) -> np.ndarray:
