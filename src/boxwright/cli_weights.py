@@ -174,6 +174,7 @@ def _view(tree: dict[str, Any]) -> str:
         "boxwright weights convert model_final.pkl --output model.safetensors",
         "boxwright weights convert yolo-mine.weights --classes mine.names --output mine.safetensors",
         "boxwright weights convert run/best.safetensors --output my_detector --licence apache-2.0",
+        "boxwright weights convert runs/fast-rcnn-vgg16-1 --ranks 1024 256 --output faster.safetensors",
     )
 )
 def convert(
@@ -187,6 +188,15 @@ def convert(
     publisher: Whose = None,
     size: InputSize = None,
     licence: Annotated[str | None, Parameter(help="Of the weights, for the card in a folder, as apache-2.0.")] = None,
+    ranks: Annotated[
+        tuple[int, ...],
+        Parameter(
+            help="Make the head's fully connected layers products of such ranks, one each, by truncated SVD; 0 leaves "
+            "one whole.",
+            consume_multiple=True,
+            show_default=False,
+        ),
+    ] = (),
     json: Json = False,
 ) -> int:
     """Write any checkpoint as one of ours: tensors, recipe and classes in one file that runs nothing.
@@ -195,7 +205,7 @@ def convert(
     """
     from boxwright.app.weights import convert as convert_checkpoint
 
-    checkpoint, path = convert_checkpoint(source, output, classes, publisher, size, licence)
+    checkpoint, path = convert_checkpoint(source, output, classes, publisher, size, licence, ranks)
     if json:
         return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
     say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")

@@ -8,7 +8,7 @@ from tests.detectors.test_faster_rcnn import example_targets, pictures
 from tests.detectors.two_stage_cases import SMALL_FAST, example_proposals
 
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc, truncated
+from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc
 from boxwright.structures import Classes, Images, InputError
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
@@ -64,32 +64,39 @@ def test_padding_rows_are_never_detected(detector: FastRCNN) -> None:
 
 
 def test_truncated_svd(detector: FastRCNN) -> None:
-    layer = torch.nn.Linear(20, 12)
-    x = torch.randn(50, 20)
-    with torch.inference_mode():
-        torch.testing.assert_close(truncated(layer, 12)(x), layer(x), atol=1e-5, rtol=1e-4)
-        errors = [float((truncated(layer, rank)(x) - layer(x)).norm()) for rank in (2, 6, 10)]
-        first, second = truncated(layer, 6)
-        product = second.weight @ first.weight
-        rest = torch.linalg.svdvals(layer.weight)[6:]
-        missed = (product - layer.weight).norm()
-    assert errors == sorted(errors, reverse=True)
-    assert float(missed) == pytest.approx(float(rest.norm()), rel=1e-4), "the best of its rank"
+    layer = detector.head.layers[0]
+    values = torch.linalg.svdvals(layer.weight.detach())
+    missed = []
+    for rank in (2, 6, 10):
+        first, second = truncate_fc(detector, (rank, 0)).head.layers[0]
+        missed.append(float((second.weight @ first.weight - layer.weight).detach().norm()))
+        assert missed[-1] == pytest.approx(float(values[rank:].norm()), rel=1e-4), "the best of its rank"
+    assert missed == sorted(missed, reverse=True)
 
-    whole, thin = truncate_fc(detector, (32, None)), truncate_fc(detector, (4, 4))
+    whole, thin = truncate_fc(detector, (32, 0)), truncate_fc(detector, (4, 4))
     with torch.inference_mode():
         expected, found = detector(images()), whole(images())
-        thin(images())
+        thinner = thin(images())
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-3)
     assert isinstance(detector.head.layers[0], torch.nn.Linear), "the original is left alone"
     size = [sum(p.numel() for p in d.head.parameters()) for d in (detector, thin)]
     assert size[1] < size[0] / 2
+    again = build_detector(thin.config, CLASSES).eval()
+    again.load_state_dict(thin.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again(images()).scores, thinner.scores)
+    losses = thin.train()(images(), example_targets())
+    assert all(loss.isfinite() for loss in losses.values()), "and it can learn on"
 
 
-@pytest.mark.parametrize(("ranks", "message"), [((4,), "1 ranks for 2"), ((4, 99), "rank 99"), ((0, 4), "rank 0")])
+@pytest.mark.parametrize(
+    ("ranks", "message"), [((4,), r"head.ranks = \(4,\) for 2"), ((4, 99), "rank 99"), ((-1, 4), "give one each")]
+)
 def test_ranks_that_do_not_fit(ranks: tuple[int, ...], message: str, detector: FastRCNN) -> None:
     with pytest.raises(InputError, match=message):
         truncate_fc(detector, ranks)
+    with pytest.raises(InputError, match=r"ranks \(4, 0\) already"):
+        truncate_fc(truncate_fc(detector, (4, 0)), (2, 0))
 
 
 def test_measured_statistics_move_losses_and_boxes(detector: FastRCNN) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boxwright.app.progress import ProgressBar
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.fast_rcnn import truncate_fc
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import SUFFIX, Checkpoint, save_checkpoint
+from boxwright.training.checkpoint import SUFFIX, Checkpoint, rebuild, save_checkpoint
 from boxwright.training.config_tree import to_tree
 from boxwright.training.hub_folder import save_folder
 from boxwright.training.model_card import parameter_count
@@ -147,11 +150,13 @@ def convert(
     publisher: str | None = None,
     size: int | None = None,
     licence: str | None = None,
+    ranks: Sequence[int] = (),
 ) -> Opened:
     """Write ``source`` as a checkpoint of ours; what was written.
 
     ``output`` is a ``.safetensors`` file, or a folder in the Hub's convention where it has no suffix. ``classes``: a
-    text file with a name on each line. InputError where ``output`` exists.
+    text file with a name on each line. ``ranks``: of the head's fully connected layers, by truncated SVD. InputError
+    where ``output`` exists.
     """
     if output.suffix not in ("", SUFFIX):
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}, or a folder")
@@ -160,13 +165,22 @@ def convert(
     if output.exists():
         raise InputError(f"--output {output}: exists already; choose another name")
     opened = _open(source, classes, publisher, size)
-    checkpoint = opened.checkpoint
+    checkpoint = truncated(opened, ranks) if ranks else opened.checkpoint
     if output.suffix == SUFFIX:
         output.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(output, checkpoint.state, checkpoint.recipe, checkpoint.classes, checkpoint.meta)
     else:
         save_folder(checkpoint, output, output.resolve().name, licence)
     return Opened(checkpoint, output)
+
+
+def truncated(opened: Opened, ranks: Sequence[int]) -> Checkpoint:
+    """The checkpoint of its detector with the given ranks. InputError where its head has other layers, or none."""
+    checkpoint = opened.checkpoint
+    thin = truncate_fc(rebuild(checkpoint, opened.path), ranks)
+    config = cast(DetectorConfig, thin.config)
+    meta = {**checkpoint.meta, "truncated": list(ranks)}
+    return Checkpoint(config, checkpoint.classes, thin.state_dict(), replace(checkpoint.recipe, detector=config), meta)
 
 
 def _open(source: str, classes: Path | None, publisher: str | None, size: int | None) -> Opened:

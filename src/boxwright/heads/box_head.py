@@ -64,13 +64,16 @@ class RegionConfig:
 class BoxHeadConfig(RegionConfig):
     """A second stage of fully connected layers, and 3x3 convolutions before them where there are any.
 
-    ``hidden``: widths of the former. ``dropout``: share of their units that a training step leaves out (VGG: 0.5; FPN:
-    none). ``convs``: number of the latter, each of ``conv_channels``, and of ``norm`` after each (torchvision's second
-    Faster R-CNN: 4 with "bn", then one layer); a live batch norm takes its statistics over all regions sampled.
+    ``hidden``: widths of the former. ``ranks``: where given, one for each of them: such a layer is two linear maps of
+    this rank, as truncated SVD leaves it (Fast R-CNN §3.1), or of rank 0 whole. ``dropout``: share of their units that
+    a training step leaves out (VGG: 0.5; FPN: none). ``convs``: number of the latter, each of ``conv_channels``, and of
+    ``norm`` after each (torchvision's second Faster R-CNN: 4 with "bn", then one layer); a live batch norm takes its
+    statistics over all regions sampled.
     """
 
     pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
     hidden: tuple[int, ...] = (1024, 1024)
+    ranks: tuple[int, ...] = ()
     dropout: float = 0.0
     convs: int = 0
     conv_channels: int = 256
@@ -79,6 +82,11 @@ class BoxHeadConfig(RegionConfig):
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"head.hidden = {self.hidden}: give at least one width above 0, such as (1024, 1024)")
+        if self.ranks and (len(self.ranks) != len(self.hidden) or min(self.ranks) < 0):
+            raise InputError(
+                f"head.ranks = {self.ranks} for {len(self.hidden)} fully connected layers; give one each, 0 leaves one "
+                "whole"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"head.dropout = {self.dropout}: must be at least 0 and below 1")
         if self.convs < 0 or self.conv_channels < 8 or self.conv_channels % 8:
@@ -210,6 +218,16 @@ class RegionHead(nn.Module):
         return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.settings.post)
 
 
+def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential:
+    """A linear layer, or of a rank above 0 two of them with nothing between, the first without constants."""
+    if rank == 0:
+        return nn.Linear(inputs, outputs)
+    largest = min(inputs, outputs)
+    if rank > largest:
+        raise InputError(f"rank {rank} of a layer from {inputs} to {outputs}: 1 to {largest}, or 0 for a whole one")
+    return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
+
+
 class BoxHead(RegionHead):
     """Convolutions, if any, fully connected layers on what they give, flattened; then class logits (background last)
     and box offsets."""
@@ -227,10 +245,13 @@ class BoxHead(RegionHead):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         widths = [planes[-1] * config.pooling.size**2, *config.hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        ranks = config.ranks or (0,) * len(config.hidden)
+        self.layers = nn.ModuleList(linear_of(a, b, rank) for (a, b), rank in zip(pairwise(widths), ranks, strict=True))
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         self.scores, self.deltas = predictors(widths[-1], num_classes, config.class_agnostic)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,7 +277,8 @@ class BoxHead(RegionHead):
             return 0  # its layers read something else there
         for layer, name in zip(self.layers, ("0", "3"), strict=False):
             weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
-            assert isinstance(layer, nn.Linear)
+            if not isinstance(layer, nn.Linear):
+                break
             if weight is None or bias is None or weight.shape != layer.weight.shape:
                 break
             if taken == 0:  # there a region is flattened with channels first

@@ -278,6 +278,7 @@ _FIXED: dict[str, Any] = {
     "anchors.centre": "corner",
     "anchors.order": "size",
     "head.offset": 0.0,
+    "head.ranks": (),
     "head.stride": None,
     "offset": 0.0,
     "pooled_levels": 4,

@@ -174,6 +174,8 @@ def exported_faster_rcnn(ours: Mapping[str, Tensor], labels: Sequence[int], colu
     """
     ours = dict(ours)
     channels = _pooled_channels(ours)
+    if "head.layers.0.weight" not in ours or any(name.startswith("head.layers.1.0.") for name in ours):
+        raise InputError("torchvision has no layers of truncated SVD (head.ranks); give the detector that was trained")
     first = ours["head.layers.0.weight"]
     side = round((first.shape[1] / channels) ** 0.5)
     ours["head.layers.0.weight"] = first.reshape(-1, side, side, channels).permute(0, 3, 1, 2).flatten(1)
