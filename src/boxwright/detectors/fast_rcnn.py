@@ -158,18 +158,12 @@ def truncate_fc(detector: T, ranks: Sequence[int]) -> T:
     thin_config = replace(head.config, ranks=tuple(ranks))
     widths = [head.layers[0].in_features, *head.config.hidden]
     layers = nn.ModuleList(linear_of(a, b, rank) for (a, b), rank in zip(pairwise(widths), ranks, strict=True))
-    for old, new in zip(head.layers, layers, strict=True):
-        assert isinstance(old, nn.Linear)
-        if isinstance(new, nn.Linear):
-            new.load_state_dict(old.state_dict())
-            continue
-        assert isinstance(new, nn.Sequential)
-        first, second = new
-        u, sigma, vh = torch.linalg.svd(old.weight.float(), full_matrices=False)
-        rank = first.weight.shape[0]
-        first.weight.copy_(sigma[:rank, None] * vh[:rank])
-        second.weight.copy_(u[:, :rank])
-        second.bias.copy_(old.bias)
+    for old, new, rank in zip(head.layers, layers, ranks, strict=True):
+        state = old.state_dict()
+        if rank > 0:
+            u, sigma, vh = torch.linalg.svd(state["weight"].float(), full_matrices=False)
+            state = {"0.weight": sigma[:rank, None] * vh[:rank], "1.weight": u[:, :rank], "1.bias": state["bias"]}
+        new.load_state_dict(state)
     twin = copy.deepcopy(detector)
     thin = twin.get_submodule("head")
     assert isinstance(thin, BoxHead)
