@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from boxwright.cli import main
 from boxwright.data.coco import write_coco
 from boxwright.data.formats import open_dataset
+from boxwright.data.scenes import SceneConfig, write_scenes
 from tests.training.test_fit_stages import save_proposals
 from tests.training.toys import toy_index
 
@@ -79,6 +80,39 @@ def test_masks_of_a_data_set_without_any(data: Path, tmp_path: Path, capsys: pyt
     said = refusal(capsys, "mask-rcnn-small", data / "coco", tmp_path / "run")
     assert str(data / "coco") in said
     assert "masks are asked for" in said
+
+
+def test_objects_without_masks_among_others_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = SceneConfig(size=(96, 128), objects=(2, 3), empty=0, smallest=16, common=(0.25, 0.5), hidden=0.3)
+    scenes = write_scenes(tmp_path / "scenes", {"train": 4, "val": 2}, seed=1, config=config)
+    gone = {}
+    for split in ("train", "val"):
+        (file,) = scenes.rglob(f"*{split}*.json")
+        tree = json.loads(file.read_text())
+        del tree["annotations"][1]["segmentation"]
+        file.write_text(json.dumps(tree))
+        gone[split] = f"1 of {len(tree['annotations'])} objects have no mask, such as annotation id"
+        gone[split] += f" {tree['annotations'][1]['id']} of "
+    run = tmp_path / "run"
+    small = ["stages.0.length=1", "stages.0.unit=steps", "data.workers=0", "data.batch_size=2"]
+    small += ["data.train.0.size=[64,64]", "data.eval.0.size=[64,64]", "detector.backbone.width=8"]
+    sets = [word for text in small for word in ("--set", text)]
+    words = ["train", "mask-rcnn-small", "--data", str(scenes), "--output", str(run), "--device", "cpu"]
+    assert main([*words, *sets]) == 0
+    said = capsys.readouterr()
+    said_whole = said.out + said.err
+    assert f"WARNING: {gone['train']}" in said_whole
+    assert "they are learnt as filling their boxes" in said_whole
+    assert f"WARNING: {gone['val']}" in said_whole
+    words = ["evaluate", str(run), "--data", str(scenes), "--device", "cpu"]
+    assert main(words) == 0
+    assert f"Masks are not scored: {gone['val']}" in capsys.readouterr().out.replace("\n", " ")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["masks_unscored"].startswith(gone["val"])
+    assert "masks" not in found
+    assert main(["data", "check", str(scenes)]) == 0
+    assert gone["train"] in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_an_svm_without_positives(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from boxwright.app.proposals import SELECTIVE_SEARCH, search
 from boxwright.app.results import write_whole
 from boxwright.data.formats import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
+from boxwright.data.mask_gaps import mask_gap
 from boxwright.data.proposals import SUFFIX, ProposalsConfig
 from boxwright.detectors.augmented import Merge, TestTimeConfig
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
@@ -36,16 +37,20 @@ Metric = Literal["coco", "voc07", "voc12"]
 @dataclass(frozen=True)
 class Scored:
     """What came of it: ``result`` in the metric asked for, the detections, and how a threshold acts on them; ``masks``,
-    COCO's numbers of the masks where detections and data set have some."""
+    COCO's numbers of the masks where detections and data set have some; ``unscored``: why those found were not.
+    """
 
     result: CocoResult | VocResult
     detections: DetectionColumns
     curves: ThresholdCurves
     masks: CocoResult | None = None
+    unscored: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        masks = {} if self.masks is None else {"masks": self.masks.to_dict()}
+        masks: dict[str, Any] = {} if self.masks is None else {"masks": self.masks.to_dict()}
+        if self.unscored is not None:
+            masks["masks_unscored"] = self.unscored
         return {**self.result.to_dict(), **masks, "thresholds": self.curves.to_dict()}
 
 
@@ -101,7 +106,7 @@ def score(index: DetectionIndex, detections: DetectionColumns, metric: Metric = 
 
 
 def _all_have_masks(index: DetectionIndex) -> bool:
-    return index.has_masks and bool(index.with_mask.all())
+    return index.has_masks and mask_gap(index) is None
 
 
 def write_plots(folder: Path, index: DetectionIndex, scored: Scored) -> list[Path]:
@@ -176,6 +181,7 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
+        gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
     else:
         assert request.checkpoint is not None
@@ -185,8 +191,11 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
             evaluation = run_detector(
                 loaded, index, str(data), request.batch_size, request.workers, request.precision, augment, proposals
             )
+        gives_masks = loaded.detector.paste is not None and augment is None and request.metric == "coco"
         found = evaluation.detections()
     scored = score(index, found, request.metric)
+    if gives_masks:
+        scored = replace(scored, unscored=mask_gap(index))
     if request.save is not None:
         save_detections(request.save, index, found)
     if request.plots is not None:

@@ -61,6 +61,8 @@ def print_scored(scored: Scored, console: Console) -> None:
     console.print(scored.result.table())
     if scored.masks is not None:
         console.print(scored.masks.table())
+    if scored.unscored is not None:
+        console.print(f"Masks are not scored: {scored.unscored}.", markup=False, highlight=False)
     best = scored.curves.overall.best_f1()
     if best is None:
         console.print("No detection is right: there is no threshold to advise.")

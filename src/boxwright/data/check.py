@@ -21,6 +21,7 @@ import numpy as np
 from boxwright.data.formats import Source, find_source, read_source, whole_splits
 from boxwright.data.images import image_header, read_image
 from boxwright.data.index import DetectionIndex
+from boxwright.data.mask_gaps import mask_gap
 from boxwright.data.problems import Problem, ProblemLog
 from boxwright.data.strays import find_strays
 from boxwright.structures import InputError
@@ -170,8 +171,8 @@ def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> Non
                     "duplicate-box", "warning", index.path(i), f"annotation id {ids[row]}",
                     f"repeats annotation id {ids[first]} ({index.classes.names[label]}); remove one of them",
                 )  # fmt: skip
-    if index.has_masks and (bare := int((~index.with_mask & ~index.crowd).sum())):
-        message = f"{bare} of {index.num_boxes} objects have no mask; train boxes only, or add their masks"
+    if gap := mask_gap(index):
+        message = f"{gap}; they would be learnt as filling their boxes and masks not be scored: add their masks"
         log.note("no-mask", "warning", index.root, f"split {name}", message)
     empty = int((np.diff(index.box_ends) == 0).sum())
     if empty:

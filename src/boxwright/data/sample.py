@@ -84,7 +84,7 @@ class SampleSource:
         if masks and not index.has_masks:
             raise InputError(
                 f"{index.root}: masks are asked for but the data set has none; "
-                "give data with masks, or train a detector of boxes with data.masks = false"
+                "give data with masks, or train a detector of boxes, whose recipe has data.masks = false"
             )
         self.index = index
         self.masks = masks

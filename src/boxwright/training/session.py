@@ -14,6 +14,7 @@ from boxwright.backbones.norm import FrozenBatchNorm
 from boxwright.backbones.winograd import use_winograd_in_training
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import TrainStream
+from boxwright.data.mask_gaps import mask_gap
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
@@ -240,6 +241,9 @@ class Session:
         ]
         if self.step:
             lines.append(f"resuming after step {self.step}")
+        if recipe.data.masks:
+            gaps = [(self.index, "they are learnt as filling their boxes"), (val_index, "masks are not scored")]
+            lines += [f"WARNING: {gap}; {so}" for i, so in gaps if i is not None and (gap := mask_gap(i))]
         return lines + self.notes
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import Batch, EvalLoader
+from boxwright.data.mask_gaps import mask_gap
 from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import TransformConfig
 from boxwright.detectors.detector import Detector
@@ -129,7 +130,7 @@ def validate(
 
 def scores_masks(model: Detector, index: DetectionIndex) -> bool:
     """Whether the masks of ``model`` can be scored on ``index``: it gives some, and every object there has one."""
-    return model.paste is not None and index.has_masks and bool(index.with_mask.all())
+    return model.paste is not None and index.has_masks and mask_gap(index) is None
 
 
 def collect(
