@@ -145,7 +145,9 @@ class PairStore:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs."""
-        return {"seen": self.seen, "columns": [column[: self._count].clone() for column in self._columns]}
+        # A file holds all of the memory that a tensor is a part of; what is full needs no copy.
+        used = [c if len(c) == self._count else c[: self._count].clone() for c in self._columns]
+        return {"seen": self.seen, "columns": used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""

@@ -7,7 +7,8 @@ extra ``rcnn`` (scikit-learn).
     The paper's on VOC07 with VGG-16 ("O-Net"): SGD at 0.001, ten times that for the new layer and twice for biases, a
     tenth of it every 20,000 of 70,000 steps, 128 windows a step: 8 of each of 16 images. It needs ImageNet weights.
     The paper's own batches of VGG-16 had 24 windows, for want of memory: ``--set detector.windows.count=4 --set
-    data.batch_size=6``. Departure: at most 5000 pairs of a class for its regression, 10 GB on VOC.
+    data.batch_size=6``. Departure: at most 5000 pairs of a class for its regression, 10 GB on VOC, and as much again
+    while they are saved.
 ``rcnn-zf``, ``rcnn-r50``, ``rcnn-detnet59``
     The same on a network of AlexNet's size, with the same 9216 numbers of pool5, and on residual networks.
 ``...-modern`` of these four

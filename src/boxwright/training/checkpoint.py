@@ -176,7 +176,7 @@ def save_train_state(path: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save({"boxwright_format": FORMAT, **state}, buffer)
     # Through memory, because torch's own writer turns a full disk into an error that does not say so.
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())
 
 
 def load_train_state(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ FULL = {
 }
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Replace the file at ``path``, in one step that survives a power cut: old content or new, never half.
 
     Raises InputError naming the path and the free space where the disk is full; the old file then is untouched.
