@@ -3,6 +3,7 @@
 Networks are narrow, and what does not take the file's tensors has no memory at all.
 """
 
+import re
 from dataclasses import fields, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -17,7 +18,9 @@ from boxwright.backbones import NAMED_BACKBONES, BackboneConfig, Classifier, bui
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import PixelConfig
 from boxwright.recipes import RECIPES, get_recipe
+from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import Classes, InputError
+from boxwright.training import pretrained
 from boxwright.training.config_tree import to_tree
 from boxwright.training.overlay import apply_overlays, parse_set
 from boxwright.training.pretrained import save_pretrained, start_backbone
@@ -163,6 +166,18 @@ def test_one_option_starts_a_recipe(recipe: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("recipe", "name"), OTHER_STARTS)
 def test_networks_of_the_same_tensors_stand_in_for_one_another(recipe: str, name: str, tmp_path: Path) -> None:
     check_start(recipe, name, tmp_path)
+
+
+def test_the_pixels_that_the_guide_names_are_all_there_are() -> None:
+    """Each recipe has those of `boxwright pretrain` itself, or with one row of settings in docs/training.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = re.findall(r"`((?:--set pixels\.\S+ ?)+)`", page)
+    assert len(rows) == 2
+    plain = pretrain_recipe("vgg16")
+    known = [apply_overlays(plain, [parse_set(word) for word in row.split() if word != "--set"]).pixels for row in rows]
+    for name, recipe in RECIPES.items():
+        mine = recipe.detector.pixels
+        assert mine == PixelConfig() or any(pretrained._same_pixels(pixels, mine) for pixels in known), name
 
 
 def test_recipes_without_a_start_are_on_networks_without_a_name() -> None:
