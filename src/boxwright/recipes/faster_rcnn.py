@@ -5,7 +5,13 @@ Ren et al., arXiv 1506.01497; Lin et al., arXiv 1612.03144; Li et al., arXiv 180
 ``faster-rcnn-detnet59-fpn``, ``faster-rcnn-r50-fpn``
     DetNet's recipe for COCO (§4.1), to the constant: 16 images a step, SGD at 0.02, 180,000 steps, a tenth at 120,000
     and 160,000, warm-up of 500 steps from 0.3, sides of 800 and 1333, horizontal flips, stem and batch norms frozen.
-    They need ImageNet weights. ``boxwright train faster-rcnn-detnet59-fpn --data coco``; 8 Titan XP in the paper.
+    They need ImageNet weights: those of ``boxwright pretrain detnet59`` or ``resnet50-v1``, MSRA's with their pixels,
+    or the DetNet_pytorch port's with its strides; 8 Titan XP in the paper.
+    ``boxwright train faster-rcnn-detnet59-fpn --data coco --backbone-weights backbone.safetensors``
+    ``boxwright train faster-rcnn-detnet59-fpn --data coco --backbone-weights detnet59.pth
+    --set detector.backbone.stride_in_1x1=false``
+    ``boxwright train faster-rcnn-r50-fpn --data coco --backbone-weights R-50.pkl
+    --set 'detector.pixels={mean=[123.675,116.28,103.53],std=[1,1,1],bgr=true}'``
 ``...-modern``
     The same detectors from live, synchronised batch norm with large-scale jitter (Ghiasi et al., arXiv 2012.07177),
     an average of the weights and a longer cosine schedule. The cost of inference stays.

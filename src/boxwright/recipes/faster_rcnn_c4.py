@@ -18,6 +18,8 @@ Ren et al., arXiv 1506.01497; He et al., arXiv 1512.03385, for the residual form
     §4.2: eight images a step, 0.003 for 240,000 steps and a tenth for 80,000, with anchors of 64 pixels.
 ``faster-rcnn-r50-c4``, ``faster-rcnn-r101-c4``, ``faster-rcnn-detnet59-c4``
     Detectron's 1x schedule on COCO: 16 images a step, 0.02, 90,000 steps; the last stage (DetNet: two) on each region.
+    From MSRA's weights, as there: ``boxwright train faster-rcnn-r50-c4 --data coco --backbone-weights R-50.pkl
+    --set 'detector.pixels={mean=[123.675,116.28,103.53],std=[1,1,1],bgr=true}'``
 ``faster-rcnn-r50-c4-modern``, ``faster-rcnn-detnet59-c4-modern``
     The same networks from live batch norm, with large-scale jitter, GIoU, an average and a long cosine.
 ``faster-rcnn-vgg16-modern``, ``faster-rcnn-zf-modern``

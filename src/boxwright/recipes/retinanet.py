@@ -5,7 +5,9 @@ Lin et al., arXiv 1708.02002; Li et al., arXiv 1804.06215 (DetNet).
 ``retinanet-r50-fpn``, ``retinanet-r101-fpn``, ``retinanet-detnet59-fpn``
     The paper's recipe for COCO (§4.1, §5), to the constant: 16 images a step, SGD at 0.01, 90,000 steps, a tenth at
     60,000 and 80,000, sides of 800 and 1333, horizontal flips, stem, stage 2 and batch norms frozen. Warm-up and the
-    longest side are Detectron's. They need ImageNet weights. ``boxwright train retinanet-r50-fpn --data coco``
+    longest side are Detectron's. They need ImageNet weights: those of ``boxwright pretrain resnet50-v1`` and
+    so on, or MSRA's with their pixels. ``boxwright train retinanet-r50-fpn --data coco --backbone-weights R-50.pkl
+    --set 'detector.pixels={mean=[123.675,116.28,103.53],std=[1,1,1],bgr=true}'``
 ``retinanet-r50-600-gamma-...``, ``-alpha-...``, ``-anchors-...``
     The paper's ablations (table 1a to 1c), at short sides of 600: focal loss of each gamma with the alpha that suits
     it; cross-entropy (gamma 0) of each alpha; anchors as scales x ratios.

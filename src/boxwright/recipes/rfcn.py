@@ -4,8 +4,9 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
 
 ``rfcn-r101-voc``, ``rfcn-r50-voc``, ``rfcn-detnet59-voc``
     §3, VOC 07+12: eight images a step, SGD at 0.001 for 20,000 steps and a tenth for 10,000, 128 of 300 regions by
-    their loss, sides of 600 and 1000. They need ImageNet weights. ``boxwright train rfcn-r101-voc --data voc
-    --backbone-weights ResNet-101-model.caffemodel``; eight K40 in the paper.
+    their loss, sides of 600 and 1000. They need ImageNet weights; those on ResNets have the pixels and the
+    stem of MSRA's. ``boxwright train rfcn-r101-voc --data voc --backbone-weights ResNet-101-model.caffemodel``; eight
+    K40 in the paper.
 ``rfcn-r101-voc-no-ohem``, ``-k3``, ``-conv4``, ``-conv5-s32``, ``-multi-scale``
     §4.1: random regions, 3 x 3 bins, score maps on conv4, an undilated conv5, five training sizes.
 ``rfcn-r101-coco``, ``rfcn-detnet59-coco``
@@ -33,6 +34,7 @@ from boxwright.data.transforms import (
     ResizeConfig,
     ScaleJitterConfig,
 )
+from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
@@ -55,7 +57,17 @@ PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, 
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
 # The authors' code keeps up to 400 boxes whatever their score.
 VOC_HEAD = RFCNHeadConfig(post=PostprocessConfig(score_threshold=0.0, nms_iou=0.3, detections=400, candidates=4000))
-R101 = ResNetConfig(depth=101, stride_in_1x1=True, norm="frozen_bn", freeze_at=1, output_stride=16, out_levels=(4, 5))
+R101 = ResNetConfig(
+    depth=101,
+    stride_in_1x1=True,
+    stem_pool="ceil",
+    norm="frozen_bn",
+    freeze_at=1,
+    output_stride=16,
+    out_levels=(4, 5),
+)
+# How MSRA's ResNets, which the paper starts from, want their pixels.
+MSRA_PIXELS = PixelConfig(mean=(122.7717, 115.9465, 102.9801), std=(1.0, 1.0, 1.0), bgr=True)
 DETNET59 = DetNetConfig(norm="frozen_bn", freeze_at=1, out_levels=(4, 6))
 
 
@@ -70,7 +82,7 @@ def _schedule(first: int, second: int) -> Stage:
 
 R101_VOC = Recipe(
     name="rfcn-r101-voc",
-    detector=RFCNConfig(backbone=R101, head=VOC_HEAD, difficult=False),
+    detector=RFCNConfig(backbone=R101, head=VOC_HEAD, pixels=MSRA_PIXELS, difficult=False),
     data=DataConfig(train=(VOC_SIDES, FlipConfig(p=0.5)), eval=(VOC_SIDES,), batch_size=8, eval_batch_size=1),
     stages=(_schedule(20_000, 10_000),),
     validation=ValidationConfig(every=5_000, unit="steps"),
@@ -96,7 +108,7 @@ def _variant(name: str, expected: float | None, section: str, **changes: object)
 
 
 R50_VOC = _variant("rfcn-r50-voc", 0.774, "the authors' MATLAB code", backbone=replace(R101, depth=50))
-DETNET59_VOC = _variant("rfcn-detnet59-voc", None, "§3, on DetNet-59", backbone=DETNET59)
+DETNET59_VOC = _variant("rfcn-detnet59-voc", None, "§3, on DetNet-59", backbone=DETNET59, pixels=PixelConfig())
 NO_OHEM = _variant("rfcn-r101-voc-no-ohem", 0.766, "§4.1", head=replace(VOC_HEAD, ohem=False))
 K3 = _variant(
     "rfcn-r101-voc-k3",
@@ -127,7 +139,12 @@ COCO_RPN = replace(RFCN_RPN, anchors=AnchorConfig(sizes=((64, 128, 256, 512),), 
 R101_COCO = replace(
     R101_VOC,
     name="rfcn-r101-coco",
-    detector=RFCNConfig(backbone=R101, rpn=COCO_RPN, head=replace(VOC_HEAD, post=PostprocessConfig(nms_iou=0.3))),
+    detector=RFCNConfig(
+        backbone=R101,
+        rpn=COCO_RPN,
+        head=replace(VOC_HEAD, post=PostprocessConfig(nms_iou=0.3)),
+        pixels=MSRA_PIXELS,
+    ),
     data=replace(R101_VOC.data, drop_empty=True),
     stages=(_schedule(90_000, 30_000),),
     validation=ValidationConfig(every=10_000, unit="steps"),
@@ -138,14 +155,14 @@ R101_COCO = replace(
 DETNET59_COCO = replace(
     R101_COCO,
     name="rfcn-detnet59-coco",
-    detector=replace(R101_COCO.detector, backbone=DETNET59),
+    detector=replace(R101_COCO.detector, backbone=DETNET59, pixels=PixelConfig()),
     source=replace(R101_COCO.source, note="no published figure on DetNet-59", expected=None),
 )
 
 R101_MODERN = Recipe(
     name="rfcn-r101-coco-modern",
     detector=RFCNConfig(
-        backbone=replace(R101, norm="bn", freeze_at=0),
+        backbone=replace(R101, stem_pool="padded", norm="bn", freeze_at=0),
         rpn=replace(COCO_RPN, straddle=None, box_loss="giou"),
         head=RFCNHeadConfig(
             box_loss="giou",

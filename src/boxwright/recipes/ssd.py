@@ -7,7 +7,8 @@ Liu et al., arXiv 1512.02325; the light ones: Howard et al., arXiv 1704.04861 an
     code: 32 images a step, SGD at 0.001 with biases at twice that and without decay, 120,000 steps on VOC (07+12) and
     400,000 on COCO, a tenth at two of them, no warm-up, the whole chain of augmentation. They need the weights of the
     reduced VGG-16. The default boxes of SSD512 are fractions, as in the paper; ``detector.priors.truncate=true`` is
-    what Caffe's layer made of them. ``boxwright train ssd300-voc --data voc``; Titan X in the paper.
+    what Caffe's layer made of them. ``boxwright train ssd300-voc --data voc --backbone-weights
+    VGG_ILSVRC_16_layers_fc_reduced.caffemodel``; Titan X in the paper.
 ``ssd300-mobilenet``, ``ssdlite320-mobilenet-v2``
     On MobileNets: the first with SSD's own heads, the second with separable ones (SSDLite).
 ``ssd300-voc-modern``

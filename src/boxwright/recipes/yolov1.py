@@ -6,7 +6,8 @@ Redmon et al.: You Only Look Once: Unified, Real-Time Object Detection, arXiv 15
     The paper's (§2.2) on VOC 2007 + 2012, to the constant: 64 images a step, SGD at 0.01 for 75 epochs after a rise
     from 0.001, then 30 at a tenth and 30 at a hundredth, momentum 0.9, weight decay 0.0005, each edge moved by up to a
     fifth, saturation and exposure by up to 1.5. 24 convolutions, or the 9 of Fast YOLO. They start from an ImageNet
-    classifier of their first 20 convolutions. ``boxwright train yolov1 --data voc --weights FILE``
+    classifier of their first 20 convolutions. Darknet's has batch norm in it: ``boxwright train yolov1 --data voc
+    --backbone-weights extraction.conv.weights --set detector.backbone.norm=bn``
 ``yolov1-modern``
     The same network with batch norm (which folds into the convolutions), taught otherwise: all cells near an object
     learn it, a cell can learn one for each of its boxes, generalised IoU, cross-entropies, mosaic, an average of the

@@ -5,7 +5,8 @@ Redmon, Farhadi: YOLO9000: Better, Faster, Stronger, arXiv 1612.08242, and the c
 ``yolov2``, ``yolov2-544``
     The paper's (§3) on VOC 2007 + 2012, to the constant: 64 images a step, 160 epochs, SGD at 0.001, a tenth after 60
     and 90, another input size of 320 to 608 every 10 steps. They differ in the size at inference. They start from an
-    ImageNet classifier (darknet19_448.conv.23). ``boxwright train yolov2 --data voc --weights FILE``
+    ImageNet classifier (darknet19_448.conv.23). ``boxwright train yolov2 --data voc --backbone-weights
+    darknet:darknet19_448.conv.23``
 ``yolov2-voc``, ``yolov2-coco``, ``yolov2-tiny``
     The cfg files of 2017 to the constant, whose network narrows the passthrough and whose loss favours small boxes.
 ``yolov2-modern``

@@ -6,7 +6,8 @@ Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that made its nu
     The cfg files to the constant: 64 images a step, SGD at 0.001 after a burn-in of 1000 steps with the fourth power,
     500,200 steps, a tenth at 400,000 and 450,000; jitter of 0.3 in a square, colour jitter, flips, and every 10 steps
     another input size of 320 to 608. They differ in the size at inference (416 or 608) and in the network. They start
-    from an ImageNet classifier (darknet53.conv.74). ``boxwright train yolov3 --data coco --weights FILE``
+    from an ImageNet classifier (darknet53.conv.74). ``boxwright train yolov3 --data coco --backbone-weights
+    darknet:darknet53.conv.74``
 ``yolov3-detnet59``
     The same training on DetNet-59, whose levels have strides 8, 16 and 16; from its ImageNet weights.
 ``yolov3-modern``, ``yolov3-tiny-modern``

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.structures import InputError
 from boxwright.training.checkpoint import KEY as DETECTOR_KEY
@@ -37,8 +38,9 @@ KEY = "boxwright_backbone"
 # What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
 # which of its levels are read.
 _FREE = {"freeze_at", "out_levels", "zero_init_residual", "pretrained"}
-# What other publishers' files say nothing of: how their network is taken on to a detector.
-_NOT_IN_FILES = {"fc", "fc6_dilation", "pool5", "ceil_mode", "output_stride", "tap"}
+# How a network is taken on to a detector with the same tensors: where it is read, how it pools, what is dilated in
+# place of a stride. A stem's pool is among them: Detectron pads that of MSRA's ResNets, which learnt without.
+_TAKEN_ON = {"fc", "fc6_dilation", "pool5", "ceil_mode", "stem_pool", "output_stride", "tap"}
 # Trunks with the same tensors: another name of the same one, and one that goes on where the first ends.
 _SAME_TRUNK = {("tiny_v2", "tiny_v3"), ("tiny_v3", "tiny_v2"), ("extraction", "yolov1")}
 _MEAN_ROUNDING = 2.0
@@ -100,9 +102,10 @@ def _header(path: Path) -> dict[str, str]:
 def load_pretrained(source: Path | str) -> PretrainedBackbone:
     """The backbone's tensors, and beside them those of the classifier on top.
 
-    ``source``: a file of ours or of another publisher, which its content tells, or a published name. The whole VGG-16
-    brings fc6 and fc7 of the reduced form (SSD §3) too. InputError for what is absent, damaged, a detector's, or not
-    understood; nothing is downloaded.
+    ``source``: a file of ours or of another publisher, which its content tells, or a published name. The state has what
+    a detector's backbone may hold of the classifier too: fc6 and fc7 of VGG in their reduced form (SSD §3), the last
+    1x1 convolution of MobileNets V2 and V3. InputError for what is absent, damaged, a detector's, or not understood;
+    nothing is downloaded.
     """
     path = _located(source)
     if _is_safetensors(path) and _header(path).keys() & {KEY, DETECTOR_KEY}:
@@ -118,9 +121,29 @@ def load_pretrained(source: Path | str) -> PretrainedBackbone:
         {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         for prefix in ("backbone.", "fc.")
     )
-    if card["backbone"]["kind"] == "vgg" and "fc" not in card["backbone"] and classifier:
-        state |= reduced_layers(classifier)
-    return PretrainedBackbone(state, card, classifier)
+    return PretrainedBackbone(state | _upper_layers(card, state, classifier), card, classifier)
+
+
+def _upper_layers(
+    card: Mapping[str, Any], state: Mapping[str, Tensor], classifier: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Layers of the ``classifier`` as the backbone has them where it goes on for a detector."""
+    backbone = card["backbone"]
+    if _is_plain_vgg(backbone) and {"0.weight", "3.weight"} <= classifier.keys():
+        return reduced_layers(classifier)
+    if backbone["kind"] == "mobilenet":
+        config = from_tree(MobileNetConfig, backbone)
+        _, blocks = mobilenet_blocks(config.version, config.width, config.reduced)
+        top = 1 + len(blocks)  # after the stem and all blocks; a backbone that was cut below has another one there
+        if any(name.startswith(f"features.{top - 1}.") for name in state):
+            last = {name: value for name, value in classifier.items() if name.startswith("last.")}
+            return {name.replace("last", f"features.{top}", 1): value for name, value in last.items()}
+    return {}
+
+
+def _is_plain_vgg(backbone: Mapping[str, Any]) -> bool:
+    """Whether it is a VGG that ends with its convolutions, without fc6 and fc7 of its own."""
+    return backbone["kind"] == "vgg" and backbone.get("fc", "none") == "none"
 
 
 def _located(source: Path | str) -> Path:
@@ -136,10 +159,9 @@ def _located(source: Path | str) -> Path:
 
 def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
     """A card of what another publisher's file tells."""
-    backbone = to_tree(imported.config)
     return {
         "format": FORMAT,
-        "backbone": {name: value for name, value in backbone.items() if name not in _NOT_IN_FILES},
+        "backbone": to_tree(imported.config),
         "pixels": to_tree(imported.pixels),
         "data": {"name": f"{imported.data} ({imported.source})"},
         "top1": None,
@@ -151,9 +173,10 @@ def start_backbone(detector: Detector, source: Path | str) -> str:
     """Give the detector's backbone the weights of ``source``, see :func:`load_pretrained`; a line that says what.
 
     Every tensor of the detector's backbone must be there in its shape; of the classifier's layers a detector takes what
-    its head has as well (fc6 and fc7 of VGG-16). Two may start afresh: fc6 and fc7 of the reduced VGG-16 where the file
-    ends with the convolutions, and what YOLOv1 has above the 20 pretrained ones (its §2.2). InputError names the
-    settings in which the two backbones differ, or pixels that are prepared in another way.
+    its head has as well (fc6 and fc7 of VGG-16). Two may start afresh: of the reduced VGG-16's fc6 and fc7 what the
+    file lacks, and what YOLOv1 has above the 20 pretrained ones (its §2.2). How the network is taken on to a detector,
+    dilated in place of a stride for one, may differ. InputError names the settings in which the two backbones differ
+    otherwise, or pixels that are prepared in another way.
     """
     state, card, classifier = load_pretrained(source)
     _check_same(detector, card, source)
@@ -182,7 +205,7 @@ def start_backbone(detector: Detector, source: Path | str) -> str:
 def _above(card: dict[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
     """Tensors of a backbone that goes on where the pretrained one ends."""
     backbone = card["backbone"]
-    if backbone["kind"] == "vgg" and "fc" not in backbone:
+    if _is_plain_vgg(backbone):
         return {name for name in own if name.startswith(("fc6", "fc7")) and name not in state}
     if backbone.get("variant") == "extraction":
         places = [tuple(map(int, name.split(".")[1:3])) for name in state]
@@ -197,7 +220,7 @@ def _check_same(detector: Detector, card: dict[str, Any], source: Path | str) ->
             f"{source}: another backbone: a {theirs['kind']} there and a {mine['kind']} here; use another file, or a "
             f"recipe on a {theirs['kind']} (`boxwright models --kind detector`)"
         )
-    names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE]
+    names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE | _TAKEN_ON]
     differing = {n: theirs[n] for n in names if n in theirs and not _agree(n, theirs[n], mine[n])}
     if differing:
         shown = ", ".join(f"{n} = {value!r} there and {mine[n]!r} here" for n, value in differing.items())
