@@ -1,14 +1,11 @@
 """DetNet's tables 1, 3, 4 and the one on its projection, small: the same detector, data and steps on four backbones.
 
-    boxwright pretrain detnet-small --preset small --data PATH/TO/imagenette --output pretrained/detnet-small
-    ...
-    python benchmarks/detnet_tables.py PATH/TO/bccd --pretrained detnet-small=pretrained/detnet-small \\
-        resnet17-small=pretrained/resnet17-small resnet44-small=pretrained/resnet44-small \\
-        detnet-small-noproj=pretrained/detnet-small-noproj --seeds 0 1 2 --keep runs/detnet
+    python benchmarks/detnet_tables.py PATH/TO/bccd --seeds 0 1 2 --keep runs/detnet
 
 detnet-small stands for DetNet-59, resnet17-small for ResNet-50, resnet44-small for ResNet-101: a quarter of the width,
 fewer blocks, and multiply-adds nearly in the relation of the paper's 4.8, 3.8 and 7.6 G. Each is the backbone of an
-FPN Faster R-CNN by one recipe, from random weights and, where ``--pretrained NAME=FOLDER`` gives its start, from there.
+FPN Faster R-CNN by one recipe, from random weights and from Imagenette: the files in ``benchmarks/pretrained``, which
+``benchmarks/pretraining.py`` made, or those that ``--pretrained NAME=FOLDER ...`` names.
 Every run is a ``boxwright train`` of its own, whose last weights ``boxwright evaluate`` scores: nothing is chosen by
 the split that is reported. A run that ``--keep FOLDER`` holds already is not repeated. The conclusions at the end are
 computed: the mean over seeds of the difference of two runs of one seed, its standard error, and whether that is beyond
@@ -180,12 +177,25 @@ def first_table(
 def conclusion(claim: Claim, pretrained: bool, seeds: list[int], scores: dict[tuple[str, int], Any]) -> str | None:
     """What the runs say about a claim, None where they do not."""
     names = [Setting(backbone, pretrained).name for backbone in (claim.better, claim.worse)]
-    if any((name, seed) not in scores for name in names for seed in seeds):
-        return None
-    one, other = ([value(scores[name, seed], claim.metric, claim.area) for seed in seeds] for name in names)
-    differences = [a - b for a, b in zip(one, other, strict=True)]
     what = claim.metric + ("" if claim.area == "all" else f" of {claim.area} objects")
     head = f"{claim.words[0].upper()}{claim.words[1:]}, {START[pretrained]}: {what}, {claim.better} − {claim.worse}"
+    return compared(head, names, claim.metric, claim.area, seeds, scores)
+
+
+def gain(backbone: str, seeds: list[int], scores: dict[tuple[str, int], Any]) -> str | None:
+    """What pretraining brings to a backbone, None where it was not trained both ways."""
+    names = [Setting(backbone, start).name for start in (True, False)]
+    return compared(f"Pretraining helps {backbone}: AP, pretrained − from scratch", names, "AP", "all", seeds, scores)
+
+
+def compared(
+    head: str, names: list[str], metric: str, area: str, seeds: list[int], scores: dict[tuple[str, int], Any]
+) -> str | None:
+    """The mean difference of two settings over seeds, and whether that is chance; None where a run is missing."""
+    if any((name, seed) not in scores for name in names for seed in seeds):
+        return None
+    one, other = ([value(scores[name, seed], metric, area) for seed in seeds] for name in names)
+    differences = [a - b for a, b in zip(one, other, strict=True)]
     if any(math.isnan(d) for d in differences):
         return f"- {head}: the data has no such object."
     difference = statistics.mean(differences)
@@ -203,7 +213,13 @@ def conclusion(claim: Claim, pretrained: bool, seeds: list[int], scores: dict[tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--pretrained", nargs="+", default=[], metavar="NAME=FOLDER")
+    kept = Path(__file__).parent / "pretrained"
+    parser.add_argument(
+        "--pretrained",
+        nargs="*",
+        default=[f"{name}={kept / name}.safetensors" for name in PAPER],
+        metavar="NAME=FOLDER",
+    )
     parser.add_argument("--backbones", nargs="+", choices=list(PAPER), default=list(PAPER))
     parser.add_argument("--starts", nargs="+", choices=["scratch", "pretrained"], default=["scratch", "pretrained"])
     parser.add_argument(
@@ -232,8 +248,10 @@ def main() -> None:
         found = pool.map(lambda job: tables_of(job, args.data, args.split, args.device), jobs)
         scores = {(job.recipe, job.seed): tables for job, tables in zip(jobs, found, strict=True)}
     said = [conclusion(claim, start, args.seeds, scores) for start in starts for claim in CLAIMS]
+    said += [gain(name, args.seeds, scores) for name in args.backbones]
     sets = "".join(f" --set '{setting}'" for setting in args.set)
-    given = f" --pretrained {' '.join(f'{name}=FOLDER' for name in files)}" if files else ""
+    named = " ".join(f"{name}=FOLDER" for name in files)
+    given = "" if args.pretrained == parser.get_default("pretrained") else f" --pretrained {named}".rstrip()
     lines = [
         "# DetNet's tables, small",
         "",

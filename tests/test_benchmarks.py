@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.backbones.build import build_backbone, named_backbone
 from boxwright.recipes import RECIPES, resolve_recipe
+from boxwright.training.pretrained import load_pretrained, read_card
 from boxwright.training.recipe import Recipe, Stage
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -40,3 +42,17 @@ def test_a_length_in_epochs_suits_every_recipe(name: str, monkeypatch: pytest.Mo
     epochs = sum(new.length if isinstance(new, Stage) else 1 for new in recipe.stages)
     assert recipe.validation.unit == "epochs"
     assert recipe.validation.every > epochs
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "pretrained").glob("*.safetensors")), ids=lambda file: file.stem)
+def test_the_pretrained_backbones_that_are_kept(file: Path) -> None:
+    """Each says what it is, and is the named backbone that its file is called by."""
+    card = read_card(file)
+    assert file.stat().st_size < 30_000_000
+    assert card["data"]["licence"]
+    assert card["top1"] > 0.5
+    backbone = build_backbone(named_backbone(file.stem))
+    state = load_pretrained(file).state
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in backbone.state_dict().items()
+    }
