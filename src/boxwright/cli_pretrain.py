@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,8 +18,9 @@ def pretrain(
     *,
     data: Annotated[Path, Parameter(help="A folder with train/CLASS/ and, to measure on, val/CLASS/ below it.")],
     preset: Annotated[
-        Literal["imagenet", "small"], Parameter(help="The recipe: for ImageNet, or for thousands of small pictures.")
-    ] = "imagenet",
+        Literal["imagenet", "small"] | None,
+        Parameter(help="The recipe: imagenet (the default) for ImageNet, small for thousands of small pictures."),
+    ] = None,
     output: Annotated[
         Path | None, Parameter(help="The run's folder, new. Default: runs/BACKBONE-PRESET-N.", group=OUTPUT)
     ] = None,
@@ -65,5 +67,5 @@ def pretrain(
     say(f"trained {result.steps} steps")
     if result.top1 is not None and result.top5 is not None:
         say(f"top-1 {100 * result.top1:.1f} %, top-5 {100 * result.top5:.1f} %")
-    command = f"boxwright train RECIPE --backbone-weights {result.checkpoint} --data ..."
+    command = f"boxwright train RECIPE --backbone-weights {shlex.quote(str(result.checkpoint))} --data ..."
     return say(f"  start a detector from it:\n    {command}")

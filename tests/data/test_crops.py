@@ -1,5 +1,6 @@
 """Class folders and their crops: order, errors, randomness by place in the stream."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +59,69 @@ def test_bad_folders_are_named(tmp_path: Path, change, message: str) -> None:
         open_folders(tmp_path)
 
 
+def test_a_class_cannot_be_called_train(tmp_path: Path) -> None:
+    flat = class_folders(tmp_path) / "train"
+    (flat / "red").rename(flat / "train")
+    with pytest.raises(InputError, match="train is the name of a split, but beside 'blue' it seems to be a class"):
+        open_folders(flat)
+
+
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         open_folders(tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds no class folders"):
         open_folders(tmp_path)
+
+
+def test_the_order_is_that_of_the_names_whatever_the_file_system_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nested folders too; and what macOS and others leave beside pictures is none."""
+    class_folders(tmp_path, splits=("train",))
+    red = tmp_path / "train" / "red"
+    for place, name in (("b", "0"), ("a", "1"), ("a/z", "2"), ("a/y", "3")):
+        (red / place).mkdir(parents=True, exist_ok=True)
+        (red / f"{name}.png").rename(red / place / f"{name}.png")
+    before = open_folders(tmp_path)["train"]
+    (red / "._4.png").write_bytes(b"what the Finder knows of 4.png")
+    (red / ".thumbnails").mkdir()
+    (red / ".thumbnails" / "4.png").write_bytes((red / "a" / "1.png").read_bytes())
+    scan = os.scandir
+
+    class Backwards:
+        """A file system that lists its names from the last to the first."""
+
+        def __init__(self, path) -> None:
+            self.entries = iter(sorted(scan(path), key=lambda entry: entry.name, reverse=True))
+
+        def __iter__(self):
+            return self.entries
+
+        def __next__(self):
+            return next(self.entries)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    train = open_folders(tmp_path)["train"]
+    names = [train.path(i).relative_to(red).as_posix() for i in range(4, len(train))]
+    assert names == ["a/1.png", "a/y/3.png", "a/z/2.png", "b/0.png"]
+    assert train.fingerprint() == before.fingerprint()
+
+
+def test_the_name_is_that_of_the_folder_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = class_folders(tmp_path / "shapes")
+    assert open_folders(data)["train"].name == "shapes"
+    monkeypatch.chdir(data)
+    assert open_folders(".")["val"].name == "shapes"
+    (data / "train").rename(tmp_path / "flat")
+    monkeypatch.chdir(tmp_path)
+    assert open_folders("flat")["train"].subset([0]).name == "flat"
 
 
 @pytest.mark.parametrize("size", [(3, 200), (200, 3), (20, 24), (1, 1)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.detectors.two_stage_cases import SMALL_FAST, SMALL_RCNN
-from tests.training.test_resume import Killed, rows
+from tests.training.test_resume import Killed, assert_same_bits, interrupts, rows
 from tests.training.toys import toy_index, toy_recipe
 
 from boxwright.app.train import with_epochs
@@ -24,6 +24,7 @@ from boxwright.heads.ridge import RidgeFitConfig
 from boxwright.heads.svm import SVMFitConfig
 from boxwright.structures import Classes, InputError
 from boxwright.training.checkpoint import load_checkpoint, load_train_state
+from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.loop import train
 from boxwright.training.plan import make_plan
 from boxwright.training.recipe import (
@@ -148,6 +149,23 @@ def test_resuming_a_fit_anywhere_gives_the_same_bits(saved: int, straight: Path,
     one, other = (load_train_state(folder / "last.train")["model"] for folder in (straight, broken))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert rows(straight) == rows(broken)
+
+
+def test_a_stop_at_the_end_of_each_stage_puts_its_validation_off(data: Any, tmp_path: Path) -> None:
+    """The next stage must not have begun when the detector of this one is validated."""
+    recipe = rcnn_recipe(data)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(recipe, *data[:2], straight, device="cpu", log="quiet")
+    for resume, stop in enumerate((2, 14, 20)):
+        given = None if resume else recipe
+        with pytest.raises(TrainingInterrupted):
+            train(given, *data[:2], broken, device="cpu", log=interrupts(stop), resume=resume > 0)
+    result = train(None, *data[:2], broken, device="cpu", log="quiet", resume=True)
+    assert result.best is not None
+    assert result.best["step"] == 20
+    assert rows(straight) == rows(broken)
+    assert_same_bits(straight, broken)
+    assert (straight / "best.safetensors").read_bytes() == (broken / "best.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

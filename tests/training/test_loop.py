@@ -150,6 +150,21 @@ def test_no_checkpoint_of_lost_weights(data, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").meta["step"] == 2
 
 
+def test_lost_weights_are_not_the_best(data, tmp_path: Path) -> None:
+    """The validation after a step that ruined the weights would else write them before the checkpoint is refused."""
+
+    class Ruined(Toy):
+        def forward(self, images, targets=None):
+            losses = super().forward(images, targets)
+            if targets is not None and self.calls == 4:
+                losses["box"] = losses["box"] + (self.head.bias.sum() - self.head.bias.sum().detach()).sqrt()
+            return losses
+
+    with pytest.raises(NonFiniteLossError, match=r"step 4: the weights are not finite any more"):
+        run(toy_recipe(8, clip_norm=None), data, tmp_path / "run", build=Ruined)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
 def test_early_stopping(data, tmp_path: Path) -> None:
     frozen = SGDConfig(lr=0.1, groups=(GroupConfig(prefix="backbone", lr=0.0), GroupConfig(prefix="head", lr=0.0)))
     recipe = toy_recipe(40, validation=ValidationConfig(every=2, unit="steps", patience=3), ema=None)

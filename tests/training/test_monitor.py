@@ -38,6 +38,17 @@ def test_a_saved_state_goes_on_amid_an_interval() -> None:
     assert rows + feed(second, range(6, 8)) == feed(monitor(), range(1, 8))
 
 
+def test_a_state_saved_between_two_stages_does_not_mix_their_losses() -> None:
+    first, second = monitor(), monitor()
+    feed(first, range(1, 3))
+    second.load_state_dict(first.state_dict())
+    assert second.record(3, ("c",), torch.tensor([7.0]), [0], stop=False) == [
+        LossRow(2, {"a": 1.5, "b": 15.0}),
+        LossRow(3, {"c": 7.0}),
+    ]
+    second.load_state_dict({"since_row": [[1.0, 2.0]]})  # as it was saved before the names were
+
+
 def test_a_bad_loss_is_named_at_once_on_the_cpu() -> None:
     target = monitor()
     feed(target, range(1, 5))

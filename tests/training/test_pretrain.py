@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from tests.data.test_crops import class_folders
+from tests.training.test_resume import flat, rows
 
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.cli import main
@@ -21,9 +23,13 @@ from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.recipes.pretrain import SMALL, pretrain_recipe
 from boxwright.structures import Classes, InputError
+from boxwright.training.checkpoint import load_train_state, save_train_state
+from boxwright.training.distributed import Processes
 from boxwright.training.interrupt import TrainingInterrupted
-from boxwright.training.pretrain import mixed, pretrain
+from boxwright.training.monitor import NonFiniteLossError
+from boxwright.training.pretrain import pretrain
 from boxwright.training.pretrain_recipe import PretrainRecipe
+from boxwright.training.pretrain_session import PretrainSession, mixed
 from boxwright.training.pretrained import load_pretrained, read_card, start_backbone
 from boxwright.training.recipe import AdamWConfig, EMAConfig
 
@@ -63,38 +69,137 @@ def test_the_card_says_what_it_is(finished: Path, data: Path) -> None:
     card = read_card(finished / "backbone.safetensors")
     assert card["classes"] == ["blue", "red"]
     assert card["data"]["licence"] == "CC0"
+    assert card["data"]["name"] == data.name == "classes0"
     assert card["data"]["fingerprint"] == open_folders(data)["train"].fingerprint()
     assert card["top1"] >= 0.9
     assert card["top5"] == 1.0
     assert card["recipe"]["name"] == "tiny"
 
 
-@pytest.mark.parametrize("stop_after", [3, 20])
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same bits, the same file for detectors, and the same rows but for what depends on the clock."""
+    first, second = (flat(load_train_state(folder / "last.train")) for folder in (one, other))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key], key
+    assert (one / "backbone.safetensors").read_bytes() == (other / "backbone.safetensors").read_bytes()
+    assert rows(one) == rows(other)
+
+
+def stop_in(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C in this step."""
+    whole = PretrainSession.take_step
+
+    def interrupted(session: PretrainSession):
+        if session.step == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(session)
+
+    patch.setattr(PretrainSession, "take_step", interrupted)
+
+
+@pytest.mark.parametrize("step", [8, 21, 32], ids=["to be measured", "between two rows", "the last"])
 def test_a_resumed_run_is_the_same_run(
-    stop_after: int, finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from boxwright.training import pretrain as module
-
     splits = open_folders(data)
-    whole = module._Run._take_step
-
-    def interrupted(run):
-        if run.step == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does
-        return whole(run)
-
-    monkeypatch.setattr(module._Run, "_take_step", interrupted)
-    with pytest.raises(TrainingInterrupted, match="--resume"):
-        pretrain(RECIPE, splits["train"], splits["val"], tmp_path / "run", device="cpu", log="quiet")
+    run, said = tmp_path / "run", list[str]()
+    stop_in(step, monkeypatch)
+    with pytest.raises(TrainingInterrupted):
+        pretrain(RECIPE, splits["train"], splits["val"], run, device="cpu", log=said.append, licence="CC0")
+    assert said[-1] == f"stopped after step {step}; resume with: boxwright pretrain --data {data} --resume {run}"
     monkeypatch.undo()
-    pretrain(None, splits["train"], splits["val"], tmp_path / "run", device="cpu", log="quiet", resume=True)
-    first = torch.load(finished / "last.train", weights_only=True)
-    second = torch.load(tmp_path / "run" / "last.train", weights_only=True)
-    assert first["step"] == second["step"]
-    for name, value in first["model"].items():
-        assert torch.equal(value, second["model"][name]), name
-    for name, value in first["ema"]["module"].items():
-        assert torch.equal(value, second["ema"]["module"][name]), name
+    pretrain(None, splits["train"], splits["val"], run, device="cpu", log="quiet", resume=True)
+    assert_same_run(finished, run)
+
+
+def test_without_pictures_to_measure_on_too(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, run = open_folders(data)["train"], tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_in(4, patch)
+        with pytest.raises(TrainingInterrupted):
+            pretrain(replace(RECIPE, epochs=1), train, None, run, device="cpu", log="quiet")
+    result = pretrain(None, train, None, run, device="cpu", log="quiet", resume=True)
+    assert read_card(result.checkpoint)["step"] == 4
+
+
+def test_a_damaged_picture_costs_no_step(finished: Path, tmp_path: Path) -> None:
+    """Nor one to measure on: repaired, the run goes on as if nothing had been."""
+    splits = open_folders(class_folders(tmp_path / "classes0", per_class=8))
+    train, val, run = splits["train"], splits["val"], tmp_path / "run"
+    damaged = train.path(3), val.path(5)
+    whole = [path.read_bytes() for path in damaged]
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    for path, content in zip(damaged, whole, strict=True):
+        remedy = rf"{path}.*another picture under its name.*boxwright pretrain --data {train.data} --resume {run}$"
+        recipe = None if run.exists() else RECIPE
+        with pytest.raises(InputError, match=remedy):
+            pretrain(recipe, train, val, run, device="cpu", log="quiet", licence="CC0", resume=recipe is None)
+        path.write_bytes(content)
+    state = load_train_state(run / "last.train")
+    assert (state["step"], state["measured"]) == (8, 0)
+    assert not (run / "backbone.safetensors").exists()
+    pretrain(None, train, val, run, device="cpu", log="quiet", resume=True)
+    assert_same_run(finished, run)
+
+
+def test_lost_weights_are_neither_measured_nor_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = open_folders(data)
+    whole = PretrainSession.take_step
+
+    def ruins(session: PretrainSession):
+        loss = whole(session)
+        if session.step == 8:
+            next(session.model.parameters()).data[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(PretrainSession, "take_step", ruins)
+    with pytest.raises(NonFiniteLossError, match="step 8: the weights are not finite any more, first "):
+        pretrain(RECIPE, splits["train"], splits["val"], tmp_path / "run", device="cpu", log="quiet")
+    assert not (tmp_path / "run" / "backbone.safetensors").exists()
+    assert load_train_state(tmp_path / "run" / "last.train")["step"] == 4, "saved each epoch, measured every second"
+
+
+def test_resuming_says_what_does_not_fit(finished: Path, data: Path, tmp_path: Path) -> None:
+    train, val = (open_folders(data)[name] for name in ("train", "val"))
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+
+    def resume(recipe: PretrainRecipe | None = None, train=train, val=val, log="quiet"):
+        return pretrain(recipe, train, val, run, device="cpu", log=log, resume=True)
+
+    with pytest.raises(InputError, match=r"another recipe \(crops\.size: 16 there, 12 now; seed: 0 there, 3 now\)"):
+        resume(replace(RECIPE, crops=replace(RECIPE.crops, size=12), seed=3))
+    with pytest.raises(InputError, match="not the pictures that the run was started on"):
+        resume(train=train.subset([0, 15]))
+    for other in (val.subset([0, 15]), None):
+        with pytest.raises(InputError, match="pictures to measure on are not those that the run had"):
+            resume(val=other)
+    state = load_train_state(run / "last.train")
+    save_train_state(run / "last.train", {**state, "world": 2})
+    said: list[str] = []
+    resume(log=said.append)
+    assert said[-1] == "the run had 2 process(es) and now has 1: it goes on, not bit for bit"
+    with pytest.raises(InputError, match=r"^batch_size = 4 is not a multiple of 3 processes"):
+        PretrainSession(RECIPE, train, val, Processes(0, 3, torch.device("cpu")), run, "", None)
+
+
+def test_runs_of_before_can_be_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
+    """Their states do not tell which step was measured last: it is measured again, to the same end."""
+    splits = open_folders(data)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    state = load_train_state(run / "last.train")
+    recipe = json.loads(state["pretrain"])
+    del state["measured"], state["monitor"], state["val_fingerprint"], recipe["save_every"]
+    save_train_state(run / "last.train", {**state, "pretrain": json.dumps(recipe)})
+    pretrain(RECIPE, splits["train"], splits["val"], run, device="cpu", log="quiet", resume=True)
+    assert load_train_state(run / "last.train")["measured"] == 32
+    assert (finished / "backbone.safetensors").read_bytes() == (run / "backbone.safetensors").read_bytes()
+    assert rows(finished) == rows(run)
 
 
 def test_the_licence_outlives_a_resumption_and_can_be_given_then(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -192,3 +297,24 @@ def test_from_the_command_line_to_a_detector(data: Path, tmp_path: Path, capsys:
     assert "would change nothing" in capsys.readouterr().err
     assert main(["pretrain", "resnet-small", "--data", str(data), "--epochs", "0"]) == 2
     assert "--epochs 0" in capsys.readouterr().err
+    assert main(["pretrain", "--resume", str(run), "--data", str(data), "--preset", "imagenet"]) == 2
+    assert "--preset with --resume would change nothing" in capsys.readouterr().err
+
+
+def test_ctrl_c_prints_a_command_that_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a run"
+    sets = ["--set", "crops.size=32", "--set", "crops.eval_size=32", "--set", "batch_size=4", "--epochs", "1"]
+    command = ["pretrain", "resnet-small", "--preset", "small", "--data", str(data), "--output", str(run), *sets]
+    with monkeypatch.context() as patch:
+        stop_in(2, patch)
+        assert main([*command, "--workers", "0", "--device", "cpu"]) == 130
+    said, words = capsys.readouterr().err.rstrip().rsplit("resume with: ", 1)
+    assert said.endswith("stopped after step 2; ")
+    again = shlex.split(words)
+    assert again == ["boxwright", "pretrain", "--data", str(data), "--resume", str(run), "--device", "cpu"]
+    assert main(again[1:]) == 0
+    told = capsys.readouterr().out
+    assert "trained 4 steps" in told
+    assert f"--backbone-weights '{run}/backbone.safetensors'" in told

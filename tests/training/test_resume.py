@@ -30,9 +30,18 @@ from boxwright.structures import InputError
 from boxwright.training.checkpoint import load_train_state
 from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.loop import train
-from boxwright.training.recipe import AdamWConfig, CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
+from boxwright.training.recipe import (
+    AdamWConfig,
+    CheckpointConfig,
+    MultiStepConfig,
+    Recipe,
+    SGDConfig,
+    Stage,
+    ValidationConfig,
+)
 from boxwright.training.run_folder import read_run
 from boxwright.training.run_log import read_rows
+from boxwright.training.session import Session
 
 
 class Killed(BaseException):
@@ -219,6 +228,75 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command(number: signal.Signals, data
     assert_same_bits(tmp_path / "straight", folder)
     assert rows(tmp_path / "straight") == rows(folder)
     assert len(read_run(folder)["sessions"]) == 2
+
+
+def interrupts(*steps: int) -> Any:
+    """A log that presses Ctrl-C after each of these steps, before what follows it; rows must come every step."""
+
+    def log(line: str) -> None:
+        if line.startswith(tuple(f"step {step}/" for step in steps)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return log
+
+
+def stages(*lengths: int, lr: float = 0.05, reset: tuple[str, ...] = ("head",)) -> tuple[Stage, ...]:
+    """Stages of so many steps; each but the first begins with ``reset`` as the run began."""
+    plain = {"unit": "steps", "optimiser": SGDConfig(lr=lr), "schedule": MultiStepConfig()}
+    return tuple(
+        Stage(name=f"stage {i}", length=n, reset=reset if i else (), **plain)  # type: ignore[arg-type]
+        for i, n in enumerate(lengths)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "stop"),
+    [
+        ({}, 4),
+        ({}, 8),
+        ({"stages": stages(4, 4)}, 4),
+        ({"stages": stages(3, 1)}, 4),
+        (
+            {
+                "stages": stages(4, 4, lr=1e-12, reset=()),
+                "validation": ValidationConfig(every=2, unit="steps", patience=1),
+            },
+            4,
+        ),
+    ],
+    ids=["amid the run", "at its end", "at the end of a stage", "at the end of a stage of one step", "patience ends"],
+)
+def test_a_stop_in_a_step_to_be_validated_puts_the_validation_off(
+    changes: dict[str, Any], stop: int, data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the session that makes up for it is killed before it has saved."""
+    recipe = toy_recipe(8, log_every=1, **changes)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(recipe, *data, straight, build=build_toy, device="cpu", log="quiet")
+    ended = read_run(straight)
+    assert ended["step"] == (
+        stop
+        if recipe.validation.patience
+        else sum(int(stage.length) for stage in recipe.stages if isinstance(stage, Stage))
+    )
+    with pytest.raises(TrainingInterrupted):
+        train(recipe, *data, broken, build=build_toy, device="cpu", log=interrupts(stop))
+    assert stop not in [row["step"] for row in rows(broken) if row["kind"] == "validation"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "save", killed)
+        with pytest.raises(Killed):
+            train(None, *data, broken, build=build_toy, device="cpu", log="quiet", resume=True)
+    for _ in range(2):  # a finished run that is resumed stays as it is
+        result = train(None, *data, broken, build=build_toy, device="cpu", log="quiet", resume=True)
+        assert_same_bits(straight, broken)
+        assert rows(straight) == rows(broken)
+        assert (straight / "best.safetensors").read_bytes() == (broken / "best.safetensors").read_bytes()
+        assert result.best == ended["best"]
+        assert read_run(broken)["status"] == ended["status"]
+
+
+def killed(*_: Any) -> None:
+    raise Killed
 
 
 def test_a_row_that_a_kill_cut_short_is_dropped(data, tmp_path: Path) -> None:

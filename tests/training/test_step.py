@@ -262,6 +262,8 @@ def test_a_batch_that_does_not_divide_is_named() -> None:
     assert micro_batch_size(16, 2, 4) == 2
     with pytest.raises(InputError, match=r"batch_size = 16 .* 3 processes x accumulation 2; use a multiple of 6"):
         micro_batch_size(16, 3, 2)
+    with pytest.raises(InputError, match=r"^batch_size = 16 is not a multiple of 3 processes; use a multiple of 3$"):
+        micro_batch_size(16, 3, 1, "batch_size")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:77"], ids=["unknown", "absent"])

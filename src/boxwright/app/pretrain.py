@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,11 @@ from boxwright.training.run_folder import new_run_folder
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRequest:
-    """A run as it was asked for; ``backbone`` may be None when one is resumed."""
+    """A run as it was asked for; ``backbone`` may be None when one is resumed. ``preset`` None: ``imagenet``."""
 
     backbone: str | None
     data: Path
-    preset: Preset = "imagenet"
+    preset: Preset | None = None
     output: Path | None = None
     resume: Path | None = None
     sets: Sequence[str] = ()
@@ -45,6 +46,7 @@ def start_pretraining(request: PretrainRequest) -> PretrainResult:
     changed = [
         option
         for option, given in (
+            ("--preset", request.preset is not None),
             ("--set", bool(request.sets)),
             ("--config", request.config is not None),
             ("--epochs", request.epochs is not None),
@@ -68,7 +70,16 @@ def start_pretraining(request: PretrainRequest) -> PretrainResult:
         resume=request.resume is not None,
         licence=request.licence,
         log=request.log,
+        resume_command=resume_command(request, output),
     )
+
+
+def resume_command(request: PretrainRequest, output: Path) -> str:
+    """The command line that goes on with the run."""
+    parts = ["boxwright", "pretrain", "--data", str(request.data), "--resume", str(output)]
+    if request.device != "auto":
+        parts += ["--device", request.device]
+    return shlex.join(parts)
 
 
 def requested_recipe(request: PretrainRequest) -> PretrainRecipe:
@@ -76,7 +87,7 @@ def requested_recipe(request: PretrainRequest) -> PretrainRecipe:
     assert request.backbone is not None
     overlays = [read_overlay(request.config)] if request.config is not None else []
     overlays += [parse_set(text) for text in request.sets]
-    recipe = apply_overlays(pretrain_recipe(request.backbone, request.preset), overlays)
+    recipe = apply_overlays(pretrain_recipe(request.backbone, request.preset or "imagenet"), overlays)
     short = {"epochs": request.epochs, "seed": request.seed, "workers": request.workers}
     given = {name: value for name, value in short.items() if value is not None}
     if given.get("epochs", 1) <= 0:

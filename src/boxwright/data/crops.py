@@ -49,6 +49,10 @@ class CropConfig:
         check(0 <= self.jitter < 1, self, "jitter", "in 0..1, without 1")
 
 
+class PictureError(InputError):
+    """A picture that cannot be read. The message names its file."""
+
+
 class ClassBatch(NamedTuple):
     """``pixels`` uint8 ``[B, 3, S, S]`` RGB, ``labels`` int64 ``[B]``, ``indexes`` int64 ``[B]`` into the data set."""
 
@@ -121,7 +125,10 @@ class _Crops(torch.utils.data.Dataset[Any]):
 
 
 class CropStream(Iterator[ClassBatch]):
-    """An endless iterator of random crops, every image once an epoch, with an exact position (``taken`` batches)."""
+    """An endless iterator of random crops, every image once an epoch, with an exact position (``taken`` batches).
+
+    PictureError where a file of a batch cannot be read.
+    """
 
     def __init__(
         self,
@@ -163,7 +170,10 @@ class CropStream(Iterator[ClassBatch]):
 
 
 class CropPass:
-    """One pass over this rank's share of the images in order, centre crops; can be iterated again."""
+    """One pass over this rank's share of the images in order, centre crops; can be iterated again.
+
+    PictureError where a file of a batch cannot be read.
+    """
 
     def __init__(
         self,
@@ -201,5 +211,5 @@ class _Part:
 
 def _opened(made: ClassBatch | str) -> ClassBatch:
     if isinstance(made, str):
-        raise InputError(made)
+        raise PictureError(made)
     return made

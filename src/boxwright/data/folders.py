@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,10 @@ class ClassFolders:
     """One split: ``classes`` are the folders' names, ``labels`` int64 ``[N]`` index them; files by :meth:`path`.
 
     ``names`` holds the files' paths below ``root`` as fixed-width bytes, which processes share without copying.
+    ``data``: the folder that :func:`open_folders` was given, which is ``root`` or the one above it.
     """
 
+    data: Path
     root: Path
     classes: tuple[str, ...]
     names: NDArray[np.bytes_]
@@ -47,7 +49,12 @@ class ClassFolders:
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ClassFolders:
         """The chosen images, in the order given; the classes stay."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return ClassFolders(self.root, self.classes, self.names[chosen], self.labels[chosen])
+        return replace(self, names=self.names[chosen], labels=self.labels[chosen])
+
+    @property
+    def name(self) -> str:
+        """The data set's name: that of the folder it is in."""
+        return Path(os.path.abspath(self.data)).name  # not resolve(): a link's own name says more than its target's
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, file names and labels."""
@@ -60,14 +67,23 @@ class ClassFolders:
 def open_folders(path: Path | str) -> dict[str, ClassFolders]:
     """The splits below ``path``: ``train`` and, where they are there, ``val`` and ``test``.
 
-    A folder of class folders without splits is ``train`` alone. Raises InputError where there is no class folder with a
-    picture in it, or where the splits' classes differ.
+    A folder of class folders without splits is ``train`` alone. Files and folders whose names begin with a dot are
+    passed over. Raises InputError where there is no class folder with a picture in it, or where the splits' classes
+    differ.
     """
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one with train/CLASS/ and val/CLASS/ below it")
     present = [name for name in SPLITS if (root / name).is_dir()]
-    splits = {name: _read_split(root / name) for name in present} or {"train": _read_split(root)}
+    others = [name for name in _folders(root) if name not in SPLITS]
+    for name in present:
+        if others and not _folders(root / name):
+            raise InputError(
+                f"{root}: {name} is the name of a split, but beside {', '.join(map(repr, others[:4]))} it seems to be "
+                f"a class, as it holds no class folders; give that class another name than {', '.join(SPLITS)}, or put "
+                "all class folders into a folder train"
+            )
+    splits = {name: _read_split(root, root / name) for name in present} or {"train": _read_split(root, root)}
     if "train" not in splits:
         raise InputError(f"{root}: has {', '.join(splits)} but no folder train; name the pictures to learn from train")
     known = splits["train"].classes
@@ -81,22 +97,28 @@ def open_folders(path: Path | str) -> dict[str, ClassFolders]:
     return splits
 
 
-def _read_split(root: Path) -> ClassFolders:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+def _folders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _read_split(data: Path, root: Path) -> ClassFolders:
+    folders = _folders(root)
     names: list[bytes] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
         before = len(names)
-        for base, _, files in os.walk(root / folder):
+        for base, inner, files in os.walk(root / folder):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))  # the walk follows this order
             inside = os.path.relpath(base, root)
             names += [
                 os.fsencode(os.path.join(inside, file))
                 for file in sorted(files)
                 if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+                and not file.startswith(".")  # as macOS's ._x.png
             ]
         if len(names) == before:
             raise InputError(f"{root / folder}: this class folder holds no picture; add some or remove it")
         labels += [label] * (len(names) - before)
     if not names:
         raise InputError(f"{root}: holds no class folders; put the pictures of each class into a folder of its name")
-    return ClassFolders(root, tuple(folders), np.array(names), np.array(labels, dtype=np.int64))
+    return ClassFolders(data, root, tuple(folders), np.array(names), np.array(labels, dtype=np.int64))

@@ -64,6 +64,23 @@ def leaf_paths(tree: Any, path: Path = ()) -> Iterator[Path]:
         yield from leaf_paths(value, here)
 
 
+def differences(old: Any, new: Any, most: int = 4) -> str:
+    """Which values of two trees differ and how, for a message; the first ``most`` of them."""
+    before, now = ({dotted(path): value for path, value in _leaves(tree)} for tree in (old, new))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    values = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed[:most])
+    return values + ("; ..." if len(changed) > most else "")
+
+
+def _leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
+    for path in leaf_paths(tree):
+        value = tree
+        for key in path:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        if not isinstance(value, dict | list):
+            yield path, value
+
+
 class _Reader:
     """One pass over a tree; holds what error messages need."""
 

@@ -123,12 +123,13 @@ def processes(device: str, environment: Mapping[str, str] = os.environ) -> Itera
             dist.destroy_process_group()
 
 
-def micro_batch_size(batch_size: int, world: int, accumulation: int) -> int:
-    """Images per process and forward pass. InputError where the global batch does not divide."""
+def micro_batch_size(batch_size: int, world: int, accumulation: int, setting: str = "data.batch_size") -> int:
+    """Images per process and forward pass. InputError where the global batch, a value of ``setting``, does not
+    divide."""
     if batch_size % (world * accumulation):
+        parts = f"{world} processes" + (f" x accumulation {accumulation}" if accumulation > 1 else "")
         raise InputError(
-            f"data.batch_size = {batch_size} is not a multiple of {world} processes x accumulation {accumulation}; "
-            f"use a multiple of {world * accumulation}"
+            f"{setting} = {batch_size} is not a multiple of {parts}; use a multiple of {world * accumulation}"
         )
     return batch_size // (world * accumulation)
 

@@ -79,9 +79,12 @@ class FitRun:
         """Everything that resuming needs; None where all is done and in the networks."""
         return None if self.summary is not None else self.fitting.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Continue from ``state_dict()``."""
-        self.fitting.load_state_dict(state)
+        if state is None:
+            self.summary = "done before"
+        else:
+            self.fitting.load_state_dict(state)
 
 
 def check_fits(recipe: Recipe, detector: Detector, index: DetectionIndex) -> None:

@@ -16,7 +16,7 @@ from boxwright.detectors.detector import Detector
 from boxwright.evaluation.coco import json_safe
 from boxwright.structures import Classes, InputError
 from boxwright.training.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes, load_train_state
-from boxwright.training.config_tree import dotted, leaf_paths, to_tree
+from boxwright.training.config_tree import differences, to_tree
 from boxwright.training.distributed import Processes, processes
 from boxwright.training.environment import peak_memory
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
@@ -127,25 +127,11 @@ def _agreed_recipe(recipe: Recipe | None, state: dict[str, Any] | None, folder: 
         return check_recipe(recipe)
     stored = load_recipe(state["recipe"], f"{folder / f'last{TRAIN_SUFFIX}'}")
     if recipe is not None and recipe != stored:
-        old, new = ({dotted(p): v for p, v in _leaves(to_tree(r))} for r in (stored, recipe))
-        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        values = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed[:4])
         raise InputError(
-            f"{folder}: the run has another recipe ({values}{'; ...' if len(changed) > 4 else ''}); resume without "
+            f"{folder}: the run has another recipe ({differences(to_tree(stored), to_tree(recipe))}); resume without "
             "changes to it, or start a new run in another folder, with the old checkpoint as weights"
         )
     return stored
-
-
-def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
-    leaves = []
-    for path in leaf_paths(tree):
-        value = tree
-        for key in path:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        if not isinstance(value, dict | list):
-            leaves.append((path, value))
-    return leaves
 
 
 class _Run:
@@ -185,7 +171,7 @@ class _Run:
         if self.where.main:
             val = data_summary(val_index) if val_index is not None else None
             names = index.classes.names
-            self.log = RunLog(folder, session.step, tensorboard)
+            self.log = RunLog(folder, session.step, tensorboard, self._owes_validation)
             describe_run(folder, self.recipe, session.data, val, names, self.where.device, command)
         self.reporter: Reporter = open_reporter(log, self.where.main, self.plan.total, session.step)
 
@@ -214,7 +200,12 @@ class _Run:
     def _steps(self) -> bool:
         """All steps that are left; true where the validation's patience ended them."""
         session, patience = self.session, self.recipe.validation.patience
+        if self._owes_validation:
+            self._validate_and_save()
         while session.step < self.plan.total:
+            if patience is not None and session.validations_since_best >= patience:
+                self.reporter.say(f"stopped early: no better AP in {patience} validations")
+                return True
             losses, images = session.take_step()
             step = session.step
             self.reporter.step(step)
@@ -225,16 +216,16 @@ class _Run:
             if self.monitor.stop_seen or (self.stop.requested and self.where.world == 1):
                 self._save()
                 raise TrainingInterrupted(step, self.folder, self.command)
-            validates = self.val_index is not None and self.plan.validates(step)
-            if validates:
-                self._write(self.monitor.flush())
-                self._validate()
-            if validates or self.plan.saves(step):
+            if self.val_index is not None and self.plan.validates(step):
+                self._validate_and_save()
+            elif self.plan.saves(step):
                 self._save()
-            if patience is not None and session.validations_since_best >= patience and step < self.plan.total:
-                self.reporter.say(f"stopped early: no better AP in {patience} validations")
-                return True
         return False
+
+    @property
+    def _owes_validation(self) -> bool:
+        """Whether a stop put off the validation of the last step: the run that never stopped has it."""
+        return self.val_index is not None and self.session.unvalidated
 
     def _write(self, rows: list[LossRow]) -> None:
         for row in rows:
@@ -259,8 +250,14 @@ class _Run:
             text = {} if learns else {"stage": stage.stage.name, "figures": row.losses}
             self.reporter.row({**line, **text, "eta": None if pace is None else pace * left})
 
+    def _validate_and_save(self) -> None:
+        self._write(self.monitor.flush())
+        self._validate()
+        self._save()
+
     def _validate(self) -> None:
         assert self.val_index is not None
+        self.session.check_weights()
         started = time.perf_counter()
         session = self.session
         self.where.align(session.weights_to_use)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
@@ -94,10 +94,11 @@ class LossMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """The steps that no row covers yet; to be asked for after ``flush``."""
-        return {"since_row": [list(values) for values in self._since_row]}
+        return {"names": list(self.names), "since_row": [list(values) for values in self._since_row]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
+        self.names = tuple(state.get("names", ()))  # not in states of before they mattered
         self._since_row = [list(values) for values in state["since_row"]]
 
     def _send(self) -> None:
@@ -141,6 +142,15 @@ class LossMonitor:
         terms = ", ".join(dict.fromkeys(term for found in seen for term in found[0]))
         names = "; ".join(name for found in seen for name in found[1])
         raise NonFiniteLossError(f"step {step}: the loss is not finite: {terms}. Images of the step: {names}. {REMEDY}")
+
+
+@torch.no_grad()
+def check_weights(model: nn.Module, step: int) -> None:
+    """NonFiniteLossError where ``model`` is lost after ``step``: the loss of that step cannot show what it did."""
+    tensors = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
+    if not bool(torch.stack([t.isfinite().all() for t in tensors.values()]).all()):
+        bad = next(name for name, t in tensors.items() if not t.isfinite().all())
+        raise NonFiniteLossError(f"step {step}: the weights are not finite any more, first {bad}. {REMEDY}")
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class PretrainRecipe:
     target that goes to all classes alike (Szegedy et al. 2016). ``mixup``, ``cutmix``: the parameter of the Beta
     distribution from which a batch's share of a second picture is drawn, blended (Zhang et al. 2018) or pasted (Yun et
     al. 2019); 0 leaves it out, with both each batch takes one of them at random. ``pixels``: must be the detector's
-    later. ``validate_every``: epochs between two measurements of top-1 and top-5.
+    later. ``validate_every``: epochs between two measurements of top-1 and top-5. ``save_every``: epochs between two
+    checkpoints to resume from; they are also written with each measurement, at the end and on Ctrl-C.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PretrainRecipe:
     cutmix: NotNegative = 0.0
     ema: EMAConfig | None = None
     validate_every: Positive = 1.0
+    save_every: Positive = 1.0
     precision: Precision = "fp32"
     clip_norm: Positive | None = None
     sync_batch_norm: bool = False

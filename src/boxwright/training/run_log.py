@@ -23,10 +23,14 @@ JSONL = "metrics.jsonl"
 class RunLog:
     """Appends rows to ``metrics.jsonl``, ``train.csv`` and ``validation.csv`` in ``folder``."""
 
-    def __init__(self, folder: Path, resume_step: int = 0, tensorboard: bool = False) -> None:
-        """``resume_step``: the step that the run goes on from; 0 starts afresh."""
+    def __init__(
+        self, folder: Path, resume_step: int = 0, tensorboard: bool = False, unvalidated: bool = False
+    ) -> None:
+        """``resume_step``: the step that the run goes on from; 0 starts afresh. ``unvalidated``: that step's validation
+        comes now, so that a row of it, from a session that died before it was saved, goes too."""
         self.folder = folder
-        self.rows = [row for row in read_rows(folder) if row["step"] <= resume_step]
+        last = {"train": resume_step, "validation": resume_step - unvalidated}
+        self.rows = [row for row in read_rows(folder) if row["step"] <= last[row["kind"]]]
         self._columns: dict[str, list[str]] = {}
         self._board = _open_board(folder / "tensorboard", resume_step) if tensorboard else None
         self._rewrite()

@@ -30,7 +30,7 @@ from boxwright.training.ema import EMA
 from boxwright.training.environment import git_state, versions
 from boxwright.training.fit_run import FitRun, check_fits
 from boxwright.training.input_check import check_anchors, check_inputs
-from boxwright.training.monitor import REMEDY, NonFiniteLossError
+from boxwright.training.monitor import check_weights
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import make_plan
 from boxwright.training.pretrained import start_backbone
@@ -100,11 +100,13 @@ class Session:
             seed_everything(recipe.seed + where.rank)
         if state is not None:
             self._restore(state)
-        self._enter_stage(min(self.step + 1, self.plan.total))
+        # Resumed at the end of a stage, a run is in that stage, as when it was stopped: the next begins with its first
+        # step, because it may change the weights that a validation still has to see.
+        self._enter_stage(max(self.step, 1))
         if state is not None and state["stage"] == self.stage:
             if self.fit is None:
                 self.stepper.optimiser.load_state_dict(state["optimiser"])
-            elif state["fit"] is not None:
+            else:
                 self.fit.load_state_dict(state["fit"])
 
     @property
@@ -116,6 +118,12 @@ class Session:
     def weights_to_use(self) -> Detector:
         """The averaged detector where there is one, else the detector."""
         return cast(Detector, self.ema.module) if self.ema is not None else self.detector
+
+    @property
+    def unvalidated(self) -> bool:
+        """Whether the validation that belongs to the last step is still to come: a stop in that step put it off."""
+        seen = 0 if self.last_validation is None else self.last_validation["step"]
+        return self.step > seen and self.plan.validates(self.step)
 
     def take_step(self) -> tuple[Tensor, list[int]]:
         """The next step: its losses ``[T]`` on the device, and its images' places in the training set."""
@@ -168,7 +176,7 @@ class Session:
 
     def save(self, folder: Path, monitor: dict[str, Any]) -> None:
         """Write ``last`` (and a numbered checkpoint where wanted). All processes take part; the main one writes."""
-        self._check_weights()
+        self.check_weights()
         randomness = self.where.gather(random_state(self.where.device))
         if not self.where.main:
             return
@@ -321,7 +329,7 @@ class Session:
             networks = dict.fromkeys((self.detector, self.weights_to_use))
             self.fit = FitRun(stage, list(networks), self.index, self.recipe, self.where)
             return
-        if step == self.plan.stages[self.stage].first + 1:
+        if self.step == self.plan.stages[self.stage].first:
             self.starts.begin(stage, self.weights_to_use, [self.detector, self.weights_to_use])
         self.detector.wanted_losses = stage.losses
         for name, parameter in self.detector.named_parameters():
@@ -364,13 +372,9 @@ class Session:
         self.validations_since_best = state["validations_since_best"]
         self.loaded_monitor = state["monitor"]
 
-    @torch.no_grad()
-    def _check_weights(self) -> None:
-        """No checkpoint of a network that is lost: the losses of the last step cannot show what that step did."""
-        tensors = [t for t in self.detector.state_dict().values() if t.is_floating_point()]
-        if not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
-            bad = next(n for n, t in self.detector.state_dict().items() if not t.isfinite().all())
-            raise NonFiniteLossError(f"step {self.step}: the weights are not finite any more, first {bad}. {REMEDY}")
+    def check_weights(self) -> None:
+        """NonFiniteLossError where the network is lost: it is neither validated nor saved."""
+        check_weights(self.detector, self.step)
 
 
 def start_from(detector: Detector, weights: Start, carry_classes: bool = True) -> str:

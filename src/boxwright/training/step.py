@@ -2,8 +2,9 @@
 
 A step may be spread over micro-batches (accumulation) and processes. Losses are means over the images of a micro-batch,
 and micro-batches are of one size, so the mean over all of them is the mean over the global batch: the gradient is that
-of one big batch. SSD, RetinaNet and RefineDet divide by a count over the batch, as their papers do: their step over
-micro-batches or processes is the mean of smaller batches' steps, as that of their references on several GPUs.
+of one big batch. SSD, RetinaNet and RefineDet divide by a count over the batch, as their papers do, and so does Mask
+R-CNN's loss of masks by the batch's positives: such a step over micro-batches or processes is the mean of smaller
+batches' steps, as that of their references on several GPUs.
 Live batch norms see one micro-batch of one process, unless they are synchronised over processes.
 """
 
