@@ -171,11 +171,15 @@ def mean(values: list[float], digits: int = 3) -> str:
 
 def table(jobs: list[Job], recipes: list[str], costs: dict[str, dict[str, Any]], times: dict[str, float]) -> list[str]:
     """Means over seeds, a row for each recipe."""
-    heads = ["recipe", *FIGURES, "parameters", "multiply-adds", "ms/image", "training images/s", "minutes"]
+    masks = any("mask_AP" in job.row() for job in jobs)
+    heads = ["recipe", *FIGURES, *(["mask AP"] if masks else [])]
+    heads += ["parameters", "multiply-adds", "ms/image", "training images/s", "minutes"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for recipe in recipes:
         rows = [job.row() for job in jobs if job.recipe == recipe]
         cells = [mean([row[name] for row in rows]) for name in FIGURES]
+        if masks:
+            cells.append(mean([row.get("mask_AP", math.nan) for row in rows]))
         cost = costs[recipe]
         cells += [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['multiply_adds'] / 1e9:.2f} G", f"{times[recipe]:.1f}"]
         cells += [f"{statistics.mean(row[name] for row in rows):.1f}" for name in ("speed", "minutes")]
