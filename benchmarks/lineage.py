@@ -242,6 +242,8 @@ def main() -> None:
     times = milliseconds({job.recipe: job.folder for job in reversed(jobs)}, args.data, "cpu", args.rounds)
     times = {name: times[name] for name in recipes}
     sets = "".join(f" --set '{setting}'" for setting in args.set)
+    if args.counts != parser.get_default("counts"):
+        sets += f" --counts {' '.join(map(str, args.counts))}"
     named = f" --recipes {' '.join(args.recipes)}" if args.recipes else ""
     lines = [
         "# The two-stage line on the same data",
