@@ -85,12 +85,13 @@ def cell(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-def table(base: str, seeds: list[int], keep: Path) -> list[str]:
+def table(base: str, endings: list[str], seeds: list[int], keep: Path) -> list[str]:
     """A row for each labelling, AP50 after each stage and AP at the end."""
     heads = ["positives of fine-tuning", "positives of the SVMs", "AP50, softmax", "AP50, SVMs", "AP50, with boxes"]
     heads += ["AP, with boxes", "minutes"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for ending, labels in LABELS.items():
+    for ending in endings:
+        labels = LABELS[ending]
         runs = [keep / f"{base}{ending}-{seed}" for seed in seeds]
         stages = list(zip(*(validations(run) for run in runs), strict=True))
         figures = [cell([row["AP50"] for row in rows]) for rows in stages]
@@ -108,6 +109,12 @@ def main() -> None:
     parser.add_argument("--recipe", default="rcnn-small", help="whose variants are compared")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=float, help="of fine-tuning; default: the recipe's")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[ending.lstrip("-") for ending in LABELS if ending],
+        help="beside the paper's labels",
+    )
     parser.add_argument("--most", type=int, default=300, help="proposals of an image")
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
@@ -117,7 +124,8 @@ def main() -> None:
     args = parser.parse_args()
     keep = args.keep or Path(tempfile.mkdtemp(prefix="rcnn-labels-"))
     keep.mkdir(parents=True, exist_ok=True)
-    recipes = [get_recipe(f"{args.recipe}{ending}").name for ending in LABELS]
+    endings = [end for end in LABELS if not end or args.only is None or end.lstrip("-") in args.only]
+    recipes = [get_recipe(f"{args.recipe}{ending}").name for ending in endings]
     settings = make_proposals(args.data, args.most, keep) | dict(setting.split("=", 1) for setting in args.set)
     settings["data.proposals.most"] = str(args.most)
     jobs = [(recipe, seed) for seed in args.seeds for recipe in recipes]  # whole rounds first
@@ -126,6 +134,7 @@ def main() -> None:
     seeds = " ".join(map(str, args.seeds))
     length = "" if args.epochs is None else f" --epochs {args.epochs:g}"
     more = "".join(f" --set '{setting}'" for setting in args.set)
+    more += f" --only {' '.join(args.only)}" if args.only else ""
     lines = [
         "# What is a positive, for R-CNN's network and for its SVMs",
         "",
@@ -136,7 +145,7 @@ def main() -> None:
         "the validation split",
         *(f"- {note}" for note in args.note),
         "",
-        *table(args.recipe, args.seeds, keep),
+        *table(args.recipe, endings, args.seeds, keep),
     ]
     print("\n".join(lines))
     args.output.write_text("\n".join(lines) + "\n")
