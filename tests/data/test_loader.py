@@ -329,7 +329,8 @@ def test_nothing_to_train_on_is_an_error(index: DetectionIndex) -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import faulthandler, signal, sys, time
+faulthandler.register(signal.SIGUSR1)
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from tiny_index import write_index
@@ -357,19 +358,25 @@ def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> No
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
+    out = err = None
     try:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.2)
-        out = err = None
         for _ in range(4):  # one may arrive where Python has to ignore it, in a finaliser
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
             with contextlib.suppress(subprocess.TimeoutExpired):
                 out, err = process.communicate(timeout=30)
                 break
     finally:
-        if process.poll() is None:  # it did not end: nothing of it may live on
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert out == "stopped 1\n"
+        if out is None:  # it or a worker did not end: let it say where it hangs; nothing of it may live on
+            ended = process.poll()
+            with contextlib.suppress(ProcessLookupError):
+                if ended is None:
+                    os.kill(process.pid, signal.SIGUSR1)
+                    time.sleep(1.0)
+                os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            err = f"the process {'hung' if ended is None else 'ended, a worker did not'}: {err}"
+    assert out == "stopped 1\n", err
     assert err == ""
     assert process.returncode == 0
