@@ -139,7 +139,7 @@ def main() -> None:
         "# What is a positive, for R-CNN's network and for its SVMs",
         "",
         f"- command: `python benchmarks/rcnn_labels.py PATH/TO/{args.data.name} --recipe {args.recipe} --seeds {seeds} "
-        f"--most {args.most}{length}{more}`",
+        f"--most {args.most}{length}{more} --output results/{args.output.name}`",
         *describe("cpu", threads=1),
         f"- {len(args.seeds)} seeds, mean ± standard deviation; {args.jobs} runs at a time; nothing is chosen by "
         "the validation split",
