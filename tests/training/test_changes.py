@@ -60,8 +60,10 @@ def test_a_detector_on_given_proposals_is_evaluated_from_python(files: dict[str,
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("ssd-small", "data.batch_size=2", "acts in training alone; at test there are detector, data.eval"),
-        ("ssd-small", "data=1", "acts in training alone"),
+        ("ssd-small", "data.batch_size=2", "does not act at test; what does: detector, data.eval"),
+        ("ssd-small", "data=1", "does not act at test"),
+        ("fast-rcnn-small", "data.proposals.train='x'", "does not act at test"),
+        ("ssd-small", "data.fixed_size=[320, 320]", "does not act at test"),
         ("ssd-small", "data.proposals.most=3", "a ssd finds its own proposals; leave it out"),
         ("ssd-small", "data.eval.0.size=[100, 100]", r"what data.eval.0 makes is 100 x 100"),
         ("ssd-small", "detector.nothing=1", "detector has no key 'nothing'"),

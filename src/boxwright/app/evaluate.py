@@ -146,8 +146,7 @@ class EvaluateRequest:
 
     ``proposals``: a file of them, or "selective-search", for a detector that finds none itself. ``augment`` and
     ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the checkpoint's recipe that
-    act at test, changed. ``save`` and ``plots`` name a file and a folder to
-    write detections and plots to.
+    act at test, changed. ``save`` and ``plots`` name a file and a folder to write detections and plots to.
     """
 
     data: Path

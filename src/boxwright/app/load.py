@@ -33,8 +33,8 @@ def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> 
     """The detector of a checkpoint on a device, with all that its checkpoint says.
 
     ``source``: a path or a name, see :func:`~boxwright.training.sources.open_checkpoint`. ``sets``: settings other than
-    its recipe's, see :func:`~boxwright.training.changes.rebuild_changed`. Raises ``InputError`` for a
-    file that is absent, truncated or no checkpoint, a name that is not fetched, and for a device that is not there.
+    its recipe's, see :func:`~boxwright.training.changes.rebuild_changed`. Raises ``InputError`` for a file that is
+    absent, truncated or no checkpoint, a name that is not fetched, and for a device that is not there.
     """
     where = choose_device(device)
     checkpoint, file = open_checkpoint(source)

@@ -53,8 +53,8 @@ def make_proposals(
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}")
     if most < 1:
         raise InputError(f"--most {most}: at least 1")
-    check_writable(output)
     index = open_dataset(data, split)
+    check_writable(output)
     if method == SELECTIVE_SEARCH:
         made = search(index, most, quality, workers)
     else:

@@ -13,8 +13,8 @@ from boxwright.training.input_check import check_eval_input
 from boxwright.training.overlay import apply_overlays, parse_set
 from boxwright.training.recipe import check_recipe
 
-AT_TEST = ("detector", "data.eval", "data.pad_multiple", "data.fixed_size", "data.proposals")
-"""What acts when a detector is used; everything else in a recipe is of its training."""
+AT_TEST = ("detector", "data.eval", "data.pad_multiple", "data.proposals.most")
+"""What acts wherever a detector is used; everything else is of training, or of its own option (``--proposals``)."""
 
 
 def rebuild_changed(
@@ -34,7 +34,7 @@ def rebuild_changed(
     for text in sets:
         key = text.partition("=")[0].strip()
         if not any(f"{key}.".startswith(f"{allowed}.") for allowed in AT_TEST):
-            raise InputError(f"--set {text}: acts in training alone; at test there are {', '.join(AT_TEST)}")
+            raise InputError(f"--set {text}: does not act at test; what does: {', '.join(AT_TEST)}")
         if key.startswith("data.proposals") and checkpoint.recipe.data.proposals is None:
             raise InputError(f"--set {text}: a {checkpoint.detector.kind} finds its own proposals; leave it out")
     recipe = check_recipe(apply_overlays(checkpoint.recipe, [parse_set(text) for text in sets]))
