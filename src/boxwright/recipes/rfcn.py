@@ -52,6 +52,7 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.weights.caffe_layers import MSRA_PIXELS
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
@@ -66,8 +67,7 @@ R101 = ResNetConfig(
     output_stride=16,
     out_levels=(4, 5),
 )
-# How MSRA's ResNets, which the paper starts from, want their pixels.
-MSRA_PIXELS = PixelConfig(mean=(122.7717, 115.9465, 102.9801), std=(1.0, 1.0, 1.0), bgr=True)
+MSRA = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)  # of the ResNets that the paper starts from
 DETNET59 = DetNetConfig(norm="frozen_bn", freeze_at=1, out_levels=(4, 6))
 
 
@@ -82,7 +82,7 @@ def _schedule(first: int, second: int) -> Stage:
 
 R101_VOC = Recipe(
     name="rfcn-r101-voc",
-    detector=RFCNConfig(backbone=R101, head=VOC_HEAD, pixels=MSRA_PIXELS, difficult=False),
+    detector=RFCNConfig(backbone=R101, head=VOC_HEAD, pixels=MSRA, difficult=False),
     data=DataConfig(train=(VOC_SIDES, FlipConfig(p=0.5)), eval=(VOC_SIDES,), batch_size=8, eval_batch_size=1),
     stages=(_schedule(20_000, 10_000),),
     validation=ValidationConfig(every=5_000, unit="steps"),
@@ -143,7 +143,7 @@ R101_COCO = replace(
         backbone=R101,
         rpn=COCO_RPN,
         head=replace(VOC_HEAD, post=PostprocessConfig(nms_iou=0.3)),
-        pixels=MSRA_PIXELS,
+        pixels=MSRA,
     ),
     data=replace(R101_VOC.data, drop_empty=True),
     stages=(_schedule(90_000, 30_000),),

@@ -35,6 +35,7 @@ from boxwright.heads.mask_head import MaskHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
+from boxwright.weights.caffe_layers import MSRA_PIXELS
 from boxwright.weights.detectron2_layout import FIRST_LAYER, channels_last
 from boxwright.weights.imported import Imported
 from boxwright.weights.reading import tensors_in
@@ -48,7 +49,7 @@ from boxwright.weights.recognition import (
 )
 from boxwright.weights.renaming import Renaming
 
-PIXELS = PixelConfig(mean=(122.7717, 115.9465, 102.9801), std=(1.0, 1.0, 1.0), bgr=True)
+PIXELS = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
 
 _POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
 _POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
