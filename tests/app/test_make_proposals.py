@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from tests.detectors.test_faster_rcnn import small_config
 from tests.detectors.test_ssd import SMALL_SSD
 from tests.detectors.two_stage_cases import SMALL_C4, SMALL_RFCN
 
 from boxwright.app.proposals import propose
 from boxwright.cli import main
-from boxwright.data import open_dataset
+from boxwright.data import DetectionIndex, open_dataset
 from boxwright.data.proposals import proposals_for
 from boxwright.data.scenes import SceneConfig, write_scenes
 from boxwright.detectors.build import DetectorConfig, build_detector
@@ -66,6 +69,67 @@ def test_selective_search_finds_drawn_objects(scenes: Path, tmp_path: Path, caps
     one, two = (safetensors.torch.load_file(file) for file in files)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one), "the same for any number of processes"
+
+
+class _Search:
+    """Stands for selective search: a box of its own for each picture, and a stop before one of them."""
+
+    def __init__(self) -> None:
+        self.stop_before: int | None = None
+        self.searched: list[str] = []
+
+    def __call__(self, index: DetectionIndex, *_: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(len(index)):
+            name = index.relative_path(i)
+            if i == self.stop_before:
+                raise KeyboardInterrupt
+            self.searched.append(name)
+            yield np.array([[0, 0, 10 + i, len(name)]], np.float32), np.ones(1, np.float32)
+
+
+def test_a_search_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SceneConfig(size=(96, 128), objects=(1, 3), empty=0, smallest=16, common=(0.25, 0.5), hidden=0.3)
+    data = write_scenes(tmp_path / "scenes", {"train": 5}, seed=1, config=config)
+    index = open_dataset(data, "train")
+    search = _Search()
+    monkeypatch.setattr("boxwright.app.proposals.search_all", search)
+    monkeypatch.setattr("boxwright.app.proposals.require_opencv", lambda: None)
+    output, unfinished = tmp_path / "p.safetensors", tmp_path / "p.unfinished.safetensors"
+    words = ["proposals", "--data", str(data), "--split", "train", "--output", str(output)]
+
+    search.stop_before = 3
+    assert main(words) == 130
+    assert "kept 3 of 5 images; the same command goes on from there" in capsys.readouterr().err
+    assert unfinished.is_file()
+    assert not output.exists()
+
+    changed = Path(index.path(1))
+    with Image.open(changed) as picture:
+        turned = picture.rotate(180)
+    turned.save(changed)
+    search.stop_before, search.searched = None, []
+    assert main(words) == 0
+    assert "2 of 5 images were searched before" in capsys.readouterr().err
+    assert search.searched == [index.relative_path(i) for i in (1, 3, 4)], "and the picture that is another one now"
+    assert not unfinished.exists()
+    made = proposals_for(output, index, 5)
+    # The stand-in counts what it is given: 0 and 2 of five at first, then 1, 3 and 4 as the first three of the rest.
+    assert made.boxes[:, 2].tolist() == [10, 10, 12, 11, 12]
+    assert made.method == "selective-search fast (OpenCV)"
+
+
+def test_what_another_search_left_is_not_taken(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _Search()
+    monkeypatch.setattr("boxwright.app.proposals.search_all", search)
+    monkeypatch.setattr("boxwright.app.proposals.require_opencv", lambda: None)
+    words = ["proposals", "--data", str(scenes), "--split", "train", "--output", str(tmp_path / "p.safetensors")]
+    search.stop_before = 2
+    assert main(words) == 130
+    search.stop_before, search.searched = None, []
+    assert main([*words, "--quality", "quality"]) == 0
+    assert len(search.searched) == 3
 
 
 def test_a_place_where_nothing_can_be_written_is_said_at_once(

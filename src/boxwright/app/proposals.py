@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,13 +18,14 @@ from boxwright.app.progress import ProgressBar
 from boxwright.data.formats import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import EvalLoader
-from boxwright.data.proposals import SUFFIX, ProposalSet, RecallRow, recall_report
+from boxwright.data.proposals import SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
 from boxwright.data.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.detector import Detector
 from boxwright.heads.rpn import RPN, Proposals
 from boxwright.structures import Images, InputError
 
 SELECTIVE_SEARCH = "selective-search"
+_SECONDS_BETWEEN_SAVES = 300.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class Made:
 def make_proposals(
     data: Path, split: str | None, method: str, output: Path, most: int, quality: Quality, workers: int, device: str
 ) -> Made:
-    """Find, save and measure. ``method`` is "selective-search" or a checkpoint with a proposal network."""
+    """Find, save and measure. ``method`` is "selective-search" or a checkpoint with a proposal network.
+
+    A search that is stopped leaves what it has found beside ``output``, and the next one goes on from there.
+    """
     if output.suffix != SUFFIX:
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}")
     if most < 1:
@@ -56,11 +62,15 @@ def make_proposals(
     index = open_dataset(data, split)
     check_writable(output)
     if method == SELECTIVE_SEARCH:
-        made = search(index, most, quality, workers)
+        unfinished = output.with_suffix(f".unfinished{SUFFIX}")
+        made = search(index, most, quality, workers, unfinished)
+        written = made.save(output)
+        unfinished.unlink(missing_ok=True)
     else:
         loaded = load(method, device)
         made = propose(loaded.detector, index, most, loaded.device, f"proposal network of {loaded.path}")
-    return Made(made.save(output), made, recall_report(made, index))
+        written = made.save(output)
+    return Made(written, made, recall_report(made, index))
 
 
 def check_writable(output: Path) -> None:
@@ -73,16 +83,67 @@ def check_writable(output: Path) -> None:
         raise InputError(f"--output {output}: cannot be written: {error.strerror}; name another folder") from None
 
 
-def search(index: DetectionIndex, most: int, quality: Quality = "fast", workers: int = 1) -> ProposalSet:
-    """The ``most`` best of selective search for each image. InputError where OpenCV is absent."""
+def search(
+    index: DetectionIndex,
+    most: int,
+    quality: Quality = "fast",
+    workers: int = 1,
+    unfinished: Path | None = None,
+) -> ProposalSet:
+    """The ``most`` best of selective search for each image. InputError where OpenCV is absent.
+
+    What stops the search, Ctrl-C or a picture that cannot be read, leaves what was found until then in the file
+    ``unfinished``, which also gets it every few minutes; images that are in it already are not searched again.
+    """
     require_opencv()
-    boxes, scores = [], []
+    method = f"{SELECTIVE_SEARCH} {quality} (OpenCV)"
+    of_part = f"{method}, {most} an image, unfinished"
+    found = {} if unfinished is None else _found_before(unfinished, index, of_part)
+    left = [i for i in range(len(index)) if i not in found]
+
+    def keep() -> None:
+        if unfinished is not None and found:
+            rows = sorted(found)
+            boxes, scores = zip(*(found[i] for i in rows), strict=True)
+            ProposalSet.build(index.subset(rows), boxes, scores, of_part).save(unfinished)
+
+    kept_at = time.monotonic()
     with ProgressBar("selective search", len(index)) as bar:
-        for found, falling in search_all(index, quality, workers):
-            boxes.append(found[:most])
-            scores.append(falling[:most])
-            bar.advance()
-    return ProposalSet.build(index, boxes, scores, f"{SELECTIVE_SEARCH} {quality} (OpenCV)")
+        if found:
+            bar.say(f"{len(found)} of {len(index)} images were searched before: {unfinished}")
+            bar.advance(len(found))
+        try:
+            with closing(search_all(index.subset(left), quality, workers)) as searched:
+                for i, (boxes, scores) in zip(left, searched, strict=True):
+                    found[i] = boxes[:most], scores[:most]
+                    bar.advance()
+                    if time.monotonic() - kept_at >= _SECONDS_BETWEEN_SAVES:
+                        keep()
+                        kept_at = time.monotonic()
+        except BaseException:
+            keep()
+            if unfinished is not None and found:
+                bar.say(f"kept {len(found)} of {len(index)} images; the same command goes on from there")
+            raise
+    columns = [found[i] for i in range(len(index))]
+    return ProposalSet.build(index, [boxes for boxes, _ in columns], [scores for _, scores in columns], method)
+
+
+def _found_before(unfinished: Path, index: DetectionIndex, method: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """What a search of this method left, by image of ``index``; without pictures that have changed."""
+    if not unfinished.is_file():
+        return {}
+    before = read_proposals(unfinished)
+    if before.method != method:
+        return {}
+    rows = {str(name): row for row, name in enumerate(before.names)}
+    found = {}
+    for i in range(len(index)):
+        row = rows.get(index.relative_path(i))
+        if row is not None and before.is_of(row, index, i):
+            part = slice(before.offsets[row], before.offsets[row + 1])
+            found[i] = before.boxes[part], before.scores[part]
+    return found
 
 
 @torch.inference_mode()

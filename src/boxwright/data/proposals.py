@@ -80,6 +80,11 @@ class ProposalSet:
         """The proposals of image ``i``, float32 ``[P, 4]``, best first."""
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
+    def is_of(self, row: int, index: DetectionIndex, i: int) -> bool:
+        """Whether what image ``row`` has here was found in the very picture that image ``i`` of ``index`` is now."""
+        same_size = bool((self.sizes[row] == index.sizes[i]).all())
+        return same_size and int(self.marks[row]) == file_mark(Path(index.path(i)))
+
     @classmethod
     def build(
         cls, index: DetectionIndex, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray], method: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -78,5 +79,10 @@ def search_all(
     if workers <= 1:
         yield from (selective_search(path, quality) for path in paths)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts) as pool:
         yield from pool.map(partial(selective_search, quality=quality), paths)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's, which ends its processes itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
