@@ -34,6 +34,7 @@ from boxwright.backbones.winograd import use_winograd_in_training
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, Images, Targets
+from boxwright.training.environment import arithmetic_note
 from boxwright.weights.torchvision import (
     faster_rcnn_config,
     faster_rcnn_state,
@@ -184,6 +185,11 @@ def inference_steps(contest: Contest, device: str, size: tuple[int, int], names:
         "ours bf16": lambda: bf16(images),
         "ours bf16 compiled": lambda: compiled["bf16"](images),
     }
+    if note := arithmetic_note(torch.device(device), "bf16"):
+        if any("bf16" in name for name in names):
+            raise SystemExit(f"--only: {note}")
+        print(f"without bf16: {note}", flush=True)
+        steps = {name: step for name, step in steps.items() if "bf16" not in name}
     return {name: steps[name] for name in steps if not names or name in names}
 
 

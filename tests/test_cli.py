@@ -204,7 +204,19 @@ def test_detect_in_half_precision_finds_nearly_the_same(
         assert isinstance(value, dict)
         counts.append(value["detections"])
     assert abs(counts[0] - counts[1]) <= 0.2 * counts[0]
-    assert "fp16 on a CPU" in fails(capsys, "detect", run, image, "--output", tmp_path / "x", "--precision", "fp16")
+    words = ["--device", "cpu", "--precision", "fp16"]
+    assert "fp16 on a CPU" in fails(capsys, "detect", run, image, "--output", tmp_path / "x", *words)
+    assert "fp16 on a CPU" in fails(capsys, "evaluate", run, "--data", scenes, *words)
+
+
+def test_bf16_without_instructions_for_it_is_told_of(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    image, words = next(scenes.rglob("val*.jpg")), ["--device", "cpu", "--precision"]
+    for precision, told in (("bf16", True), ("fp32", False)):
+        assert main(["detect", str(run), str(image), "--output", str(tmp_path / precision), *words, precision]) == 0
+        assert ("no instructions for bf16" in capsys.readouterr().err) == told
 
 
 def test_augmentation_changes_what_is_found_and_results_say_so(

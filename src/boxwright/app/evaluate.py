@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from boxwright.app.augment import Augment, named_test_time, run_augmented
-from boxwright.app.load import Loaded, load
+from boxwright.app.load import Loaded, check_arithmetic, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.proposals import SELECTIVE_SEARCH, search
 from boxwright.app.results import write_whole
@@ -68,8 +68,9 @@ def run_detector(
 
     ``proposals``: the file of them, where it is not the recipe's.
     With masks where the detector gives them and every object of the data set has one; with ``augment`` never. Raises
-    InputError where the classes differ.
+    InputError where the classes differ, or the device has not got the arithmetic.
     """
+    check_arithmetic(loaded.device, precision)
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
     data = replace(recipe, eval_batch_size=batch_size or recipe.eval_batch_size, workers=workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from boxwright.structures import InputError
 from boxwright.training.changes import rebuild_changed
 from boxwright.training.checkpoint import Checkpoint
 from boxwright.training.distributed import choose_device
+from boxwright.training.environment import arithmetic_note
 from boxwright.training.sources import open_checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -44,11 +46,18 @@ def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> 
 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:
     """The detector with its norms folded, in the arithmetic asked for. InputError where the device has not got it."""
-    if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision fp16 on a CPU is slower and less exact than the others; use bf16 or fp32")
+    check_arithmetic(device, precision)
     twin = detector.optimised(DTYPES[precision]).to(device)
     twin.pad_multiple = detector.pad_multiple
     return twin
+
+
+def check_arithmetic(device: torch.device, precision: Precision) -> None:
+    """InputError for what a device cannot do well, a warning for what it does slowly."""
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision fp16 on a CPU is slower and less exact than the others; use bf16 or fp32")
+    if note := arithmetic_note(device, precision):
+        warnings.warn(f"precision {precision}: {note}", stacklevel=3)
 
 
 def file_digest(path: Path) -> str:

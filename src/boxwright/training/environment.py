@@ -37,6 +37,23 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def arithmetic_note(device: torch.device, precision: str) -> str | None:
+    """What to know of ``precision`` on this device: where bf16 has no instructions it is imitated, and very slow."""
+    if precision != "bf16":
+        return None
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    elif device.type == "cpu":
+        native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+    else:
+        return None
+    if native:
+        return None
+    return (
+        f"this {device.type} device has no instructions for bf16, which is many times slower than fp32 here; use fp32"
+    )
+
+
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     """Commit, branch and whether files are changed in the work tree around ``folder`` (default: Boxwright's own
     sources); None outside a work tree or without git."""

@@ -18,7 +18,7 @@ from boxwright.structures import InputError
 from boxwright.training.checkpoint import TRAIN_SUFFIX, load_train_state
 from boxwright.training.config_tree import differences, to_tree
 from boxwright.training.distributed import processes
-from boxwright.training.environment import peak_memory
+from boxwright.training.environment import arithmetic_note, peak_memory
 from boxwright.training.files import write_atomically
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
 from boxwright.training.monitor import LossMonitor, LossRow
@@ -239,7 +239,8 @@ class _Run:
             f"{recipe.name}: {total:,} parameters, crops of {size} x {size} pixels",
             f"data {train.root}: {len(train)} pictures, {len(train.classes)} classes, validation {val}",
             f"{session.steps} steps of {recipe.batch_size}, {session.epoch(session.steps):.1f} epochs, "
-            f"on {self.where.device}, {self.where.world} process(es)",
+            f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
+            *([note] if (note := arithmetic_note(self.where.device, recipe.precision)) else []),
             f"run folder {self.folder}",
         ]
         if session.step:

@@ -27,7 +27,7 @@ from boxwright.training.checkpoint import (
 )
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
-from boxwright.training.environment import git_state, versions
+from boxwright.training.environment import arithmetic_note, git_state, versions
 from boxwright.training.fit_run import FitRun, check_fits
 from boxwright.training.input_check import check_anchors, check_inputs
 from boxwright.training.monitor import check_weights
@@ -240,6 +240,7 @@ class Session:
             f"{len(classes)} classes: {names}",
             f"{plan.batches} steps of {plan.batch_size} images, {plan.epoch(plan.total):.1f} epochs, {how}, "
             f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
+            *([note] if (note := arithmetic_note(self.where.device, recipe.precision)) else []),
             *(
                 f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
                 for planned in plan.stages
