@@ -26,16 +26,15 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.proposals import ProposalsConfig
 from boxwright.data.transforms import (
     FlipConfig,
-    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
-    ScaleJitterConfig,
 )
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHeadConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -198,23 +197,16 @@ SMALL = Recipe(
 DETNET_SMALL = replace(SMALL, name="fast-rcnn-detnet-small", detector=DETNET_SMALL_DETECTOR)
 
 
-def _modern(small: Recipe, detector: FastRCNNConfig) -> Recipe:
+def _modern(plain: Recipe, detector: FastRCNNConfig) -> Recipe:
     head = replace(
         detector.head, pooling=RoIPoolingConfig(size=7), box_loss="giou", post=PostprocessConfig(nms_iou=0.5)
     )
     return replace(
-        small,
-        name=f"{small.name}-modern",
+        plain,
+        name=f"{plain.name}-modern",
         detector=replace(detector, head=head),
-        data=replace(
-            small.data,
-            train=(
-                ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-                FlipConfig(p=0.5),
-                HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-            ),
-        ),
-        ema=EMAConfig(decay=0.998, ramp=200),
+        data=replace(plain.data, train=small.JITTER),
+        ema=small.EMA,
     )
 
 

@@ -30,19 +30,17 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms import (
     FlipConfig,
-    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
-    ScaleJitterConfig,
 )
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.box_head import BoxHeadConfig
 from boxwright.heads.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -170,26 +168,15 @@ DETNET_SMALL = Recipe(
         head=SMALL_HEAD,
     ),
     data=DataConfig(
-        train=(
-            ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-            FlipConfig(p=0.5),
-            HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-        ),
+        train=small.JITTER,
         eval=(LetterboxConfig(size=(256, 256)),),
         batch_size=8,
         eval_batch_size=8,
         workers=2,
         group_by_aspect=False,
     ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     checkpoint=CheckpointConfig(every=1, unit="epochs"),
     clip_norm=10.0,

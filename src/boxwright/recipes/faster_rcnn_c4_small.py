@@ -17,15 +17,15 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.data.transforms import FlipConfig, HSVJitterConfig, LetterboxConfig, ScaleJitterConfig
+from boxwright.data.transforms import FlipConfig, LetterboxConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.recipes import small
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 from boxwright.training.recipe import (
     AdamWConfig,
     CosineConfig,
     DataConfig,
-    EMAConfig,
     Recipe,
     Source,
     Stage,
@@ -96,28 +96,21 @@ VGG_SMALL = replace(
 )
 
 
-def _small_modern(small: Recipe) -> Recipe:
+def _small_modern(plain: Recipe) -> Recipe:
     """The same network with GIoU, all anchors, aligned bins, jitter and an average."""
-    detector = small.detector
+    detector = plain.detector
     assert isinstance(detector, FasterRCNNC4Config)
     pooling = replace(detector.head.pooling, method="align", inclusive=False)
     return replace(
-        small,
-        name=f"{small.name}-modern",
+        plain,
+        name=f"{plain.name}-modern",
         detector=replace(
             detector,
             rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
             head=replace(detector.head, pooling=pooling, box_loss="giou"),
         ),
-        data=replace(
-            small.data,
-            train=(
-                ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-                FlipConfig(p=0.5),
-                HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-            ),
-        ),
-        ema=EMAConfig(decay=0.998, ramp=200),
+        data=replace(plain.data, train=small.JITTER),
+        ema=small.EMA,
     )
 
 

@@ -45,6 +45,7 @@ from boxwright.data.transforms import (
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -300,15 +301,8 @@ SMALL_MODERN = replace(
     name="refinedet-small-modern",
     detector=replace(SMALL.detector, **MODERN_LOSSES),
     data=gentle_data(SMALL.data, 256),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     source=Source(note="ours, for the CPU"),
 )
 

@@ -28,17 +28,15 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms import (
     FlipConfig,
-    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
-    ScaleJitterConfig,
 )
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -255,23 +253,9 @@ SMALL_MODERN = replace(
     SMALL,
     name="retinanet-small-modern",
     detector=replace(SMALL.detector, **MODERN_LOSSES),
-    data=replace(
-        SMALL.data,
-        train=(
-            ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-            FlipConfig(p=0.5),
-            HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-        ),
-    ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    data=replace(SMALL.data, train=small.JITTER),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     source=Source(note="ours, for the CPU"),
 )
 

@@ -28,16 +28,15 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms import (
     FlipConfig,
-    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
-    ScaleJitterConfig,
 )
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -259,15 +258,8 @@ def _modern_small(recipe: Recipe) -> Recipe:
         recipe,
         name=f"{recipe.name}-modern",
         detector=replace(detector, rpn=replace(detector.rpn, straddle=None, box_loss="giou"), head=head),
-        data=replace(
-            recipe.data,
-            train=(
-                ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
-                FlipConfig(p=0.5),
-                HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
-            ),
-        ),
-        ema=EMAConfig(decay=0.998, ramp=200),
+        data=replace(recipe.data, train=small.JITTER),
+        ema=small.EMA,
     )
 
 

@@ -39,8 +39,8 @@ from boxwright.data.transforms import (
 )
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.ssd import EXTRAS_512, ExtraConfig, SSDConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -293,15 +293,8 @@ SMALL_MODERN = replace(
         ),
         eval=(WarpConfig(size=(224, 224)),),
     ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     source=Source(note="ours, for the CPU"),
 )
 

@@ -23,6 +23,7 @@ from dataclasses import replace
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
+from boxwright.recipes import small
 from boxwright.training.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -177,15 +178,8 @@ SMALL_MODERN = replace(
         SMALL.data,
         train=(SMALL.data.train[0], HSVJitterConfig(hue=0.015, saturation=1.5, value=1.4), FlipConfig(p=0.5)),
     ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     clip_norm=10.0,
 )
 

@@ -39,6 +39,7 @@ from boxwright.detectors.yolov2 import (
     RegionLossConfig,
     YOLOv2Config,
 )
+from boxwright.recipes import small
 from boxwright.training.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -265,15 +266,8 @@ SMALL_MODERN = replace(
         ),
         multi_scale=None,
     ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     clip_norm=10.0,
 )
 

@@ -28,8 +28,8 @@ from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitter
 from boxwright.detectors.detector import PixelConfig
 from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
+from boxwright.recipes import small
 from boxwright.training.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -223,15 +223,8 @@ SMALL_MODERN = replace(
         ),
         multi_scale=None,
     ),
-    stages=(
-        Stage(
-            length=15,
-            unit="epochs",
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
-    ema=EMAConfig(decay=0.998, ramp=200),
+    stages=(small.STAGE,),
+    ema=small.EMA,
     clip_norm=10.0,
 )
 

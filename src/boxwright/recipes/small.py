@@ -1,0 +1,26 @@
+"""What the small recipes have in common: networks for a CPU, pictures of 256 pixels, from scratch.
+
+Each is our own, and each detector's file says what its network is.
+"""
+
+from __future__ import annotations
+
+from boxwright.data.transforms import FlipConfig, HSVJitterConfig, ScaleJitterConfig
+from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, Stage, WarmupConfig
+
+JITTER = (
+    ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
+    FlipConfig(p=0.5),
+    HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
+)
+"""Transforms of training that fit a few hundred pictures."""
+
+STAGE = Stage(
+    length=15,
+    unit="epochs",
+    optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
+    schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
+)
+
+EMA = EMAConfig(decay=0.998, ramp=200)
+"""Short enough for runs of a few hundred steps."""
