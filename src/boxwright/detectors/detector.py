@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, ClassVar, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -61,10 +61,12 @@ class Detector(nn.Module, ABC):
     become pixels; None for a detector that gives none. ``wanted_losses``: the only terms that a stage of training
     minimises, None for all; a detector may leave out the work for the others. ``needs_proposals``: whether it works on
     ``Images.proposals`` and finds none itself; ``most_proposals``: of an image, where ``detect`` has to find them and
-    where ``outputs`` counts: what selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer.
+    where ``outputs`` counts: what selective search gives (Fast R-CNN §4.1) unless a recipe keeps fewer. ``own_state``:
+    tensors that say something of the very weights they are saved with, which a start from other weights leaves alone.
     """
 
     needs_proposals = False
+    own_state: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, classes: Classes, pixels: PixelConfig) -> None:
         super().__init__()

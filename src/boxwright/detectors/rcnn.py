@@ -131,6 +131,7 @@ class RCNN(Detector):
     """See the module. SVMs and regression are buffers: part of the state, and no gradient reaches them."""
 
     needs_proposals = True
+    own_state = frozenset({"svm_ready", "box_ready"})  # fitted to the features they came with, which training changes
     svm_weight: Tensor
     svm_bias: Tensor
     svm_ready: Tensor

@@ -14,9 +14,6 @@ from boxwright.detectors.class_rows import SHARED, class_rows
 from boxwright.detectors.detector import Detector
 from boxwright.structures import Classes, InputError
 
-FITTED = frozenset({"svm_ready", "box_ready"})
-"""That R-CNN's SVMs and boxes are fitted: to the features that they came with, which training changes."""
-
 BACKGROUND = -2
 """A number, as no class is called by one."""
 
@@ -42,7 +39,7 @@ def take_weights(
     taken = {
         name: value
         for name, value in given.items()
-        if name in own and own[name].shape == value.shape and name not in here and name not in FITTED
+        if name in own and own[name].shape == value.shape and name not in here and name not in detector.own_state
     }
     carried: set[str] = set()
     if others is not None:
