@@ -19,7 +19,8 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import boxwright
-from boxwright.cli_data import OUTPUT, WHERE, Data, Json, data_app, examples, print_json, say
+from boxwright.cli_data import OUTPUT, WHERE, Data, Device, Json, data_app, examples, print_json, say
+from boxwright.cli_demo import demo
 from boxwright.cli_pretrain import pretrain
 from boxwright.cli_proposals import proposals
 from boxwright.cli_weights import weights_app
@@ -59,8 +60,9 @@ app.command(
     ),
 )
 
+app.command(demo, help_epilogue=examples("boxwright demo --output demo"))
+
 CHECKPOINT = "A checkpoint file, a run's folder, or a name, as torchvision:ssd300_vgg16 (boxwright weights list)."
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Parameter(help="Arithmetic; bf16 is faster where supported.", group=WHERE)
 ]
@@ -337,47 +339,6 @@ def detect(
     else:
         print_predicted(summary, Console(soft_wrap=True))
     return 1 if summary.failed else 0
-
-
-@app.command(
-    help_epilogue=examples(
-        "boxwright demo --output demo",
-    )
-)
-def demo(
-    *,
-    output: Annotated[Path, Parameter(help="Folder of scenes, run and report.")] = Path("demo"),
-    images: Annotated[int, Parameter(help="Scenes to train on.")] = 1000,
-    val_images: Annotated[int, Parameter(help="Scenes to choose the best checkpoint by.")] = 40,
-    test_images: Annotated[int, Parameter(help="Scenes for the figures alone.")] = 80,
-    size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256,
-    steps: Annotated[int | None, Parameter(help="Steps of training. Default: the recipe's length.")] = None,
-    seed: Annotated[int, Parameter(help="Seed of scenes and training.")] = 0,
-    set: Annotated[
-        tuple[str, ...], Parameter(name="--set", help="Change a setting of the recipe.", show_default=False)
-    ] = (),
-    device: Device = "auto",
-    json: Json = False,
-) -> int:
-    """Draw scenes, train a small detector on them, and write a report: ten minutes on two cores, no download."""
-    from boxwright.app.demo import DemoOptions, run_demo
-    from boxwright.app.terminal import print_demo
-
-    options = DemoOptions(
-        images=images,
-        val_images=val_images,
-        test_images=test_images,
-        size=size,
-        steps=steps,
-        seed=seed,
-        device=device,
-        sets=set,
-    )
-    result = run_demo(output, options)
-    if json:
-        return print_json(result.to_dict())
-    print_demo(result, Console(soft_wrap=True))
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ OUTPUT = Group("Output", sort_key=2)
 Data = Annotated[
     Path, Parameter(help="The data set: a folder, a COCO .json or a YOLO data.yaml. Its format is recognised.")
 ]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout.", group=OUTPUT, show_default=False)]
 
 

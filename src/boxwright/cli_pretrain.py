@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from boxwright.cli_data import OUTPUT, WHERE, Json, print_json, say
+from boxwright.cli_data import OUTPUT, WHERE, Device, Json, print_json, say
 
 
 def pretrain(
@@ -33,7 +33,7 @@ def pretrain(
     resume: Annotated[Path | None, Parameter(help="Go on with the run in this folder.")] = None,
     seed: Annotated[int | None, Parameter(help="Seed of everything random.")] = None,
     licence: Annotated[str, Parameter(help="Of the pictures, for the card in the file.")] = "",
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.", group=WHERE)] = "auto",
+    device: Device = "auto",
     workers: Annotated[int | None, Parameter(help="Processes that load pictures.", group=WHERE)] = None,
     json: Json = False,
 ) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from boxwright.cli_data import OUTPUT, WHERE, Data, Json, print_json, say
+from boxwright.cli_data import OUTPUT, WHERE, Data, Device, Json, print_json, say
 
 
 def proposals(
@@ -24,7 +24,7 @@ def proposals(
         Literal["fast", "quality"], Parameter(help="Of selective search: quality finds more and takes longer.")
     ] = "fast",
     workers: Annotated[int, Parameter(help="Processes for selective search.", group=WHERE)] = 1,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.", group=WHERE)] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> int:
     """Find boxes where objects may be, for detectors that are given them, such as Fast R-CNN.

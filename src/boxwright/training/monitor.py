@@ -19,8 +19,8 @@ from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
 
 REMEDY = (
-    "Look at these images and boxes (`boxwright data check`), lower the learning rate, lengthen the warm-up, or set "
-    "clip_norm; with fp16 try bf16"
+    "Look at the images (a detector's, with their boxes, by `boxwright data check`), lower the learning rate, lengthen "
+    "the warm-up, or set clip_norm; with fp16 try bf16"
 )
 
 
