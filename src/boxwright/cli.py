@@ -49,6 +49,7 @@ app.command(
     help_epilogue=examples(
         "boxwright pretrain detnet59 --data imagenet --device cuda",
         "boxwright pretrain detnet-small --preset small --data imagenette",
+        "boxwright pretrain ssd300-voc --data imagenet",
         "boxwright pretrain --resume runs/detnet59-imagenet-1 --data imagenet",
     ),
 )

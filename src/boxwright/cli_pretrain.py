@@ -13,7 +13,10 @@ from boxwright.cli_data import OUTPUT, WHERE, Device, Json, print_json, say
 
 
 def pretrain(
-    backbone: Annotated[str | None, Parameter(help="A backbone's name, as `boxwright models` lists them.")] = None,
+    backbone: Annotated[
+        str | None,
+        Parameter(help="A backbone, or a recipe for what its detector starts from; `boxwright models` lists both."),
+    ] = None,
     /,
     *,
     data: Annotated[Path, Parameter(help="A folder with train/CLASS/ and, to measure on, val/CLASS/ below it.")],
@@ -43,6 +46,7 @@ def pretrain(
     top-1 on val, and a card with data, recipe, top-1, top-5 and licence.
     """
     from boxwright.app.pretrain import PretrainRequest, result_dict, start_pretraining
+    from boxwright.recipes import RECIPES
 
     result = start_pretraining(
         PretrainRequest(
@@ -67,5 +71,6 @@ def pretrain(
     say(f"trained {result.steps} steps")
     if result.top1 is not None and result.top5 is not None:
         say(f"top-1 {100 * result.top1:.1f} %, top-5 {100 * result.top5:.1f} %")
-    command = f"boxwright train RECIPE --backbone-weights {shlex.quote(str(result.checkpoint))} --data ..."
+    recipe = backbone if backbone in RECIPES else "RECIPE"
+    command = f"boxwright train {recipe} --backbone-weights {shlex.quote(str(result.checkpoint))} --data ..."
     return say(f"  start a detector from it:\n    {command}")

@@ -1,4 +1,4 @@
-"""Which file of `boxwright pretrain NAME` starts which recipe by ``--backbone-weights`` alone, and that it arrives.
+"""Which file of `boxwright pretrain` starts which recipe by ``--backbone-weights`` alone, and that it arrives.
 
 Networks are narrow, and what does not take the file's tensors has no memory at all.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones import NAMED_BACKBONES, BackboneConfig, Classifier, build_backbone
+from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import PixelConfig
 from boxwright.recipes import RECIPES, get_recipe
@@ -90,29 +91,29 @@ def narrow(config: BackboneConfig) -> BackboneConfig:
 
 
 @cache
-def classifier_of(name: str) -> dict[str, Tensor]:
+def classifier_of(backbone: BackboneConfig) -> dict[str, Tensor]:
     torch.manual_seed(6)
-    return Classifier(build_backbone(narrow(NAMED_BACKBONES[name])), 3).state_dict()
+    return Classifier(build_backbone(narrow(backbone)), 3).state_dict()
 
 
-def write(folder: Path, name: str, pixels: PixelConfig) -> Path:
-    """What ``boxwright pretrain NAME`` writes, as far as it is read here."""
+def write(folder: Path, backbone: BackboneConfig, pixels: PixelConfig) -> Path:
+    """What ``boxwright pretrain`` writes, as far as it is read here."""
     card = {
-        "backbone": to_tree(narrow(NAMED_BACKBONES[name])),
+        "backbone": to_tree(narrow(backbone)),
         "pixels": to_tree(pixels),
         "data": {"name": "toys"},
         "top1": None,
     }
     path = folder / "backbone.safetensors"
-    save_pretrained(path, classifier_of(name), card)
+    save_pretrained(path, classifier_of(backbone), card)
     return path
 
 
-def tensors_for_a_detector(name: str) -> dict[str, Tensor]:
-    """What the file of ``name`` has for a backbone, by the names there."""
-    given = classifier_of(name)
+def tensors_for_a_detector(backbone: BackboneConfig) -> dict[str, Tensor]:
+    """What the file of ``backbone`` has for a detector's, by the names there."""
+    given = classifier_of(backbone)
     found = {key.removeprefix("backbone."): value for key, value in given.items() if key.startswith("backbone.")}
-    if "fc.3.weight" in given and name.startswith("vgg"):
+    if "fc.3.weight" in given and isinstance(backbone, VGGConfig):
         fc6 = given["fc.0.weight"].reshape(512, 64, 7, 7)
         found["fc6.weight"] = fc6[0::4][:, :, [0, 3, 6]][..., [0, 3, 6]]
         found["fc7.weight"] = given["fc.3.weight"][0::4, 0::4].reshape(128, 128, 1, 1)
@@ -120,7 +121,7 @@ def tensors_for_a_detector(name: str) -> dict[str, Tensor]:
     return found | {f"features.18{key[7:]}": value for key, value in given.items() if key.startswith("fc.last.")}
 
 
-def check_start(recipe: str, name: str, folder: Path) -> None:
+def check_start(recipe: str, backbone: BackboneConfig, folder: Path) -> None:
     config = get_recipe(recipe).detector
     config = replace(config, backbone=narrow(config.backbone))  # type: ignore[call-arg,union-attr]
     with torch.device("meta"):
@@ -133,12 +134,12 @@ def check_start(recipe: str, name: str, folder: Path) -> None:
     pixels = config.pixels
     if pixels != PixelConfig():
         with pytest.raises(InputError, match="learnt from pixels prepared as") as refusal:
-            start_backbone(detector, write(folder, name, PixelConfig()))
+            start_backbone(detector, write(folder, backbone, PixelConfig()))
         sets = [word for word in str(refusal.value).replace("'", "").split() if word.startswith("detector.pixels.")]
         named = apply_overlays(replace(get_recipe(recipe), detector=config), [parse_set(word) for word in sets])
         assert named.detector.pixels == PixelConfig(), "the settings that the refusal names are enough"
-    line = start_backbone(detector, write(folder, name, pixels))
-    wanted = tensors_for_a_detector(name)
+    line = start_backbone(detector, write(folder, backbone, pixels))
+    wanted = tensors_for_a_detector(backbone)
     fresh = {key for key in own if key not in wanted}
     assert all(key.startswith(("fc6_norm", "fc7_norm", "stages.5.5", "stages.6")) for key in fresh), fresh
     assert f": {len(own) - len(fresh)} tensors" in line
@@ -160,12 +161,28 @@ def distinct() -> list[str]:
 def test_one_option_starts_a_recipe(recipe: str, tmp_path: Path) -> None:
     name = start_of(recipe)
     assert name is not None
-    check_start(recipe, name, tmp_path)
+    check_start(recipe, NAMED_BACKBONES[name], tmp_path)
+
+
+@pytest.mark.parametrize("recipe", distinct())
+def test_the_name_of_a_recipe_pretrains_what_starts_it(recipe: str, tmp_path: Path) -> None:
+    """Of those on networks without a name too, and in its own pixels."""
+    start = pretrain_recipe(recipe, "small")
+    assert start.pixels == RECIPES[recipe].detector.pixels
+    assert start.name == f"{recipe}-small"
+    check_start(recipe, start.backbone, tmp_path)
+
+
+def test_a_name_of_nothing_is_refused_with_what_is_near() -> None:
+    with pytest.raises(InputError, match=r"no backbone and no recipe 'detnet58'; did you mean 'detnet59'\?"):
+        pretrain_recipe("detnet58")
+    with pytest.raises(InputError, match=r"no recipe 'faster-rcnn-vgg-smal'; did you mean 'faster-rcnn-vgg-small'\?"):
+        pretrain_recipe("faster-rcnn-vgg-smal")
 
 
 @pytest.mark.parametrize(("recipe", "name"), OTHER_STARTS)
 def test_networks_of_the_same_tensors_stand_in_for_one_another(recipe: str, name: str, tmp_path: Path) -> None:
-    check_start(recipe, name, tmp_path)
+    check_start(recipe, NAMED_BACKBONES[name], tmp_path)
 
 
 def test_the_pixels_that_the_guide_names_are_all_there_are() -> None:
@@ -206,4 +223,4 @@ def test_recipes_without_a_start_are_on_networks_without_a_name() -> None:
 )
 def test_other_networks_are_refused(recipe: str, name: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=told):
-        check_start(recipe, name, tmp_path)
+        check_start(recipe, NAMED_BACKBONES[name], tmp_path)

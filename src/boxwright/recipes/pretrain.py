@@ -15,7 +15,11 @@ from typing import Literal
 
 from boxwright.backbones.build import NAMED_BACKBONES, named_backbone
 from boxwright.data.crops import CropConfig
+from boxwright.recipes import RECIPES
+from boxwright.structures import InputError
+from boxwright.training.config_tree import nearest
 from boxwright.training.pretrain_recipe import PretrainRecipe
+from boxwright.training.pretrained import for_pretraining
 from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
 
 Preset = Literal["imagenet", "small"]
@@ -43,8 +47,18 @@ SMALL = PretrainRecipe(
 )
 
 
-def pretrain_recipe(backbone: str, preset: Preset = "imagenet") -> PretrainRecipe:
-    """The preset for a named backbone or ``timm:NAME``. InputError names the nearest name, and all there are."""
-    config = named_backbone(backbone)
+def pretrain_recipe(name: str, preset: Preset = "imagenet") -> PretrainRecipe:
+    """The preset for a named backbone, for ``timm:NAME``, or for what a detector's recipe starts from, with its pixels.
+
+    InputError names the nearest name there is, or the command that lists all.
+    """
     base = IMAGENET if preset == "imagenet" else SMALL
-    return replace(base, name=f"{backbone}-{preset}", backbone=config)
+    if name in RECIPES:
+        detector = RECIPES[name].detector
+        config, pixels = for_pretraining(detector.backbone), detector.pixels
+    elif name in NAMED_BACKBONES or name.startswith("timm:"):
+        config, pixels = named_backbone(name), base.pixels
+    else:
+        near = nearest(name, [*NAMED_BACKBONES, *RECIPES]) or "; `boxwright models` lists them"
+        raise InputError(f"there is no backbone and no recipe {name!r}{near}")
+    return replace(base, name=f"{name}-{preset}", backbone=config, pixels=pixels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from boxwright.backbones.build import BackboneConfig
+from boxwright.backbones.darknet import VARIANTS, DarknetConfig
 from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
 from boxwright.detectors.detector import Detector, PixelConfig
 from boxwright.structures import InputError
@@ -167,6 +169,25 @@ def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
         "top1": None,
         "top5": None,
     }
+
+
+def for_pretraining(config: BackboneConfig) -> BackboneConfig:
+    """The backbone to learn on pictures for detectors on ``config``, which start from it by :func:`start_backbone`.
+
+    It is whole where the detector reads lower levels, strides where that dilates, has its own head where that goes on
+    with fc6 and fc7, and all of it learns, batch norms too. Of YOLOv1's 24 convolutions it is the first 20 (its §2.2).
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    heads = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
+    changes: dict[str, Any] = {name: defaults[name] for name in heads if name in defaults}
+    if getattr(config, "norm", None) == "frozen_bn":
+        changes["norm"] = "bn"
+    if getattr(config, "stage6_blocks", 0):
+        changes["out_levels"] = (6,)
+    if isinstance(config, DarknetConfig):
+        variant = "extraction" if config.variant == "yolov1" else config.variant
+        changes |= {"variant": variant, "out_levels": (len(VARIANTS[variant]) - 1,)}
+    return replace(config, **changes)
 
 
 def start_backbone(detector: Detector, source: Path | str) -> str:
