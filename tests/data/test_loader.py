@@ -371,9 +371,8 @@ def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> No
         if out is None:  # it or a worker did not end: let it say where it hangs; nothing of it may live on
             ended = process.poll()
             with contextlib.suppress(ProcessLookupError):
-                if ended is None:
-                    os.kill(process.pid, signal.SIGUSR1)
-                    time.sleep(1.0)
+                os.killpg(process.pid, signal.SIGUSR1)  # the workers inherit what answers it
+                time.sleep(2.0)
                 os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             err = f"the process {'hung' if ended is None else 'ended, a worker did not'}: {err}"
