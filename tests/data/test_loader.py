@@ -331,6 +331,7 @@ def test_nothing_to_train_on_is_an_error(index: DetectionIndex) -> None:
 INTERRUPTED = """
 import faulthandler, signal, sys, time
 faulthandler.register(signal.SIGUSR1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from tiny_index import write_index
