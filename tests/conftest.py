@@ -15,7 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow or needs a GPU unless ``-m`` asks for it."""
+    """Leave out what is slow or needs a GPU unless ``-m`` asks for it; the longest first, so that none runs alone last."""
+    items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
     expression = config.getoption("-m")
     for item in items:
         if item.get_closest_marker("slow") and "slow" not in expression:

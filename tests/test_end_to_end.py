@@ -17,17 +17,17 @@ RECIPES: dict[str, list[str]] = {
     "faster-rcnn-detnet-small-fpn": [],
     "faster-rcnn-c4-small": [],
     "rfcn-detnet-small": ["stages.0.length=280"],
-    "mask-rcnn-detnet-small-fpn": [],
-    "refinedet-small-modern": ["stages.0.length=100"],
-    "retinanet-small-modern": [],
+    "mask-rcnn-detnet-small-fpn": ["detector.head.samples=16", "detector.mask.channels=32"],
+    "refinedet-small-modern": ["stages.0.length=85"],
+    "retinanet-small-modern": ["stages.0.length=110"],
     "yolov1-small-modern": ["detector.grid=4"],
     "yolov2-small-modern": [],
-    "yolov3-small-modern": ["stages.0.length=80"],
+    "yolov3-small-modern": ["stages.0.length=75"],
     "ssd-small-modern": [
         f"detector.size=[{SIZE}, {SIZE}]",
         "detector.priors.sizes=[9, 19, 42, 65, 88, 111, 134]",
         "detector.priors.steps=none",
-        "stages.0.length=90",
+        "stages.0.length=70",
     ],
 }
 
