@@ -15,7 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow or needs a GPU unless ``-m`` asks for it; the longest first, so that none runs alone last."""
+    """Leave out what is slow or needs a GPU unless ``-m`` asks for it."""
+    # The longest go first, so that none of them runs alone at the end.
     items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
     expression = config.getoption("-m")
     for item in items:
