@@ -63,9 +63,10 @@ def test_selective_search_finds_drawn_objects(scenes: Path, tmp_path: Path, caps
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for workers, file in zip("12", files, strict=True):
         words = ["proposals", "--data", str(scenes), "--split", "train", "--output", str(file), "--workers", workers]
-        assert main([*words, "--json"]) == 0
+        assert main([*words, "--most", "400", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["recall"][-1]["recall_50"] >= 0.7
+        assert [row["count"] for row in report["recall"]] == [100, 300, 400]
     one, two = (safetensors.torch.load_file(file) for file in files)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one), "the same for any number of processes"

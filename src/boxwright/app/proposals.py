@@ -18,7 +18,7 @@ from boxwright.app.progress import ProgressBar
 from boxwright.data.formats import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loader import EvalLoader
-from boxwright.data.proposals import SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
+from boxwright.data.proposals import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
 from boxwright.data.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.detector import Detector
 from boxwright.heads.rpn import RPN, Proposals
@@ -70,7 +70,8 @@ def make_proposals(
         loaded = load(method, device)
         made = propose(loaded.detector, index, most, loaded.device, f"proposal network of {loaded.path}")
         written = made.save(output)
-    return Made(written, made, recall_report(made, index))
+    counts = [count for count in COUNTS if count < most]
+    return Made(written, made, recall_report(made, index, [*counts, most]))
 
 
 def check_writable(output: Path) -> None:

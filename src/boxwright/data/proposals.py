@@ -177,7 +177,7 @@ class ProposalSet:
             raise InputError(
                 f"{what}: holds proposals of {len(self)} images, but {len(missing)} of the {len(index)} images of "
                 f"{index.root} are not among them, such as {missing[0]}; make a file for this split with "
-                f"{_command(index)}"
+                f"{_command(index)} and name it, in data.proposals or by --proposals of `boxwright evaluate`"
             )
         chosen = np.array([rows[name] for name in names], dtype=np.int64)
         if (other := (self.sizes[chosen] != index.sizes).any(1)).any():
@@ -298,6 +298,7 @@ def _joined(parts: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 IOUS = np.arange(10) * 0.05 + 0.5
+COUNTS = (100, 300, 1000, 2000)
 
 
 @dataclass(frozen=True)
@@ -313,9 +314,7 @@ class RecallRow:
     average: float
 
 
-def recall_report(
-    proposals: ProposalSet, index: DetectionIndex, counts: Sequence[int] = (100, 300, 1000, 2000)
-) -> list[RecallRow]:
+def recall_report(proposals: ProposalSet, index: DetectionIndex, counts: Sequence[int] = COUNTS) -> list[RecallRow]:
     """How many objects the best proposals of each image find; whatever their class.
 
     An object is found when a proposal of its own overlaps it: pairs are made by falling IoU, each box once, as in

@@ -234,11 +234,12 @@ class Session:
             how = f"now the fit {stage.name!r}"
         else:
             how = f"{stage.optimiser.kind} at {self.full_lr[self.stage]:g}"
+        learnt = sum(s.steps * s.step_images for s in plan.stages if s.schedule is not None)
         lines = [
             f"recipe {recipe.name}: {total:,} parameters, {learning:,} of them learn",
             f"data {self.index.root}: {len(self.index)} images with {self.index.num_boxes} boxes, validation {val}; "
             f"{len(classes)} classes: {names}",
-            f"{plan.batches} steps of {plan.batch_size} images, {plan.epoch(plan.total):.1f} epochs, {how}, "
+            f"{plan.batches} steps of {plan.batch_size} images, {learnt / plan.images:.1f} epochs, {how}, "
             f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
             *([note] if (note := arithmetic_note(self.where.device, recipe.precision)) else []),
             *(
