@@ -5,9 +5,10 @@
 Every run is a ``boxwright train`` of its own, validated once, after its last step. R-CNN and Fast R-CNN learn from and
 are tested on selective search's proposals, which are made once for each split (extra ``selective-search``) and timed
 apart, on one thread, reading of the image included. Milliseconds are those of one image of the validation split, batch
-1, norms folded, post-processing included, all detectors in turn in one process on one thread; "with proposals" adds
-selective search where a detector needs it. A second table tests the same runs on more proposals. A run or file that
-``--keep FOLDER`` holds already is not made again, so a long comparison can be made in parts. Writes results/lineage.md.
+1, norms folded, post-processing included, all detectors in turn in one process, on a CPU on one thread; "with
+proposals" adds selective search where a detector needs it. A second table tests the same runs on more proposals. A run
+or file that ``--keep FOLDER`` holds already is not made again, so a long comparison can be made in parts. Writes
+results/lineage.md.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def search_seconds(index: DetectionIndex, images: int) -> float:
 
 def jobs_of(args: argparse.Namespace, keep: Path, recipes: list[str], splits: tuple[str, str]) -> list[Job]:
     """All runs, seed by seed, so that an early end leaves whole rounds."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
     jobs = []
     for seed in args.seeds:
         for recipe in recipes:
@@ -110,8 +111,8 @@ def jobs_of(args: argparse.Namespace, keep: Path, recipes: list[str], splits: tu
                 ]
             command = [
                 sys.executable, "-m", "boxwright", "train", recipe, "--data", str(args.data), "--output", str(folder),
-                "--seed", str(seed), "--workers", "0", "--device", "cpu", "--train-split", splits[0],
-                "--val-split", splits[1], *set_arguments(settings),
+                "--seed", str(seed), "--workers", str(args.workers), "--device", args.device,
+                "--train-split", splits[0], "--val-split", splits[1], *set_arguments(settings),
             ]  # fmt: skip
             jobs.append(Job(recipe, seed, folder, command, environment))
     return jobs
@@ -149,7 +150,7 @@ def table(jobs: list[Job], recipes: list[str], times: dict[str, float], search: 
     return lines
 
 
-def with_more(jobs: list[Job], count: int, data: Path, split: str) -> dict[str, list[float]]:
+def with_more(jobs: list[Job], count: int, data: Path, split: str, device: str) -> dict[str, list[float]]:
     """AP and AP50 of each job's last weights on ``count`` proposals an image, by recipe and figure; kept by them."""
     found: dict[str, list[float]] = {}
     for job in jobs:
@@ -157,7 +158,7 @@ def with_more(jobs: list[Job], count: int, data: Path, split: str) -> dict[str, 
         if not kept.is_file():
             command = [
                 sys.executable, "-m", "boxwright", "evaluate", str(job.folder / "last.safetensors"), "--data",
-                str(data), "--split", split, "--device", "cpu", "--set", f"data.proposals.most={count}", "--json",
+                str(data), "--split", split, "--device", device, "--set", f"data.proposals.most={count}", "--json",
             ]  # fmt: skip
             done = subprocess.run(command, env=job.environment, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -174,14 +175,14 @@ def proposal_table(jobs: list[Job], args: argparse.Namespace, keep: Path, index:
     given = [job for job in jobs if needs_proposals(job.recipe)]
     recipes = list(dict.fromkeys(job.recipe for job in given))
     with ThreadPoolExecutor(args.jobs) as pool:
-        scores = dict(
-            zip(args.counts, pool.map(lambda n: with_more(given, n, args.data, index.name), args.counts), strict=True)
-        )
+        found = pool.map(lambda n: with_more(given, n, args.data, index.name, args.device), args.counts)
+        scores = dict(zip(args.counts, found, strict=True))
     recalls = recall_report(read_proposals(proposal_file(keep, index.name)), index, args.counts)
     folders = {job.recipe: job.folder for job in reversed(given)}
     names = {f"{recipe} {count}": (recipe, count) for count in args.counts for recipe in recipes}
     sets = {name: [f"data.proposals.most={count}"] for name, (_, count) in names.items()}
-    times = milliseconds({n: folders[recipe] for n, (recipe, _) in names.items()}, args.data, "cpu", args.rounds, sets)
+    runs = {name: folders[recipe] for name, (recipe, _) in names.items()}
+    times = milliseconds(runs, args.data, args.device, args.rounds, sets)
     heads = [
         "proposals",
         "recall at 0.5",
@@ -209,7 +210,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=float, default=15)
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a CPU one thread each")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images, of each run")
     parser.add_argument("--rounds", type=int, default=10, help="for milliseconds per image")
     parser.add_argument(
         "--counts", type=int, nargs="*", default=[300, 1000, 2000], help="proposals at test for the second table"
@@ -239,7 +242,7 @@ def main() -> None:
             f"selective search, OpenCV's fast setting: {search:.2f} s an image, {search * images / 60:.1f} minutes for "
             f"the {images} images of training, in no column but the last two"
         )
-    times = milliseconds({job.recipe: job.folder for job in reversed(jobs)}, args.data, "cpu", args.rounds)
+    times = milliseconds({job.recipe: job.folder for job in reversed(jobs)}, args.data, args.device, args.rounds)
     times = {name: times[name] for name in recipes}
     sets = "".join(f" --set '{setting}'" for setting in args.set)
     if args.counts != parser.get_default("counts"):
@@ -250,7 +253,7 @@ def main() -> None:
         "",
         f"- command: `python benchmarks/lineage.py PATH/TO/{args.data.name} --epochs {args.epochs:g} --seeds "
         f"{' '.join(map(str, args.seeds))}{sets}{named}`",
-        *describe(threads=1),
+        *describe(args.device, threads=1 if args.device == "cpu" else None),
         f"- {len(train_index)} images to train on, {len(val_index)} to validate on; {args.epochs:g} epochs, "
         f"{len(args.seeds)} seeds, means ± standard deviation; {args.jobs} runs at a time",
         *(f"- {note}" for note in [*notes, *args.note]),
