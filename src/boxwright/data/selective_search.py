@@ -9,7 +9,7 @@ import ctypes
 import importlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -72,7 +72,7 @@ def _seed_c_library() -> None:
 
 def search_all(
     index: DetectionIndex, quality: Quality = "fast", workers: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """:func:`selective_search` of each image, in order, over ``workers`` processes."""
     require_opencv()
     paths = [index.path(i) for i in range(len(index))]
