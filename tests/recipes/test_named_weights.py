@@ -18,7 +18,7 @@ from tests.training.test_recipe_starts import narrow, write
 from tests.weights import caffe_reference as ref
 
 from boxwright import recipes
-from boxwright.backbones import Classifier, DarknetConfig, VGGConfig, build_backbone
+from boxwright.backbones import NAMED_BACKBONES, Classifier, DarknetConfig, VGGConfig, build_backbone
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.detector import PixelConfig
 from boxwright.recipes import resolve_recipe
@@ -61,7 +61,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "VGG_ILSVRC_16_layers_fc_reduced.caffemodel": lambda folder: write_vgg(folder, reduced=True)[0],
     "torchvision:vgg16": write_torchvision_vgg16,
     "detnet59.pth": lambda folder: write_detnet(folder)[0],
-    "backbone.safetensors": lambda folder: write(folder, "detnet59", PixelConfig()),
+    "backbone.safetensors": lambda folder: write(folder, NAMED_BACKBONES["detnet59"], PixelConfig()),
 }
 DARKNET = {
     "extraction.conv.weights": "extraction",
