@@ -178,8 +178,8 @@ def for_pretraining(config: BackboneConfig) -> BackboneConfig:
     with fc6 and fc7, and all of it learns, batch norms too. Of YOLOv1's 24 convolutions it is the first 20 (its §2.2).
     """
     defaults = {field.name: field.default for field in fields(config)}
-    heads = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
-    changes: dict[str, Any] = {name: defaults[name] for name in heads if name in defaults}
+    reset = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
+    changes: dict[str, Any] = {name: defaults[name] for name in reset if name in defaults}
     if getattr(config, "norm", None) == "frozen_bn":
         changes["norm"] = "bn"
     if getattr(config, "stage6_blocks", 0):
