@@ -97,7 +97,7 @@ def test_a_search_that_was_stopped_goes_on(
     search = _Search()
     monkeypatch.setattr("boxwright.app.proposals.search_all", search)
     monkeypatch.setattr("boxwright.app.proposals.require_opencv", lambda: None)
-    output, unfinished = tmp_path / "p.safetensors", tmp_path / "p.unfinished.safetensors"
+    output, unfinished = tmp_path / "p.safetensors", tmp_path / "p.fast-2000.unfinished.safetensors"
     words = ["proposals", "--data", str(data), "--split", "train", "--output", str(output)]
 
     search.stop_before = 3
@@ -131,6 +131,7 @@ def test_what_another_search_left_is_not_taken(tmp_path: Path, scenes: Path, mon
     search.stop_before, search.searched = None, []
     assert main([*words, "--quality", "quality"]) == 0
     assert len(search.searched) == 3
+    assert (tmp_path / "p.fast-2000.unfinished.safetensors").is_file(), "nor is it lost"
 
 
 def test_a_place_where_nothing_can_be_written_is_said_at_once(

@@ -62,7 +62,8 @@ def make_proposals(
     index = open_dataset(data, split)
     check_writable(output)
     if method == SELECTIVE_SEARCH:
-        unfinished = output.with_suffix(f".unfinished{SUFFIX}")
+        # A name for each setting: what another search left is not written over.
+        unfinished = output.with_suffix(f".{quality}-{most}.unfinished{SUFFIX}")
         made = search(index, most, quality, workers, unfinished)
         written = made.save(output)
         unfinished.unlink(missing_ok=True)
@@ -98,15 +99,14 @@ def search(
     """
     require_opencv()
     method = f"{SELECTIVE_SEARCH} {quality} (OpenCV)"
-    of_part = f"{method}, {most} an image, unfinished"
-    found = {} if unfinished is None else _found_before(unfinished, index, of_part)
+    found = {} if unfinished is None else _found_before(unfinished, index)
     left = [i for i in range(len(index)) if i not in found]
 
     def keep() -> None:
         if unfinished is not None and found:
             rows = sorted(found)
             boxes, scores = zip(*(found[i] for i in rows), strict=True)
-            ProposalSet.build(index.subset(rows), boxes, scores, of_part).save(unfinished)
+            ProposalSet.build(index.subset(rows), boxes, scores, f"{method}, unfinished").save(unfinished)
 
     kept_at = time.monotonic()
     with ProgressBar("selective search", len(index)) as bar:
@@ -130,13 +130,11 @@ def search(
     return ProposalSet.build(index, [boxes for boxes, _ in columns], [scores for _, scores in columns], method)
 
 
-def _found_before(unfinished: Path, index: DetectionIndex, method: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """What a search of this method left, by image of ``index``; without pictures that have changed."""
+def _found_before(unfinished: Path, index: DetectionIndex) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """What a search left, by image of ``index``; without pictures that have changed."""
     if not unfinished.is_file():
         return {}
     before = read_proposals(unfinished)
-    if before.method != method:
-        return {}
     rows = {str(name): row for row, name in enumerate(before.names)}
     found = {}
     for i in range(len(index)):
