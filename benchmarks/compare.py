@@ -36,11 +36,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.load import for_inference, load
 from boxwright.app.models import detector_row
-from boxwright.data.formats import open_splits
-from boxwright.data.loader import EvalLoader
+from boxwright.checkpoints.checkpoint import load_checkpoint
+from boxwright.config.recipe import Recipe, Stage
+from boxwright.data.formats.opening import open_splits
+from boxwright.data.loading.loader import EvalLoader
 from boxwright.recipes import get_recipe
-from boxwright.training.checkpoint import load_checkpoint
-from boxwright.training.recipe import Recipe, Stage
 from machine import describe
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")

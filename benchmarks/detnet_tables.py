@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.backbones.count import backbone_rows
-from boxwright.data.formats import open_dataset
+from boxwright.checkpoints.backbone_files import read_card
+from boxwright.data.formats.opening import open_dataset
 from boxwright.recipes import get_recipe
 from boxwright.structures import InputError
-from boxwright.training.pretrained import read_card
 from compare import Job, length, mean, set_arguments
 from machine import describe
 

@@ -27,12 +27,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.models import detector_row
 from boxwright.app.train import training_splits
+from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals import read_proposals, recall_report
-from boxwright.data.selective_search import require_opencv, selective_search
+from boxwright.data.proposals.files import read_proposals, recall_report
+from boxwright.data.proposals.selective_search import require_opencv, selective_search
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import load_checkpoint
 from compare import Job, length, mean, milliseconds, set_arguments
 from machine import describe
 

@@ -26,13 +26,13 @@ import torch
 import torchvision
 from torch import nn
 
+from boxwright.checkpoints.checkpoint import load_checkpoint, rebuild, save_checkpoint
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
-from boxwright.training.checkpoint import load_checkpoint, rebuild, save_checkpoint
-from boxwright.weights.imported import build_imported
-from boxwright.weights.reading import read_foreign
-from boxwright.weights.torchvision_import import import_torchvision
+from boxwright.weights.common.imported import build_imported
+from boxwright.weights.common.reading import read_foreign
+from boxwright.weights.torchvision.importer import import_torchvision
 from machine import describe
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "load_checkpoint.md"

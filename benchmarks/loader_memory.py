@@ -26,8 +26,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from boxwright.data.index import DetectionIndex, ImageRecord
-from boxwright.data.sampler import Numbers
-from boxwright.data.workers import Workers
+from boxwright.data.loading.sampler import Numbers
+from boxwright.data.loading.workers import Workers
 from boxwright.structures import Classes
 from machine import describe
 

@@ -28,6 +28,8 @@ from machine import describe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.detectors import test_mask_rcnn
+from tests.support.golden import Comparison, GoldenCase, noted
+from tests.support.torchvision_models import MODELS, taps
 from tests.weights import (
     test_darknet_yolov1_v2,
     test_darknet_yolov3,
@@ -37,8 +39,6 @@ from tests.weights import (
     test_refinedet_pytorch,
     test_ssd_pytorch,
 )
-from tests.weights.golden import Comparison, GoldenCase, noted
-from tests.weights.torchvision_models import MODELS, taps
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "parity.md"
 

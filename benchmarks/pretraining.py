@@ -26,8 +26,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.backbones.build import named_backbone
 from boxwright.backbones.count import backbone_rows
+from boxwright.checkpoints.backbone_files import read_card
 from boxwright.structures import InputError
-from boxwright.training.pretrained import read_card
 from machine import describe
 
 LARGEST = 30_000_000

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from boxwright.data.formats import open_splits
+from boxwright.data.formats.opening import open_splits
 from boxwright.recipes import get_recipe
 from machine import describe
 

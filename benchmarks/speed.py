@@ -30,12 +30,12 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, r
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from boxwright.backbones.winograd import use_winograd_in_training
+from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
+from boxwright.io.environment import arithmetic_note
 from boxwright.structures import Classes, Images, Targets
-from boxwright.training.environment import arithmetic_note
-from boxwright.weights.torchvision import (
+from boxwright.weights.torchvision.detectors import (
     faster_rcnn_config,
     faster_rcnn_state,
     mask_rcnn_config,
@@ -43,7 +43,7 @@ from boxwright.weights.torchvision import (
     retinanet_config,
     retinanet_state,
 )
-from boxwright.weights.torchvision_ssd import ssd_config, ssd_state
+from boxwright.weights.torchvision.ssd import ssd_config, ssd_state
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe

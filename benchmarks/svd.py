@@ -26,10 +26,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.load import load
 from boxwright.backbones.count import count_parameters
-from boxwright.data.formats import open_dataset
-from boxwright.data.loader import EvalLoader
+from boxwright.data.formats.opening import open_dataset
+from boxwright.data.loading.loader import EvalLoader
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.fast_rcnn import truncate_fc
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, Images, InputError

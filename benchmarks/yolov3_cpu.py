@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from boxwright.app.models import detector_row
-from boxwright.backbones.norm import fold_norms
+from boxwright.backbones.layers.norm import fold_norms
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov3 import YOLOv3
 from boxwright.recipes import RECIPES

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from boxwright.backbones.build import build_backbone, named_backbone
+from boxwright.checkpoints.backbone_files import load_pretrained, read_card
+from boxwright.config.recipe import Recipe, Stage
 from boxwright.recipes import RECIPES, resolve_recipe
-from boxwright.training.pretrained import load_pretrained, read_card
-from boxwright.training.recipe import Recipe, Stage
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text())

@@ -18,17 +18,17 @@ from typing import Any
 
 import pytest
 
-from boxwright import cli
 from boxwright.app.models import model_rows
-from boxwright.cli import main
-from boxwright.cli_data import data_app
-from boxwright.cli_weights import weights_app
-from boxwright.data.convert import convert_dataset
+from boxwright.cli.app import app as command_line
+from boxwright.cli.app import main
+from boxwright.cli.data import data_app
+from boxwright.cli.weights import weights_app
+from boxwright.config.config_tree import leaf_paths, to_tree
+from boxwright.config.recipe import Recipe
+from boxwright.data.formats.convert import convert_dataset
 from boxwright.recipes import RECIPES
 from boxwright.recipes.pretrain import pretrain_recipe
-from boxwright.training.config_tree import leaf_paths, to_tree
-from boxwright.training.recipe import Recipe
-from boxwright.weights.catalogue import find_published
+from boxwright.weights.published.catalogue import find_published
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -159,7 +159,7 @@ def write_clip(path: Path) -> None:
 
     from PIL import Image
 
-    from boxwright.app.video import VideoWriter
+    from boxwright.app.detection.video import VideoWriter
 
     with VideoWriter(path, Fraction(10)) as writer:
         for value in range(6):
@@ -284,7 +284,7 @@ def test_torchrun_commands_parse() -> None:
     for command in torchrun_commands():
         words = boxwright_words(command.words)
         assert words
-        _, bound, _ = cli.app.parse_args(words, exit_on_error=False, print_error=False)
+        _, bound, _ = command_line.parse_args(words, exit_on_error=False, print_error=False)
         assert bound.arguments["recipe"] in RECIPES
 
 
@@ -413,7 +413,7 @@ def test_commands_page_is_up_to_date() -> None:
     commands = load_script("_commands")
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == commands.render(), "run: python docs/_commands.py"
-    plain = {name for name in cli.app if not name.startswith("-")} - {"data", "weights"}
+    plain = {name for name in command_line if not name.startswith("-")} - {"data", "weights"}
     inner = {f"data {name}" for name in data_app if not name.startswith("-")}
     inner |= {f"weights {name}" for name in weights_app if not name.startswith("-")}
     assert set(commands.COMMANDS) == plain | inner

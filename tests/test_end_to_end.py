@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from boxwright.cli import main
+from boxwright.cli.app import main
 from boxwright.data import open_dataset
 from boxwright.data.scenes import SceneConfig, write_scenes
-from tests.evaluation.evaluation_helpers import run_pycocotools
+from tests.support.evaluation_helpers import run_pycocotools
 
 SIZE = 128
 # What a recipe needs beside the settings of all to learn pictures of SIZE.

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from boxwright.data.formats import open_dataset, open_splits
+    from boxwright.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
+    from boxwright.checkpoints.opening import load_detector
+    from boxwright.data.formats.opening import open_dataset, open_splits
     from boxwright.detections import Detections
     from boxwright.detectors.build import build_detector
     from boxwright.recipes import resolve_recipe
     from boxwright.structures import Classes, InputError
-    from boxwright.training.hub import from_pretrained, push_to_hub, save_pretrained
     from boxwright.training.loop import train
-    from boxwright.training.sources import load_detector
 
 _HOME = {
     "Classes": "structures",
     "Detections": "detections",
     "InputError": "structures",
     "build_detector": "detectors.build",
-    "from_pretrained": "training.hub",
-    "load_detector": "training.sources",
-    "open_dataset": "data.formats",
-    "open_splits": "data.formats",
-    "push_to_hub": "training.hub",
+    "from_pretrained": "checkpoints.hub",
+    "load_detector": "checkpoints.opening",
+    "open_dataset": "data.formats.opening",
+    "open_splits": "data.formats.opening",
+    "push_to_hub": "checkpoints.hub",
     "resolve_recipe": "recipes",
-    "save_pretrained": "training.hub",
+    "save_pretrained": "checkpoints.hub",
     "train": "training.loop",
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from boxwright.cli import main
+from boxwright.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

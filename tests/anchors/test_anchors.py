@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tests.geometry.test_boxes import random_boxes
 
 from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, hashed_noise
 from boxwright.structures import InputError, Level
+from tests.geometry.test_boxes import random_boxes
 
 P2 = [Level("P2", 4, 8)]
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.geometry.test_boxes import random_boxes
 
 from boxwright.anchors.matcher import Matches
 from boxwright.anchors.sampler import OHEMSampler, hard_negatives
 from boxwright.structures import InputError
-from boxwright.training.sync_check import forbid_host_sync
+from boxwright.testing import forbid_host_sync
+from tests.geometry.test_boxes import random_boxes
 
 
 def matches(positives: list[int], negatives: list[int], total: int) -> Matches:

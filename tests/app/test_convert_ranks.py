@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.cli import main
+from boxwright.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from boxwright.checkpoints.opening import load_detector
+from boxwright.cli.app import main
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
-from boxwright.training.checkpoint import load_checkpoint, save_checkpoint
-from boxwright.training.sources import load_detector
 
 CLASSES = Classes.from_names(["a", "b"])
 PICTURE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.tiny_index import write_index
 
 from boxwright.app.anchors import AnchorRequest, find_anchors
-from boxwright.data.coco import write_coco
+from boxwright.config.overlay import parse_set
+from boxwright.data.formats.coco import write_coco
 from boxwright.data.index import DetectionIndex, ImageRecord
-from boxwright.data.network_sizes import network_sizes
-from boxwright.data.sample import SampleSource
-from boxwright.data.transforms import LetterboxConfig, WarpConfig, build_transform
+from boxwright.data.transforms.configs import LetterboxConfig, WarpConfig, build_transform
+from boxwright.data.transforms.network_sizes import network_sizes
+from boxwright.data.transforms.sample import SampleSource
 from boxwright.detectors.yolov2 import YOLOv2Config
 from boxwright.detectors.yolov3 import YOLOv3Config
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training.overlay import parse_set
+from tests.support.tiny_index import write_index
 
 
 @pytest.fixture

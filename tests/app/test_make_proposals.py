@@ -10,17 +10,17 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from tests.detectors.test_faster_rcnn import small_config
-from tests.detectors.test_ssd import SMALL_SSD
-from tests.detectors.two_stage_cases import SMALL_C4, SMALL_RFCN
 
 from boxwright.app.proposals import propose
-from boxwright.cli import main
+from boxwright.cli.app import main
 from boxwright.data import DetectionIndex, open_dataset
-from boxwright.data.proposals import proposals_for
+from boxwright.data.proposals.files import proposals_for
 from boxwright.data.scenes import SceneConfig, write_scenes
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.structures import InputError
+from tests.detectors.test_faster_rcnn import small_config
+from tests.detectors.test_ssd import SMALL_SSD
+from tests.support.two_stage_cases import SMALL_C4, SMALL_RFCN
 
 HAS_OPENCV = importlib.util.find_spec("cv2") is not None
 

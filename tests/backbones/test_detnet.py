@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.weights.golden import GoldenCase
 from torch import Tensor
 
 from boxwright.backbones import Classifier, DetNetConfig, ResNetConfig, build_backbone
+from tests.support.golden import GoldenCase
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import write_image
 from PIL import Image
 
 from boxwright.data.images import image_size, image_to_array, orientation, read_image
 from boxwright.structures import InputError
+from tests.support.dataset_files import write_image
 
 # The stored picture that each EXIF orientation turns into the upright one [[1, 2, 3], [4, 5, 6]].
 _UPRIGHT = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)

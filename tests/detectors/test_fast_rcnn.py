@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.detectors.test_faster_rcnn import example_targets, pictures
-from tests.detectors.two_stage_cases import SMALL_FAST, example_proposals
 
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc
 from boxwright.structures import Classes, Images, InputError
+from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.support.two_stage_cases import SMALL_FAST, example_proposals
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 

@@ -8,10 +8,10 @@ import torchvision
 from torch import Tensor, nn
 
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.structures import Classes, Images, Targets
-from boxwright.weights.torchvision import faster_rcnn_config, faster_rcnn_state
+from boxwright.weights.torchvision.detectors import faster_rcnn_config, faster_rcnn_state
 
 
 def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
@@ -117,8 +117,8 @@ def test_losses_and_gradients_equal_torchvisions() -> None:
 def small_config(**rpn: object) -> FasterRCNNConfig:
     from boxwright.anchors.generator import AnchorConfig
     from boxwright.backbones.detnet import DetNetConfig
-    from boxwright.heads.box_head import BoxHeadConfig
-    from boxwright.heads.rpn import RPNConfig
+    from boxwright.heads.regions.box_head import BoxHeadConfig
+    from boxwright.heads.regions.rpn import RPNConfig
     from boxwright.necks.fpn import FPNConfig
 
     return FasterRCNNConfig(

@@ -10,24 +10,24 @@ import torch
 import torchvision
 from hotcoco import mask as mask_api
 from PIL import Image
-from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
-from tests.heads.test_mask_head import plain_logits
-from tests.weights.golden import GoldenCase, compare, compare_share
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from boxwright.data.sample import flipped
-from boxwright.data.transforms import ResizeConfig
+from boxwright.data.transforms.configs import ResizeConfig
+from boxwright.data.transforms.sample import flipped
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector, prepared, sample_of
+from boxwright.detectors.contract.detector import Detector, prepared, sample_of
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.paste import InstanceMasks, paste_masks
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
-from boxwright.heads.mask_head import MaskHeadConfig
+from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.structures import Classes, Images, InputError, Targets
-from boxwright.weights import detectron2
-from boxwright.weights.torchvision import mask_rcnn_config, mask_rcnn_state
+from boxwright.weights.detectron import detectron2
+from boxwright.weights.torchvision.detectors import mask_rcnn_config, mask_rcnn_state
+from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
+from tests.heads.regions.test_mask_head import plain_logits
+from tests.support.golden import GoldenCase, compare, compare_share
 
 SMALL_FASTER = small_config()
 SMALL_MASK_RCNN = MaskRCNNConfig(

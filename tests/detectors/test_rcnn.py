@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.detectors.test_faster_rcnn import pictures
-from tests.detectors.two_stage_cases import SMALL_RCNN, example_proposals
 from torch import Tensor
 
 from boxwright.backbones.vgg import VGGConfig
@@ -18,9 +16,11 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.rcnn import RCNN, LayersConfig, RCNNConfig, WindowConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting, Windows
 from boxwright.geometry.region_warp import RegionWarpConfig
-from boxwright.heads.ridge import RidgeFitConfig
-from boxwright.heads.svm import SVMFitConfig
+from boxwright.heads.regions.ridge import RidgeFitConfig
+from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, InputError, Targets
+from tests.detectors.test_faster_rcnn import pictures
+from tests.support.two_stage_cases import SMALL_RCNN, example_proposals
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 CONFIG = SMALL_RCNN["rcnn"]

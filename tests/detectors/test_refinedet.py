@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.detectors.test_faster_rcnn import example_targets, pictures
 from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig
@@ -16,6 +15,7 @@ from boxwright.detectors.refinedet import Outputs, RefineDet, RefineDetConfig, w
 from boxwright.geometry.boxes import box_iou, xyxy_to_cxcywh
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, Images, InputError, Targets
+from tests.detectors.test_faster_rcnn import example_targets, pictures
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 CPU = torch.device("cpu")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from tests.detectors.test_faster_rcnn import example_targets, pictures
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -18,13 +17,14 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import PixelConfig
+from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig, octave_anchors
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError, Level, Targets
-from boxwright.weights.torchvision import retinanet_config, retinanet_state
+from boxwright.weights.torchvision.detectors import retinanet_config, retinanet_state
+from tests.detectors.test_faster_rcnn import example_targets, pictures
 
 
 def names(count: int) -> Classes:

@@ -9,15 +9,15 @@ import torchvision
 from torch import nn
 
 from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
+from boxwright.backbones.layers.norm import L2Norm
 from boxwright.backbones.mobilenet import MobileNetConfig
-from boxwright.backbones.norm import L2Norm
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, MapHead, SSDConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, Images, InputError, Targets
-from boxwright.weights.torchvision_ssd import ssd_config, ssd_state
+from boxwright.weights.torchvision.ssd import ssd_config, ssd_state
 
 SMALL = SSDConfig(
     size=(128, 160),

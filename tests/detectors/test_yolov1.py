@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.detectors.region_by_hand import detection_pulls
-from tests.detectors.test_faster_rcnn import pictures
-from tests.detectors.test_yolov2 import answering, blank, shares, targets_of
-from tests.detectors.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN
 from torch.nn import functional as F
 
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, LocalLayer, YOLOv1, YOLOv1Config
 from boxwright.structures import Classes, InputError
+from tests.detectors.test_faster_rcnn import pictures
+from tests.detectors.test_yolov2 import answering, blank, shares, targets_of
+from tests.support.region_by_hand import detection_pulls
+from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 GRID = SMALL_YOLOV1.grid

@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.detectors.region_by_hand import region_pulls
-from tests.detectors.test_faster_rcnn import example_targets, pictures
-from tests.detectors.yolo_cases import SMALL_YOLOV2
 from torch import Tensor
 
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.yolov2 import (
     VOC_ANCHORS_2017,
     RegionLossConfig,
@@ -22,6 +19,9 @@ from boxwright.detectors.yolov2 import (
     stack_cells,
 )
 from boxwright.structures import Classes, Images, InputError, Targets
+from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.support.region_by_hand import region_pulls
+from tests.support.yolo_cases import SMALL_YOLOV2
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 TINY = DarknetConfig(variant="tiny_v2", out_levels=(5,))

@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import FakeIndex, as_columns, diamond, random_case, rle_of, run_pycocotools, two_squares
 
 from boxwright.evaluation import CocoEvaluation, CocoResult, proposal_recall
 from boxwright.structures import InputError
+from tests.support.evaluation_helpers import (
+    FakeIndex,
+    as_columns,
+    diamond,
+    random_case,
+    rle_of,
+    run_pycocotools,
+    two_squares,
+)
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_helpers import FakeIndex, as_columns, random_case, two_squares
 from PIL import Image
 
 from boxwright.evaluation import (
@@ -20,6 +19,7 @@ from boxwright.evaluation import (
 )
 from boxwright.evaluation.matching import box_overlaps, match_greedily
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
+from tests.support.evaluation_helpers import FakeIndex, as_columns, random_case, two_squares
 
 CAT, SMALL_DOG, BIG_DOG = [10, 10, 40, 40], [60, 60, 20, 20], [0, 0, 100, 100]
 FAR = [100, 100, 10, 10]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_helpers import as_columns, random_case, run_pycocotools, two_squares
 
 from boxwright.evaluation import evaluate_detections, load_coco_detections
 from boxwright.structures import InputError
+from tests.support.evaluation_helpers import as_columns, random_case, run_pycocotools, two_squares
 
 GOOD = {"image_id": 5, "category_id": 9, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.5}
 

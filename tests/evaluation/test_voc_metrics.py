@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_helpers import FakeIndex
 
 from boxwright.evaluation import VocEvaluation, VocResult, VocRules
 from boxwright.structures import InputError
+from tests.support.evaluation_helpers import FakeIndex
 
 Row = tuple[str, str, list[float], float]  # image, class, corners x1 y1 x2 y2, score (or 1.0 for difficult objects)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_helpers import as_columns, random_case, run_pycocotools
 
-from boxwright.data.formats import open_splits
+from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.evaluation import (
     CocoEvaluation,
@@ -18,6 +17,7 @@ from boxwright.evaluation import (
     evaluate_detections,
     threshold_curves,
 )
+from tests.support.evaluation_helpers import as_columns, random_case, run_pycocotools
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -57,7 +57,7 @@ def test_the_truth_as_detections_is_perfect(shared_data: Path, name: str, split:
     rows = [a | {"score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
     label = {category: k for k, category in enumerate(index.classes.ids)}
     if iou_type == "segm":  # results carry run-length masks
-        from boxwright.data import masks as mask_tools
+        from boxwright.data.masks import masks as mask_tools
 
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         rows = [

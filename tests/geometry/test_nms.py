@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from tests.geometry.test_boxes import random_boxes
 
 from boxwright.geometry.nms import class_offsets, float32_at_most, nms
+from tests.geometry.test_boxes import random_boxes
 
 
 def scored(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.geometry.test_boxes import SHEET, random_boxes
-from tests.geometry.test_nms import scored
 
 from boxwright.geometry.boxes import box_iou
 from boxwright.geometry.nms import nms
 from boxwright.geometry.sequential_nms import KINDS, sequential_nms
+from tests.geometry.test_boxes import SHEET, random_boxes
+from tests.geometry.test_nms import scored
 
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -157,7 +157,7 @@ def test_operator_is_well_formed_for_the_compiler(kind: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_gpu_and_cpu_agree(kind: str) -> None:
-    from boxwright.training.sync_check import forbid_host_sync
+    from boxwright.testing import forbid_host_sync
 
     boxes = torch.stack([random_boxes(300), random_boxes(300, seed=1)])
     scores = torch.rand(2, 300, generator=torch.Generator().manual_seed(4))

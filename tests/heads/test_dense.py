@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from boxwright.anchors.coder import BoxCoder
-from boxwright.backbones.norm import fold_norms
+from boxwright.backbones.layers.norm import fold_norms
 from boxwright.heads.dense import DenseHead, DenseHeadConfig, Subnet, flatten_map
 from boxwright.heads.losses import box_regression_loss, dense_focal_loss
 from boxwright.structures import InputError

@@ -16,7 +16,7 @@ from boxwright.heads.losses import (
     sigmoid_focal_loss,
     softmax_cross_entropy,
 )
-from boxwright.training.sync_check import forbid_host_sync
+from boxwright.testing import forbid_host_sync
 
 OVERLAPS = ["iou", "giou", "diou", "ciou"]
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torchvision
-from tests.geometry.test_boxes import SHEET, random_boxes
 
 from boxwright.heads.postprocess import (
     PostprocessConfig,
@@ -13,7 +12,8 @@ from boxwright.heads.postprocess import (
     suppress,
 )
 from boxwright.structures import DetectionBatch, InputError
-from boxwright.training.sync_check import forbid_host_sync
+from boxwright.testing import forbid_host_sync
+from tests.geometry.test_boxes import SHEET, random_boxes
 
 SIZES = torch.tensor([[130, 130]])
 KINDS = ["greedy", "soft_linear", "soft_gaussian", "diou", "weighted"]

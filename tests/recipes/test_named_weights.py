@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_backbone_weights import write_caffe_resnet, write_detnet, write_msra, write_vgg
-from tests.training.test_recipe_starts import narrow, write
-from tests.weights import caffe_reference as ref
 
 from boxwright import recipes
 from boxwright.backbones import NAMED_BACKBONES, Classifier, DarknetConfig, VGGConfig, build_backbone
+from boxwright.checkpoints import backbone_files as pretrained
+from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import PixelConfig
+from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes
-from boxwright.training import pretrained
-from boxwright.training.pretrained import start_backbone
-from boxwright.weights.imported_backbone import ImportedBackbone
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+from tests.checkpoints.test_backbone_files import write_caffe_resnet, write_detnet, write_msra, write_vgg
+from tests.support import caffe_reference as ref
+from tests.training.test_recipe_starts import narrow, write
 
 MODULES = [info.name for info in pkgutil.iter_modules(recipes.__path__)]
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_multiply_adds
+from boxwright.config.recipe import FitStage, Recipe, Stage
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.rcnn import RCNNConfig
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.training.optimiser import build_optimiser
 from boxwright.training.plan import make_plan
-from boxwright.training.recipe import FitStage, Recipe, Stage
 
 CLASSES = Classes.from_names(["a", "b", "c"])
 

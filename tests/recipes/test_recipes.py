@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from boxwright.config.config_tree import leaf_paths, to_tree
+from boxwright.config.recipe import FitStage, Recipe, check_recipe, dump_recipe, load_recipe
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import RECIPES, get_recipe, resolve_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training.config_tree import leaf_paths, to_tree
 from boxwright.training.optimiser import build_optimiser, freeze
 from boxwright.training.plan import make_plan
-from boxwright.training.recipe import FitStage, Recipe, check_recipe, dump_recipe, load_recipe
 
 CLASSES = Classes.from_names(["a", "b", "c"])
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_multiply_adds, count_parameters
-from boxwright.data.transforms import WarpConfig
+from boxwright.config.config_tree import to_tree
+from boxwright.config.input_check import check_inputs
+from boxwright.config.recipe import Recipe
+from boxwright.data.transforms.configs import WarpConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training.config_tree import to_tree
-from boxwright.training.input_check import check_inputs
 from boxwright.training.plan import make_plan
-from boxwright.training.recipe import Recipe
 
 CLASSES = Classes.from_names(["a", "b", "c"])
 SIZES = ("AP", "AP50", "AP75", "APs", "APm", "APl")

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from boxwright.app.models import detector_row
+from boxwright.config.config_tree import leaf_paths, to_tree
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
 from boxwright.recipes import get_recipe
 from boxwright.recipes.retinanet import ALPHA_RECIPES, ANCHOR_RECIPES, GAMMA_RECIPES, R50_600, RETINANET_RECIPES
 from boxwright.structures import Classes
-from boxwright.training.config_tree import leaf_paths, to_tree
 from boxwright.training.plan import make_plan
 
 CLASSES = Classes.from_names(["a", "b", "c"])

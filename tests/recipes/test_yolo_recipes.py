@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_multiply_adds, count_parameters
-from boxwright.data.multi_scale import MultiScaleConfig
-from boxwright.data.transforms import DarknetJitterConfig, HSVJitterConfig
+from boxwright.config.input_check import check_inputs
+from boxwright.config.recipe import Recipe, scaled_lr
+from boxwright.data.transforms.configs import DarknetJitterConfig, HSVJitterConfig
+from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1Config
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2Config
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
-from boxwright.training.input_check import check_inputs
 from boxwright.training.plan import make_plan
-from boxwright.training.recipe import Recipe, scaled_lr
 
 VOC = 16_551  # images of VOC 2007 + 2012 trainval
 NAMES = ["yolov1", "yolov1-fast", "yolov1-modern", "yolov1-small", "yolov1-small-modern"]

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_parameters
-from boxwright.data.multi_scale import MultiScaleConfig
-from boxwright.data.transforms import DarknetJitterConfig, HSVJitterConfig, LetterboxConfig
+from boxwright.config.input_check import check_inputs
+from boxwright.config.recipe import Recipe, SGDConfig, scaled_lr
+from boxwright.data.transforms.configs import DarknetJitterConfig, HSVJitterConfig, LetterboxConfig
+from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.recipes import get_recipe
 from boxwright.recipes.yolov3 import YOLOV3_RECIPES
 from boxwright.structures import Classes
-from boxwright.training.input_check import check_inputs
 from boxwright.training.plan import make_plan
-from boxwright.training.recipe import Recipe, SGDConfig, scaled_lr
 
 
 def built(recipe: Recipe) -> YOLOv3:

@@ -11,23 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.detectors.two_stage_cases import SMALL_FAST, SMALL_RCNN
-from tests.training.test_resume import Killed, assert_same_bits, interrupts, rows
-from tests.training.toys import toy_index, toy_recipe
 
 from boxwright.app.train import with_epochs
-from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals import ProposalsConfig, ProposalSet
-from boxwright.data.transforms import FlipConfig
-from boxwright.detectors.rcnn import RCNN
-from boxwright.heads.ridge import RidgeFitConfig
-from boxwright.heads.svm import SVMFitConfig
-from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import load_checkpoint, load_train_state
-from boxwright.training.interrupt import TrainingInterrupted
-from boxwright.training.loop import train
-from boxwright.training.plan import make_plan
-from boxwright.training.recipe import (
+from boxwright.checkpoints.checkpoint import load_checkpoint, load_train_state
+from boxwright.checkpoints.opening import load_detector
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     EMAConfig,
@@ -39,7 +27,19 @@ from boxwright.training.recipe import (
     ValidationConfig,
     load_recipe,
 )
-from boxwright.training.sources import load_detector
+from boxwright.data.index import DetectionIndex
+from boxwright.data.proposals.files import ProposalsConfig, ProposalSet
+from boxwright.data.transforms.configs import FlipConfig
+from boxwright.detectors.rcnn import RCNN
+from boxwright.heads.regions.ridge import RidgeFitConfig
+from boxwright.heads.regions.svm import SVMFitConfig
+from boxwright.structures import Classes, InputError
+from boxwright.training.interrupt import TrainingInterrupted
+from boxwright.training.loop import train
+from boxwright.training.plan import make_plan
+from tests.support.toys import toy_index, toy_recipe
+from tests.support.two_stage_cases import SMALL_FAST, SMALL_RCNN
+from tests.training.test_resume import Killed, assert_same_bits, interrupts, rows
 
 pytest.importorskip("sklearn.svm", reason="the extra `rcnn` is not installed")
 
@@ -221,7 +221,7 @@ def test_recipes_of_before_there_were_fits_still_load() -> None:
 
 
 def _tree(recipe: Recipe) -> dict[str, Any]:
-    from boxwright.training.config_tree import to_tree
+    from boxwright.config.config_tree import to_tree
 
     return to_tree(recipe)
 

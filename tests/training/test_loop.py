@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.training.toys import CLASSES, Toy, build_toy, toy_index, toy_recipe
 
-from boxwright.data.index import DetectionIndex
-from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import load_checkpoint
-from boxwright.training.loop import train
-from boxwright.training.monitor import NonFiniteLossError
-from boxwright.training.recipe import (
+from boxwright.checkpoints.checkpoint import load_checkpoint
+from boxwright.checkpoints.opening import load_detector
+from boxwright.config.recipe import (
     CheckpointConfig,
     GroupConfig,
     SGDConfig,
     ValidationConfig,
     load_recipe,
 )
-from boxwright.training.run_folder import new_run_folder, read_run
-from boxwright.training.run_log import read_rows
-from boxwright.training.sources import load_detector
+from boxwright.data.index import DetectionIndex
+from boxwright.structures import Classes, InputError
+from boxwright.training.logging.monitor import NonFiniteLossError
+from boxwright.training.logging.run_folder import new_run_folder, read_run
+from boxwright.training.logging.run_log import read_rows
+from boxwright.training.loop import train
+from tests.support.toys import CLASSES, Toy, build_toy, toy_index, toy_recipe
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_starting_from_weights(data, tmp_path: Path) -> None:
 
 
 def test_frozen_batch_norm_without_weights_is_warned_of(data, tmp_path: Path) -> None:
-    from boxwright.backbones.norm import FrozenBatchNorm
+    from boxwright.backbones.layers.norm import FrozenBatchNorm
 
     class Cold(Toy):
         def __init__(self, config, classes):
@@ -289,7 +289,7 @@ def test_compiling_without_a_compiler_is_explained(data, tmp_path: Path) -> None
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
         "from pathlib import Path\n"
         "from boxwright.training.loop import train\n"
-        "from tests.training.toys import build_toy, toy_index, toy_recipe\n"
+        "from tests.support.toys import build_toy, toy_index, toy_recipe\n"
         f"here = Path({str(tmp_path)!r})\n"
         "recipe = toy_recipe(3, compile=True)\n"
         "train(recipe, toy_index(here / 'a', 5), None, here / 'run', build=build_toy, device='cpu', log='quiet')\n"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, SGDConfig
 from boxwright.structures import InputError
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, layer_rates, set_lr
-from boxwright.training.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, SGDConfig
 
 
 class Net(nn.Module):

@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tests.data.test_crops import class_folders
-from tests.training.test_resume import flat, rows
 
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.cli import main
-from boxwright.data.crops import CropConfig
-from boxwright.data.folders import open_folders
+from boxwright.checkpoints.backbone_files import load_pretrained, read_card, start_backbone
+from boxwright.checkpoints.checkpoint import load_train_state, save_train_state
+from boxwright.cli.app import main
+from boxwright.config.pretrain_recipe import PretrainRecipe
+from boxwright.config.recipe import AdamWConfig, EMAConfig
+from boxwright.data.classification.folders import open_folders
+from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import PixelConfig
+from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.recipes.pretrain import SMALL, pretrain_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import load_train_state, save_train_state
 from boxwright.training.distributed import Processes
 from boxwright.training.interrupt import TrainingInterrupted
-from boxwright.training.monitor import NonFiniteLossError
+from boxwright.training.logging.monitor import NonFiniteLossError
 from boxwright.training.pretrain import pretrain
-from boxwright.training.pretrain_recipe import PretrainRecipe
 from boxwright.training.pretrain_session import PretrainSession, mixed
-from boxwright.training.pretrained import load_pretrained, read_card, start_backbone
-from boxwright.training.recipe import AdamWConfig, EMAConfig
+from tests.data.transforms.test_crops import class_folders
+from tests.training.test_resume import flat, rows
 
 TINY = ResNetConfig(depth=18, blocks=(1, 1, 1, 1), width=8)
 RECIPE = replace(

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from boxwright.backbones import NAMED_BACKBONES, BackboneConfig, Classifier, build_backbone
 from boxwright.backbones.vgg import VGGConfig
+from boxwright.checkpoints import backbone_files as pretrained
+from boxwright.checkpoints.backbone_files import save_pretrained, start_backbone
+from boxwright.config.config_tree import to_tree
+from boxwright.config.overlay import apply_overlays, parse_set
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import PixelConfig
+from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training import pretrained
-from boxwright.training.config_tree import to_tree
-from boxwright.training.overlay import apply_overlays, parse_set
-from boxwright.training.pretrained import save_pretrained, start_backbone
 
 CLASSES = Classes.from_names(["a", "b"])
 

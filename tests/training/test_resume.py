@@ -14,23 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.detectors.two_stage_cases import SMALL_FAST
-from tests.training.toys import Toy, build_toy, toy_index, toy_recipe
 
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
-from boxwright.data.multi_scale import MultiScaleConfig
-from boxwright.data.proposals import ProposalsConfig, ProposalSet
-from boxwright.detectors.fast_rcnn import FastRCNN
-from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.heads.box_head import BoxHeadConfig
-from boxwright.heads.rpn import RPNConfig
-from boxwright.necks.fpn import FPNConfig
-from boxwright.structures import InputError
-from boxwright.training.checkpoint import load_train_state
-from boxwright.training.interrupt import TrainingInterrupted
-from boxwright.training.loop import train
-from boxwright.training.recipe import (
+from boxwright.checkpoints.checkpoint import load_train_state
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     MultiStepConfig,
@@ -39,9 +27,21 @@ from boxwright.training.recipe import (
     Stage,
     ValidationConfig,
 )
-from boxwright.training.run_folder import read_run
-from boxwright.training.run_log import read_rows
+from boxwright.data.proposals.files import ProposalsConfig, ProposalSet
+from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.detectors.fast_rcnn import FastRCNN
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
+from boxwright.structures import InputError
+from boxwright.training.interrupt import TrainingInterrupted
+from boxwright.training.logging.run_folder import read_run
+from boxwright.training.logging.run_log import read_rows
+from boxwright.training.loop import train
 from boxwright.training.session import Session
+from tests.support.toys import Toy, build_toy, toy_index, toy_recipe
+from tests.support.two_stage_cases import SMALL_FAST
 
 
 class Killed(BaseException):
@@ -347,8 +347,8 @@ def test_a_real_kill(tmp_path: Path) -> None:
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from boxwright.training.loop import train\n"
-        "from boxwright.training.recipe import CheckpointConfig\n"
-        "from tests.training.toys import build_toy, toy_index, toy_recipe\n"
+        "from boxwright.config.recipe import CheckpointConfig\n"
+        "from tests.support.toys import build_toy, toy_index, toy_recipe\n"
         "here, folder = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "recipe = toy_recipe(120, checkpoint=CheckpointConfig(every=7, unit='steps'))\n"
         "train(recipe, toy_index(here / 'a', 11), toy_index(here / 'b', 4, seed=1), folder, build=build_toy,\n"

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from boxwright.config.recipe import CosineConfig, MultiStepConfig, SGDConfig, Stage, WarmupConfig, steps_of
 from boxwright.structures import InputError
-from boxwright.training.recipe import CosineConfig, MultiStepConfig, SGDConfig, Stage, WarmupConfig, steps_of
 from boxwright.training.schedule import build_schedule
 
 

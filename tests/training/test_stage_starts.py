@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tests.detectors.two_stage_cases import SMALL_C4
-from tests.training.test_resume import Killed, assert_same_bits
-from tests.training.toys import build_toy, toy_index, toy_recipe
 from torch import Tensor
 
+from boxwright.config.recipe import CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 from boxwright.structures import Classes, InputError
 from boxwright.training.loop import train
-from boxwright.training.recipe import CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
+from tests.support.toys import build_toy, toy_index, toy_recipe
+from tests.support.two_stage_cases import SMALL_C4
+from tests.training.test_resume import Killed, assert_same_bits
 
 LR = SGDConfig(lr=0.01)
 STEP = Stage(length=2, unit="steps", optimiser=LR, schedule=MultiStepConfig())
@@ -118,7 +118,7 @@ def test_a_reset_reaches_the_average(data: Any, tmp_path: Path) -> None:
     result = train(recipe, *data, tmp_path / "run", build=build_toy, device="cpu", log="quiet")
     torch.manual_seed(recipe.seed)
     fresh = build_toy(None, Classes.from_names(["dark", "light"])).state_dict()
-    from boxwright.training.checkpoint import load_checkpoint
+    from boxwright.checkpoints.checkpoint import load_checkpoint
 
     kept = load_checkpoint(result.last_checkpoint).state
     torch.testing.assert_close(kept["backbone.conv.weight"], fresh["backbone.conv.weight"])

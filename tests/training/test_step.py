@@ -12,19 +12,20 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from tests.data.test_crops import class_folders
-from tests.training.toys import CLASSES, Toy, toy_index, toy_recipe
 from torch import Tensor
 
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.data.crops import CropConfig
-from boxwright.data.folders import open_folders
+from boxwright.checkpoints.backbone_files import read_card
+from boxwright.config.pretrain_recipe import PretrainRecipe
+from boxwright.config.recipe import CosineConfig, EMAConfig, Recipe, SGDConfig
+from boxwright.data.classification.folders import open_folders
+from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.heads.box_head import BoxHeadConfig
-from boxwright.heads.rpn import RPNConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Images, InputError, Targets
 from boxwright.training.distributed import Processes, choose_device, micro_batch_size, processes
@@ -32,10 +33,9 @@ from boxwright.training.ema import EMA
 from boxwright.training.loop import train
 from boxwright.training.optimiser import build_optimiser
 from boxwright.training.pretrain import pretrain
-from boxwright.training.pretrain_recipe import PretrainRecipe
-from boxwright.training.pretrained import read_card
-from boxwright.training.recipe import CosineConfig, EMAConfig, Recipe, SGDConfig
 from boxwright.training.step import Stepper, image_seeds
+from tests.data.transforms.test_crops import class_folders
+from tests.support.toys import CLASSES, Toy, toy_index, toy_recipe
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 PLAIN = SGDConfig(lr=1.0, momentum=0.0, weight_decay=0.0)  # the change of the weights is the gradient

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.toys import CLASSES, Toy, toy_index
 from torch import Tensor
 
+from boxwright.config.recipe import DataConfig
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex, ImageRecord
-from boxwright.data.transforms import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
-from boxwright.detectors.detector import Detector, PixelConfig, sample_of
+from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig, sample_of
 from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import DataConfig
 from boxwright.training.validation import evaluate_detector, validate
+from tests.support.toys import CLASSES, Toy, toy_index
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

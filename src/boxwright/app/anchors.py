@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from boxwright.anchors.kmeans import kmeans_anchors
-from boxwright.data.formats import open_splits
+from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex
-from boxwright.data.network_sizes import Resize, network_sizes
+from boxwright.data.transforms.network_sizes import Resize, network_sizes
 from boxwright.structures import InputError
 
 CELL = 32

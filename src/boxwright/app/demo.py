@@ -16,23 +16,23 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.app.detection.predict import PredictOptions, PredictSummary, detect_files
 from boxwright.app.evaluate import Scored, run_detector, score
 from boxwright.app.load import Loaded, load
-from boxwright.app.predict import PredictOptions, PredictSummary, detect_files
 from boxwright.app.progress import ProgressBar
-from boxwright.app.report import Curve, Example, Report, duration, make_example, write_report
-from boxwright.app.results import write_whole
 from boxwright.app.train import TrainRequest, start_training
 from boxwright.backbones.count import count_parameters
-from boxwright.data.formats import open_dataset
+from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.scenes import SceneConfig, write_scenes
 from boxwright.detections import Detections
 from boxwright.evaluation.coco import CocoResult, json_safe
 from boxwright.evaluation.curves import confusion_matrix
+from boxwright.io.environment import versions
+from boxwright.io.writing import write_whole
+from boxwright.report.demo import Curve, Example, Report, duration, make_example, write_report
 from boxwright.structures import InputError
-from boxwright.training.environment import versions
-from boxwright.training.run_log import read_rows
+from boxwright.training.logging.run_log import read_rows
 
 RECIPE = "faster-rcnn-detnet-small-fpn"
 _SIZE = 256  # what the recipe is made for

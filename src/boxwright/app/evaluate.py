@@ -13,22 +13,22 @@ from boxwright.app.augment import Augment, named_test_time, run_augmented
 from boxwright.app.load import Loaded, check_arithmetic, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.proposals import SELECTIVE_SEARCH, search
-from boxwright.app.results import write_whole
-from boxwright.data.formats import find_source, open_dataset
+from boxwright.checkpoints.checkpoint import check_classes
+from boxwright.config.recipe import Precision
+from boxwright.data.formats.opening import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
-from boxwright.data.mask_gaps import mask_gap
-from boxwright.data.proposals import SUFFIX, ProposalsConfig
-from boxwright.detectors.augmented import Merge, TestTimeConfig
+from boxwright.data.masks.mask_gaps import mask_gap
+from boxwright.data.proposals.files import SUFFIX, ProposalsConfig
+from boxwright.detectors.contract.augmented import Merge, TestTimeConfig
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
 from boxwright.evaluation.results_file import evaluate_detections, load_coco_detections
 from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
+from boxwright.io.writing import write_whole
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import check_classes
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import Precision
 from boxwright.training.validation import validate
 
 Metric = Literal["coco", "voc07", "voc12"]

@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from boxwright.detectors.detector import Detector
+from boxwright.checkpoints.checkpoint import Checkpoint
+from boxwright.checkpoints.opening import open_checkpoint
+from boxwright.checkpoints.overrides import rebuild_changed
+from boxwright.detectors.contract.detector import Detector
+from boxwright.io.environment import arithmetic_note
 from boxwright.structures import InputError
-from boxwright.training.changes import rebuild_changed
-from boxwright.training.checkpoint import Checkpoint
 from boxwright.training.distributed import choose_device
-from boxwright.training.environment import arithmetic_note
-from boxwright.training.sources import open_checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,9 +34,10 @@ class Loaded(NamedTuple):
 def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> Loaded:
     """The detector of a checkpoint on a device, with all that its checkpoint says.
 
-    ``source``: a path or a name, see :func:`~boxwright.training.sources.open_checkpoint`. ``sets``: settings other than
-    its recipe's, see :func:`~boxwright.training.changes.rebuild_changed`. Raises ``InputError`` for a file that is
-    absent, truncated or no checkpoint, a name that is not fetched, and for a device that is not there.
+    ``source``: a path or a name, see :func:`~boxwright.checkpoints.opening.open_checkpoint`. ``sets``: settings
+    other than its recipe's, see :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
+    Raises ``InputError`` for a file that is absent, truncated or no checkpoint, a name that is not fetched, and for a
+    device that is not there.
     """
     where = choose_device(device)
     checkpoint, file = open_checkpoint(source)

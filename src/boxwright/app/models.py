@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from boxwright.app.progress import ProgressBar
 from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
-from boxwright.data.transforms import LetterboxConfig, ResizeConfig, WarpConfig
+from boxwright.config.recipe import Recipe
+from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes
-from boxwright.training.recipe import Recipe
 
 COCO_CLASSES = 80
 """Classes that a detector is counted with."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from boxwright.data.folders import open_folders
+from boxwright.config.overlay import apply_overlays, parse_set, read_overlay
+from boxwright.config.pretrain_recipe import PretrainRecipe
+from boxwright.data.classification.folders import open_folders
 from boxwright.recipes.pretrain import Preset, pretrain_recipe
 from boxwright.structures import InputError
-from boxwright.training.overlay import apply_overlays, parse_set, read_overlay
+from boxwright.training.logging.progress import Log
+from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.pretrain import PretrainResult, pretrain
-from boxwright.training.pretrain_recipe import PretrainRecipe
-from boxwright.training.progress import Log
-from boxwright.training.run_folder import new_run_folder
 
 
 @dataclass(frozen=True, kw_only=True)

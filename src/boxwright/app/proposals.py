@@ -15,13 +15,13 @@ from torch import nn
 
 from boxwright.app.load import load
 from boxwright.app.progress import ProgressBar
-from boxwright.data.formats import open_dataset
+from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loader import EvalLoader
-from boxwright.data.proposals import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
-from boxwright.data.selective_search import Quality, require_opencv, search_all
-from boxwright.detectors.detector import Detector
-from boxwright.heads.rpn import RPN, Proposals
+from boxwright.data.loading.loader import EvalLoader
+from boxwright.data.proposals.files import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
+from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
+from boxwright.detectors.contract.detector import Detector
+from boxwright.heads.regions.rpn import RPN, Proposals
 from boxwright.structures import Images, InputError
 
 SELECTIVE_SEARCH = "selective-search"

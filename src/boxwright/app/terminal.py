@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from boxwright.app.demo import DemoResult
+from boxwright.app.detection.predict import PredictSummary
 from boxwright.app.evaluate import Scored
-from boxwright.app.page import percent
-from boxwright.app.predict import PredictSummary
-from boxwright.app.report import duration
-from boxwright.data.check import CheckReport
+from boxwright.data.formats.check import CheckReport
+from boxwright.io.files import write_error
+from boxwright.report.demo import duration
+from boxwright.report.page import percent
 from boxwright.structures import InputError
-from boxwright.training.files import write_error
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 

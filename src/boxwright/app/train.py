@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from boxwright.data.formats import open_splits
+from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
+from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
+from boxwright.training.logging.progress import Log
+from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.loop import TrainResult, train
-from boxwright.training.progress import Log
-from boxwright.training.recipe import MultiStepConfig, Recipe, Stage
-from boxwright.training.run_folder import new_run_folder
 
 
 @dataclass(frozen=True, kw_only=True)

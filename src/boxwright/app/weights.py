@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from boxwright.app.progress import ProgressBar
+from boxwright.checkpoints.checkpoint import SUFFIX, Checkpoint, rebuild, save_checkpoint
+from boxwright.checkpoints.hub_cache import HUB_PREFIX, fetch_repository
+from boxwright.checkpoints.hub_folder import save_folder
+from boxwright.checkpoints.model_card import parameter_count
+from boxwright.checkpoints.opening import Opened, open_checkpoint
+from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.fast_rcnn import truncate_fc
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import SUFFIX, Checkpoint, rebuild, save_checkpoint
-from boxwright.training.config_tree import to_tree
-from boxwright.training.hub_folder import save_folder
-from boxwright.training.model_card import parameter_count
-from boxwright.training.sources import Opened, open_checkpoint
-from boxwright.weights.catalogue import (
+from boxwright.weights.importing import read_names
+from boxwright.weights.published.catalogue import (
     BACKBONES,
     CATALOGUE,
     PUBLISHERS,
@@ -25,9 +27,7 @@ from boxwright.weights.catalogue import (
     find_published,
     is_name,
 )
-from boxwright.weights.fetch import cached, fetch
-from boxwright.weights.hub import HUB_PREFIX, fetch_repository
-from boxwright.weights.importing import read_names
+from boxwright.weights.published.fetch import cached, fetch
 
 MEGA = 1e6
 

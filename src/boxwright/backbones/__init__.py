@@ -5,8 +5,8 @@ from boxwright.backbones.classifier import Classifier
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.layers.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.mobilenet import MobileNetConfig
-from boxwright.backbones.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.timm import TimmConfig
 from boxwright.backbones.vgg import VGGConfig

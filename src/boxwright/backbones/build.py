@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import TypeAlias
 
-from boxwright.backbones.blocks import ResidualBackbone
 from boxwright.backbones.darknet import Darknet, DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
+from boxwright.backbones.layers.blocks import ResidualBackbone
 from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
 from boxwright.backbones.timm import TimmBackbone, TimmConfig

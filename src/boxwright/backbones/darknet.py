@@ -16,9 +16,9 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.blocks import check_field, check_levels
-from boxwright.backbones.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm, stage_norm
-from boxwright.backbones.pooling import HalvingMaxPool2d
+from boxwright.backbones.layers.blocks import check_field, check_levels
+from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm, stage_norm
+from boxwright.backbones.layers.pooling import HalvingMaxPool2d
 from boxwright.structures import Level
 
 SLOPE = 0.1

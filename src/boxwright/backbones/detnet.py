@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
-from boxwright.backbones.norm import NORMS, Norm
+from boxwright.backbones.layers.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
+from boxwright.backbones.layers.norm import NORMS, Norm
 
 
 @dataclass(frozen=True, kw_only=True)

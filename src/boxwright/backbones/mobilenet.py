@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.blocks import check_field, check_levels
-from boxwright.backbones.norm import NORMS, ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
+from boxwright.backbones.layers.blocks import check_field, check_levels
+from boxwright.backbones.layers.norm import NORMS, ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
 from boxwright.structures import Level
 
 

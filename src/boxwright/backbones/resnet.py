@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.blocks import ResidualBackbone, Stage, StemPool, check_field, check_levels, is_int
-from boxwright.backbones.norm import NORMS, Norm, set_norm_eps
+from boxwright.backbones.layers.blocks import ResidualBackbone, Stage, StemPool, check_field, check_levels, is_int
+from boxwright.backbones.layers.norm import NORMS, Norm, set_norm_eps
 
 DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
     18: ("basic", (2, 2, 2, 2)),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from boxwright.backbones.blocks import check_field, check_levels
+from boxwright.backbones.layers.blocks import check_field, check_levels
 from boxwright.structures import InputError, Level
 
 

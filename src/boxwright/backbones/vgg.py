@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.blocks import check_field, check_levels, is_int
-from boxwright.backbones.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
-from boxwright.backbones.pooling import HalvingMaxPool2d
-from boxwright.backbones.recompute import forgets, forgotten_conv_relu
+from boxwright.backbones.layers.blocks import check_field, check_levels, is_int
+from boxwright.backbones.layers.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.layers.pooling import HalvingMaxPool2d
+from boxwright.backbones.layers.recompute import forgets, forgotten_conv_relu
 from boxwright.structures import Level
 
 DEPTHS: dict[int, tuple[int, int, int, int, int]] = {

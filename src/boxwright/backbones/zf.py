@@ -15,8 +15,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.blocks import check_field, check_levels
-from boxwright.backbones.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.layers.blocks import check_field, check_levels
+from boxwright.backbones.layers.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
 from boxwright.structures import Level
 
 # Channels, kernel and stride of each convolution; a max pool and the local normalisation follow the first two.

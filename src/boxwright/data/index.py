@@ -4,8 +4,8 @@ Symbols: N images, n boxes of one image, M boxes of all images, H W height and w
 
 A Python list of a million dictionaries is copied page by page into every forked worker, because reading an object
 writes its reference count. Here all lies in numpy arrays, the UTF-8 of paths and segmentations too: forked workers
-share the pages, spawned ones map one block of shared memory (:mod:`boxwright.data.sharing`). An image costs 32 bytes
-and its path; a box costs 53 bytes, and 8 more and its segmentation's JSON text where the data set has masks.
+share the pages, spawned ones map one block of shared memory (:mod:`boxwright.data.loading.sharing`). An image costs
+32 bytes and its path; a box costs 53 bytes, and 8 more and its segmentation's JSON text where the data set has masks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from boxwright.data import masks as mask_tools
-from boxwright.data.masks import Segmentation
+from boxwright.data.masks import masks as mask_tools
+from boxwright.data.masks.masks import Segmentation
 from boxwright.structures import Classes, InputError
 
 _CROWD, _DIFFICULT = 1, 2

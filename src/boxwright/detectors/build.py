@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config

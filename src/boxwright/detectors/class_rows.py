@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.fast_rcnn import FastRCNN
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals import ProposalsConfig, proposals_of_split
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHead, StageHeadConfig
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
-from boxwright.heads.box_head import BoxHead, linear_of
-from boxwright.heads.rpn import Proposals
-from boxwright.heads.target_statistics import TargetStatistics
+from boxwright.heads.regions.box_head import BoxHead, linear_of
+from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 T = TypeVar("T", bound=Detector)

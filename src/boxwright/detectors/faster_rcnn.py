@@ -23,11 +23,11 @@ from torch import Tensor
 
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
-from boxwright.heads.box_head import BoxHead, BoxHeadConfig
-from boxwright.heads.rpn import RPN, RPNConfig
+from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
+from boxwright.heads.regions.rpn import RPN, RPNConfig
 from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 

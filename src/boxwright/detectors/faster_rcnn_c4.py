@@ -25,18 +25,18 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig
-from boxwright.backbones.blocks import Stage, build_stage, initialise
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.detnet import DetNetConfig, detnet_stages
-from boxwright.backbones.norm import stage_norm
+from boxwright.backbones.layers.blocks import Stage, build_stage, initialise
+from boxwright.backbones.layers.norm import stage_norm
 from boxwright.backbones.resnet import ResNetConfig, resnet_stages
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
-from boxwright.heads.box_head import BoxHead, BoxHeadConfig, RegionConfig, RegionHead, predictors
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.rpn import RPN, Proposals, RPNConfig
+from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionConfig, RegionHead, predictors
+from boxwright.heads.regions.rpn import RPN, Proposals, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 PAPER_RPN = RPNConfig(

@@ -34,14 +34,14 @@ from boxwright.anchors.sampler import BalancedSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.index import DetectionIndex
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.fitting import FitConfig, Fitting
 from boxwright.detectors.fast_rcnn import given_proposals
-from boxwright.detectors.fitting import FitConfig, Fitting
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.rpn import Proposals, gather_targets
-from boxwright.heads.svm import SVMFitConfig
+from boxwright.heads.regions.rpn import Proposals, gather_targets
+from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 

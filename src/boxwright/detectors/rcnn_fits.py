@@ -13,10 +13,10 @@ from torch import Tensor
 
 from boxwright.anchors.sampler import hashed_noise
 from boxwright.data.index import DetectionIndex
-from boxwright.detectors.fitting import Fitting
+from boxwright.detectors.contract.fitting import Fitting
 from boxwright.geometry.boxes import box_iou
-from boxwright.heads.ridge import PairStore, RidgeFitConfig, fit_ridge
-from boxwright.heads.svm import MinedSVM, SVMFitConfig, joined_svms, require_liblinear
+from boxwright.heads.regions.ridge import PairStore, RidgeFitConfig, fit_ridge
+from boxwright.heads.regions.svm import MinedSVM, SVMFitConfig, joined_svms, require_liblinear
 from boxwright.structures import Images, InputError, Targets
 
 if TYPE_CHECKING:

@@ -35,15 +35,15 @@ from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matches
 from boxwright.anchors.sampler import hard_negatives
-from boxwright.backbones.blocks import Bottleneck, Stage
 from boxwright.backbones.build import BackboneConfig, build_backbone
-from boxwright.backbones.norm import ConvNormAct, L2Norm, make_norm
+from boxwright.backbones.layers.blocks import Bottleneck, Stage
+from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, make_norm
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.rpn import gather_targets
+from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Level, Targets
 
 # §3.1: four times the stride, and no second square as in SSD.

@@ -27,14 +27,14 @@ from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.backbones.winograd import use_winograd_in_training
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.heads.dense import DenseHead, DenseHeadConfig
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss
 from boxwright.heads.postprocess import PostprocessConfig, best_pairs, suppress
-from boxwright.heads.rpn import gather_targets
+from boxwright.heads.regions.rpn import gather_targets
 from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 

@@ -29,11 +29,11 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.anchors.sampler import OHEMSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
-from boxwright.heads.box_head import RegionConfig, RegionHead
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.rpn import RPN, Proposals, RPNConfig
+from boxwright.heads.regions.box_head import RegionConfig, RegionHead
+from boxwright.heads.regions.rpn import RPN, Proposals, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Level, Targets
 
 RFCN_RPN = RPNConfig(

@@ -29,14 +29,14 @@ from boxwright.anchors.matcher import Matches
 from boxwright.anchors.priors import PriorConfig, default_boxes
 from boxwright.anchors.sampler import hard_negatives
 from boxwright.backbones.build import BackboneConfig, build_backbone
-from boxwright.backbones.norm import ConvNormAct, L2Norm, OptionalNorm, make_norm, set_norm_eps
+from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, OptionalNorm, make_norm, set_norm_eps
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.rpn import gather_targets
+from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 

@@ -33,12 +33,12 @@ from boxwright.anchors.cells import cell_corners, one_hot, pair_up
 from boxwright.anchors.sampler import hashed_noise
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
-from boxwright.backbones.norm import set_norm_momentum
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.backbones.layers.norm import set_norm_momentum
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.rpn import gather_targets
+from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 

@@ -34,12 +34,12 @@ from boxwright.anchors.shape_matcher import Pairs, ShapeMatcher
 from boxwright.anchors.task_aligned import TaskAlignedMatcher
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, pair_iou
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.rpn import gather_targets
+from boxwright.heads.regions.rpn import gather_targets
 from boxwright.heads.yolo_scales import YOLOScales, YOLOScalesConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 

@@ -21,9 +21,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from boxwright.data.writing import writing
 from boxwright.evaluation.coco import CocoResult, mean_of_defined
 from boxwright.evaluation.curves import ConfusionMatrix, ThresholdCurves
+from boxwright.io.writing import writing
 
 COLOURS = [colormaps["tab10"](n) for n in range(10)]
 NAMED_AT_MOST = 10

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from boxwright.backbones.norm import make_norm
+from boxwright.backbones.layers.norm import make_norm
 from boxwright.structures import InputError
 
 HeadNorm = Literal["none", "bn", "gn"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from boxwright.config.config_tree import nearest
+from boxwright.config.overlay import Overlay, apply_overlays, parse_set, read_overlay
+from boxwright.config.recipe import Recipe
 from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
@@ -19,9 +22,6 @@ from boxwright.recipes.yolov1 import YOLOV1_RECIPES
 from boxwright.recipes.yolov2 import YOLOV2_RECIPES
 from boxwright.recipes.yolov3 import YOLOV3_RECIPES
 from boxwright.structures import InputError
-from boxwright.training.config_tree import nearest
-from boxwright.training.overlay import Overlay, apply_overlays, parse_set, read_overlay
-from boxwright.training.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

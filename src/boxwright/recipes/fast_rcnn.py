@@ -23,19 +23,7 @@ from dataclasses import replace
 
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.data.proposals import ProposalsConfig
-from boxwright.data.transforms import (
-    FlipConfig,
-    LargeScaleJitterConfig,
-    LetterboxConfig,
-    ResizeConfig,
-)
-from boxwright.detectors.fast_rcnn import FastRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHeadConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -49,6 +37,18 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.proposals.files import ProposalsConfig
+from boxwright.data.transforms.configs import (
+    FlipConfig,
+    LargeScaleJitterConfig,
+    LetterboxConfig,
+    ResizeConfig,
+)
+from boxwright.detectors.fast_rcnn import FastRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHeadConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
 
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
 VOC_STAGE = Stage(

@@ -28,19 +28,7 @@ from dataclasses import replace
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.data.transforms import (
-    FlipConfig,
-    LargeScaleJitterConfig,
-    LetterboxConfig,
-    ResizeConfig,
-)
-from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.box_head import BoxHeadConfig
-from boxwright.heads.rpn import RPNConfig
-from boxwright.necks.fpn import FPNConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -53,6 +41,18 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    FlipConfig,
+    LargeScaleJitterConfig,
+    LetterboxConfig,
+    ResizeConfig,
+)
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
+from boxwright.recipes import small
 
 # DetNet §4.1: 12000 proposals before and 2000 after NMS in training, 6000 and 1000 at test, taken over the image.
 DETNET_PAPER_RPN = RPNConfig(pre_nms=(12_000, 6_000), post_nms=(2_000, 1_000), scope="image")

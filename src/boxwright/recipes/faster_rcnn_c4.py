@@ -39,12 +39,7 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
-from boxwright.data.transforms import FlipConfig, LargeScaleJitterConfig, ResizeConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.rpn import RPNConfig
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -57,6 +52,11 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import FlipConfig, LargeScaleJitterConfig, ResizeConfig
+from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.rpn import RPNConfig
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"
 RPN_LOSSES = ("rpn_objectness", "rpn_box")

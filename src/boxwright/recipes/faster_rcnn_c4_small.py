@@ -17,12 +17,7 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.data.transforms import FlipConfig, LetterboxConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.recipes import small
-from boxwright.recipes.faster_rcnn_c4 import four_steps
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CosineConfig,
     DataConfig,
@@ -32,6 +27,11 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
+from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.recipes import small
+from boxwright.recipes.faster_rcnn_c4 import four_steps
 
 SMALL_RPN = replace(
     PAPER_RPN,

@@ -25,14 +25,14 @@ from dataclasses import replace
 
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
+from boxwright.config.recipe import MultiStepConfig, SGDConfig, Source, Stage, WarmupConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.box_head import BoxHeadConfig
-from boxwright.heads.mask_head import MaskHeadConfig
-from boxwright.heads.rpn import RPNConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.mask_head import MaskHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import faster_rcnn as boxes
-from boxwright.training.recipe import MultiStepConfig, SGDConfig, Source, Stage, WarmupConfig
 
 PAPER_DATA = replace(boxes.DETNET59_PAPER.data, masks=True)
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Literal
 
 from boxwright.backbones.build import NAMED_BACKBONES, named_backbone
-from boxwright.data.crops import CropConfig
+from boxwright.checkpoints.backbone_files import for_pretraining
+from boxwright.config.config_tree import nearest
+from boxwright.config.pretrain_recipe import PretrainRecipe
+from boxwright.config.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
+from boxwright.data.transforms.crops import CropConfig
 from boxwright.recipes import RECIPES
 from boxwright.structures import InputError
-from boxwright.training.config_tree import nearest
-from boxwright.training.pretrain_recipe import PretrainRecipe
-from boxwright.training.pretrained import for_pretraining
-from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
 
 Preset = Literal["imagenet", "small"]
 

@@ -30,14 +30,7 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
-from boxwright.data.proposals import ProposalsConfig
-from boxwright.data.transforms import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
-from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
-from boxwright.geometry.region_warp import RegionWarpConfig
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.ridge import RidgeFitConfig
-from boxwright.heads.svm import SVMFitConfig
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -53,6 +46,13 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.proposals.files import ProposalsConfig
+from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
+from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
+from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.ridge import RidgeFitConfig
+from boxwright.heads.regions.svm import SVMFitConfig
 
 VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's pictures have that size already
 SVMS = FitStage(name="svms", fit=SVMFitConfig())

@@ -32,21 +32,7 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.data.resizing import SSD_INTERPOLATIONS
-from boxwright.data.transforms import (
-    ExpandConfig,
-    FlipConfig,
-    HSVJitterConfig,
-    MinIoUCropConfig,
-    PhotometricConfig,
-    TransformConfig,
-    WarpConfig,
-)
-from boxwright.detectors.detector import PixelConfig
-from boxwright.detectors.refinedet import RefineDetConfig
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -60,6 +46,20 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    ExpandConfig,
+    FlipConfig,
+    HSVJitterConfig,
+    MinIoUCropConfig,
+    PhotometricConfig,
+    TransformConfig,
+    WarpConfig,
+)
+from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.refinedet import RefineDetConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
 
 PAPER = "Single-Shot Refinement Neural Network for Object Detection, arXiv 1711.06897"
 

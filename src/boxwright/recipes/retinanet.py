@@ -26,17 +26,7 @@ from dataclasses import replace
 
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.data.transforms import (
-    FlipConfig,
-    LargeScaleJitterConfig,
-    LetterboxConfig,
-    ResizeConfig,
-)
-from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
-from boxwright.heads.dense import DenseHeadConfig
-from boxwright.necks.fpn import FPNConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -49,6 +39,16 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    FlipConfig,
+    LargeScaleJitterConfig,
+    LetterboxConfig,
+    ResizeConfig,
+)
+from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
+from boxwright.heads.dense import DenseHeadConfig
+from boxwright.necks.fpn import FPNConfig
+from boxwright.recipes import small
 
 PAPER = "Focal Loss for Dense Object Detection, arXiv 1708.02002"
 

@@ -26,18 +26,7 @@ from dataclasses import replace
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.data.transforms import (
-    FlipConfig,
-    LargeScaleJitterConfig,
-    LetterboxConfig,
-    ResizeConfig,
-)
-from boxwright.detectors.detector import PixelConfig
-from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -51,7 +40,18 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
-from boxwright.weights.caffe_layers import MSRA_PIXELS
+from boxwright.data.transforms.configs import (
+    FlipConfig,
+    LargeScaleJitterConfig,
+    LetterboxConfig,
+    ResizeConfig,
+)
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
+from boxwright.geometry.position_sensitive import PositionSensitiveConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.recipes import small
+from boxwright.weights.caffe.layers import MSRA_PIXELS
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)

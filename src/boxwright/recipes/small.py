@@ -5,8 +5,8 @@ Each is our own, and each detector's file says what its network is.
 
 from __future__ import annotations
 
-from boxwright.data.transforms import FlipConfig, HSVJitterConfig, ScaleJitterConfig
-from boxwright.training.recipe import AdamWConfig, CosineConfig, EMAConfig, Stage, WarmupConfig
+from boxwright.config.recipe import AdamWConfig, CosineConfig, EMAConfig, Stage, WarmupConfig
+from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, ScaleJitterConfig
 
 JITTER = (
     ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),

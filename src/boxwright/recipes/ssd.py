@@ -27,20 +27,7 @@ from dataclasses import replace
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.data.resizing import SSD_INTERPOLATIONS
-from boxwright.data.transforms import (
-    ExpandConfig,
-    FlipConfig,
-    HSVJitterConfig,
-    MinIoUCropConfig,
-    PhotometricConfig,
-    TransformConfig,
-    WarpConfig,
-)
-from boxwright.detectors.detector import PixelConfig
-from boxwright.detectors.ssd import EXTRAS_512, ExtraConfig, SSDConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -53,6 +40,19 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    ExpandConfig,
+    FlipConfig,
+    HSVJitterConfig,
+    MinIoUCropConfig,
+    PhotometricConfig,
+    TransformConfig,
+    WarpConfig,
+)
+from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.ssd import EXTRAS_512, ExtraConfig, SSDConfig
+from boxwright.recipes import small
 
 PAPER = "SSD: Single Shot MultiBox Detector, arXiv 1512.02325"
 

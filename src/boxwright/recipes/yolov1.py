@@ -21,10 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
-from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -38,6 +35,9 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
+from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
+from boxwright.recipes import small
 
 PAPER = "You Only Look Once: Unified, Real-Time Object Detection, arXiv 1506.02640"
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)  # hue and flips: Darknet's, the paper has none

@@ -23,24 +23,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.data.multi_scale import MultiScaleConfig
-from boxwright.data.transforms import (
-    DarknetJitterConfig,
-    FlipConfig,
-    HSVJitterConfig,
-    LetterboxConfig,
-    MosaicConfig,
-    WarpConfig,
-)
-from boxwright.detectors.yolov2 import (
-    COCO_ANCHORS_2017,
-    VOC_ANCHORS,
-    VOC_ANCHORS_2017,
-    RegionLossConfig,
-    YOLOv2Config,
-)
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
@@ -54,6 +37,23 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    DarknetJitterConfig,
+    FlipConfig,
+    HSVJitterConfig,
+    LetterboxConfig,
+    MosaicConfig,
+    WarpConfig,
+)
+from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.detectors.yolov2 import (
+    COCO_ANCHORS_2017,
+    VOC_ANCHORS,
+    VOC_ANCHORS_2017,
+    RegionLossConfig,
+    YOLOv2Config,
+)
+from boxwright.recipes import small
 
 PAPER = "YOLO9000: Better, Faster, Stronger, arXiv 1612.08242"
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)

@@ -23,13 +23,7 @@ from dataclasses import replace
 
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig
-from boxwright.data.multi_scale import MultiScaleConfig
-from boxwright.data.transforms import DarknetJitterConfig, FlipConfig, HSVJitterConfig, LetterboxConfig, MosaicConfig
-from boxwright.detectors.detector import PixelConfig
-from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
-from boxwright.heads.yolo_scales import YOLOScalesConfig
-from boxwright.recipes import small
-from boxwright.training.recipe import (
+from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
     DataConfig,
@@ -42,6 +36,18 @@ from boxwright.training.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.transforms.configs import (
+    DarknetJitterConfig,
+    FlipConfig,
+    HSVJitterConfig,
+    LetterboxConfig,
+    MosaicConfig,
+)
+from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
+from boxwright.heads.yolo_scales import YOLOScalesConfig
+from boxwright.recipes import small
 
 PAPER = "YOLOv3: An Incremental Improvement, arXiv 1804.02767"
 DARKNET53 = YOLOv3Config()

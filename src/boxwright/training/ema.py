@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from boxwright.training.recipe import EMAConfig
+from boxwright.config.recipe import EMAConfig
 
 
 class EMA:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boxwright.config.recipe import FitStage, Precision, Recipe
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loader import Batch, EvalLoader
-from boxwright.detectors.detector import Detector
+from boxwright.data.loading.loader import Batch, EvalLoader
+from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import FitStage, Precision, Recipe
 from boxwright.training.step import autocast
 
 

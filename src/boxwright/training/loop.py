@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes, load_train_state
+from boxwright.config.config_tree import differences, to_tree
+from boxwright.config.recipe import Recipe, check_recipe, load_recipe
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals import proposals_of_split
+from boxwright.data.proposals.files import proposals_of_split
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.evaluation.coco import json_safe
+from boxwright.io.environment import peak_memory
 from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes, load_train_state
-from boxwright.training.config_tree import differences, to_tree
 from boxwright.training.distributed import Processes, processes
-from boxwright.training.environment import peak_memory
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
-from boxwright.training.monitor import LossMonitor, LossRow
-from boxwright.training.plots import draw_samples, plot_losses, plot_precision
-from boxwright.training.progress import Clock, Log, Reporter, open_reporter
-from boxwright.training.recipe import Recipe, check_recipe, load_recipe
-from boxwright.training.run_folder import data_summary, describe_run, finish_run, prepare_folder
-from boxwright.training.run_log import RunLog
+from boxwright.training.logging.monitor import LossMonitor, LossRow
+from boxwright.training.logging.plots import draw_samples, plot_losses, plot_precision
+from boxwright.training.logging.progress import Clock, Log, Reporter, open_reporter
+from boxwright.training.logging.run_folder import data_summary, describe_run, finish_run, prepare_folder
+from boxwright.training.logging.run_log import RunLog
 from boxwright.training.session import Session, Start
 from boxwright.training.validation import validate
 
@@ -76,10 +76,10 @@ def train(
     ``output`` must be empty or absent, or hold the run to ``resume``; its recipe counts, and ``recipe`` may be None.
     ``weights``: a checkpoint, run folder, state dict or import to start from; tensors are taken where name and shape
     agree, and of classes that differ, with ``carry_classes``, those of the same name. ``backbone_weights``: an
-    ImageNet network of any publisher, see :func:`~boxwright.training.pretrained.load_pretrained`, which must fit the
-    recipe's backbone. ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function that
-    takes lines. ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every process
-    calls this.
+    ImageNet network of any publisher, see :func:`~boxwright.checkpoints.backbone_files.load_pretrained`, which must fit
+    the recipe's backbone. ``log``: "auto" (a bar on a terminal, else lines), "bar", "lines", "quiet", or a function
+    that takes lines. ``resume_command``: what is printed and noted as the way to resume. Under ``torchrun`` every
+    process calls this.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint to resume from.

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from boxwright.config.config_tree import nearest
+from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, OptimiserConfig, SGDConfig, scaled_lr
 from boxwright.structures import InputError
-from boxwright.training.config_tree import nearest
-from boxwright.training.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, OptimiserConfig, SGDConfig, scaled_lr
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,

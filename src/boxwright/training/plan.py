@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from boxwright.training.recipe import FitStage, Recipe, Stage, steps_of
+from boxwright.config.recipe import FitStage, Recipe, Stage, steps_of
 from boxwright.training.schedule import Schedule, build_schedule
 
 

@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from boxwright.data.crops import CropPass, PictureError
-from boxwright.data.folders import ClassFolders
+from boxwright.checkpoints.checkpoint import TRAIN_SUFFIX, load_train_state
+from boxwright.config.config_tree import differences, to_tree
+from boxwright.config.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
+from boxwright.data.classification.folders import ClassFolders
+from boxwright.data.transforms.crops import CropPass, PictureError
+from boxwright.io.environment import arithmetic_note, peak_memory
+from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import TRAIN_SUFFIX, load_train_state
-from boxwright.training.config_tree import differences, to_tree
 from boxwright.training.distributed import processes
-from boxwright.training.environment import arithmetic_note, peak_memory
-from boxwright.training.files import write_atomically
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
-from boxwright.training.monitor import LossMonitor, LossRow
-from boxwright.training.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
+from boxwright.training.logging.monitor import LossMonitor, LossRow
+from boxwright.training.logging.progress import Clock, Log, open_reporter
+from boxwright.training.logging.run_folder import prepare_folder
+from boxwright.training.logging.run_log import RunLog
 from boxwright.training.pretrain_session import PretrainSession
-from boxwright.training.progress import Clock, Log, open_reporter
-from boxwright.training.run_folder import prepare_folder
-from boxwright.training.run_log import RunLog
 from boxwright.training.step import autocast
 
 TERM = ("classification",)

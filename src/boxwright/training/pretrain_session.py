@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from boxwright.backbones.build import build_backbone
 from boxwright.backbones.classifier import Classifier
-from boxwright.data.crops import CropStream
-from boxwright.data.folders import ClassFolders
+from boxwright.checkpoints.backbone_files import read_card, save_pretrained
+from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX, save_train_state
+from boxwright.config.config_tree import to_tree
+from boxwright.config.pretrain_recipe import PretrainRecipe, dump_pretrain
+from boxwright.config.recipe import steps_of
+from boxwright.data.classification.folders import ClassFolders
+from boxwright.data.transforms.crops import CropStream
+from boxwright.io.environment import git_state, machine, versions
 from boxwright.structures import InputError
-from boxwright.training.checkpoint import SUFFIX, TRAIN_SUFFIX, save_train_state
-from boxwright.training.config_tree import to_tree
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
-from boxwright.training.environment import git_state, machine, versions
-from boxwright.training.monitor import check_weights
+from boxwright.training.logging.monitor import check_weights
 from boxwright.training.optimiser import build_optimiser, set_lr
-from boxwright.training.pretrain_recipe import PretrainRecipe, dump_pretrain
-from boxwright.training.pretrained import read_card, save_pretrained
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
-from boxwright.training.recipe import steps_of
 from boxwright.training.schedule import build_schedule
 from boxwright.training.step import autocast
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from boxwright.training.recipe import CosineConfig, MultiStepConfig, Stage, WarmupConfig, steps_of
+from boxwright.config.recipe import CosineConfig, MultiStepConfig, Stage, WarmupConfig, steps_of
 
 Schedule = Callable[[int], float]
 """From the number of finished steps of a stage to the factor on the learning rate of the next step."""

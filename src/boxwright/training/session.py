@@ -10,38 +10,38 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from boxwright.backbones.norm import FrozenBatchNorm
-from boxwright.backbones.winograd import use_winograd_in_training
-from boxwright.data.index import DetectionIndex
-from boxwright.data.loader import TrainStream
-from boxwright.data.mask_gaps import mask_gap
-from boxwright.detectors.build import DetectorConfig
-from boxwright.detectors.detector import Detector
-from boxwright.structures import Classes, InputError
-from boxwright.training.checkpoint import (
+from boxwright.backbones.layers.norm import FrozenBatchNorm
+from boxwright.backbones.layers.winograd import use_winograd_in_training
+from boxwright.checkpoints.backbone_files import start_backbone
+from boxwright.checkpoints.checkpoint import (
     SUFFIX,
     TRAIN_SUFFIX,
     check_classes,
     save_checkpoint,
     save_train_state,
 )
+from boxwright.checkpoints.opening import open_checkpoint
+from boxwright.checkpoints.transfer import take_weights
+from boxwright.config.input_check import check_anchors, check_inputs
+from boxwright.config.recipe import FitStage, Recipe, dump_recipe
+from boxwright.data.index import DetectionIndex
+from boxwright.data.loading.loader import TrainStream
+from boxwright.data.masks.mask_gaps import mask_gap
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.io.environment import arithmetic_note, git_state, versions
+from boxwright.structures import Classes, InputError
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
-from boxwright.training.environment import arithmetic_note, git_state, versions
 from boxwright.training.fit_run import FitRun, check_fits
-from boxwright.training.input_check import check_anchors, check_inputs
-from boxwright.training.monitor import check_weights
+from boxwright.training.logging.monitor import check_weights
+from boxwright.training.logging.run_folder import data_summary, prune_steps
 from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import make_plan
-from boxwright.training.pretrained import start_backbone
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
-from boxwright.training.recipe import FitStage, Recipe, dump_recipe
-from boxwright.training.run_folder import data_summary, prune_steps
-from boxwright.training.sources import open_checkpoint
 from boxwright.training.stage_starts import StageStarts
-from boxwright.training.start_weights import take_weights
 from boxwright.training.step import Stepper, image_seeds
-from boxwright.weights.imported import Imported
+from boxwright.weights.common.imported import Imported
 
 Start: TypeAlias = Path | str | Mapping[str, Tensor] | Imported
 """Weights to begin with: a checkpoint or run folder, tensors, or what an importer gives."""

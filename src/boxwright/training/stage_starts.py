@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boxwright.config.recipe import FitStage, Recipe, Stage
 from boxwright.detectors.build import DetectorConfig
-from boxwright.detectors.detector import Detector
+from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import Classes, InputError
 from boxwright.training.optimiser import check_prefixes, has_prefix
-from boxwright.training.recipe import FitStage, Recipe, Stage
 
 
 class StageStarts:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from boxwright.config.recipe import Precision, Recipe, Stage
 from boxwright.structures import Images, InputError, Targets
 from boxwright.training.distributed import Processes
 from boxwright.training.ema import EMA
-from boxwright.training.recipe import Precision, Recipe, Stage
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from boxwright.checkpoints.checkpoint import check_classes
+from boxwright.config.recipe import DataConfig, Precision
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loader import Batch, EvalLoader
-from boxwright.data.mask_gaps import mask_gap
-from boxwright.data.proposals import ProposalsConfig
-from boxwright.data.transforms import TransformConfig
-from boxwright.detectors.detector import Detector
+from boxwright.data.loading.loader import Batch, EvalLoader
+from boxwright.data.masks.mask_gaps import mask_gap
+from boxwright.data.proposals.files import ProposalsConfig
+from boxwright.data.transforms.configs import TransformConfig
+from boxwright.detectors.contract.detector import Detector
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.engine import IouType
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.paste import PasteConfig, paste_masks
 from boxwright.structures import DetectionBatch, InputError
-from boxwright.training.checkpoint import check_classes
 from boxwright.training.distributed import Processes
-from boxwright.training.recipe import DataConfig, Precision
 from boxwright.training.step import autocast, image_seeds
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe import read_caffemodel
-from boxwright.weights.caffe_models import import_caffe
-from boxwright.weights.darknet_models import import_darknet
-from boxwright.weights.detectron import import_detectron, recognise_detectron
-from boxwright.weights.detectron2 import import_detectron2, recognise_detectron2
-from boxwright.weights.detnet_pytorch import import_detnet_pytorch, recognise_detnet_pytorch
-from boxwright.weights.imported import Imported
-from boxwright.weights.mmdet import import_mmdet, recognise_mmdet
-from boxwright.weights.reading import read_foreign, tensors_in
-from boxwright.weights.refinedet_pytorch import import_refinedet_pytorch, recognise_refinedet_pytorch
-from boxwright.weights.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch
-from boxwright.weights.torchvision_import import import_torchvision, recognise_torchvision
+from boxwright.weights.caffe.models import import_caffe
+from boxwright.weights.caffe.protobuf import read_caffemodel
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.common.reading import read_foreign, tensors_in
+from boxwright.weights.darknet.models import import_darknet
+from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
+from boxwright.weights.detectron.detectron2 import import_detectron2, recognise_detectron2
+from boxwright.weights.mmdet.two_stage import import_mmdet, recognise_mmdet
+from boxwright.weights.ports.detnet_pytorch import import_detnet_pytorch, recognise_detnet_pytorch
+from boxwright.weights.ports.refinedet_pytorch import import_refinedet_pytorch, recognise_refinedet_pytorch
+from boxwright.weights.ports.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch
+from boxwright.weights.torchvision.importer import import_torchvision, recognise_torchvision
 
 State = Mapping[str, Any]
 

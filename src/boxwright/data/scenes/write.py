@@ -13,12 +13,13 @@ from typing import Literal
 
 from PIL import Image
 
-from boxwright.data import coco, masks, voc, yolo
+from boxwright.data.formats import coco, voc, yolo
 from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.masks import masks
 from boxwright.data.scenes.compose import draw_scene
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.shapes import SCENE_CLASSES
-from boxwright.data.writing import save_picture, writing
+from boxwright.io.writing import save_picture, writing
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}

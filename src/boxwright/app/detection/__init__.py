@@ -1,0 +1,1 @@
+"""Detection on files, folders and videos."""

@@ -1,0 +1,266 @@
+"""Detection on files: read ahead, run in batches, draw, keep a journal, go on after a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from boxwright.app.augment import Augment, named_test_time
+from boxwright.app.detection.batches import BatchRunner
+from boxwright.app.detection.results import Record, ResultFolder
+from boxwright.app.detection.sources import Source, find_sources
+from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
+from boxwright.app.load import Precision, file_digest, for_inference, load
+from boxwright.app.progress import ProgressBar
+from boxwright.data.images import read_image
+from boxwright.detections import Detections
+from boxwright.detectors.contract.augmented import Merge, check_views, detect_augmented
+from boxwright.io.writing import save_picture
+from boxwright.structures import Classes, InputError
+
+_READERS = 2
+_PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A source that could not be read, and why."""
+
+    path: str
+    message: str
+
+
+@dataclass(slots=True)
+class PredictSummary:
+    """What a run did: ``images`` and ``frames`` looked at now, ``skipped`` sources that were finished before.
+
+    ``pictures`` and ``detections`` count what the final files hold, those from before included.
+    """
+
+    output: str
+    images: int = 0
+    frames: int = 0
+    skipped: int = 0
+    pictures: int = 0
+    detections: int = 0
+    seconds: float = 0.0
+    batch_size: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video.
+
+    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the
+    checkpoint's recipe that act at test, changed.
+    """
+
+    threshold: float = 0.5
+    recursive: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    pictures: bool = True
+    every: int = 1
+    overwrite: bool = False
+    augment: Augment | None = None
+    merge: Merge | None = None
+    sets: tuple[str, ...] = ()
+
+
+def detect_files(
+    checkpoint: Path | str, sources: Sequence[str | Path], output: Path, options: PredictOptions | None = None
+) -> PredictSummary:
+    """Detect with a checkpoint in files, folders, globs and videos; everything goes into the folder ``output``.
+
+    Raises ``InputError`` for sources that do not exist, a checkpoint that cannot be used, and an ``output`` that holds
+    the results of other settings. Sources that exist but cannot be read are in the summary's ``failed``.
+    """
+    options = options or PredictOptions()
+    if not 0 <= options.threshold <= 1:
+        raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
+    augment = named_test_time(options.augment, options.merge)
+    found = find_sources(sources, options.recursive)
+    loaded = load(checkpoint, options.device, options.sets)
+    model = for_inference(loaded.detector, loaded.device, options.precision)
+    settings = {
+        "checkpoint": file_digest(loaded.path),
+        "threshold": options.threshold,
+        "precision": options.precision,
+        "pictures": options.pictures,
+        "every": options.every,
+        "augment": options.augment,
+        "merge": options.merge,
+        **({"set": list(options.sets)} if options.sets else {}),
+    }
+    if augment is not None:
+        check_views(model, augment)
+
+    def detect(images: list[np.ndarray]) -> list[Detections]:
+        if augment is not None:
+            return detect_augmented(model, images, augment, threshold=options.threshold)
+        return model.detect_arrays(images, threshold=options.threshold)
+
+    runner = BatchRunner(detect, loaded.device, options.batch_size)
+    folder = ResultFolder(output, settings, options.overwrite)
+    return Prediction(runner, loaded.checkpoint.classes, folder, options.pictures, options.every).run(found)
+
+
+class Prediction:
+    """One run over many sources into one folder."""
+
+    def __init__(
+        self, runner: BatchRunner, classes: Classes, folder: ResultFolder, pictures: bool = True, every: int = 1
+    ) -> None:
+        """``pictures``: draw what was found; ``every``: look at each n-th frame of a video only."""
+        if every < 1:
+            raise InputError(f"every {every} frames: give 1 or more")
+        self._runner, self._classes, self._folder = runner, classes, folder
+        self._pictures, self._every = pictures, every
+        self._summary = PredictSummary(output=str(folder.folder))
+
+    def run(self, sources: Sequence[Source]) -> PredictSummary:
+        """Look at all sources that are not finished yet, then write the final files for all that are.
+
+        A source that cannot be read is reported on stderr and in ``failed``; the others go on.
+        """
+        started = time.monotonic()
+        root = self._folder.folder.resolve()
+        sources = [source for source in sources if root not in source.path.parents]  # not our own pictures
+        waiting = [source for source in sources if not self._folder.is_done(source)]
+        self._summary.skipped = len(sources) - len(waiting)
+        images = [source for source in waiting if source.kind == "image"]
+        videos = [source for source in waiting if source.kind == "video"]
+        total = len(images) + sum(self._frames_expected(video) for video in videos)
+        try:
+            with ProgressBar("detecting", total) as bar:
+                if self._summary.skipped:
+                    bar.say(f"{self._summary.skipped} of {len(sources)} sources were finished before: skipped")
+                self._run_images(images, bar)
+                for video in videos:
+                    self._run_video(video, bar)
+        finally:
+            self._folder.close()
+        self._summary.pictures, self._summary.detections = self._folder.assemble(sources, self._classes)
+        self._summary.seconds = round(time.monotonic() - started, 3)
+        self._summary.batch_size = self._runner.size
+        return self._summary
+
+    def _fail(self, source: Source, error: Exception, bar: ProgressBar) -> None:
+        message = str(error)
+        self._summary.failed.append(Failure(str(source.path), message))
+        bar.say(f"skipped: {message if str(source.path.name) in message else f'{source.path}: {message}'}")
+
+    def _run_images(self, images: list[Source], bar: ProgressBar) -> None:
+        saving: deque[tuple[Source, Record, Future[None] | None]] = deque()
+        # Upright and lying pictures go apart: a batch of both would be mostly padding.
+        shelves: dict[bool, list[tuple[Source, np.ndarray]]] = {True: [], False: []}
+        with ThreadPoolExecutor(_READERS) as pool:
+            try:
+                for source, pixels in self._read_ahead(images, pool, bar):
+                    shelf = shelves[pixels.shape[0] > pixels.shape[1]]
+                    shelf.append((source, pixels))
+                    if len(shelf) >= self._runner.size:
+                        self._flush(shelf, pool, saving, bar)
+                    self._journal(saving, keep=2 * self._runner.size)
+                for shelf in shelves.values():
+                    self._flush(shelf, pool, saving, bar)
+            finally:  # on Ctrl-C too: what was found is not lost
+                self._journal(saving, keep=0)
+
+    def _read_ahead(
+        self, images: list[Source], pool: ThreadPoolExecutor, bar: ProgressBar
+    ) -> Iterator[tuple[Source, np.ndarray]]:
+        reading: deque[tuple[Source, Future[np.ndarray]]] = deque()
+        rest = iter(images)
+        while True:
+            while len(reading) < max(4, 2 * self._runner.size):
+                source = next(rest, None)
+                if source is None:
+                    break
+                reading.append((source, pool.submit(read_image, source.path)))
+            if not reading:
+                return
+            source, future = reading.popleft()
+            try:
+                yield source, future.result()
+            except (InputError, OSError) as error:
+                self._fail(source, error, bar)
+                bar.advance()
+
+    def _flush(
+        self,
+        shelf: list[tuple[Source, np.ndarray]],
+        pool: ThreadPoolExecutor,
+        saving: deque[tuple[Source, Record, Future[None] | None]],
+        bar: ProgressBar,
+    ) -> None:
+        results = self._runner([pixels for _, pixels in shelf])
+        for (source, pixels), found in zip(shelf, results, strict=True):
+            drawn = pool.submit(self._save_picture, source, pixels, found) if self._pictures else None
+            saving.append((source, Record.of(found), drawn))
+        self._summary.images += len(shelf)
+        bar.advance(len(shelf))
+        shelf.clear()
+
+    def _journal(self, saving: deque[tuple[Source, Record, Future[None] | None]], keep: int) -> None:
+        """Note what is done; only once its picture is on disk."""
+        while len(saving) > keep:
+            source, record, drawn = saving.popleft()
+            if drawn is not None:
+                drawn.result()
+            self._folder.add(source, [record])
+
+    def _save_picture(self, source: Source, pixels: np.ndarray, found: Detections) -> None:
+        target = self._folder.folder / "pictures" / source.name
+        if target.suffix.lower() not in _PICTURE_SUFFIXES:
+            target = target.with_name(target.name + ".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(found.draw(Image.fromarray(pixels)), target, quality=92)
+
+    def _frames_expected(self, video: Source) -> int:
+        try:
+            return -(-video_facts(video.path).frames // self._every)
+        except InputError:
+            return 0  # said when its turn comes
+
+    def _run_video(self, video: Source, bar: ProgressBar) -> None:
+        try:
+            records = self._look_at_video(video, bar)
+        except InputError as error:
+            self._fail(video, error, bar)
+        else:
+            self._folder.add(video, records)
+
+    def _look_at_video(self, video: Source, bar: ProgressBar) -> list[Record]:
+        rate = video_facts(video.path).rate / self._every
+        name = video.name if video.path.suffix.lower() == ".mp4" else f"{video.name}.mp4"
+        target = self._folder.folder / "videos" / name
+        records: list[Record] = []
+        frames = read_frames(video.path, self._every)
+        with VideoWriter(target, rate) if self._pictures else contextlib.nullcontext() as writer:
+            while batch := list(itertools.islice(frames, self._runner.size)):
+                for frame, found in zip(batch, self._runner([f.pixels for f in batch]), strict=True):
+                    records.append(Record.of(found, frame.number, frame.time))
+                    if writer is not None:
+                        writer.write(found.draw(frame.pixels))
+                self._summary.frames += len(batch)
+                bar.advance(len(batch))
+            if not records:
+                raise InputError(f"{video.path}: no frame of this video could be decoded")
+        return records

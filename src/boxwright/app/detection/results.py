@@ -1,0 +1,174 @@
+"""The folder that ``boxwright detect`` fills: a journal while it runs, tidy files at the end.
+
+Every finished image or video is one line appended to ``journal.jsonl``, so a run that was stopped goes on where it
+was. From the journal come, at the end and each in one step (written aside, then renamed), ``detections.json`` (a COCO
+results list), ``images.json`` (what its image and category ids mean) and ``detections.csv`` (one row a detection).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from boxwright.app.detection.sources import Source
+from boxwright.detections import Detections
+from boxwright.io.writing import write_whole, writing
+from boxwright.structures import Classes, InputError
+
+CSV_COLUMNS = ("file", "image_id", "frame", "time", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was found in one picture: an image, or frame ``frame`` of a video at ``time`` seconds.
+
+    ``entries`` are COCO results entries whose ``image_id`` is given at the end.
+    """
+
+    width: int
+    height: int
+    entries: list[dict[str, Any]]
+    frame: int | None = None
+    time: float | None = None
+
+    @classmethod
+    def of(cls, found: Detections, frame: int | None = None, time: float | None = None) -> Record:
+        """The record of one picture's detections."""
+        return cls(found.size[1], found.size[0], found.to_coco(0), frame, time)
+
+
+class ResultFolder:
+    """The journal of a detection run and the files made from it."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
+        """Open or continue ``folder``. ``settings`` is all that the results depend on beside the sources.
+
+        Raises ``InputError`` when the folder holds the results of other settings, unless ``overwrite``.
+        """
+        self.folder = folder
+        self._done: dict[str, dict[str, Any]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = folder / "journal.jsonl"
+        settings = json.loads(json.dumps(settings))
+        if overwrite:
+            self._journal.unlink(missing_ok=True)
+        lines = list(_json_lines(self._journal)) if self._journal.exists() else []
+        if lines:
+            before = lines[0].get("settings", {})
+            changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+            if changed:
+                detail = ", ".join(f"{key} was {before.get(key)!r}, is {settings.get(key)!r}" for key in changed)
+                raise InputError(
+                    f"{folder}: holds the results of other settings ({detail}); "
+                    "choose another --output, or start over in this one with --overwrite"
+                )
+            self._done = {line["path"]: line for line in lines[1:] if "path" in line}
+            # Written anew, so that a line that the last run left unfinished does not spoil the next one.
+            with write_whole(self._journal) as file:
+                for line in (lines[0], *self._done.values()):
+                    file.write(json.dumps(line) + "\n")
+        else:
+            with write_whole(self._journal) as file:
+                file.write(json.dumps({"settings": settings}) + "\n")
+        self._file = self._journal.open("a", encoding="utf-8")
+
+    def is_done(self, source: Source) -> bool:
+        """Whether the source was finished before, under the same name, and has not changed since."""
+        line = self._done.get(str(source.path))
+        return line is not None and line["name"] == source.name and line["stamp"] == _stamp(source.path)
+
+    def add(self, source: Source, records: Sequence[Record]) -> None:
+        """Append a finished source and force it to disk."""
+        line = {
+            "path": str(source.path),
+            "name": source.name,
+            "stamp": _stamp(source.path),
+            "records": [
+                {"width": r.width, "height": r.height, "frame": r.frame, "time": r.time, "entries": r.entries}
+                for r in records
+            ],
+        }
+        self._done[line["path"]] = line
+        with writing(self._journal):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the journal."""
+        with writing(self._journal):
+            self._file.close()
+
+    def assemble(self, sources: Iterable[Source], classes: Classes) -> tuple[int, int]:
+        """Write the final files for the sources that are done; returns how many pictures and detections they hold.
+
+        Image ids are 1, 2, ... in the order of the sources and, within a video, of its frames.
+        """
+        images: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
+        for source in sources:
+            line = self._done.get(str(source.path))
+            for record in () if line is None else line["records"]:
+                image: dict[str, Any] = {"id": len(images) + 1, "file_name": source.name, "path": str(source.path)}
+                image |= {"width": record["width"], "height": record["height"]}
+                if record["frame"] is not None:
+                    image |= {"frame": record["frame"], "time": record["time"]}
+                images.append(image)
+                results.extend({**entry, "image_id": image["id"]} for entry in record["entries"])
+        categories = [{"id": i, "name": n} for i, n in zip(classes.ids, classes.names, strict=True)]
+        with write_whole(self.folder / "detections.json") as file:
+            json.dump(results, file)
+        with write_whole(self.folder / "images.json") as file:
+            json.dump({"images": images, "categories": categories}, file, indent=1)
+        with write_whole(self.folder / "detections.csv") as file:
+            _write_csv(file, images, results, classes)
+        return len(images), len(results)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change of a file: another stamp means that it has to be looked at again."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal; the last may be unfinished and is then left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                return
+            raise InputError(
+                f"{path}, line {number}: not a journal line ({error.msg}); start over with --overwrite"
+            ) from error
+
+
+def _write_csv(file: IO[str], images: list[dict[str, Any]], results: list[dict[str, Any]], classes: Classes) -> None:
+    names = dict(zip(classes.ids, classes.names, strict=True))
+    of_id = {image["id"]: image for image in images}
+    table = csv.writer(file)
+    table.writerow(CSV_COLUMNS)
+    for entry in results:
+        image = of_id[entry["image_id"]]
+        left, top, width, height = entry["bbox"]
+        table.writerow(
+            (
+                image["file_name"],
+                image["id"],
+                image.get("frame", ""),
+                "" if image.get("time") is None else f"{image['time']:.3f}",
+                image["width"],
+                image["height"],
+                names[entry["category_id"]],
+                entry["score"],
+                left,
+                top,
+                round(left + width, 3),
+                round(top + height, 3),
+            )
+        )

@@ -1,0 +1,208 @@
+"""Residual blocks, and the backbone that is a stem and stages of them: ResNet and DetNet are two lists of stages.
+
+Symbols: B images, C channels, H W pixels of the padded input. Stage 1 is the stem; stage ``n`` gives the level ``Cn``.
+Module names are torchvision's: ``conv1 bn1 layer1.0.conv1 layer1.0.bn1 ... layer1.0.downsample.0``; ``layer{n}`` is
+stage ``n + 1``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boxwright.backbones.layers.norm import FrozenBatchNorm, conv_norm, make_norm, stage_norm
+from boxwright.structures import InputError, Level
+
+StemPool = Literal["padded", "ceil"]
+"""The stem's 3x3 max pool: padded by 1 on all sides, or by nothing, and a last window may stick out (Caffe)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of residual blocks. The opening block has the stride and, where shapes change, the projection.
+
+    ``project``: a 1x1 projection on the opening block's shortcut even where no shape changes (DetNet's block B).
+    ``opening_dilation``: dilation of the opening block where it differs from the others'.
+    """
+
+    number: int
+    block: Literal["basic", "bottleneck"]
+    blocks: int
+    mid: int
+    out: int
+    stride: int = 1
+    dilation: int = 1
+    opening_dilation: int | None = None
+    project: bool = False
+
+
+def check_field(valid: bool, config: object, field: str, allowed: str) -> None:
+    """Raise an ``InputError`` that names the field of ``config``, its value and what is allowed."""
+    if not valid:
+        raise InputError(f"{type(config).__name__}.{field} = {getattr(config, field)!r}: must be {allowed}")
+
+
+def is_int(value: object, low: int, high: int | None = None) -> bool:
+    """An int (not a bool) in ``low..high``."""
+    return type(value) is int and low <= value and (high is None or value <= high)
+
+
+def check_levels(config: object, out_levels: tuple[int, ...], freeze_at: int, last: int, first: int = 2) -> None:
+    """Check ``out_levels`` and ``freeze_at`` of a backbone that can return its stages ``first`` to ``last``."""
+    known = isinstance(out_levels, tuple) and len(out_levels) > 0 and all(is_int(n, first, last) for n in out_levels)
+    rising = known and list(out_levels) == sorted(set(out_levels))
+    check_field(rising, config, "out_levels", f"stages in rising order, each from {first} to {last}")
+    top = max(out_levels)
+    check_field(is_int(freeze_at, 0, top), config, "freeze_at", f"an int from 0 (nothing) and 1 (stem) to {top}")
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size, or divides it by the stride and rounds up."""
+    padding = dilation * (kernel - 1) // 2
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
+
+
+def _projection(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(_conv(inputs, outputs, 1, stride), make_norm(norm, outputs))
+
+
+def _shortcut(x: Tensor, projection: nn.Sequential | None) -> Tensor:
+    if projection is None:
+        return x
+    conv = projection[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv_norm(x, conv, projection[1])
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (ResNet-18 and 34)."""
+
+    def __init__(self, inputs: int, stage: Stage, stride: int, dilation: int, project: bool, norm: str) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, stage.mid, 3, stride, dilation)
+        self.bn1 = make_norm(norm, stage.mid)
+        self.conv2 = _conv(stage.mid, stage.out, 3, 1, dilation)
+        self.bn2 = make_norm(norm, stage.out)
+        self.downsample = _projection(inputs, stage.out, stride, norm) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W] -> [B, out, H / stride, W / stride]``, rounded up."""
+        out = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        out = conv_norm(out, self.conv2, self.bn2)
+        # In place: neither a convolution nor a batch norm keeps its output for the backward pass.
+        return F.relu_(out.add_(_shortcut(x, self.downsample)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (ResNet-50 and deeper, DetNet's blocks A and B)."""
+
+    def __init__(
+        self, inputs: int, stage: Stage, stride: int, dilation: int, project: bool, norm: str, stride_in_1x1: bool
+    ) -> None:
+        super().__init__()
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = _conv(inputs, stage.mid, 1, first)
+        self.bn1 = make_norm(norm, stage.mid)
+        self.conv2 = _conv(stage.mid, stage.mid, 3, second, dilation)
+        self.bn2 = make_norm(norm, stage.mid)
+        self.conv3 = _conv(stage.mid, stage.out, 1)
+        self.bn3 = make_norm(norm, stage.out)
+        self.downsample = _projection(inputs, stage.out, stride, norm) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W] -> [B, out, H / stride, W / stride]``, rounded up."""
+        out = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        out = F.relu_(conv_norm(out, self.conv2, self.bn2))
+        out = conv_norm(out, self.conv3, self.bn3)
+        return F.relu_(out.add_(_shortcut(x, self.downsample)))
+
+
+def build_stage(inputs: int, stage: Stage, norm: str, stride_in_1x1: bool) -> nn.Sequential:
+    """The blocks of ``stage`` on a map of ``inputs`` channels."""
+    blocks: list[nn.Module] = []
+    for i in range(stage.blocks):
+        opening = i == 0
+        stride = stage.stride if opening else 1
+        dilation = stage.opening_dilation if opening and stage.opening_dilation else stage.dilation
+        project = opening and (stage.project or stride != 1 or inputs != stage.out)
+        if stage.block == "basic":
+            blocks.append(BasicBlock(inputs, stage, stride, dilation, project, norm))
+        else:
+            blocks.append(Bottleneck(inputs, stage, stride, dilation, project, norm, stride_in_1x1))
+        inputs = stage.out
+    return nn.Sequential(*blocks)
+
+
+def initialise(stages: nn.Module, zero_init_residual: bool) -> None:
+    """Kaiming-normal convolutions; with ``zero_init_residual`` each block starts as its shortcut."""
+    for module in stages.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            assert isinstance(last.weight, Tensor)
+            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learnt away
+                nn.init.zeros_(last.weight)
+
+
+class ResidualBackbone(nn.Module):
+    """Stem (7x7 convolution and 3x3 max pool, both with stride 2) and residual stages.
+
+    ``levels`` states what ``forward`` returns, in that order; a map of stride ``s`` has ``ceil(H / s)`` rows. Stages
+    above the last output level are not built, so no parameter goes unused. The first ``freeze_at`` stages (1 is the
+    stem) do not learn and their batch norms are frozen; autograd records nothing there, so no activation is kept.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        stages: list[Stage],
+        *,
+        norm: str,
+        stride_in_1x1: bool,
+        out_levels: tuple[int, ...],
+        freeze_at: int,
+        zero_init_residual: bool,
+        stem_pool: StemPool = "padded",
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(3, width, 7, 2)
+        self.bn1 = make_norm(stage_norm(norm, 1, freeze_at), width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool == "padded" else nn.MaxPool2d(3, 2, ceil_mode=True)
+        channels, stride = width, 4
+        levels: list[Level] = []
+        names: list[tuple[str, bool]] = []
+        for stage in stages:
+            if stage.number > max(out_levels):
+                break
+            name = f"layer{stage.number - 1}"
+            own_norm = stage_norm(norm, stage.number, freeze_at)
+            self.add_module(name, build_stage(channels, stage, own_norm, stride_in_1x1))
+            channels, stride = stage.out, stride * stage.stride
+            names.append((name, stage.number in out_levels))
+            if stage.number in out_levels:
+                levels.append(Level(f"C{stage.number}", stride, channels))
+        self.levels: tuple[Level, ...] = tuple(levels)
+        self._stages = tuple(names)
+        initialise(self, zero_init_residual)
+        self._freeze(freeze_at)
+
+    def _freeze(self, freeze_at: int) -> None:
+        frozen = [self.conv1, self.bn1] if freeze_at >= 1 else []
+        frozen += [getattr(self, f"layer{n - 1}") for n in range(2, freeze_at + 1)]
+        for module in frozen:
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of normalised images ``[B, 3, H, W]``: a ``[B, C, ceil(H / stride), ceil(W / stride)]`` a level."""
+        # ReLU after the pool gives the same values and gradients as before it, on a quarter of the elements.
+        x = F.relu_(self.maxpool(conv_norm(x, self.conv1, self.bn1)))
+        features: list[Tensor] = []
+        for name, wanted in self._stages:
+            x = self.get_submodule(name)(x)
+            if wanted:
+                features.append(x)
+        return features

@@ -1,0 +1,279 @@
+"""Files of pretrained backbones: written by classification runs, read as the start of a detector.
+
+One of ours is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header:
+backbone, data and its fingerprint, recipe, top-1 and top-5, licence. The ImageNet networks of other publishers are read
+by the same road, see :mod:`boxwright.weights.importing_backbones`, and get a card of what their files tell.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from boxwright.backbones.build import BackboneConfig
+from boxwright.backbones.darknet import VARIANTS, DarknetConfig
+from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
+from boxwright.checkpoints.checkpoint import KEY as DETECTOR_KEY
+from boxwright.checkpoints.checkpoint import SUFFIX
+from boxwright.config.config_tree import from_tree, to_tree
+from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.io.files import write_atomically
+from boxwright.structures import InputError
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+from boxwright.weights.importing_backbones import import_backbone
+from boxwright.weights.published.catalogue import find_published, is_name
+from boxwright.weights.published.fetch import require_cached
+from boxwright.weights.torchvision.classifiers import reduced_layers
+
+FORMAT = 1
+KEY = "boxwright_backbone"
+
+# What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
+# which of its levels are read.
+_FREE = {"freeze_at", "out_levels", "zero_init_residual", "pretrained"}
+# How a network is taken on to a detector with the same tensors: where it is read, how it pools, what is dilated in
+# place of a stride. A stem's pool is among them: Detectron pads that of MSRA's ResNets, which learnt without.
+_TAKEN_ON = {"fc", "fc6_dilation", "pool5", "ceil_mode", "stem_pool", "output_stride", "tap"}
+# Trunks with the same tensors: another name of the same one, and one that goes on where the first ends.
+_SAME_TRUNK = {("tiny_v2", "tiny_v3"), ("tiny_v3", "tiny_v2"), ("extraction", "yolov1")}
+_MEAN_ROUNDING = 2.0
+"""Grey levels of 255. ImageNet's mean colour has red 123.68 in one publisher's files, 122.77 and 123 in others'."""
+
+
+class PretrainedBackbone(NamedTuple):
+    """``state``: tensors named as in the backbone itself. ``card``: what the file says about itself. ``classifier``:
+    the tensors of the classifier on top, by their names in it."""
+
+    state: dict[str, Tensor]
+    card: dict[str, Any]
+    classifier: dict[str, Tensor]
+
+
+def save_pretrained(path: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write the classifier's ``state`` and its ``card`` in one step."""
+    tensors = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
+    header = json.dumps({"format": FORMAT, **card}, ensure_ascii=False)
+    write_atomically(path, safetensors.torch.save(tensors, {KEY: header}))
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
+    """The card of a pretrained backbone, without its tensors."""
+    path = Path(path)
+    metadata = _header(path)
+    if DETECTOR_KEY in metadata:
+        raise InputError(f"{path}: a detector, where a backbone was expected; start from it by --weights {path}")
+    if KEY not in metadata:
+        raise InputError(f"{path}: no pretrained backbone: its header has no card of `boxwright pretrain`")
+    card = json.loads(metadata[KEY])
+    if card["format"] > FORMAT:
+        raise InputError(f"{path}: written by a later Boxwright; upgrade Boxwright")
+    return card
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file is one by its name, damaged or not, or by how it begins."""
+    if path.suffix == SUFFIX or not path.is_file():
+        return path.suffix == SUFFIX
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors. InputError where it is absent or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the .safetensors that `boxwright pretrain` wrote")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: truncated or no safetensors file ({path.stat().st_size} bytes; {error}); copy it anew"
+        ) from None
+
+
+def load_pretrained(source: Path | str) -> PretrainedBackbone:
+    """The backbone's tensors, and beside them those of the classifier on top.
+
+    ``source``: a file of ours or of another publisher, which its content tells, or a published name. The state has what
+    a detector's backbone may hold of the classifier too: fc6 and fc7 of VGG in their reduced form (SSD §3), the last
+    1x1 convolution of MobileNets V2 and V3. InputError for what is absent, damaged, a detector's, or not understood;
+    nothing is downloaded.
+    """
+    path = _located(source)
+    if _is_safetensors(path) and _header(path).keys() & {KEY, DETECTOR_KEY}:
+        card = read_card(path)
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"{path}: truncated ({error}); copy it anew") from None
+    else:
+        imported = import_backbone(path)
+        tensors, card = imported.state, _card_of(imported)
+    state, classifier = (
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        for prefix in ("backbone.", "fc.")
+    )
+    return PretrainedBackbone(state | _upper_layers(card, state, classifier), card, classifier)
+
+
+def _upper_layers(
+    card: Mapping[str, Any], state: Mapping[str, Tensor], classifier: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Layers of the ``classifier`` as the backbone has them where it goes on for a detector."""
+    backbone = card["backbone"]
+    if _is_plain_vgg(backbone) and {"0.weight", "3.weight"} <= classifier.keys():
+        return reduced_layers(classifier)
+    if backbone["kind"] == "mobilenet":
+        config = from_tree(MobileNetConfig, backbone)
+        _, blocks = mobilenet_blocks(config.version, config.width, config.reduced)
+        top = 1 + len(blocks)  # after the stem and all blocks; a backbone that was cut below has another one there
+        if any(name.startswith(f"features.{top - 1}.") for name in state):
+            last = {name: value for name, value in classifier.items() if name.startswith("last.")}
+            return {name.replace("last", f"features.{top}", 1): value for name, value in last.items()}
+    return {}
+
+
+def _is_plain_vgg(backbone: Mapping[str, Any]) -> bool:
+    """Whether it is a VGG that ends with its convolutions, without fc6 and fc7 of its own."""
+    return backbone["kind"] == "vgg" and backbone.get("fc", "none") == "none"
+
+
+def _located(source: Path | str) -> Path:
+    """The file at the path ``source``, or of the published name ``source``."""
+    path = Path(source).expanduser()
+    if path.exists() or not is_name(str(source)):
+        return path
+    entry = find_published(str(source))
+    if entry.kind != "backbone":
+        raise InputError(f"{source}: a detector, where a backbone was expected; start from it by --weights {source}")
+    return require_cached(entry)
+
+
+def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
+    """A card of what another publisher's file tells."""
+    return {
+        "format": FORMAT,
+        "backbone": to_tree(imported.config),
+        "pixels": to_tree(imported.pixels),
+        "data": {"name": f"{imported.data} ({imported.source})"},
+        "top1": None,
+        "top5": None,
+    }
+
+
+def for_pretraining(config: BackboneConfig) -> BackboneConfig:
+    """The backbone to learn on pictures for detectors on ``config``, which start from it by :func:`start_backbone`.
+
+    It is whole where the detector reads lower levels, strides where that dilates, has its own head where that goes on
+    with fc6 and fc7, and all of it learns, batch norms too. Of YOLOv1's 24 convolutions it is the first 20 (its §2.2).
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    reset = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
+    changes: dict[str, Any] = {name: defaults[name] for name in reset if name in defaults}
+    if getattr(config, "norm", None) == "frozen_bn":
+        changes["norm"] = "bn"
+    if getattr(config, "stage6_blocks", 0):
+        changes["out_levels"] = (6,)
+    if isinstance(config, DarknetConfig):
+        variant = "extraction" if config.variant == "yolov1" else config.variant
+        changes |= {"variant": variant, "out_levels": (len(VARIANTS[variant]) - 1,)}
+    return replace(config, **changes)
+
+
+def start_backbone(detector: Detector, source: Path | str) -> str:
+    """Give the detector's backbone the weights of ``source``, see :func:`load_pretrained`; a line that says what.
+
+    Every tensor of the detector's backbone must be there in its shape; of the classifier's layers a detector takes what
+    its head has as well (fc6 and fc7 of VGG-16). Two may start afresh: of the reduced VGG-16's fc6 and fc7 what the
+    file lacks, and what YOLOv1 has above the 20 pretrained ones (its §2.2). How the network is taken on to a detector,
+    dilated in place of a stride for one, may differ. InputError names the settings in which the two backbones differ
+    otherwise, or pixels that are prepared in another way.
+    """
+    state, card, classifier = load_pretrained(source)
+    _check_same(detector, card, source)
+    own = {name: value for part in detector.pretrained_parts() for name, value in part.state_dict().items()}
+    fresh = _above(card, state, own)
+    missing = [n for n in own if n not in state and n not in fresh and not n.endswith("num_batches_tracked")]
+    wrong = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
+    if missing or wrong:
+        place = (missing + wrong)[0]
+        found = "is absent" if missing else f"has the shape {list(state[place].shape)} and not {list(own[place].shape)}"
+        raise InputError(
+            f"{source}: {len(missing)} tensors of the detector's backbone are missing and {len(wrong)} have another "
+            f"shape; the first, {place}, {found}: it was trained as another backbone ({card['backbone']['kind']})"
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            if name in state:
+                value.copy_(state[name])
+    taken = detector.take_classifier(classifier)
+    more = f" and {taken} layers of the head" if taken else ""
+    top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
+    more += f", {len(fresh)} above them fresh" if fresh else ""
+    return f"backbone from {source}: {len(own) - len(fresh)} tensors{more}, learnt on {card['data']['name']}{top}"
+
+
+def _above(card: dict[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
+    """Tensors of a backbone that goes on where the pretrained one ends."""
+    backbone = card["backbone"]
+    if _is_plain_vgg(backbone):
+        return {name for name in own if name.startswith(("fc6", "fc7")) and name not in state}
+    if backbone.get("variant") == "extraction":
+        places = [tuple(map(int, name.split(".")[1:3])) for name in state]
+        return {name for name in own if tuple(map(int, name.split(".")[1:3])) > max(places)}
+    return set()
+
+
+def _check_same(detector: Detector, card: dict[str, Any], source: Path | str) -> None:
+    mine, theirs = to_tree(detector.config.backbone), card["backbone"]
+    if mine["kind"] != theirs["kind"]:
+        raise InputError(
+            f"{source}: another backbone: a {theirs['kind']} there and a {mine['kind']} here; use another file, or a "
+            f"recipe on a {theirs['kind']} (`boxwright models --kind detector`)"
+        )
+    names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE | _TAKEN_ON]
+    differing = {n: theirs[n] for n in names if n in theirs and not _agree(n, theirs[n], mine[n])}
+    if differing:
+        shown = ", ".join(f"{n} = {value!r} there and {mine[n]!r} here" for n, value in differing.items())
+        raise InputError(
+            f"{source}: another backbone: {shown}; use {_settings('backbone', differing)}, or another file"
+        )
+    pixels = to_tree(detector.config.pixels)
+    if not _same_pixels(from_tree(PixelConfig, card["pixels"]), detector.config.pixels):
+        other = {name: value for name, value in card["pixels"].items() if value != pixels[name]}
+        raise InputError(
+            f"{source}: learnt from pixels prepared as {card['pixels']}, but this detector prepares them as {pixels}; "
+            f"use {_settings('pixels', other)}"
+        )
+
+
+def _agree(name: str, there: Any, here: Any) -> bool:
+    """Whether a setting of the pretrained backbone lets the detector's start from it."""
+    if name == "norm":  # whole batch norms may be frozen, but those with their statistics folded in cannot live
+        return there == here or (there == "bn" and here == "frozen_bn")
+    return there == here or (name == "variant" and (there, here) in _SAME_TRUNK)
+
+
+def _same_pixels(there: PixelConfig, here: PixelConfig) -> bool:
+    """Whether they are prepared in the same way, but for how a publisher rounded the mean colour."""
+    means = all(abs(a - b) <= _MEAN_ROUNDING for a, b in zip(there.mean, here.mean, strict=True))
+    return means and (there.std, there.bgr) == (here.std, here.bgr)
+
+
+def _settings(part: str, values: Mapping[str, Any]) -> str:
+    """The options of the command line that set the fields of ``part`` of a detector."""
+    texts = {
+        name: value if isinstance(value, str) else "none" if value is None else json.dumps(value, separators=(",", ":"))
+        for name, value in values.items()
+    }
+    return " ".join(f"--set {shlex.quote(f'detector.{part}.{name}={text}')}" for name, text in texts.items())

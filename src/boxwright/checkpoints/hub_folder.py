@@ -1,0 +1,107 @@
+"""A detector as a folder in the Hub's convention: ``config.json``, ``model.safetensors`` and a card, ``README.md``.
+
+``config.json`` counts: recipe, class names and origin are read from it, so that what a person sees there is what loads.
+``model.safetensors`` is an ordinary checkpoint as well, and can be used without the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+import boxwright
+from boxwright.checkpoints.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from boxwright.checkpoints.hub_cache import CARD, CONFIG, WEIGHTS
+from boxwright.checkpoints.model_card import model_card
+from boxwright.config.config_tree import to_tree
+from boxwright.config.recipe import recipe_from_tree
+from boxwright.io.files import write_atomically, write_error
+from boxwright.structures import Classes, InputError
+
+LIBRARY = "boxwright"
+
+
+def save_folder(checkpoint: Checkpoint, folder: Path, name: str, licence: str | None = None) -> Path:
+    """Write the three files into ``folder``, which is made; files of these names are replaced.
+
+    ``name``: what the card calls the model. ``licence``: of the weights, as the Hub abbreviates it, such as
+    "apache-2.0". Local paths are left out of what is written.
+    """
+    meta = _without_paths(checkpoint.meta)
+    names = dict(enumerate(checkpoint.classes.names))
+    config = {
+        "library_name": LIBRARY,
+        "library_version": boxwright.__version__,
+        "format": FORMAT,
+        "model_type": checkpoint.detector.kind,
+        "id2label": {str(label): name for label, name in names.items()},
+        "label2id": {name: label for label, name in names.items()},
+        "category_ids": list(checkpoint.classes.ids),
+        "recipe": to_tree(checkpoint.recipe),
+        "meta": meta,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    save_checkpoint(folder / WEIGHTS, checkpoint.state, checkpoint.recipe, checkpoint.classes, meta)
+    write_atomically(folder / CARD, model_card(checkpoint, meta, name, licence).encode())
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode())
+    return folder
+
+
+def load_folder(folder: Path) -> tuple[Checkpoint, Path]:
+    """The checkpoint in such a folder, and the path of its weights. InputError where the folder is of another kind."""
+    path, weights = folder / CONFIG, folder / WEIGHTS
+    config = _read_config(path)
+    if not weights.is_file():
+        raise InputError(f"{folder}: has {CONFIG} but no {WEIGHTS}; copy the folder anew")
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{weights}: truncated or damaged ({error}); copy it anew") from None
+    recipe = recipe_from_tree(config["recipe"], lambda _: str(path))
+    return Checkpoint(recipe.detector, _read_classes(config, path), state, recipe, config["meta"]), weights
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
+        kind = config.get("library_name") or config.get("model_type") if isinstance(config, dict) else None
+        raise InputError(
+            f"{path}: not a detector of Boxwright{f' but of {kind}' if kind else ''}; its library_name must be "
+            f"{LIBRARY!r}"
+        )
+    if config.get("format", 0) > FORMAT:
+        raise InputError(f"{path}: written by a later Boxwright (format {config['format']}); upgrade Boxwright")
+    missing = [key for key in ("recipe", "id2label", "category_ids", "meta") if key not in config]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    return config
+
+
+def _read_classes(config: dict[str, Any], path: Path) -> Classes:
+    labels, ids = config["id2label"], config["category_ids"]
+    if set(labels) != {str(k) for k in range(len(labels))} or len(ids) != len(labels):
+        raise InputError(
+            f"{path}: id2label must name the labels 0 to {len(ids) - 1}, one for each of the {len(ids)} category_ids"
+        )
+    try:
+        return Classes(tuple(labels[str(k)] for k in range(len(labels))), tuple(ids))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _without_paths(meta: dict[str, Any]) -> dict[str, Any]:
+    """``meta`` for strangers' eyes: of a data set's folder only the name."""
+    data = meta.get("data")
+    if isinstance(data, dict) and "root" in data:
+        return {**meta, "data": {**data, "root": Path(data["root"]).name}}
+    return dict(meta)

@@ -1,0 +1,158 @@
+"""Whatever a person names a checkpoint by, opened: a run, a file, a published name, a repository of the Hub.
+
+A checkpoint that somebody else wrote becomes one of ours here, with a recipe that evaluates as its publisher does, so
+that all commands take it and saving it again gives an ordinary file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+
+from boxwright.checkpoints.checkpoint import (
+    KEY,
+    SUFFIX,
+    TRAIN_SUFFIX,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+)
+from boxwright.checkpoints.hub_cache import HUB_PREFIX, require_repository
+from boxwright.checkpoints.hub_folder import CONFIG, load_folder
+from boxwright.checkpoints.overrides import rebuild_changed
+from boxwright.config.recipe import CosineConfig, DataConfig, Recipe, SGDConfig, Source, Stage, check_recipe
+from boxwright.data.transforms.configs import FlipConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.contract.detector import Detector
+from boxwright.io.environment import versions
+from boxwright.structures import Classes, InputError
+from boxwright.weights.common.imported import Imported, build_imported
+from boxwright.weights.importing import import_checkpoint
+from boxwright.weights.published.catalogue import PUBLISHERS, Published, find_published, is_name
+from boxwright.weights.published.fetch import require_cached
+
+
+class Opened(NamedTuple):
+    """A checkpoint and the file that its weights lie in."""
+
+    checkpoint: Checkpoint
+    path: Path
+
+
+def open_checkpoint(
+    source: Path | str,
+    classes: Classes | Sequence[str] | None = None,
+    publisher: str | None = None,
+    size: int | None = None,
+) -> Opened:
+    """The checkpoint that ``source`` names.
+
+    That is a run's folder, a ``.safetensors`` file of ours, a folder that ``save_pretrained`` wrote, a name such as
+    ``torchvision:fasterrcnn_resnet50_fpn`` or ``hf:owner/name``, or another program's file: ``.pth``, ``.pkl``,
+    ``.caffemodel``, or Darknet's ``.weights`` with the ``.cfg`` beside it. A path that exists comes before a name.
+    ``classes``, ``publisher`` and ``size`` are for other programs' files, see
+    :func:`~boxwright.weights.importing.import_checkpoint`.
+
+    Raises InputError for what is absent, not fetched (with the command that fetches it), damaged or not understood.
+    Nothing is downloaded.
+    """
+    text, path = str(source), Path(source).expanduser()
+    names = classes if classes is None or isinstance(classes, Classes) else Classes.from_names(list(classes))
+    if not path.exists():
+        if text.startswith(HUB_PREFIX):
+            path = require_repository(text)
+        elif is_name(text):
+            entry = find_published(text)
+            if entry.kind != "detector":
+                raise InputError(
+                    f"{text}: an ImageNet network, where a detector was expected; start one from it: `boxwright train "
+                    f"RECIPE --backbone-weights {text}`"
+                )
+            return _foreign(require_cached(entry), names, entry.publisher, entry.input_size, entry)
+        elif ":" in text and "/" not in text.split(":", 1)[0] and len(text.split(":", 1)[0]) > 1:
+            known = ", ".join(f"{name}:" for name in (*PUBLISHERS, "hf"))
+            raise InputError(f"{text}: neither a path nor a name that begins with one of {known}")
+        else:
+            raise InputError(
+                f"{path}: no such checkpoint; give a {SUFFIX} file, a run folder, another program's file of weights, "
+                "or a name that `boxwright weights list` shows"
+            )
+    if path.is_dir():
+        own = load_folder(path) if (path / CONFIG).is_file() else None
+        opened = Opened(*own) if own is not None else _ours(find_checkpoint(path))
+    elif path.suffix == TRAIN_SUFFIX or _is_ours(path):
+        opened = _ours(path)
+    else:
+        return _foreign(path, names, publisher, size)
+    if (classes, publisher, size) != (None, None, None):
+        raise InputError(f"{opened.path}: a checkpoint of Boxwright, which says itself what it is; give it alone")
+    return opened
+
+
+def load_detector(
+    source: Path | str,
+    device: torch.device | str = "cpu",
+    build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
+    classes: Classes | Sequence[str] | None = None,
+    sets: Sequence[str] = (),
+) -> Detector:
+    """The detector of a checkpoint, in eval mode, preparing images as its recipe's evaluation does.
+
+    ``source`` and ``classes``: see :func:`open_checkpoint`. ``build`` makes the detector from its configuration.
+    ``sets``: settings other than the recipe's, such as ``"detector.rpn.post_nms=[2000, 300]"``, see
+    :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
+    """
+    checkpoint, path = open_checkpoint(source, classes)
+    return rebuild_changed(checkpoint, path, sets, build)[0].to(device)
+
+
+def _ours(path: Path) -> Opened:
+    return Opened(load_checkpoint(path), path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether ``path`` is for :func:`load_checkpoint`; also a damaged ``.safetensors``, of which it says so."""
+    if path.suffix != SUFFIX:
+        return False
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return KEY in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return True
+
+
+def _foreign(
+    path: Path, classes: Classes | None, publisher: str | None, size: int | None, entry: Published | None = None
+) -> Opened:
+    imported = import_checkpoint(path, classes, publisher, size)
+    detector = build_imported(imported, str(path))
+    meta = {"versions": versions(), "imported": origin(imported, path, entry)}
+    recipe = recipe_of(imported)
+    return Opened(Checkpoint(recipe.detector, imported.classes, detector.state_dict(), recipe, meta), path)
+
+
+def origin(imported: Imported, path: Path, entry: Published | None) -> dict[str, Any]:
+    """Where a foreign checkpoint came from, for the header of what is saved of it."""
+    told: dict[str, Any] = {"source": imported.source, "file": path.name}
+    if entry is not None:
+        told |= {"name": entry.name, "url": entry.files[0].url, "licence": entry.licence, "data": entry.data}
+        if entry.figures:
+            told["published"] = {"measured_on": entry.measured_on, **entry.figures}
+    return told
+
+
+def recipe_of(imported: Imported) -> Recipe:
+    """A recipe that evaluates as the publisher does, and would train on as fine-tuning usually does.
+
+    How the publisher trained is not in the file; the recipe does not claim to know.
+    """
+    views, multiple = imported.transforms, imported.pad_multiple
+    data = DataConfig(train=(*views, FlipConfig(p=0.5)), eval=views, pad_multiple=multiple, batch_size=8)
+    tune = Stage(length=12, optimiser=SGDConfig(lr=0.002), schedule=CosineConfig())
+    note = "Images are prepared as by the publisher; optimiser and schedule are Boxwright's, for fine-tuning."
+    recipe = Recipe(name=imported.source, detector=imported.config, data=data, stages=(tune,), source=Source(note=note))
+    return check_recipe(recipe)

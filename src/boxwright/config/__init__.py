@@ -1,0 +1,1 @@
+"""Recipes: their types, the strict loader, overlays."""

@@ -1,0 +1,125 @@
+"""The one strict way to change a configuration from outside: TOML files and ``--set a.b=c``.
+
+Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes
+those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from
+that kind's own defaults. ``"none"`` stands for nothing where a value is optional. A name in place of a backbone's table
+(``--set detector.backbone=vgg16-bn``, ``=timm:NAME``) stands for all of that backbone's table.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from boxwright.backbones.build import named_backbone
+from boxwright.config.config_tree import Path, dotted, from_tree, to_tree
+from boxwright.structures import InputError
+
+T = TypeVar("T")
+
+_BARE_WORD = re.compile(r"[A-Za-z_][\w./:+-]*")
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Changes to a configuration: a partial ``tree``, and the file or flag it came from."""
+
+    origin: str
+    tree: dict[str, Any]
+
+
+def read_overlay(path: FilePath | str) -> Overlay:
+    """The TOML file at ``path``."""
+    path = FilePath(path)
+    try:
+        with path.open("rb") as file:
+            return Overlay(str(path), tomllib.load(file))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_set(text: str) -> Overlay:
+    """``a.b.0.c=VALUE``, the argument of ``--set``. VALUE is TOML; a bare word is text."""
+    origin = f"--set {text}"
+    key, equals, value = text.partition("=")
+    keys = [k.strip() for k in key.split(".")]
+    if not equals or not all(keys):
+        raise InputError(f"{origin}: must have the form KEY=VALUE, for example data.batch_size=8")
+    tree: Any = _parse_value(value.strip(), origin)
+    for k in reversed(keys):
+        tree = {k: tree}
+    return Overlay(origin, tree)
+
+
+def _parse_value(text: str, origin: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        if _BARE_WORD.fullmatch(text):
+            return text
+        key = origin.removeprefix("--set ").partition("=")[0]
+        raise InputError(
+            f"{origin}: {text!r} is not a TOML value; text other than one word, such as a path, needs quotes that the "
+            f"shell leaves in place: --set '{key}=\"TEXT\"'"
+        ) from None
+
+
+def apply_overlays(base: T, overlays: Sequence[Overlay]) -> T:
+    """``base`` with the changes of ``overlays`` in their order, checked whole. ``base`` stays as it is."""
+    tree = to_tree(base)
+    origins: dict[Path, str] = {}
+    for overlay in overlays:
+        tree = _merge(tree, overlay.tree, (), overlay.origin, origins)
+    return from_tree(type(base), tree, lambda path: _origin_of(path, origins))
+
+
+def _merge(old: Any, new: Any, path: Path, origin: str, origins: dict[Path, str]) -> Any:
+    origins.pop(path, None)  # dicts keep insertion order, and the newest change must come last
+    origins[path] = origin
+    if isinstance(new, dict) and isinstance(old, list):
+        return _merge_entries(old, new, path, origin, origins)
+    if isinstance(new, dict) and isinstance(old, dict) and new.get("kind", old.get("kind")) == old.get("kind"):
+        merged = dict(old)
+        for key, value in new.items():
+            merged[key] = _merge(old.get(key), value, (*path, key), origin, origins)
+        return merged
+    if isinstance(new, dict):  # nothing below is kept: note the origin of every new value
+        return {key: _merge(None, value, (*path, key), origin, origins) for key, value in new.items()}
+    if isinstance(new, str) and isinstance(old, dict) and path[-1:] == ("backbone",):
+        return _backbone(new, path, origin)
+    return new
+
+
+def _backbone(name: str, path: Path, origin: str) -> dict[str, Any]:
+    try:
+        return to_tree(named_backbone(name))
+    except InputError as error:
+        raise InputError(f"{origin}: {dotted(path)}: {error}") from None
+
+
+def _merge_entries(old: list[Any], new: dict[str, Any], path: Path, origin: str, origins: dict[Path, str]) -> list[Any]:
+    merged = list(old)
+    for key, value in new.items():
+        index = int(key) if key.isdecimal() else None
+        if index is None or index >= len(old):
+            allowed = f"0 to {len(old) - 1}" if old else "none: the list is empty"
+            raise InputError(f"{origin}: {dotted(path)} is a list; its entries are {allowed}, not {key!r}")
+        merged[index] = _merge(old[index], value, (*path, key), origin, origins)
+    return merged
+
+
+def _origin_of(path: Path, origins: dict[Path, str]) -> str:
+    """The last origin that touched ``path`` or something below it, else what touched the nearest table above."""
+    below = [origin for p, origin in origins.items() if p[: len(path)] == path]
+    if below:
+        return below[-1]
+    above = [(len(p), origin) for p, origin in origins.items() if p == path[: len(p)]]
+    return max(above)[1] if above else ""

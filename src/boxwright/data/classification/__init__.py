@@ -1,0 +1,1 @@
+"""Image folders for classification, which pretrain backbones."""

@@ -1,0 +1,1 @@
+"""Annotation formats (COCO, VOC, YOLO): readers, writers, checks, conversion."""

@@ -1,0 +1,323 @@
+"""COCO detection files: one JSON a split with ``images``, ``annotations`` and ``categories``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boxwright.data.formats.boxcheck import box_defect
+from boxwright.data.formats.parsing import parse_json
+from boxwright.data.formats.places import ImageFinder, ImageTransfer, place_image, split_name, unique_names, write_text
+from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.images import image_size
+from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.masks import masks as mask_tools
+from boxwright.data.masks.masks import Segmentation
+from boxwright.structures import Classes, InputError
+
+_KNOWN_KEYS: dict[str, set[str]] = {
+    "images": {"id", "file_name", "width", "height"},
+    "annotations": {
+        *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "difficult", "ignore"),
+    },
+    "categories": {"id", "name"},
+}
+
+
+def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None = None) -> DetectionIndex:
+    """The split in one COCO JSON.
+
+    Category ids may have gaps: labels follow the ids in ascending order. Images are looked for below the JSON's
+    folder, in ``images/`` beside or above it, and in folders named like the split. A missing width or height is read
+    from the image. ``difficult`` (our own key) and ``ignore`` mark difficult boxes. ``name`` defaults to the split
+    that the file's name says.
+
+    Raises ``InputError`` naming the file, the place and a remedy, for all that cannot be read with certainty: JSON that
+    does not parse, an unknown category, ids of images used twice, a polygon of fewer than three points, a run length
+    that does not fit its image. Boxes without area are left out and noted in ``log``, or announced as one
+    `DatasetWarning` where no log is given.
+    """
+    file = Path(path).absolute()
+    own_log = log or ProblemLog()
+    index = _CocoReader(file, own_log).read(split_name(file.stem) if name is None else name)
+    if log is None:
+        own_log.announce()
+    return index
+
+
+@dataclass
+class _Image:
+    """One image and the columns of its annotations, as they come in."""
+
+    path: Path
+    image_id: int
+    height: int
+    width: int
+    boxes: list[list[float]] = field(default_factory=list)  # x, y, width, height
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
+    areas: list[float | None] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    segmentations: list[Segmentation | None] = field(default_factory=list)
+
+    def record(self) -> ImageRecord:
+        """The image as the index takes it."""
+        return ImageRecord(**vars(self), box_format="xywh")
+
+
+class _CocoReader:
+    """One pass over a file; each method reads one kind of entry."""
+
+    def __init__(self, file: Path, log: ProblemLog) -> None:
+        self.file = file
+        self.log = log
+        # instances_train2017.json: images in train2017/ or train/; _annotations.coco.json: beside it.
+        raw = file.stem.removeprefix("instances_")
+        self.finder = ImageFinder(file.parent, (raw, split_name(file.stem)))
+
+    def read(self, name: str) -> DetectionIndex:
+        """The index of the whole file, called ``name``. InputError where it is no COCO file or cannot be used."""
+        content = parse_json(self.file)
+        if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+            found = f"a list of {len(content)} entries" if isinstance(content, list) else "no list `images`"
+            raise InputError(
+                f"{self.file}: not a COCO annotation file ({found}); it needs `images`, `annotations` and `categories`"
+            )
+        for key in ("annotations", "categories"):
+            if not isinstance(content.get(key), list):
+                raise InputError(f"{self.file}: no list `{key}`; a COCO file for training or evaluation needs one")
+        self._unread(content)
+        classes = self._classes(content["categories"], content["annotations"])
+        labels = {category: label for label, category in enumerate(classes.ids)}
+        records = self._images(content["images"])
+        self._annotations(content["annotations"], labels, records)
+        root = self.file.parent
+        if records:
+            first = next(iter(records.values())).path
+            root = next((p for p in list(self.file.parents)[:3] if first.is_relative_to(p)), root)
+        return DetectionIndex.build(classes, [image.record() for image in records.values()], root=root, name=name)
+
+    def _unread(self, content: dict[str, Any]) -> None:
+        """Note what the file holds beyond what is read, so that a conversion can say what it leaves behind."""
+        unread = [f"`{key}`" for key, value in sorted(content.items()) if key not in _KNOWN_KEYS and value]
+        for part, known in _KNOWN_KEYS.items():
+            entries = [entry for entry in content[part] if isinstance(entry, dict)]
+            keys = {key for entry in entries for key, value in entry.items() if key not in known and value}
+            unread += [f"`{key}` of {part}" for key in sorted(keys)]
+        if unread:
+            self.log.note("unread-key", "info", self.file, "", f"not read: {', '.join(unread)}")
+
+    def _classes(self, categories: list[Any], annotations: list[Any]) -> Classes:
+        names: dict[int, str] = {}
+        for position, entry in enumerate(categories):
+            key = _whole(entry.get("id")) if isinstance(entry, dict) else None
+            if key is None or not isinstance(entry.get("name"), str):
+                raise InputError(f"{self.file}, categories[{position}]: needs a whole `id` and a `name`")
+            if key in names:
+                raise InputError(f"{self.file}, categories[{position}]: id {key} is used twice; give each its own")
+            if key == 0:
+                self.log.note(
+                    "id-zero", "info", self.file, "category id 0", "some tools keep category 0 for background"
+                )
+            names[key] = entry["name"]
+        # Roboflow puts a parent "0: animals" before the classes; it is no class of its own and often shares a name.
+        others = [e for e in categories if _whole(e["id"]) != 0]
+        if 0 in names and others and all(e.get("supercategory") == names[0] for e in others):
+            used = any(isinstance(a, dict) and _whole(a.get("category_id")) == 0 for a in annotations)
+            if not used:
+                self.log.note(
+                    "parent-category", "info", self.file, "category 0", f"`{names[0]}` only groups the others; left out"
+                )
+                del names[0]
+        ordered = sorted(names)
+        try:
+            return Classes(tuple(names[k] for k in ordered), tuple(ordered))
+        except InputError as error:
+            raise InputError(f"{self.file}, categories: {error}") from None
+
+    def _images(self, entries: list[Any]) -> dict[int, _Image]:
+        records: dict[int, _Image] = {}
+        for position, entry in enumerate(entries):
+            place = f"images[{position}]"
+            key = _whole(entry.get("id")) if isinstance(entry, dict) else None
+            if key is None or not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+                self.log.refuse("bad-image-entry", self.file, place, "needs a whole `id` and a `file_name`")
+                continue
+            place = f"image id {key}"
+            if key in records:
+                self.log.refuse(
+                    "duplicate-image-id", self.file, place, "used by two images; give each image an id of its own"
+                )
+                continue
+            if key == 0:
+                self.log.note(
+                    "id-zero", "warning", self.file, place, "some tools take id 0 for none; count image ids from 1"
+                )
+            path = self.finder.find(entry["file_name"])
+            size = self._size(entry, path or self.finder.expected(entry["file_name"]), place)
+            if size is None:
+                continue
+            records[key] = _Image(path or self.finder.expected(entry["file_name"]), key, *size)
+        return records
+
+    def _size(self, entry: dict[str, Any], path: Path, place: str) -> tuple[int, int] | None:
+        """Height and width: those of the entry, else of the image itself."""
+        height, width = _whole(entry.get("height")), _whole(entry.get("width"))
+        if height and width and height > 0 and width > 0:
+            return height, width
+        try:
+            return image_size(path)
+        except InputError as error:
+            self.log.refuse("no-size", self.file, place, f"has no width and height, and its image has none: {error}")
+            return None
+
+    def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, _Image]) -> None:
+        seen: set[int] = set()
+        for position, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                self.log.refuse("bad-annotation", self.file, f"annotations[{position}]", "is no object; remove it")
+                continue
+            key = _whole(entry.get("id"))
+            place = f"annotation id {key}" if key is not None else f"annotations[{position}]"
+            if key is None:
+                key = 0  # the index numbers all annotations anew where ids are not unique
+                self.log.note("bad-annotation", "warning", self.file, place, "has no whole `id`; give it one")
+            elif key in seen:
+                self.log.note(
+                    "duplicate-annotation-id", "error", self.file, place, "used twice; number annotations anew"
+                )
+            elif key == 0:
+                self.log.note(
+                    "id-zero", "warning", self.file, place,
+                    "pycocotools takes a match with annotation id 0 for no match; count annotation ids from 1",
+                )  # fmt: skip
+            seen.add(key)
+            self._annotation(entry, key, place, labels, records)
+
+    def _annotation(
+        self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, _Image]
+    ) -> None:
+        """Append one annotation to its image's record."""
+        image = records.get(owner) if (owner := _whole(entry.get("image_id"))) is not None else None
+        if image is None:
+            self.log.refuse(
+                "unknown-image",
+                self.file,
+                place,
+                f"image_id {entry.get('image_id')} is no image of this file; remove it",
+            )
+            return
+        label = labels.get(category) if (category := _whole(entry.get("category_id"))) is not None else None
+        if label is None:
+            self.log.refuse(
+                "unknown-category", self.file, place,
+                f"category_id {entry.get('category_id')} is not one of the {len(labels)} categories; "
+                "add it to `categories` or correct the annotation",
+            )  # fmt: skip
+            return
+        box = _box(entry.get("bbox"))
+        where = f"{place}, image {image.path.name}"
+        if box is None:
+            self.log.refuse("bad-box", self.file, where, f"bbox {entry.get('bbox')} is not x, y, width, height")
+            return
+        x, y, w, h = box
+        if not box_defect(self.log, self.file, where, (x, y, x + w, y + h), image.height, image.width):
+            return
+        area = entry.get("area")
+        image.boxes.append(box)
+        image.labels.append(label)
+        image.crowd.append(bool(entry.get("iscrowd", 0)))
+        image.difficult.append(bool(entry.get("difficult", 0) or entry.get("ignore", 0)))
+        image.areas.append(float(area) if isinstance(area, int | float) and math.isfinite(area) else None)
+        image.ids.append(key)
+        image.segmentations.append(self._segmentation(entry.get("segmentation"), image, where))
+
+    def _segmentation(self, value: Any, image: _Image, where: str) -> Segmentation | None:
+        """The segmentation when there is one; what of it is no mask of the image is refused."""
+        if not value:
+            return None
+        if isinstance(value, list):
+            usable = []
+            for position, polygon in enumerate(value):
+                defect = mask_tools.defect([polygon], image.height, image.width)
+                if defect is None:
+                    usable.append(polygon)
+                else:
+                    self._bad_mask(f"{where}, segmentation[{position}]", defect)
+            return usable or None
+        if (defect := mask_tools.defect(value, image.height, image.width)) is not None:
+            self._bad_mask(where, defect)
+            return None
+        return value
+
+    def _bad_mask(self, where: str, defect: str) -> None:
+        """A polygon or mask that is none: fewer pixels to learn from would go unseen, so leaving it out must be asked
+        for."""
+        if self.log.skip_masks:
+            self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; left out")
+            return
+        remedy = "correct or remove it, or copy the rest: `boxwright data convert DATA NEW --to coco --skip-bad-masks`"
+        self.log.refuse("bad-mask", self.file, where, f"{defect}; {remedy}")
+
+
+def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> list[str]:
+    """Write ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``; returns what did not fit the format.
+
+    With ``images="none"`` the images stay: the JSON names them relative to ``folder`` where they lie below it (the
+    reader looks there), else in full. Category ids, annotation ids, crowds, masks and the figures of the boxes are
+    written as they are; difficult boxes get the key ``difficult``. Existing JSON files are replaced atomically.
+    """
+    root = Path(folder).absolute()
+    names, renamed = unique_names(splits, one_folder=False)
+    announcements = (
+        [f"{renamed} images were renamed, because two had the same name"] if renamed and images != "none" else []
+    )
+    for split, index in splits.items():
+        content = index.to_coco()
+        for i, entry in enumerate(content["images"]):
+            if images == "none":
+                path = index.path(i).absolute()
+                entry["file_name"] = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+            else:
+                entry["file_name"] = names[split][i]
+                place_image(index.path(i), image_folder(root, split) / names[split][i], images)
+        if (difficult := sum("difficult" in row for row in content["annotations"])) > 0:
+            announcements.append(
+                f"{split}: {difficult} difficult boxes carry the key `difficult`, unknown to COCO tools"
+            )
+        if [row["id"] for row in content["annotations"]] != index.annotation_ids.tolist():
+            announcements.append(f"{split}: annotation ids were zero, negative or repeated; numbered anew from 1")
+        write_text(root / "annotations" / f"instances_{split}.json", json.dumps(content, separators=(",", ":")))
+    return announcements
+
+
+def image_folder(folder: Path | str, split: str) -> Path:
+    """Where `write_coco` puts the images of a split."""
+    return Path(folder) / split
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number given as such, as 3.0 or as text; None for all else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        return int(value)
+    return None
+
+
+def _box(value: Any) -> list[float] | None:
+    """Four numbers, else None. Numbers that are not finite pass: the check for area speaks of them."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+        return None
+    return [float(v) for v in value]

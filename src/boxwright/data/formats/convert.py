@@ -1,0 +1,106 @@
+"""A data set from one format into another, every split, with a list of all that the new format cannot hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from boxwright.data.formats.coco import write_coco
+from boxwright.data.formats.opening import DatasetFormat, find_source, read_source, same_classes, whole_splits
+from boxwright.data.formats.places import ImageTransfer
+from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.formats.voc import write_voc
+from boxwright.data.formats.yolo import write_yolo
+from boxwright.data.index import DetectionIndex
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What was written. ``splits`` has the images and boxes of each; ``announcements`` says, in sentences, what was
+    lost, changed or left out on the way; empty when nothing was."""
+
+    output: str
+    source_format: DatasetFormat
+    format: DatasetFormat
+    splits: dict[str, dict[str, int]]
+    announcements: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON takes it."""
+        return asdict(self)
+
+
+def convert_dataset(
+    path: Path | str,
+    output: Path | str,
+    to: DatasetFormat,
+    *,
+    images: ImageTransfer = "copy",
+    masks: bool = True,
+    skip_bad_masks: bool = False,
+    voc_one_based: bool = True,
+) -> ConvertReport:
+    """Write the data set at ``path`` to the folder ``output`` in the format ``to``.
+
+    ``images``: ``copy``, or ``link`` for hard links where the file system has them. ``masks=False`` writes YOLO boxes
+    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out, of COCO files, polygons and
+    run lengths that are no masks, each announced; their objects keep their boxes. The folder appears whole or not at
+    all. Raises ``InputError`` for an output that is not empty, a format that does not exist, an image that is missing,
+    and a full disk.
+    """
+    if to not in ("coco", "voc", "yolo"):
+        raise InputError(f"format {to!r}: data sets are written as coco, voc or yolo")
+    if images not in ("copy", "link"):
+        raise InputError(f"images={images!r}: they can be copied or linked (`copy`, `link`)")
+    target = Path(output).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{output}: exists and is not empty; name a new folder")
+    source = find_source(path)
+    log = ProblemLog(skip_masks=skip_bad_masks)
+    splits = read_source(source, whole_splits(source), log, voc_one_based)
+    same_classes(path, splits)
+    announcements = [str(p) for p in log.problems if p.kind != "id-zero"]
+    try:
+        announcements += _write_whole(target, splits, to, images, masks)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{output}: the disk is full; free some space, or use `link` for the images") from error
+        raise InputError(f"{output}: cannot be written ({error.strerror}: {error.filename})") from error
+    counts = {name: {"images": len(index), "boxes": index.num_boxes} for name, index in splits.items()}
+    return ConvertReport(str(target), source.format, to, counts, tuple(announcements))
+
+
+def _write_whole(
+    target: Path, splits: dict[str, DetectionIndex], to: DatasetFormat, images: ImageTransfer, masks: bool
+) -> list[str]:
+    """Write beside the target and rename, so that a failure leaves nothing behind."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes a private folder
+        match to:
+            case "coco":
+                announcements = write_coco(partial, splits, images)
+            case "voc":
+                announcements = write_voc(partial, splits, images)
+            case "yolo":
+                announcements = write_yolo(partial, splits, images, masks)
+        if target.exists():
+            target.rmdir()
+        os.replace(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return announcements
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,139 @@
+"""Where data sets keep things: images beside annotations, split names, and images copied without a clash of names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from boxwright.data.images import is_image_name
+from boxwright.data.index import DetectionIndex
+from boxwright.io.writing import writing
+from boxwright.structures import InputError
+
+ImageTransfer = Literal["copy", "link", "none"]
+"""What a writer does with images: copy them, link them (hard links, else copies), or leave them where they are."""
+
+_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+_IMAGE_FOLDERS = ("", "images", "JPEGImages")
+
+
+def split_name(stem: str) -> str:
+    """The split that a file or folder name stands for: ``instances_train2017`` is train, ``valid`` is val.
+
+    A name that says no split, such as ``annotations``, gives ``all``; any other keeps its name.
+    """
+    name = stem.strip().lstrip("_")
+    name = re.sub(r"\.coco$", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"^(instances|annotations?|labels)[_-]?", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"[_-]?(annotations?|instances|coco)$", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"^(train|val|test|trainval|minival)[_-]?\d{4}$", r"\1", name, flags=re.IGNORECASE)
+    lowered = name.lower()
+    if lowered in ("", "default", "labels", "data", "dataset"):
+        return "all"
+    if lowered in ("train", "val", "test", "trainval", *_SYNONYMS):
+        return _SYNONYMS.get(lowered, lowered)
+    return name
+
+
+def split_rank(name: str) -> tuple[int, str]:
+    """The order in which splits are listed: train, val, test, then the others by name."""
+    order = ("train", "val", "test")
+    return (order.index(name) if name in order else len(order), name)
+
+
+class ImageFinder:
+    """Finds the images that annotation files name, by trying the folders where the known layouts keep them."""
+
+    def __init__(self, annotation_folder: Path, split_folders: Iterable[str] = ()) -> None:
+        names = [n for n in dict.fromkeys(split_folders) if n]
+        inner = [*_IMAGE_FOLDERS, *names, *(f"images/{n}" for n in names)]
+        bases = [annotation_folder, *list(annotation_folder.parents)[:2]]
+        self.folders = [base / name if name else base for base in bases for name in inner]
+        self._home: Path | None = None  # where the last image was: tried first, so that each file costs one look
+
+    def find(self, file_name: str) -> Path | None:
+        """The file of that name, or None; a leading folder in the name may be missing on disk."""
+        name = file_name.replace("\\", "/") if os.sep == "/" else file_name
+        if os.path.isabs(name) and os.path.isfile(name):
+            return Path(name)
+        for candidate in dict.fromkeys((name.lstrip("/"), os.path.basename(name))):
+            for folder in [self._home, *self.folders] if self._home is not None else self.folders:
+                path = os.path.join(folder, candidate)
+                if os.path.isfile(path):
+                    self._home = folder
+                    return Path(path)
+        return None
+
+    def expected(self, file_name: str) -> Path:
+        """Where a missing file should have been."""
+        if self._home is None:
+            self._home = next((f for f in self.folders[1:] if f.is_dir()), self.folders[0])
+        return self._home / os.path.basename(file_name.replace("\\", "/"))
+
+
+def images_by_stem(folder: Path) -> dict[str, list[str]]:
+    """The image names of one folder under their names without suffix."""
+    found: dict[str, list[str]] = {}
+    if folder.is_dir():
+        for name in sorted(os.listdir(folder)):
+            if is_image_name(name):
+                found.setdefault(os.path.splitext(name)[0], []).append(name)
+    return found
+
+
+def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tuple[dict[str, list[str]], int]:
+    """For each split the file names its images are written under, and how many had to be renamed.
+
+    A name is used once in a folder, and not twice with different suffixes or cases, since VOC and YOLO find a label
+    file by the image's stem. ``one_folder``: all splits share one, where the same file in two splits keeps one name.
+    """
+    taken: dict[str, Path] = {}
+    names: dict[str, list[str]] = {}
+    renamed = 0
+    for split, index in indexes.items():
+        names[split] = []
+        if not one_folder:
+            taken = {}
+        for i in range(len(index)):
+            path = index.path(i)
+            stem, suffix, number = path.stem, path.suffix, 1
+            while taken.setdefault(stem.lower(), path) != path:
+                number += 1
+                stem = f"{path.stem}_{number}"
+            renamed += number > 1
+            names[split].append(stem + suffix)
+    return names, renamed
+
+
+def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
+    """Bring one image to its place; with ``none`` it must be there already."""
+    if transfer == "none":
+        if not target.is_file():
+            raise InputError(f"{target}: the image must lie here to be left in place; copy or link the images instead")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):
+        return
+    if not source.is_file():
+        raise InputError(f"{source}: there is no such image; restore it or take it out of the data set")
+    if transfer == "link":
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:
+            pass  # another file system, or one without hard links: copy
+    with writing(target):
+        shutil.copyfile(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,175 @@
+"""A page of a data set's images with their annotations drawn, to be looked at before anything is trained on it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from boxwright.data.formats.opening import open_dataset, open_splits
+from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.drawing import class_colour, draw_boxes
+from boxwright.io.writing import writing
+from boxwright.structures import InputError
+
+_SIDE = 720  # pixels of a picture's long side on the page
+_CELL = 480  # and of a cell of the PNG sheet
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#606a76;--line:#d9dee4;--paper:#f6f7f9;--card:#fff}
+@media(prefers-color-scheme:dark){:root{--ink:#e8ebef;--soft:#9aa4b0;--line:#333a43;--paper:#14171b;--card:#1c2026}}
+*{box-sizing:border-box}body{margin:0;padding:28px;background:var(--paper);color:var(--ink);
+font:15px/1.5 system-ui,sans-serif}main{max-width:1500px;margin:auto}h1{font-size:24px;margin:0}
+h2{font-size:18px;margin:34px 0 10px}p{margin:10px 0;color:var(--soft)}
+.grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(380px,100%),1fr))}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;overflow:hidden;
+display:flex;flex-direction:column}
+figure img{width:100%;height:340px;object-fit:contain;background:#101214;display:block}
+figcaption{padding:9px 12px;font-size:13px;overflow-wrap:anywhere}figcaption span{color:var(--soft)}
+.bad{padding:24px 12px;color:#c0392b;min-height:120px}.classes{display:grid;gap:3px 18px;margin-top:10px;
+grid-template-columns:repeat(auto-fill,minmax(min(250px,100%),1fr));font-size:13px}
+.row{display:grid;grid-template-columns:12px 1fr auto;gap:8px;align-items:center}
+.dot{width:12px;height:12px;border-radius:3px}.row b{font-weight:500;overflow-wrap:anywhere}.row i{font-style:normal;
+color:var(--soft);font-variant-numeric:tabular-nums}
+"""
+
+
+def show_dataset(
+    path: Path | str, output: Path | str, count: int = 24, seed: int = 0, split: str | None = None
+) -> Path:
+    """Draw ``count`` images of each split (or of the one named), chosen by ``seed``, onto a page; returns its path.
+
+    ``output`` ending in ``.html`` becomes one self-contained page with the class counts, ending in ``.png`` a sheet of
+    the pictures alone. Masks are drawn where there are some, crowd regions and difficult boxes dashed. An image that
+    cannot be read leaves its error in its place. Raises ``InputError`` as `open_dataset` does.
+    """
+    target = Path(output).expanduser()
+    if target.suffix.lower() not in (".html", ".htm", ".png"):
+        raise InputError(f"{output}: the page is written as .html or .png; choose one of these names")
+    if count < 1:
+        raise InputError(f"count {count}: at least one image is drawn")
+    splits = open_splits(path) if split is None else {split: open_dataset(path, split)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with writing(target):
+            if target.suffix.lower() == ".png":
+                buffer = io.BytesIO()
+                _sheet(splits, count, seed).save(buffer, format="PNG")
+                partial.write_bytes(buffer.getvalue())
+            else:
+                partial.write_text(_page(str(path), splits, count, seed), encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image:
+    """Image ``i`` with its annotations, its long side at most ``side`` pixels; it is shrunk before it is drawn on, so
+    that lines and labels stay legible. Raises ``InputError`` when the image cannot be read."""
+    pixels = read_image(index.path(i))
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    small = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = Image.fromarray(pixels).resize(small, Image.Resampling.LANCZOS) if scale < 1 else Image.fromarray(pixels)
+    rows = index.annotations(i)
+    masks = None
+    if index.has_masks and (height, width) == index.size(i) and len(rows.labels):
+        # Boxes that have no mask of their own would be painted over whole: only those with one are filled.
+        present = [s is not None for s in rows.segmentations or []]
+        masks = np.stack([
+            np.asarray(Image.fromarray(mask & kept).resize(small, Image.Resampling.NEAREST))
+            for mask, kept in zip(index.masks(i), present, strict=True)
+        ])  # fmt: skip
+    factors = np.array([small[0] / width, small[1] / height] * 2)
+    names = index.classes.names
+    return draw_boxes(
+        picture, rows.boxes * factors, rows.labels, names, masks=masks, crowd=rows.crowd, difficult=rows.difficult
+    )
+
+
+def _chosen(index: DetectionIndex, count: int, seed: int) -> list[int]:
+    """Positions of the images shown, in order."""
+    generator = np.random.default_rng(seed)
+    return sorted(generator.choice(len(index), size=min(count, len(index)), replace=False).tolist())
+
+
+def _page(path: str, splits: dict[str, DetectionIndex], count: int, seed: int) -> str:
+    """The HTML page."""
+    title = html.escape(f"Samples of {path}")
+    sections = "".join(_section(name, index, count, seed) for name, index in splits.items())
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body><main><h1>{title}</h1><p>Images chosen at random with seed {seed}. Dashed: crowd regions and difficult "
+        f"objects.</p>{sections}</main></body></html>\n"
+    )
+
+
+def _section(name: str, index: DetectionIndex, count: int, seed: int) -> str:
+    """One split: its figures, its classes and its pictures."""
+    counts = np.bincount(index.labels, minlength=len(index.classes)).tolist()
+    ranked = sorted(enumerate(counts), key=lambda item: -item[1])
+    rows = "".join(
+        f'<div class="row"><span class="dot" style="background:rgb{class_colour(label)}"></span>'
+        f"<b>{html.escape(index.classes.names[label])}</b><i>{number:,}</i></div>"
+        for label, number in ranked
+    )
+    chosen = _chosen(index, count, seed)
+    figures = "".join(_figure(index, i) for i in chosen)
+    what = f"{len(index):,} images, {index.num_boxes:,} boxes" + (", with masks" if index.has_masks else "")
+    return (
+        f"<h2>{html.escape(name)}: {what}</h2><div class=classes>{rows}</div>"
+        f"<p>{len(chosen)} of {len(index):,} images</p><div class=grid>{figures}</div>"
+    )
+
+
+def _figure(index: DetectionIndex, i: int) -> str:
+    """One picture and what it is."""
+    rows = index.annotations(i)
+    height, width = index.size(i)
+    numbers = np.bincount(rows.labels, minlength=len(index.classes))
+    inside = ", ".join(f"{numbers[k]} {index.classes.names[k]}" for k in np.flatnonzero(numbers).tolist())
+    caption = (
+        f"{html.escape(index.relative_path(i))}<br><span>id {index.image_id(i)}, {width}x{height}, "
+        f"{html.escape(inside) or 'no objects'}</span>"
+    )
+    try:
+        buffer = io.BytesIO()
+        draw_sample(index, i).save(buffer, format="JPEG", quality=88)
+    except InputError as error:
+        return f'<figure><div class="bad">{html.escape(str(error))}</div><figcaption>{caption}</figcaption></figure>'
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _sheet(splits: dict[str, DetectionIndex], count: int, seed: int) -> Image.Image:
+    """All pictures in a grid, each under its split and name."""
+    chosen = [(name, index, i) for name, index in splits.items() for i in _chosen(index, count, seed)]
+    columns = max(1, min(4, round(len(chosen) ** 0.5)))
+    gap, line = 12, 26
+    cell_width, cell_height = _CELL + gap, _CELL + line + gap
+    rows = -(-len(chosen) // columns)
+    sheet = Image.new("RGB", (columns * cell_width + gap, rows * cell_height + gap), (246, 247, 249))
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    for position, (name, index, i) in enumerate(chosen):
+        left, top = gap + position % columns * cell_width, gap + position // columns * cell_height
+        caption = f"{name}: {Path(index.relative_path(i)).name}"
+        while len(caption) > 8 and draw.textlength(caption, font=font) > _CELL:
+            caption = caption[:-2] + "…" if not caption.endswith("…") else caption[:-3] + "…"
+        draw.text((left, top + 4), caption, fill=(27, 31, 36), font=font)
+        try:
+            picture = draw_sample(index, i, _CELL)
+            sheet.paste(picture, (left + (_CELL - picture.width) // 2, top + line))
+        except InputError:
+            draw.rectangle((left, top + line, left + _CELL, top + line + 40), fill=(192, 57, 43))
+            draw.text((left + 10, top + line + 10), "cannot be read", fill=(255, 255, 255), font=font)
+    return sheet

@@ -1,0 +1,1 @@
+"""Data loaders: sampling, workers, shared memory, collation into dense batches."""

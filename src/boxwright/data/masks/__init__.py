@@ -1,0 +1,1 @@
+"""Instance masks: encodings, contours, gaps."""

@@ -1,0 +1,1 @@
+"""Precomputed region proposals: files and selective search."""

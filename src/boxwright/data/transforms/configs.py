@@ -1,0 +1,129 @@
+"""A recipe's augmentation: a tuple of configurations, made into one function of a sample and its generator.
+
+Every random choice comes from the generator passed with the sample, so a sample depends on nothing but that
+generator's seed, whichever worker makes it. The transforms run in the order given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+from torch import Generator
+
+from boxwright.data.transforms.augment import (
+    ExpandConfig,
+    FlipConfig,
+    MinIoUCropConfig,
+    QuarterTurnConfig,
+    expand,
+    flip,
+    min_iou_crop,
+    quarter_turn,
+)
+from boxwright.data.transforms.colour import HSVJitterConfig, PhotometricConfig, hsv_jitter, photometric
+from boxwright.data.transforms.darknet import DarknetJitterConfig, darknet_jitter
+from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
+from boxwright.data.transforms.resizing import (
+    LargeScaleJitterConfig,
+    LetterboxConfig,
+    ResizeConfig,
+    ScaleJitterConfig,
+    WarpConfig,
+    large_scale_jitter,
+    letterbox,
+    resize,
+    scale_jitter,
+    warp,
+)
+from boxwright.data.transforms.sample import Fetch, Sample, SampleSource
+from boxwright.structures import InputError
+
+__all__ = [
+    "DarknetJitterConfig",
+    "ExpandConfig",
+    "Fetch",
+    "FlipConfig",
+    "HSVJitterConfig",
+    "LargeScaleJitterConfig",
+    "LetterboxConfig",
+    "MinIoUCropConfig",
+    "MosaicConfig",
+    "PhotometricConfig",
+    "QuarterTurnConfig",
+    "ResizeConfig",
+    "Sample",
+    "SampleSource",
+    "ScaleJitterConfig",
+    "Transform",
+    "TransformConfig",
+    "WarpConfig",
+    "build_transform",
+]
+
+TransformConfig: TypeAlias = (
+    ResizeConfig
+    | LetterboxConfig
+    | WarpConfig
+    | ScaleJitterConfig
+    | LargeScaleJitterConfig
+    | DarknetJitterConfig
+    | FlipConfig
+    | QuarterTurnConfig
+    | ExpandConfig
+    | MinIoUCropConfig
+    | PhotometricConfig
+    | HSVJitterConfig
+    | MosaicConfig
+)
+Transform: TypeAlias = Callable[[Sample, Generator], Sample]
+
+
+def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = None) -> Transform:
+    """One function that applies the transforms in order; it can be pickled for workers that are not forked.
+
+    ``fetch`` gives the other pictures that a mosaic needs; InputError where one is wanted and missing.
+    """
+    if fetch is None and any(isinstance(config, MosaicConfig) for config in configs):
+        raise InputError("transform 'mosaic' needs the other pictures of the data set; pass fetch=SampleSource(index)")
+    return partial(_apply_all, configs=tuple(configs), fetch=fetch)
+
+
+def _apply_all(
+    sample: Sample, generator: Generator, *, configs: tuple[TransformConfig, ...], fetch: Fetch | None
+) -> Sample:
+    for config in configs:
+        sample = _apply(sample, config, generator, fetch)
+    return sample
+
+
+def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch: Fetch | None) -> Sample:
+    match config:
+        case ResizeConfig():
+            return resize(sample, config, generator)
+        case LetterboxConfig():
+            return letterbox(sample, config)
+        case WarpConfig():
+            return warp(sample, config, generator)
+        case ScaleJitterConfig():
+            return scale_jitter(sample, config, generator)
+        case LargeScaleJitterConfig():
+            return large_scale_jitter(sample, config, generator)
+        case DarknetJitterConfig():
+            return darknet_jitter(sample, config, generator)
+        case FlipConfig():
+            return flip(sample, config, generator)
+        case QuarterTurnConfig():
+            return quarter_turn(sample, config, generator)
+        case ExpandConfig():
+            return expand(sample, config, generator)
+        case MinIoUCropConfig():
+            return min_iou_crop(sample, config, generator)
+        case PhotometricConfig():
+            return photometric(sample, config, generator)
+        case HSVJitterConfig():
+            return hsv_jitter(sample, config, generator)
+        case MosaicConfig():
+            assert fetch is not None  # build_transform saw to it
+            return mosaic(sample, config, generator, fetch)

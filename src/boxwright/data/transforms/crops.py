@@ -1,0 +1,215 @@
+"""Pictures for image classifiers: random crops for training, the centre for evaluation, and the streams of both.
+
+As everywhere, a sample's randomness comes from the seed of its place in the stream, so batches do not depend on the
+number of workers and a run resumes exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as F
+
+from boxwright.data.classification.folders import ClassFolders
+from boxwright.data.loading.sampler import Numbers, PassOrder, Pick, StreamOrder, sample_seed
+from boxwright.data.loading.workers import Workers
+from boxwright.data.transforms.sample import chance, check, integer, uniform
+from boxwright.structures import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """How a picture becomes a square of ``size`` pixels.
+
+    Training takes a random crop of ``scale`` of the area and an ``aspect`` in that range (Szegedy et al. 2015), flips
+    it with probability ``flip``, and changes brightness, contrast and saturation, in random order, by factors in
+    1 - ``jitter``..1 + ``jitter``. Evaluation scales the short side to ``eval_size`` and takes the centre.
+    """
+
+    size: int = 224
+    eval_size: int = 256
+    scale: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.4
+
+    def __post_init__(self) -> None:
+        check(self.size >= 1, self, "size", "at least 1 pixel")
+        check(self.eval_size >= self.size, self, "eval_size", f"at least size, {self.size}")
+        check(0 < self.scale[0] <= self.scale[1] <= 1, self, "scale", "two increasing numbers in 0..1, without 0")
+        check(0 < self.aspect[0] <= self.aspect[1], self, "aspect", "two increasing numbers above 0")
+        check(0 <= self.flip <= 1, self, "flip", "a probability in 0..1")
+        check(0 <= self.jitter < 1, self, "jitter", "in 0..1, without 1")
+
+
+class PictureError(InputError):
+    """A picture that cannot be read. The message names its file."""
+
+
+class ClassBatch(NamedTuple):
+    """``pixels`` uint8 ``[B, 3, S, S]`` RGB, ``labels`` int64 ``[B]``, ``indexes`` int64 ``[B]`` into the data set."""
+
+    pixels: Tensor
+    labels: Tensor
+    indexes: Tensor
+
+    def to(self, device: torch.device) -> ClassBatch:
+        """The batch on another device, without waiting."""
+        return ClassBatch(*(part.to(device, non_blocking=True) for part in self))
+
+
+def random_crop(image: Tensor, config: CropConfig, generator: Generator) -> Tensor:
+    """A training view of uint8 ``[3, H, W]``: uint8 ``[3, size, size]``."""
+    top, left, height, width = _window(image.shape[-2], image.shape[-1], config, generator)
+    view = F.resized_crop(image, top, left, height, width, [config.size, config.size], antialias=True)
+    if chance(generator, config.flip):
+        view = view.flip(-1)
+    if config.jitter == 0:
+        return view
+    changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+    for number in torch.randperm(3, generator=generator).tolist():
+        view = changes[number](view, uniform(generator, 1 - config.jitter, 1 + config.jitter))
+    return view
+
+
+def _window(rows: int, columns: int, config: CropConfig, generator: Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random crop; the largest centred one of a fitting shape if ten tries miss."""
+    for _ in range(10):
+        area = rows * columns * uniform(generator, *config.scale)
+        aspect = math.exp(uniform(generator, *map(math.log, config.aspect)))
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < width <= columns and 0 < height <= rows:
+            return integer(generator, rows - height + 1), integer(generator, columns - width + 1), height, width
+    aspect = min(max(columns / rows, config.aspect[0]), config.aspect[1])
+    width, height = min(columns, round(rows * aspect)), min(rows, round(columns / aspect))
+    return (rows - height) // 2, (columns - width) // 2, max(1, height), max(1, width)
+
+
+def centre_crop(image: Tensor, config: CropConfig) -> Tensor:
+    """The view of uint8 ``[3, H, W]`` that is evaluated: uint8 ``[3, size, size]``."""
+    short = min(image.shape[-2:])
+    sides = [max(config.size, round(side * config.eval_size / short)) for side in image.shape[-2:]]
+    return F.center_crop(F.resize(image, sides, antialias=True), [config.size, config.size])
+
+
+class _Crops(torch.utils.data.Dataset[Any]):
+    """Batches by number; the message of an InputError instead where a file cannot be read."""
+
+    def __init__(
+        self, folders: ClassFolders, config: CropConfig, picks: Callable[[int], list[Pick]], seed: int | None
+    ) -> None:
+        self.folders, self.config, self.picks, self.seed = folders, config, picks, seed
+
+    def __getitem__(self, number: int) -> ClassBatch | str:
+        picks = self.picks(number)
+        try:
+            pixels = torch.stack([self._view(pick) for pick in picks])
+        except InputError as error:
+            return str(error)
+        chosen = np.array([pick.image for pick in picks], dtype=np.int64)
+        return ClassBatch(pixels, torch.from_numpy(self.folders.labels[chosen]), torch.from_numpy(chosen))
+
+    def _view(self, pick: Pick) -> Tensor:
+        image = torch.from_numpy(self.folders.read(pick.image)).permute(2, 0, 1)
+        if self.seed is None:
+            return centre_crop(image, self.config)
+        generator = Generator().manual_seed(sample_seed(self.seed, pick, "transform"))
+        return random_crop(image, self.config, generator)
+
+
+class CropStream(Iterator[ClassBatch]):
+    """An endless iterator of random crops, every image once an epoch, with an exact position (``taken`` batches).
+
+    PictureError where a file of a batch cannot be read.
+    """
+
+    def __init__(
+        self,
+        folders: ClassFolders,
+        config: CropConfig,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        """``batch_size``: of this one of ``world`` ranks."""
+        order = StreamOrder(np.arange(len(folders), dtype=np.int64), batch_size * world, seed)
+        part = slice(rank * batch_size, (rank + 1) * batch_size)
+        self.taken = 0
+        self._workers = Workers(
+            _Crops(folders, config, _Part(order, part), seed), workers, pin_memory, prefetch=2, start_method=None
+        )
+        self._iterator: Iterator[Any] | None = None
+
+    def __next__(self) -> ClassBatch:
+        if self._iterator is None:
+            self._iterator = self._workers.start(Numbers(self.taken))
+        batch = _opened(next(self._iterator))
+        self.taken += 1
+        return batch
+
+    def seek(self, taken: int) -> None:
+        """Go to the place after ``taken`` batches."""
+        self.close()
+        self.taken = taken
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._iterator = None
+        self._workers.stop()
+
+
+class CropPass:
+    """One pass over this rank's share of the images in order, centre crops; can be iterated again.
+
+    PictureError where a file of a batch cannot be read.
+    """
+
+    def __init__(
+        self,
+        folders: ClassFolders,
+        config: CropConfig,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._order = PassOrder(len(folders), batch_size, rank, world)
+        crops = _Crops(folders, config, self._order.batch, None)
+        self._workers = Workers(crops, workers, pin_memory, prefetch=2, start_method=None)
+
+    def __iter__(self) -> Iterator[ClassBatch]:
+        for made in self._workers.start(Numbers(0, len(self._order))):
+            yield _opened(made)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._workers.stop()
+
+
+class _Part:
+    """One rank's part of each global batch, as a function that other processes can take."""
+
+    def __init__(self, order: StreamOrder, part: slice) -> None:
+        self.order, self.part = order, part
+
+    def __call__(self, number: int) -> list[Pick]:
+        return self.order.batch(number)[self.part]
+
+
+def _opened(made: ClassBatch | str) -> ClassBatch:
+    if isinstance(made, str):
+        raise PictureError(made)
+    return made

@@ -1,0 +1,1 @@
+"""The contract of a detector, and what all detectors share."""

@@ -1,0 +1,300 @@
+"""The second stage on pooled regions: classify, and refine the box (Fast R-CNN §2.3; FPN §4.2 for the two layers).
+
+Symbols: B images, R regions an image, K foreground classes, P cells of the pooled side, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from boxwright.anchors.coder import BoxCoder, Coder
+from boxwright.anchors.matcher import Matcher, Matches
+from boxwright.anchors.sampler import BalancedSampler, Choice
+from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.losses import BoxLoss, box_regression_losses
+from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
+from boxwright.heads.regions.rpn import Proposals, gather_targets
+from boxwright.heads.regions.target_statistics import TargetStatistics
+from boxwright.structures import DetectionBatch, InputError, Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionConfig:
+    """What second stages share, whatever their layers: Fast R-CNN §2.3, with what FPN papers and code agree on.
+
+    ``class_agnostic``: one box for all classes instead of one each.
+    ``positive_iou``, ``negative_iou``, ``negative_floor``: a region is positive at or above the first, background in
+    [floor, negative) (Fast R-CNN had a floor of 0.1).
+    ``add_truth``: ground-truth boxes join the regions in training (Caffe, torchvision, detectron2; not tf-faster-rcnn).
+    ``beta``: of smooth L1: 1 (Fast R-CNN, Detectron), 1/9 (torchvision), 0 (detectron2).
+    ``normalizer``: divide the sums by ``samples`` x images ("fixed") or by the regions really sampled ("sampled"); both
+    count background, as all code does. ``offset``: 1 for boxes that include their last pixel (Caffe); ``decoded_end``:
+    see :class:`BoxCoder`.
+    """
+
+    class_agnostic: bool = False
+    positive_iou: float = 0.5
+    negative_iou: float = 0.5
+    negative_floor: float = 0.0
+    crowd_ignore: float | None = 0.7
+    add_truth: bool = True
+    samples: int = 512
+    positive_fraction: float = 0.25
+    box_loss: BoxLoss = "smooth_l1"
+    beta: float = 1.0
+    box_weight: float = 1.0
+    normalizer: Literal["fixed", "sampled"] = "fixed"
+    weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    clamp: float | None = math.log(1000.0 / 16)
+    offset: float = 0.0
+    decoded_end: float | None = None
+    post: PostprocessConfig = field(default_factory=PostprocessConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxHeadConfig(RegionConfig):
+    """A second stage of fully connected layers, and 3x3 convolutions before them where there are any.
+
+    ``hidden``: widths of the former. ``ranks``: where given, one for each of them: such a layer is two linear maps of
+    this rank, as truncated SVD leaves it (Fast R-CNN §3.1), or of rank 0 whole. ``dropout``: share of their units that
+    a training step leaves out (VGG: 0.5; FPN: none). ``convs``: number of the latter, each of ``conv_channels``, and of
+    ``norm`` after each (torchvision's second Faster R-CNN: 4 with "bn", then one layer); a live batch norm takes its
+    statistics over all regions sampled.
+    """
+
+    pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
+    hidden: tuple[int, ...] = (1024, 1024)
+    ranks: tuple[int, ...] = ()
+    dropout: float = 0.0
+    convs: int = 0
+    conv_channels: int = 256
+    norm: OptionalNorm = "none"
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"head.hidden = {self.hidden}: give at least one width above 0, such as (1024, 1024)")
+        if self.ranks and (len(self.ranks) != len(self.hidden) or min(self.ranks) < 0):
+            raise InputError(
+                f"head.ranks = {self.ranks} for {len(self.hidden)} fully connected layers; give one each, 0 leaves one "
+                "whole"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"head.dropout = {self.dropout}: must be at least 0 and below 1")
+        if self.convs < 0 or self.conv_channels < 8 or self.conv_channels % 8:
+            raise InputError(
+                f"head.convs = {self.convs} must be at least 0 and head.conv_channels = {self.conv_channels} a "
+                "multiple of 8"
+            )
+        if self.norm not in OPTIONAL_NORMS or (self.norm != "none" and self.convs == 0):
+            raise InputError(
+                f"head.norm = {self.norm!r}: one of {', '.join(OPTIONAL_NORMS)}, and none without head.convs, after "
+                "which it stands"
+            )
+
+
+class RegionSample(NamedTuple):
+    """Regions of a training step: ``boxes`` ``[B, S, 4]``, their target ``labels`` (K is background) and
+    ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``; ``truth`` int64 ``[B, S]``: the ground-truth row each
+    is matched to. Balanced samples have their positives first."""
+
+    boxes: Tensor
+    labels: Tensor
+    target: Tensor
+    positive: Tensor
+    valid: Tensor
+    truth: Tensor
+
+    def take(self, choice: Choice) -> RegionSample:
+        """The chosen ones."""
+        rows = choice.chosen.unsqueeze(-1).expand(-1, -1, 4)
+        return RegionSample(
+            self.boxes.gather(1, rows),
+            self.labels.gather(1, choice.chosen),
+            self.target.gather(1, rows),
+            choice.positive,
+            choice.valid,
+            self.truth.gather(1, choice.chosen),
+        )
+
+
+class RegionHead(nn.Module):
+    """Which regions are learnt from, their losses, and what becomes of them at inference; no layers yet.
+
+    ``statistics``: of box offsets on the training set, where a detector measures them; None where ``weights`` of the
+    configuration are all.
+    """
+
+    def __init__(self, config: RegionConfig, num_classes: int) -> None:
+        super().__init__()
+        self.statistics: TargetStatistics | None = None
+        self.settings, self.num_classes = config, num_classes
+        self.coder = BoxCoder(
+            weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
+        )
+        self.matcher = Matcher(
+            positive=config.positive_iou,
+            negative=config.negative_iou,
+            negative_floor=config.negative_floor,
+            crowd_ignore=config.crowd_ignore,
+            offset=config.offset,
+        )
+        self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
+
+    @torch.no_grad()
+    def candidates(self, proposals: Proposals, targets: Targets, usable: Tensor) -> tuple[RegionSample, Matches]:
+        """All regions that could be learnt from, with their targets: the proposals and, with ``add_truth``, the ground
+        truth itself. ``valid`` are those that are positive or background."""
+        boxes, valid = proposals.boxes, proposals.valid
+        if self.settings.add_truth:
+            boxes = torch.cat([boxes, targets.boxes], dim=1)
+            valid = torch.cat([valid, usable], dim=1)
+        matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
+        labels = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
+        sample = RegionSample(
+            boxes,
+            torch.where(matches.positive, labels, self.num_classes),
+            gather_targets(targets.boxes, matches.truth),
+            matches.positive,
+            matches.positive | matches.negative,
+            matches.truth,
+        )
+        return sample, matches
+
+    @torch.no_grad()
+    def choose(self, proposals: Proposals, targets: Targets, usable: Tensor, seeds: Tensor) -> RegionSample:
+        """Sample regions for the loss from the proposals and, with ``add_truth``, the ground truth itself."""
+        everything, matches = self.candidates(proposals, targets, usable)
+        return everything.take(self.sampler(matches, seeds, salt=2))
+
+    def losses_of_each(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> tuple[Tensor, Tensor]:
+        """Log loss, and box loss of the positives' own class, of each region: ``[B, S]`` twice; 0 where not valid."""
+        entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none")
+        entropy = torch.where(sample.valid, entropy.reshape(sample.labels.shape), 0.0)
+        own = torch.zeros_like(sample.labels) if self.settings.class_agnostic else sample.labels
+        own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
+        delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+        kind, beta, coder = self.settings.box_loss, self.settings.beta, self.coder_of(own)
+        box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, coder, kind, beta)
+        return entropy, box
+
+    def coder_of(self, columns: Tensor) -> Coder:
+        """What codes the offsets of these ``columns`` ``[B, R]`` of the deltas, classes or all 0."""
+        return self.coder if self.statistics is None else self.statistics.coder(self.coder, columns)
+
+    def loss(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> dict[str, Tensor]:
+        """Log loss over all sampled regions and box loss of the positives' own class (Fast R-CNN eq. 1)."""
+        entropy, box = self.losses_of_each(logits, deltas, sample)
+        return self.total(entropy, box, sample.valid)
+
+    def total(self, entropy: Tensor, box: Tensor, counted: Tensor) -> dict[str, Tensor]:
+        """The loss from that of each region, both ``[B, S]``; ``counted`` are the regions sampled."""
+        if self.settings.normalizer == "fixed":
+            total: Tensor | int = self.settings.samples * len(counted)
+        else:
+            total = counted.sum().clamp(min=1)
+        return {"classification": entropy.sum() / total, "box": self.settings.box_weight * box.sum() / total}
+
+    @torch.no_grad()
+    def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
+        """Softmax scores, refined boxes, NMS within each class."""
+        classes = self.num_classes
+        scores = logits.softmax(-1)[..., :classes]  # [B, R, K]
+        scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)
+        score, index = best_candidates(scores.flatten(1), self.settings.post)
+        region, label = index // classes, index % classes
+        reference = proposals.boxes.gather(1, region.unsqueeze(-1).expand(-1, -1, 4))
+        agnostic = self.settings.class_agnostic
+        row, column = (region, torch.zeros_like(label)) if agnostic else (index, label)
+        delta = deltas.flatten(1, 2).gather(1, row.unsqueeze(-1).expand(-1, -1, 4))
+        return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.settings.post)
+
+
+def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential:
+    """A linear layer, or of a rank above 0 two of them with nothing between, the first without constants."""
+    if rank == 0:
+        return nn.Linear(inputs, outputs)
+    largest = min(inputs, outputs)
+    if rank > largest:
+        raise InputError(f"rank {rank} of a layer from {inputs} to {outputs}: 1 to {largest}, or 0 for a whole one")
+    return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
+
+
+class BoxHead(RegionHead):
+    """Convolutions, if any, fully connected layers on what they give, flattened; then class logits (background last)
+    and box offsets."""
+
+    def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.config = config
+        planes = [channels] + [config.conv_channels] * config.convs
+        self.convs = nn.ModuleList(
+            ConvNormAct(a, b, 3, norm=config.norm, act=nn.ReLU(inplace=True)) for a, b in pairwise(planes)
+        )
+        for module in self.convs.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        widths = [planes[-1] * config.pooling.size**2, *config.hidden]
+        ranks = config.ranks or (0,) * len(config.hidden)
+        self.layers = nn.ModuleList(linear_of(a, b, rank) for (a, b), rank in zip(pairwise(widths), ranks, strict=True))
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self.scores, self.deltas = predictors(widths[-1], num_classes, config.class_agnostic)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
+        x = pooled.flatten(2)
+        if len(self.convs):
+            maps = pooled.flatten(0, 1).permute(0, 3, 1, 2)  # [B * R, C, P, P], channels-last
+            for conv in self.convs:
+                maps = conv(maps)
+            x = maps.permute(0, 2, 3, 1).reshape(*pooled.shape[:2], -1)
+        for layer in self.layers:
+            x = F.relu(layer(x), inplace=True)
+            if self.config.dropout > 0:
+                x = F.dropout(x, self.config.dropout, self.training)
+        deltas = self.deltas(x).float()
+        return self.scores(x).float(), deltas.unflatten(-1, (-1, 4))
+
+    @torch.no_grad()
+    def take_classifier(self, state: Mapping[str, Tensor]) -> int:
+        """Start from the linear layers of a VGG's or ZF's classifier, "0" and "3" (fc6 and fc7); how many fit."""
+        taken = 0
+        if len(self.convs):
+            return 0  # its layers read something else there
+        for layer, name in zip(self.layers, ("0", "3"), strict=False):
+            weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+            if not isinstance(layer, nn.Linear):
+                break
+            if weight is None or bias is None or weight.shape != layer.weight.shape:
+                break
+            if taken == 0:  # there a region is flattened with channels first
+                side = self.config.pooling.size
+                weight = weight.unflatten(1, (-1, side, side)).permute(0, 2, 3, 1).flatten(1)
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+            taken += 1
+        return taken
+
+
+def predictors(channels: int, num_classes: int, class_agnostic: bool) -> tuple[nn.Linear, nn.Linear]:
+    """The last two layers, of class logits and box offsets, drawn as Fast R-CNN §2.3 does."""
+    scores = nn.Linear(channels, num_classes + 1)
+    deltas = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
+    for layer, std in ((scores, 0.01), (deltas, 0.001)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return scores, deltas

@@ -1,0 +1,1 @@
+"""Files and environment: the only place that writes a file or asks the machine."""

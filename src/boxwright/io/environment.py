@@ -1,0 +1,88 @@
+"""What a run was made with: versions, git state, machine, memory."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+import boxwright
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers."""
+    return {
+        "boxwright": boxwright.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where a run happens."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": name,
+        "cpu_threads": torch.get_num_threads(),
+    }
+
+
+def arithmetic_note(device: torch.device, precision: str) -> str | None:
+    """What to know of ``precision`` on this device: where bf16 has no instructions it is imitated, and very slow."""
+    if precision != "bf16":
+        return None
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    elif device.type == "cpu":
+        native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+    else:
+        return None
+    if native:
+        return None
+    return (
+        f"this {device.type} device has no instructions for bf16, which is many times slower than fp32 here; use fp32"
+    )
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit, branch and whether files are changed in the work tree around ``folder`` (default: Boxwright's own
+    sources); None outside a work tree or without git."""
+    folder = folder or Path(__file__).resolve().parents[1]
+    commit = _git(folder, "rev-parse", "HEAD")
+    tracked = _git(folder, "ls-files", "--error-unmatch", ".")
+    if not commit or not tracked:  # an installed package may lie in somebody else's work tree
+        return None
+    branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
+    return {"commit": commit, "branch": branch, "changed": bool(_git(folder, "status", "--porcelain", "-uno"))}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes: of tensors on a CUDA device, else of this process's resident memory; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

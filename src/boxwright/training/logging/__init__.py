@@ -1,0 +1,1 @@
+"""The record of a run: its folder, log, plots, progress line and health checks."""

@@ -1,0 +1,141 @@
+"""Pictures of a run: losses, average precision, detections."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+from boxwright.data.formats.show import draw_sample
+from boxwright.data.images import read_image
+from boxwright.data.index import DetectionIndex
+from boxwright.data.masks.masks import rasterise
+from boxwright.drawing import draw_boxes
+from boxwright.evaluation.columns import DetectionColumns
+from boxwright.io.files import write_atomically
+
+Row = dict[str, Any]
+
+
+def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> None:
+    """The sum of the losses and each term over the steps, and the learning rate below, as PNG."""
+    figure, (losses, rates) = _axes(2, ratios=(3, 1))
+    names = list(dict.fromkeys(key for row in train for key in row if key.startswith("loss")))
+    for name in names:
+        _line(losses, train, name, label=name.removeprefix("loss_"), linewidth=2 if name == "loss" else 1)
+    _line(losses, validation, "loss", label="validation", marker="o", linestyle="--")
+    positive = [row[name] for row in train for name in names if (row.get(name) or 0) > 0]
+    if positive and max(positive) > 20 * min(positive):
+        losses.set_yscale("log")
+    losses.set_ylabel("loss")
+    _line(rates, train, "lr", label="lr")
+    rates.set_ylabel("learning rate")
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))  # long numbers would push the label off the picture
+    _save(figure, path, (losses,), rates)
+
+
+def plot_precision(path: Path, validation: Sequence[Row]) -> None:
+    """AP, AP50, AP75 and AP by size over the steps, and AP and AP50 of masks where they were scored, as PNG."""
+    figure, (axes,) = _axes(1)
+    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+        _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == "AP" else 1)
+    for name in ("mask_AP", "mask_AP50"):
+        style = {"marker": "s", "linestyle": "--", "linewidth": 2 if name == "mask_AP" else 1}
+        _line(axes, validation, name, label=name.replace("_", " "), **style)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("average precision")
+    _save(figure, path, (axes,), axes)
+
+
+def draw_samples(
+    path: Path, index: DetectionIndex, found: DetectionColumns, count: int = 8, threshold: float = 0.5, side: int = 320
+) -> None:
+    """A sheet of ``count`` images spread over ``index``: truth on the left, detections from ``threshold`` right, both
+    with their masks where they have some."""
+    places = sorted({round(i) for i in np.linspace(0, len(index) - 1, min(count, len(index)))})
+    rows = found.rows_by_image([index.image_id(i) for i in places])
+    tiles = []
+    for i, chosen in zip(places, rows, strict=True):
+        truth = draw_sample(index, i, side)
+        chosen = chosen[found.scores[chosen] >= threshold]
+        tiles.append(_side_by_side(truth, _draw_found(index, i, found, chosen, truth.size), side, threshold))
+    columns = 1 if len(tiles) < 3 else 2
+    lines = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in line) for line in lines]
+    sheet = Image.new("RGB", (columns * (2 * side + 16), sum(heights) + 8 * len(lines)), "white")
+    top = 0
+    for line, height in zip(lines, heights, strict=True):
+        for column, tile in enumerate(line):
+            sheet.paste(tile, (column * (2 * side + 16), top))
+        top += height + 8
+    _save_image(sheet, path)
+
+
+def _draw_found(
+    index: DetectionIndex, i: int, found: DetectionColumns, rows: np.ndarray, size: tuple[int, int]
+) -> Image.Image:
+    """Image ``i`` at (width, height) ``size`` with the detections in ``rows``."""
+    picture = Image.fromarray(read_image(index.path(i)))
+    masks = None
+    if found.masks is not None and len(rows):
+        whole = (Image.fromarray(rasterise(found.masks[row], picture.height, picture.width)) for row in rows)
+        masks = np.stack([np.asarray(mask.resize(size, Image.Resampling.NEAREST)) for mask in whole])
+    factors = np.array([size[0] / picture.width, size[1] / picture.height] * 2)
+    return draw_boxes(
+        picture.resize(size, Image.Resampling.LANCZOS),
+        found.corners[rows] * factors,
+        found.labels[rows],
+        index.classes.names,
+        found.scores[rows],
+        masks,
+    )
+
+
+def _side_by_side(left: Image.Image, right: Image.Image, side: int, threshold: float) -> Image.Image:
+    caption = 16
+    tile = Image.new("RGB", (2 * side + 4, left.height + caption), "white")
+    words = ImageDraw.Draw(tile)
+    for x, picture, text in ((0, left, "annotations"), (side + 4, right, f"detections, score at least {threshold:g}")):
+        words.text((x + 2, 2), text, fill="black")
+        tile.paste(picture, (x, caption))
+    return tile
+
+
+def _axes(count: int, ratios: tuple[int, ...] = (1,)) -> tuple[Figure, list[Axes]]:
+    # Figures of their own, not pyplot's: nothing global, no display.
+    figure = Figure(figsize=(9, 5))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.97, bottom=0.1, hspace=0.08)
+    grid = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=list(ratios))
+    return figure, [axes for row in grid for axes in row]
+
+
+def _line(axes: Axes, rows: Sequence[Row], name: str, label: str, **style: Any) -> None:
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=label, **style)
+
+
+def _save(figure: Figure, path: Path, legends: Sequence[Axes], bottom: Axes) -> None:
+    bottom.set_xlabel("step")
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    for axes in legends:
+        if axes.lines:
+            axes.legend(fontsize="small", ncols=2)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_atomically(path, buffer.getvalue())
+
+
+def _save_image(image: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    write_atomically(path, buffer.getvalue())

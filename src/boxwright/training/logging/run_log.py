@@ -1,0 +1,111 @@
+"""The rows that a run writes: JSON lines and CSV always, TensorBoard on request.
+
+Each row is on disk when the call returns. A resumed run first drops the rows after the step that it resumes from (and a
+line that a kill cut short), so that no row is doubled and none is lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from boxwright.io.files import write_atomically, write_error
+from boxwright.structures import InputError
+
+Kind = Literal["train", "validation"]
+Row = dict[str, Any]
+JSONL = "metrics.jsonl"
+
+
+class RunLog:
+    """Appends rows to ``metrics.jsonl``, ``train.csv`` and ``validation.csv`` in ``folder``."""
+
+    def __init__(
+        self, folder: Path, resume_step: int = 0, tensorboard: bool = False, unvalidated: bool = False
+    ) -> None:
+        """``resume_step``: the step that the run goes on from; 0 starts afresh. ``unvalidated``: that step's validation
+        comes now, so that a row of it, from a session that died before it was saved, goes too."""
+        self.folder = folder
+        last = {"train": resume_step, "validation": resume_step - unvalidated}
+        self.rows = [row for row in read_rows(folder) if row["step"] <= last[row["kind"]]]
+        self._columns: dict[str, list[str]] = {}
+        self._board = _open_board(folder / "tensorboard", resume_step) if tensorboard else None
+        self._rewrite()
+
+    def write(self, kind: Kind, row: Row) -> None:
+        """Append a row; it needs a ``step``. Values are numbers, text or None."""
+        row = {"kind": kind, **row}
+        self.rows.append(row)
+        self._append(self.folder / JSONL, json.dumps(row) + "\n")
+        path = self.folder / f"{kind}.csv"
+        if kind not in self._columns:
+            self._columns[kind] = [key for key in row if key != "kind"]
+            self._append(path, _csv_line(self._columns[kind]))
+        elif set(row) - {"kind"} - set(self._columns[kind]):  # a later stage may have other losses
+            self._rewrite()
+            return self._to_board(kind, row)
+        self._append(path, _csv_line([row.get(column) for column in self._columns[kind]]))
+        return self._to_board(kind, row)
+
+    def of(self, kind: Kind) -> list[Row]:
+        """All rows of one kind so far, those of earlier sessions too."""
+        return [row for row in self.rows if row["kind"] == kind]
+
+    def close(self) -> None:
+        """Flush TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _rewrite(self) -> None:
+        """All files anew from ``rows``."""
+        write_atomically(self.folder / JSONL, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+        for kind in ("train", "validation"):
+            rows = self.of(kind)
+            path = self.folder / f"{kind}.csv"
+            if not rows:
+                path.unlink(missing_ok=True)
+                continue
+            self._columns[kind] = list(dict.fromkeys(key for row in rows for key in row if key != "kind"))
+            lines = [self._columns[kind], *([row.get(c) for c in self._columns[kind]] for row in rows)]
+            write_atomically(path, "".join(map(_csv_line, lines)).encode())
+
+    def _append(self, path: Path, text: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except OSError as error:
+            raise write_error(path, error, len(text)) from error
+
+    def _to_board(self, kind: Kind, row: Row) -> None:
+        if self._board is None:
+            return
+        for key, value in row.items():
+            if isinstance(value, int | float) and key != "step":
+                self._board.add_scalar(f"{kind}/{key}", value, row["step"])
+        self._board.flush()
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of the run in ``folder``, without a last line that was cut short. Empty where there are none."""
+    path = folder / JSONL
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last newline is incomplete
+
+
+def _csv_line(values: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(["" if v is None else v for v in values])
+    return buffer.getvalue()
+
+
+def _open_board(folder: Path, resume_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TensorBoard is not installed; pip install 'boxwright[tensorboard]'") from None
+    return SummaryWriter(str(folder), purge_step=resume_step + 1)

@@ -1,0 +1,1 @@
+"""Importers of Caffe: protobuf files, and its VGG, ResNet, SSD and R-CNN models."""

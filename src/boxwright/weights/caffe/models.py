@@ -1,0 +1,107 @@
+"""From a ``.caffemodel`` to a detector or a pretrained classifier: which of the published networks it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.backbones.zf import LAYERS, ZFConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.structures import Classes, InputError
+from boxwright.weights.caffe.layers import MSRA_PIXELS, Taking, resnet_depth
+from boxwright.weights.caffe.protobuf import CaffeModel
+from boxwright.weights.caffe.rcnn import import_rcnn, import_rfcn, recognise_rcnn, recognise_rfcn
+from boxwright.weights.caffe.ssd import import_refinedet, import_ssd, recognise_refinedet, recognise_ssd
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+
+KNOWN = (
+    "SSD300 and SSD512 on VGG-16 (weiliu89), RefineDet on VGG-16 and ResNet-101 (sfzhang15), Fast R-CNN on VGG-16 and "
+    "Faster R-CNN on VGG-16 and ZF (rbgirshick), R-FCN on ResNet-50 and 101 (YuwenXiong/py-R-FCN)"
+)
+MSRA = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
+VGG_PIXELS = PixelConfig(mean=(123.68, 116.779, 103.939), std=(1.0, 1.0, 1.0), bgr=True)
+
+
+def recognise_caffe(model: CaffeModel) -> bool:
+    """Whether it is one of the detectors that :func:`import_caffe` takes."""
+    return any(known(model) for known in (recognise_refinedet, recognise_ssd, recognise_rfcn, recognise_rcnn))
+
+
+def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | None = None) -> Imported:
+    """The detector of a ``.caffemodel``.
+
+    ``classes``: None for VOC's or COCO's by their count, else ``class_0`` and so on. ``size``: of RefineDet's input,
+    which its weights do not tell, 320 or 512; None is 320. Every layer with weights is used. InputError where the file
+    is of another network, lacks a layer or has one more, or is for another number of classes.
+    """
+    if recognise_refinedet(model):
+        return import_refinedet(model, classes, size or 320)
+    if size is not None:
+        raise InputError(f"size = {size} is for RefineDet; {model.origin} says itself which input it takes")
+    if recognise_ssd(model):
+        return import_ssd(model, classes)
+    if recognise_rfcn(model):
+        return import_rfcn(model, classes)
+    if recognise_rcnn(model):
+        return import_rcnn(model, classes)
+    first = ", ".join(model.weighted[:3])
+    raise InputError(
+        f"{model.origin}: none of the detectors that can be read, among them no network with the {len(model.weighted)} "
+        f"layers {first} ...: {KNOWN}. An ImageNet network goes to `boxwright train "
+        "RECIPE --backbone-weights`"
+    )
+
+
+def recognise_caffe_backbone(model: CaffeModel) -> bool:
+    """Whether it is an ImageNet network that :func:`import_caffe_backbone` takes."""
+    detector = any(name in model.layers for name in ("cls_score", "rfcn_cls", "conv4_3_norm", "TL3_1", "rpn_cls_score"))
+    return not detector and ("conv5_3" in model.layers or "fc8" in model.layers or resnet_depth(model) is not None)
+
+
+def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
+    """VGG-16, its reduced form, ZF, or ResNet-50, 101 or 152 as they were trained on ImageNet, of any width.
+
+    The reduced VGG-16 serves SSD and RefineDet; its own classifier, if the file has one, is left out. InputError where
+    the file is of another network.
+    """
+    if not recognise_caffe_backbone(model):
+        raise InputError(
+            f"{model.origin}: none of the ImageNet networks that can be read: VGG-16, its reduced form, ZF, ResNet-50, "
+            "101 and 152"
+        )
+    if depth := resnet_depth(model):
+        assert depth in (50, 101, 152)
+        taking = Taking(model, f"MSRA ResNet-{depth}")
+        taking.resnet(depth)
+        weight, bias = taking.matrix("fc1000")
+        taking.state |= {"fc.weight": weight, "fc.bias": bias}
+        width = len(taking.state["backbone.conv1.weight"])
+        resnet = ResNetConfig(depth=depth, width=width, stride_in_1x1=True, stem_pool="ceil")
+        return ImportedBackbone(taking.source, resnet, MSRA, taking.done())
+    if "conv5_3" not in model.layers:
+        taking = Taking(model, "ZF")
+        for number in range(1, 6):
+            taking.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
+        _classifier(taking)
+        zf = ZFConfig(width=len(taking.state["backbone.convs.0.0.bias"]) / LAYERS[0][0], ceil_mode=True)
+        return ImportedBackbone("Caffe ZF", zf, MSRA, taking.done())
+    fc6 = model.layers.get("fc6")
+    reduced = fc6 is not None and bool(fc6.blobs) and fc6.blobs[0].shape[-2:] == (3, 3)
+    taking = Taking(model, "reduced VGG-16" if reduced else "VGG-16")
+    taking.vgg16(reduced=reduced)
+    vgg = VGGConfig(width=len(taking.state["backbone.features.0.bias"]))
+    if reduced:
+        taking.left = {name: None for name in taking.left if not name.startswith("fc8")}
+        vgg = replace(vgg, fc="reduced", out_levels=(4, 6))
+    else:
+        _classifier(taking)
+    return ImportedBackbone(f"Caffe {taking.source}", vgg, VGG_PIXELS, taking.done())
+
+
+def _classifier(taking: Taking) -> None:
+    """fc6, fc7 and fc8."""
+    for place, layer in ((0, "fc6"), (3, "fc7"), (6, "fc8")):
+        weight, bias = taking.matrix(layer)
+        taking.state |= {f"fc.{place}.weight": weight, f"fc.{place}.bias": bias}

@@ -1,0 +1,1 @@
+"""Parts that all importers share: reading files safely, recognising them, renaming tensors."""

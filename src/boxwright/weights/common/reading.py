@@ -1,0 +1,155 @@
+"""Files of weights as others publish them, read as plain dicts of tensors, numbers and text; nothing in them runs."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from boxwright.structures import InputError
+from boxwright.weights.common.pickles import RefusedError, names_in, plain, stand_in, unpickle_arrays
+
+_EXPECTED = "a checkpoint (.pth, .pt, .th by torch.save, .pkl of numpy arrays, or .safetensors)"
+_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+"""What torch wrote first before it wrote zip archives (1.6)."""
+
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"<!doctype", "a web page: the download failed; download the file itself"),
+    (b"<html", "a web page: the download failed; download the file itself"),
+    (b"<?xml", "an XML text, such as a server's error; download the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself by `git lfs pull`"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"\x89hdf", "an HDF5 file, as Keras writes them, which no importer reads"),
+)
+
+
+def read_foreign(path: Path | str) -> dict[str, Any]:
+    """The content of a published file: nested dicts and lists of tensors, numbers and text, by its own names.
+
+    By its first bytes, not its name, it is a zip archive of torch (its tensors stay in the file until they are used),
+    torch's older form, a pickle of numpy arrays (detectron2, Detectron; by Python 2 or 3), or safetensors. What is none
+    of tensor, number and text, such as training logs, is left out.
+
+    Raises InputError for a file that is absent, empty, cut short, something else, or that would have to run code to be
+    read; it never does.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file{' but a folder' if path.is_dir() else ''}; give {_EXPECTED}")
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError(f"{path}: an empty file; expected {_EXPECTED}; download it anew")
+    with path.open("rb") as file:
+        head = file.read(512)
+    try:
+        content = _read(path, head)
+    except InputError:
+        raise
+    except RefusedError as error:
+        _refuse(path, {error.name})
+    except Exception as error:  # torch, pickle, zipfile and safetensors each raise many kinds for a damaged file
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: cut short or damaged ({size} bytes; {first[:200]}); expected {_EXPECTED}; download it anew"
+        ) from None
+    if not isinstance(content, dict) or not content:
+        nothing = content is None or (isinstance(content, dict | list) and not content)
+        found = "nothing that is a tensor, number or text" if nothing else f"a single {type(content).__name__}"
+        raise InputError(f"{path}: holds {found}; expected a dict of tensors, as torch.save(model.state_dict()) writes")
+    return content
+
+
+def tensors_in(content: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
+    """The tensors of ``content[wrapper]`` for the first of ``wrappers`` that it has, else its own.
+
+    Without the ``module.`` that a parallel training put before every name.
+    """
+    inner: Mapping[str, Any] = content
+    for wrapper in wrappers:
+        if isinstance(content.get(wrapper), dict):
+            inner = content[wrapper]
+            break
+    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read(path: Path, head: bytes) -> Any:
+    for start, what in _OTHERS:
+        if head.lstrip().lower().startswith(start):
+            raise InputError(f"{path}: {what}; expected {_EXPECTED}")
+    if head.startswith(b"PK\x03\x04"):
+        return _read_archive(path)
+    if head.startswith(_LEGACY):
+        with path.open("rb") as file:
+            names = names_in(file, pickles=4)  # the mark, the version, the machine, the content
+        return _read_torch(path, names, mmap=False)
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        return safetensors.torch.load_file(path)
+    if head[257:262] == b"ustar":
+        raise InputError(
+            f"{path}: a tar archive; torch's form of 2016 cannot be read safely: load it in a torch of that time and "
+            "save its state_dict anew; of any other archive give the file in it"
+        )
+    if head[0] == 0x80 or head.startswith((b"(dp", b"(lp", b"}")):
+        with path.open("rb") as file:
+            return plain(unpickle_arrays(file))
+    raise InputError(f"{path}: begins with {head[:12]!r} and is no file of weights; expected {_EXPECTED}")
+
+
+def _read_archive(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+        content = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
+        if not content:
+            raise InputError(
+                f"{path}: a zip archive without a checkpoint in it (first is {entries[0] if entries else 'nothing'}); "
+                f"expected {_EXPECTED}; unpack it and give the file in it"
+            )
+        if any(name.endswith("constants.pkl") for name in entries):
+            raise InputError(
+                f"{path}: a TorchScript program, not a checkpoint; save its weights by "
+                "torch.save(torch.jit.load(...).state_dict(), ...)"
+            )
+        with archive.open(content[0]) as file:
+            names = names_in(file)
+    return _read_torch(path, names, mmap=True)
+
+
+def _read_torch(path: Path, names: set[str], mmap: bool) -> Any:
+    """By torch's own restricted unpickler, in which placeholders stand for what means nothing to us."""
+    # torch looks Python 2's names up as Python 3's.
+    known = [(stand_in(n), n.replace("__builtin__.", "builtins.")) for n in sorted(names) if stand_in(n) is not None]
+    try:
+        with torch.serialization.safe_globals(known):  # type: ignore[arg-type]
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:
+        suspect = {n for n in names if stand_in(n) is None and not _of_torch(n)}
+        if suspect:
+            _refuse(path, suspect)
+        raise
+    return plain(content)
+
+
+def _of_torch(name: str) -> bool:
+    """Whether a ``module.name`` is one that every checkpoint of torch has."""
+    if name.startswith(("collections.", "_codecs.", "torch._utils.", "torch.nn.parameter.", "torch._tensor.")):
+        return True
+    return name.startswith("torch.") and name.count(".") == 1
+
+
+def _refuse(path: Path, names: set[str]) -> NoReturn:
+    shown = ", ".join(sorted(names)[:4])
+    raise InputError(
+        f"{path}: refused: it can only be read by running code that it names ({shown}), and a checkpoint needs "
+        "tensors, numbers and text only; if you trust it, load it where it was made and save the weights alone, by "
+        "torch.save(model.state_dict(), ...)"
+    )

@@ -1,0 +1,207 @@
+"""From Darknet's two files to a detector, or to a pretrained trunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from boxwright.backbones.build import build_backbone
+from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Layer, Residual, Variant
+from boxwright.data.transforms.configs import TransformConfig
+from boxwright.data.transforms.resizing import LetterboxConfig, WarpConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.yolov1 import YOLOv1
+from boxwright.detectors.yolov2 import YOLOv2
+from boxwright.detectors.yolov3 import YOLOv3
+from boxwright.structures import Classes, InputError
+from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.imported import Imported, build_imported
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+from boxwright.weights.darknet.files import (
+    DarknetLayer,
+    Section,
+    count_floats,
+    plan_layers,
+    read_cfg,
+    read_darknet,
+    read_sections,
+    state_in_order,
+)
+from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
+from boxwright.weights.darknet.yolov2 import yolov2_config, yolov2_state
+from boxwright.weights.darknet.yolov3 import yolov3_config, yolov3_state
+
+_DETECTING = {"detection": "YOLOv1", "region": "YOLOv2", "yolo": "YOLOv3"}
+
+
+def recognise_darknet(cfg: Path | str) -> bool:
+    """Whether the file ``cfg`` begins as Darknet's do."""
+    try:
+        with Path(cfg).open(encoding="utf-8", errors="replace") as file:
+            start = file.read(65_536)
+    except OSError:
+        return False
+    lines = [line.split("#")[0].split(";")[0].strip().lower() for line in start.splitlines()]
+    return next((line for line in lines if line), "") in ("[net]", "[network]")
+
+
+def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Imported:
+    """The YOLOv1, v2 or v3, tiny or with SPP, of the files ``cfg`` and ``weights``.
+
+    ``classes`` in the order of the file of names that it was trained with; None for VOC's or COCO's by their count,
+    else ``class_0`` and so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later ones fit it
+    in. InputError where the files do not fit each other or the classes, or are no YOLO.
+    """
+    network = read_darknet(cfg, weights)
+    sections = [network.net, *(layer.section for layer in network.layers)]
+    kinds = {section.kind for section in sections} & _DETECTING.keys()
+    if len(kinds) != 1:
+        raise InputError(f"{cfg}: has no [detection], [region] or [yolo] layers of one kind, so that it is no YOLO")
+    (kind,) = kinds
+    if classes is None:
+        classes = default_classes(network.of_kind(kind)[0].section.integer("classes", 20))
+    size = (network.net.integer("height"), network.net.integer("width"))
+    config: DetectorConfig
+    transform: TransformConfig = LetterboxConfig(size=size, interpolation="corners")
+    if kind == "detection":
+        config = yolov1_config(sections)
+    elif kind == "region":
+        config = yolov2_config(sections)
+    else:
+        config = yolov3_config(sections)
+    with torch.device("meta"):  # only the order of its layers is wanted
+        detector = build_detector(config, classes)
+    if isinstance(detector, YOLOv1):
+        state = yolov1_state(detector, network)
+    elif isinstance(detector, YOLOv2):
+        state = yolov2_state(detector, network)
+    else:
+        assert isinstance(detector, YOLOv3)
+        state = yolov3_state(detector, network)
+    if isinstance(detector, YOLOv1) or (isinstance(detector, YOLOv2) and _of_2016(detector)):
+        transform = WarpConfig(size=size, interpolations=("corners",))
+    return Imported(
+        source=f"pjreddie/darknet {Path(cfg).stem} ({_DETECTING[kind]})",
+        config=config,
+        classes=classes,
+        state=state,
+        transforms=(transform,),
+        pad_multiple=1,
+    )
+
+
+def _of_2016(detector: YOLOv2) -> bool:
+    """Whether it stacks the finer map as it is, as the first generation did."""
+    return detector.config.passthrough is not None and detector.config.narrow is None
+
+
+def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Detector:
+    """The detector of :func:`import_darknet`, in eval mode."""
+    return build_imported(import_darknet(cfg, weights, classes), str(weights))
+
+
+def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) -> ImportedBackbone:
+    """The trunk in the file ``weights``, and its classifier where there is one.
+
+    ``cfg``: of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
+    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. None:
+    the length of the file tells which trunk it is, alone or below a classifier of ImageNet's 1000 classes. InputError
+    where the layers are of no trunk of ours, or go on to those of a detector.
+    """
+    sections = _sections_by_length(weights) if cfg is None else read_cfg(cfg)
+    network = read_sections(sections, weights, prefix=True, origin=str(cfg or "its length"))
+    layers = [layer for layer in network.layers if layer.arrays]
+    kinds = {layer.section.kind for layer in network.layers}
+    if found := kinds & _DETECTING.keys():
+        raise InputError(
+            f"{weights}: a whole {_DETECTING[found.pop()]}, where a backbone was expected; a detector goes to --weights"
+        )
+    variant, length = _trunk(layers, "region" in {section.kind for section in sections}, str(cfg or weights))
+    norm = "bn" if "scale" in layers[0].arrays else "none"
+    config = DarknetConfig(variant=variant, norm=norm, out_levels=(len(VARIANTS[variant]) - 1,))
+    with torch.device("meta"):
+        backbone = build_backbone(config)
+    trunk = network._replace(layers=tuple(layers[:length]))
+    state = {f"backbone.{name}": value for name, value in state_in_order(backbone, trunk, str(weights)).items()}
+    if "softmax" in kinds and len(layers) == length + 1:
+        arrays = layers[length].arrays
+        weight = arrays["weight"]
+        # One layer on the map and then the mean, or the mean and then one layer: what ours is for either.
+        state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
+        state["fc.bias"] = arrays["bias"]
+    pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    cut = any(section.kind in _DETECTING for section in sections)
+    data = "data that its file does not name" if cut else "ImageNet"
+    return ImportedBackbone(f"pjreddie/darknet {variant}", config, pixels, state, data)
+
+
+def _sections_by_length(weights: Path | str) -> list[Section]:
+    """The cfg of the one trunk, with or without the classifier of 1000 classes, of as many numbers as the file has."""
+    found = count_floats(weights)
+    for variant in VARIANTS:
+        for norm in (True, False):
+            sections = _sections(variant, norm)
+            for length in (len(sections), len(sections) - 2):
+                plan = plan_layers(sections[:length])
+                if found == sum(math.prod(shape) for *_, arrays in plan for shape in arrays.values()):
+                    return sections[:length]
+    raise InputError(
+        f"{weights}: holds {found:,.10g} floats, which is the length of no trunk that is known, alone or with a "
+        f"classifier of 1000 classes: {', '.join(VARIANTS)}. If it is whole, put its cfg beside it, as "
+        f"{Path(weights).stem}.cfg; a detector's file goes to --weights"
+    )
+
+
+def _sections(variant: str, norm: bool) -> list[Section]:
+    """A cfg of the trunk and a classifier of 1000 classes on it, which are its last two sections."""
+    sections = [Section("net", -1, variant, {"height": "256", "width": "256"})]
+
+    def add(kind: str, **options: int) -> None:
+        texts = {name: str(value) for name, value in options.items()}
+        sections.append(Section(kind, len(sections) - 1, variant, texts))
+
+    for layer in (layer for stage in VARIANTS[variant] for layer in stage):
+        if not (convolutions := _convolutions(layer)):
+            add("maxpool", size=2, stride=2 if layer == "pool" else 1)
+        for filters, size, stride in convolutions:
+            add("convolutional", batch_normalize=int(norm), filters=filters, size=size, stride=stride, pad=1)
+    add("convolutional", filters=1000, size=1, stride=1, pad=1)
+    add("softmax")
+    return sections
+
+
+def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Variant, int]:
+    """The longest of our trunks with which the layers begin, and how many it has."""
+    given = [_shape(layer.section) for layer in layers]
+    fitting = []
+    for name, stages in VARIANTS.items():
+        own = [conv for stage in stages for layer in stage for conv in _convolutions(layer)]
+        if given[: len(own)] == own and name != ("tiny_v3" if region else "tiny_v2"):
+            fitting.append((len(own), name))
+    if not fitting:
+        raise InputError(
+            f"{place}: the {len(given)} layers with weights begin with no whole trunk; those known are "
+            f"{', '.join(VARIANTS)}"
+        )
+    length, name = max(fitting)
+    return cast(Variant, name), length
+
+
+def _convolutions(layer: Layer | str) -> list[tuple[int, int, int]]:
+    """Channels, kernel and stride of each convolution in an entry of the table."""
+    if isinstance(layer, Conv):
+        return [(layer.channels, layer.kernel, layer.stride)]
+    if isinstance(layer, Residual):
+        return [(layer.channels // 2, 1, 1), (layer.channels, 3, 1)] * layer.count
+    return []
+
+
+def _shape(section: Section) -> tuple[int, int, int] | None:
+    if section.kind != "convolutional":
+        return None
+    return section.integer("filters", 1), section.integer("size", 1), section.integer("stride", 1)

@@ -1,0 +1,1 @@
+"""Importers of Detectron (Caffe2) and Detectron2."""

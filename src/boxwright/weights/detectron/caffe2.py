@@ -1,0 +1,308 @@
+"""Detectron's detectors (the first one, in Caffe2) in our layout: Faster R-CNN on ResNet C4 and FPN, Mask R-CNN and
+RetinaNet on FPN.
+
+Its files are Python 2 pickles of numpy arrays: ``{"blobs": {...}, "cfg": ...}`` with the momentum of every parameter
+beside it. Background comes first and has a box and a mask that were never trained; batch norms are a scale and a shift.
+
+Its conventions are those of Caffe: boxes include their last pixel, anchors stand on pixels' centres and have rounded
+sides, RoIAlign is the first one without the half-pixel shift, NMS drops at the threshold itself. Detections come out
+in that convention too: a side is one pixel longer than ``x2 - x1``. One difference stays: among proposals it wants the
+centre inside the image, which after clipping can only fail on the last half pixel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from boxwright.anchors.generator import AnchorConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.data.transforms.resizing import ResizeConfig
+from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
+from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.mask_head import MaskHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.structures import Classes, InputError
+from boxwright.weights.caffe.layers import MSRA_PIXELS
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.common.reading import tensors_in
+from boxwright.weights.common.recognition import (
+    Depth,
+    chosen_classes,
+    refuse_keys,
+    refuse_model,
+    resnet_depth,
+    rows_of,
+)
+from boxwright.weights.common.renaming import Renaming
+from boxwright.weights.detectron.layout import FIRST_LAYER, channels_last
+
+PIXELS = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
+
+_POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
+_POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
+_RPN = RPNConfig(
+    anchors=AnchorConfig(centre="pixel", rounding="caffe"),
+    straddle=0.0,
+    offset=1.0,
+    post_nms=(2_000, 1_000),
+    nms_inclusive=True,
+    min_size=0.0,
+)
+_READ = "Faster R-CNN on C4 or FPN, or RetinaNet or Mask R-CNN on FPN, of its model zoo"
+_PARTS = (("w", "weight"), ("b", "bias"))
+_NORM_PARTS = (
+    *(("s", "weight"), ("b", "bias"), ("gamma", "weight"), ("beta", "bias")),
+    *(("running_mean", "running_mean"), ("running_var", "running_var")),
+)
+"""A scale and a shift; pretrained ResNets may have whole norms."""
+
+
+def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfig:
+    """The configuration under which its ``e2e_faster_rcnn_R-*-FPN`` weights compute what they compute there."""
+    return FasterRCNNConfig(
+        backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
+        rpn=_RPN,
+        head=BoxHeadConfig(pooling=_POOLING, offset=1.0, post=_POST),
+        pixels=PIXELS,
+    )
+
+
+def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
+    """The configuration under which its ``e2e_faster_rcnn_R-*-C4`` weights compute what they compute there."""
+    return FasterRCNNC4Config(
+        backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(4,)),
+        rpn=replace(
+            _RPN,
+            anchors=replace(_RPN.anchors, sizes=((32, 64, 128, 256, 512),)),
+            pre_nms=(12_000, 6_000),
+            post_nms=(2_000, 1_000),
+        ),
+        head=StageHeadConfig(
+            pooling=RoIPoolingConfig(size=14, sampling_ratio=0, aligned=False), samples=512, offset=1.0, post=_POST
+        ),
+        pixels=PIXELS,
+    )
+
+
+def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
+    """The configuration under which its ``e2e_mask_rcnn_R-*-FPN`` weights compute what they compute there."""
+    boxes = faster_rcnn_config(depth, freeze_at)
+    return MaskRCNNConfig(
+        backbone=boxes.backbone,
+        rpn=boxes.rpn,
+        head=boxes.head,
+        mask=MaskHeadConfig(pooling=replace(_POOLING, size=14)),
+        pixels=boxes.pixels,
+    )
+
+
+def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
+    """The configuration under which its ``retinanet_R-*-FPN`` weights compute what they compute there."""
+    return RetinaNetConfig(
+        backbone=ResNetConfig(
+            depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)
+        ),
+        anchors=replace(octave_anchors(ratios=(1.0, 2.0, 0.5)), centre="pixel", rounding="caffe"),
+        low_quality="gap",
+        crowd_ignore=None,
+        beta=0.11,
+        normalizer="batch_plus_images",
+        offset=1.0,
+        post=replace(_POST, candidates=1000),
+        top_threshold=0.0,
+        pixels=PIXELS,
+    )
+
+
+def recognise_detectron(content: Mapping[str, Any]) -> bool:
+    """Whether ``content`` of a file has Detectron's names: a detector or a pretrained ResNet."""
+    return any(re.match(r"res\d_\d+_branch2[abc]_w$", name) for name in tensors_in(content, "blobs"))
+
+
+def import_detectron(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
+    """The detector in ``content``, as :func:`read_foreign` gives it: the whole file, or its ``blobs`` alone.
+
+    ``classes``: names in the checkpoint's order; without them 80 are COCO's, 20 VOC's, others ``class_0``, ...
+
+    Raises InputError for what is no detector of Detectron's, one that nothing here computes (Keypoint R-CNN, Mask
+    R-CNN on C4, ResNeXt, group norm), other numbers of classes, and tensors that are missing from the file.
+    """
+    if not recognise_detectron(content):
+        first = next(iter(tensors_in(content, "blobs")), "there are no tensors at all")
+        raise InputError(
+            "no detector of Detectron's: none of its tensors is called res2_0_branch2a_w or the like, but "
+            f"{first}; give a model_final.pkl: {_READ}"
+        )
+    blobs = _without_momentum(tensors_in(content, "blobs"))
+    kind = _kind_of(blobs)
+    source = f"Detectron {kind}"
+    depth = resnet_depth(blobs, r"res4_(\d+)_", source)
+    state, unknown = _NAMES[kind].import_all(blobs)
+    refuse_keys(unknown, source)
+    config, count = _config(blobs, kind, depth, source)
+    return Imported(
+        source=f"{source} R{depth}",
+        config=config,
+        classes=chosen_classes(count, classes, source),
+        state=with_statistics(_background_last(state)),
+        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="aliased"),),
+        pad_multiple={"faster_rcnn C4": 1, "retinanet FPN": 128}.get(kind, 32),
+    )
+
+
+def with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with the mean 0 and the variance 1 - eps for norms that are only a scale and a shift."""
+    full = dict(state)
+    for name, value in state.items():
+        if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", name):
+            stem = name.removesuffix("weight")
+            full.setdefault(f"{stem}running_mean", torch.zeros_like(value))
+            full.setdefault(f"{stem}running_var", torch.ones_like(value) - 1e-5)
+    return full
+
+
+Model = Literal["faster_rcnn FPN", "mask_rcnn FPN", "faster_rcnn C4", "retinanet FPN"]
+
+
+def _without_momentum(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what training left, and without what a classifier left: its last layer, a bias that nobody adds."""
+    left = re.compile(r".*_momentum|lr|conv1_b|(fc1000|pred)_[wb]")
+    return {name: value for name, value in blobs.items() if not left.fullmatch(name)}
+
+
+def _kind_of(blobs: Mapping[str, Tensor]) -> Model:
+    starts = {name for name in ("kps_", "conv_fcn", "mask_fcn", "conv5_mask", "retnet_", "fpn_") if _has(blobs, name)}
+    if starts & {"kps_", "conv_fcn"}:
+        refuse_model("Detectron's", "Keypoint R-CNN", _READ)
+    if any("_gn_" in name for name in blobs):
+        refuse_model("Detectron's", "network with group norm", _READ)
+    if "retnet_" in starts:
+        return "retinanet FPN"
+    if not _has(blobs, "conv_rpn") and not _has(blobs, "cls_score"):
+        raise InputError(
+            "a pretrained ResNet of Detectron's, not a detector: start a training from it, by `boxwright train RECIPE "
+            f"--backbone-weights`, or give a model_final.pkl: {_READ}"
+        )
+    if "fpn_" in starts:
+        return "mask_rcnn FPN" if starts & {"mask_fcn", "conv5_mask"} else "faster_rcnn FPN"
+    if starts & {"mask_fcn", "conv5_mask"}:
+        refuse_model("Detectron's", "Mask R-CNN on C4", "Mask R-CNN on FPN")
+    return "faster_rcnn C4"
+
+
+def _has(blobs: Mapping[str, Tensor], start: str) -> bool:
+    return any(name.startswith(start) for name in blobs)
+
+
+def _config(blobs: Mapping[str, Tensor], kind: Model, depth: Depth, source: str) -> tuple[DetectorConfig, int]:
+    """The configuration, and the number of classes without background."""
+    if kind == "retinanet FPN":
+        boxes, scores = (rows_of(blobs, f"retnet_{part}_pred_fpn3_w", source) for part in ("bbox", "cls"))
+        return retinanet_config(depth), scores * 4 // max(boxes, 1)
+    columns = rows_of(blobs, "cls_score_w", source)
+    agnostic = columns > 2 and rows_of(blobs, "bbox_pred_w", source) == 8  # one for background, one for all else
+    config: Any
+    if kind == "faster_rcnn C4":
+        config = faster_rcnn_c4_config(depth)
+    elif kind == "faster_rcnn FPN":
+        config = faster_rcnn_config(depth)
+    else:
+        config = mask_rcnn_config(depth)
+        convs = sum(bool(re.fullmatch(r"_\[mask\]_fcn\d_w", name)) for name in blobs)
+        config = replace(config, mask=replace(config.mask, convs=max(convs, 1)))
+    return replace(config, head=replace(config.head, class_agnostic=agnostic)), columns - 1
+
+
+def _background_last(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for part in ("weight", "bias"):
+        if "rpn.deltas.weight" in state:
+            if (scores := state.get(f"head.scores.{part}")) is not None:
+                state[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
+            for name, rows in ((f"head.deltas.{part}", 4), (f"mask_head.predict.{part}", 1)):
+                if name in state:
+                    state[name] = state[name][rows:]
+    if FIRST_LAYER in state and "rpn.convs.0.weight" in state:
+        state[FIRST_LAYER] = channels_last(state[FIRST_LAYER], state["rpn.convs.0.weight"].shape[1])
+    return state
+
+
+def _layers(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
+    """Weight and bias of each pair of a blob and a layer of ours."""
+    return [(f"{blob}_{a}", f"{layer}.{b}") for blob, layer in pairs for a, b in _PARTS]
+
+
+def stage_pairs(ours: str, stages: tuple[int, ...]) -> list[tuple[str, str]]:
+    """Of the residual stages; ``ours`` is our prefix with its dot."""
+    pairs: list[tuple[str, str]] = []
+    branches = (("branch2a", "conv1", "bn1"), ("branch2b", "conv2", "bn2"), ("branch2c", "conv3", "bn3"))
+    for stage in stages:
+        for branch, conv, norm in (*branches, ("branch1", "downsample.0", "downsample.1")):
+            blob, block = f"res{stage}_{{block}}_{branch}", f"{ours}layer{stage - 1}.{{block}}"
+            pairs.append((f"{blob}_w", f"{block}.{conv}.weight"))
+            pairs += [(f"{blob}_bn_{a}", f"{block}.{norm}.{b}") for a, b in _NORM_PARTS]
+    return pairs
+
+
+def stem_pairs(ours: str) -> list[tuple[str, str]]:
+    """Of the stem."""
+    norm = [(f"res_conv1_bn_{a}", f"{ours}bn1.{b}") for a, b in _NORM_PARTS]
+    return [("conv1_w", f"{ours}conv1.weight"), *norm]
+
+
+_BODY = [*stem_pairs("backbone."), *stage_pairs("backbone.", (2, 3, 4, 5))]
+_PYRAMID = _layers(
+    *((f"fpn_inner_res{n}_{{block}}_sum_lateral", f"neck.lateral.P{n}.conv") for n in (2, 3, 4, 5)),
+    *((f"fpn_inner_res{n}_{{block}}_sum", f"neck.lateral.P{n}.conv") for n in (2, 3, 4, 5)),
+    *((f"fpn_res{n}_{{block}}_sum", f"neck.output.P{n}.conv") for n in (2, 3, 4, 5)),
+)
+_PREDICTOR = _layers(("cls_score", "head.scores"), ("bbox_pred", "head.deltas"))
+_FPN = [
+    *_BODY,
+    *_PYRAMID,
+    *_layers(("conv_rpn_fpn2", "rpn.convs.0"), ("rpn_cls_logits_fpn2", "rpn.objectness")),
+    *_layers(("rpn_bbox_pred_fpn2", "rpn.deltas"), ("fc6", "head.layers.0"), ("fc7", "head.layers.1")),
+    *_PREDICTOR,
+]
+_NAMES: dict[Model, Renaming] = {
+    "faster_rcnn FPN": Renaming(_FPN),
+    "mask_rcnn FPN": Renaming(
+        [
+            *_FPN,
+            *_layers(*((f"_[mask]_fcn{n + 1}", f"mask_head.convs.{n}") for n in range(8))),
+            *_layers(("conv5_mask", "mask_head.deconv"), ("mask_fcn_logits", "mask_head.predict")),
+        ]
+    ),
+    "faster_rcnn C4": Renaming(
+        [
+            *stem_pairs("backbone."),
+            *stage_pairs("backbone.", (2, 3, 4)),
+            *stage_pairs("head.stages.", (5,)),
+            *_layers(("conv_rpn", "rpn.convs.0"), ("rpn_cls_logits", "rpn.objectness")),
+            *_layers(("rpn_bbox_pred", "rpn.deltas")),
+            *_PREDICTOR,
+        ]
+    ),
+    "retinanet FPN": Renaming(
+        [
+            *_BODY,
+            *_PYRAMID,
+            *_layers(("fpn_6", "neck.extra.P6.conv"), ("fpn_7", "neck.extra.P7.conv")),
+            *_layers(*((f"retnet_cls_conv_n{n}_fpn3", f"head.class_subnet.layers.{n}.conv") for n in range(4))),
+            *_layers(*((f"retnet_bbox_conv_n{n}_fpn3", f"head.box_subnet.layers.{n}.conv") for n in range(4))),
+            *_layers(("retnet_cls_pred_fpn3", "head.scores"), ("retnet_bbox_pred_fpn3", "head.deltas")),
+        ]
+    ),
+}

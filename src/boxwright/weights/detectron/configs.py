@@ -1,0 +1,121 @@
+"""The configurations under which the weights of detectron2's model zoo compute what they compute there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from boxwright.anchors.generator import AnchorConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
+from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.geometry.paste import PasteConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.mask_head import MaskHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.weights.common.recognition import Depth
+
+PIXELS = PixelConfig(std=(1.0, 1.0, 1.0), bgr=True)
+"""How its ResNets of MSRA's weights want their pixels."""
+
+_POOLING = RoIPoolingConfig(sampling_ratio=0, level_epsilon=1e-8)
+_NOT_EMPTY = 1e-6
+"""It drops boxes whose sides are not above 0, and those alone: clipping leaves many at the border."""
+
+
+def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfig:
+    """The configuration under which its ``faster_rcnn_R_*_FPN`` weights compute what they compute there."""
+    return FasterRCNNConfig(
+        backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
+        rpn=RPNConfig(beta=0.0, crowd_ignore=None, min_size=_NOT_EMPTY),
+        head=BoxHeadConfig(pooling=_POOLING, beta=0.0, crowd_ignore=None),
+        pixels=PIXELS,
+    )
+
+
+def _rpn_of_one_map() -> RPNConfig:
+    return RPNConfig(
+        anchors=AnchorConfig(sizes=((32, 64, 128, 256, 512),)),
+        beta=0.0,
+        crowd_ignore=None,
+        pre_nms=(12_000, 6_000),
+        post_nms=(2_000, 1_000),
+        min_size=_NOT_EMPTY,
+    )
+
+
+def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
+    """The configuration under which its ``faster_rcnn_R_*_C4`` weights compute what they compute there."""
+    return FasterRCNNC4Config(
+        backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(4,)),
+        rpn=_rpn_of_one_map(),
+        head=StageHeadConfig(
+            pooling=RoIPoolingConfig(size=14, sampling_ratio=0),
+            samples=512,
+            beta=0.0,
+            crowd_ignore=None,
+            post=PostprocessConfig(nms_iou=0.5),
+        ),
+        pixels=PIXELS,
+    )
+
+
+def faster_rcnn_dc5_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
+    """The configuration under which its ``faster_rcnn_R_*_DC5`` weights compute what they compute there.
+
+    Stage 5 is dilated and stays at stride 16; proposals and two fully connected layers read its map.
+    """
+    return FasterRCNNC4Config(
+        backbone=ResNetConfig(
+            depth=depth,
+            stride_in_1x1=True,
+            norm="frozen_bn",
+            freeze_at=freeze_at,
+            output_stride=16,
+            out_levels=(5,),
+        ),
+        rpn=_rpn_of_one_map(),
+        head=LayersHeadConfig(
+            pooling=_POOLING,
+            hidden=(1024, 1024),
+            dropout=0.0,
+            samples=512,
+            beta=0.0,
+            crowd_ignore=None,
+            post=PostprocessConfig(nms_iou=0.5),
+        ),
+        pixels=PIXELS,
+    )
+
+
+def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
+    """The configuration under which its ``mask_rcnn_R_*_FPN`` weights compute what they compute there."""
+    boxes = faster_rcnn_config(depth, freeze_at)
+    return MaskRCNNConfig(
+        backbone=boxes.backbone,
+        rpn=boxes.rpn,
+        head=boxes.head,
+        mask=MaskHeadConfig(pooling=replace(boxes.head.pooling, size=14), paste=PasteConfig(method="centres")),
+        pixels=boxes.pixels,
+    )
+
+
+def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
+    """The configuration under which its ``retinanet_R_*_FPN`` weights compute what they compute there.
+
+    Boxes meet NMS as they are; only what is left is cut to the image.
+    """
+    return RetinaNetConfig(
+        backbone=ResNetConfig(
+            depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)
+        ),
+        crowd_ignore=None,
+        beta=0.0,
+        normalizer="average",
+        post=PostprocessConfig(candidates=1000, min_size=0.0, clip=False),
+        pixels=PIXELS,
+    )

@@ -1,0 +1,1 @@
+"""Importers of well-known PyTorch ports: ssd.pytorch, RefineDet.PyTorch, DetNet_pytorch."""

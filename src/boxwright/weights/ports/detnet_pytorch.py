@@ -1,0 +1,202 @@
+"""DetNet-59 of guoruoqian/DetNet_pytorch in our layout: the ImageNet classifier, and Faster R-CNN with FPN.
+
+The classifier's file is a bare state dict. The detector's is a dictionary whose entry ``model`` is one; give either.
+Besides names, these differ: background is class 0 there and has boxes, the first layer of the head is a convolution
+over the whole pooled region, and DetNet's extra shortcut has a name of its own. The port's habits are options of our
+detector, stated in :func:`faster_rcnn_config`; its files need them all, also those that are defects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxwright.anchors.generator import AnchorConfig
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.data.transforms.resizing import ResizeConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
+from boxwright.structures import Classes, InputError
+from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+from boxwright.weights.common.recognition import rows_of
+
+_PYRAMID = {
+    "RCNN_toplayer": "lateral.P6",
+    "RCNN_latlayer1": "lateral.P5",
+    "RCNN_latlayer2": "lateral.P4",
+    "RCNN_latlayer3": "lateral.P3",
+    "RCNN_latlayer4": "lateral.P2",
+    "RCNN_smooth1": "output.P3",
+    "RCNN_smooth2": "output.P2",
+}
+_HEADS = {
+    "RCNN_rpn.RPN_Conv": "rpn.convs.0",
+    "RCNN_rpn.RPN_cls_score": "rpn.objectness",
+    "RCNN_rpn.RPN_bbox_pred": "rpn.deltas",
+    "RCNN_top.0": "head.layers.0",
+    "RCNN_top.2": "head.layers.1",
+    "RCNN_cls_score": "head.scores",
+    "RCNN_bbox_pred": "head.deltas",
+}
+_BLOCKS = r"(\d+\.(?:conv|bn)\d\.\w+|\d+\.(?:downsample|extra_conv)\.[01]\.\w+)"
+NO_LIMIT = 2**16
+"""Longest side of an image, in pixels: the port's limit is commented out."""
+
+
+def faster_rcnn_config(
+    classes: int = 20, freeze_at: int = 2, proposals: int = 300, class_agnostic: bool = False
+) -> FasterRCNNConfig:
+    """The configuration under which the port's detectors compute what they compute there.
+
+    ``classes``: of the objects; every pair of a proposal and a class may enter NMS. ``freeze_at``: leading stages that
+    do not learn. ``proposals``: at test, 300, or 1000 under its large-scale settings. Two things stay apart: NMS runs
+    on the resized image here and on the original there, whose pixels are the ones it adds 1 to; and images of a batch
+    are padded with zeros here, while there a batch of one has no padding.
+    """
+    return FasterRCNNConfig(
+        backbone=DetNetConfig(stride_in_1x1=False, norm="frozen_bn", freeze_at=freeze_at),
+        neck=FPNConfig(output_convs="upsampled", upsample="bilinear_align_corners", passed_down="smoothed"),
+        rpn=RPNConfig(
+            anchors=AnchorConfig(ratio="w/h"),
+            channels=512,
+            objectness="softmax",
+            pairing="crossed",
+            crowd_ignore=None,
+            straddle=0.0,
+            normalizer="sampled",
+            offset=1.0,
+            decoded_end=0.0,
+            clamp=None,
+            pre_nms=(12_000, 6_000),
+            post_nms=(2_000, proposals),
+            scope="image",
+            min_size=0.0,
+        ),
+        head=BoxHeadConfig(
+            pooling=RoIPoolingConfig(method="corners", size=14, level_epsilon=0.0, level_offset=1.0),
+            class_agnostic=class_agnostic,
+            crowd_ignore=None,
+            samples=128,
+            normalizer="sampled",
+            offset=1.0,
+            decoded_end=0.0,
+            clamp=None,
+            post=PostprocessConfig(
+                score_threshold=0.0, nms_iou=0.3, candidates=proposals * classes, offset=1.0, min_size=0.0
+            ),
+        ),
+        region_scale="map",
+    )
+
+
+def recognise_detnet_pytorch(state: Mapping[str, Any]) -> bool:
+    """Whether ``state`` is one of the port's detectors, as the file has it or its ``model`` entry."""
+    return "RCNN_layer5.0.0.extra_conv.0.weight" in _tensors(state)
+
+
+def import_detnet_pytorch(
+    state: Mapping[str, Any], classes: Classes | None = None, large_scale: bool = False
+) -> Imported:
+    """The port's Faster R-CNN with DetNet-59 and FPN, class-agnostic or not.
+
+    ``state``: of the file, or its ``model`` entry. ``classes``: None for VOC's or COCO's by their count, else
+    ``class_0`` and so on. ``large_scale``: its settings ``_ls``, a short side of 800 and 1000 proposals, with which its
+    COCO models were trained. Raises InputError naming what is missing, or is not of that model.
+    """
+    given = _tensors(state)
+    if not recognise_detnet_pytorch(given):
+        raise InputError(
+            f"no detector of DetNet_pytorch: among {len(given)} tensors there is no RCNN_layer5, which is DetNet's "
+            "stage 6; its ImageNet classifier goes to --backbone-weights"
+        )
+    names = {key: name for key in given if (name := _name(key)) is not None}
+    if unknown := [key for key in given if key not in names]:
+        raise InputError(
+            f"{len(unknown)} of {len(given)} keys are not of DetNet_pytorch's detector, the first is {unknown[0]!r}"
+        )
+    if absent := [key for key in _HEADS if f"{key}.weight" not in given or f"{key}.bias" not in given]:
+        raise InputError(f"DetNet_pytorch's detector lacks {absent[0]}.weight or .bias; is the file whole?")
+    count = given["RCNN_cls_score.bias"].shape[0] - 1
+    if classes is not None and len(classes) != count:
+        raise InputError(
+            f"the checkpoint is for {count} classes and background, but {len(classes)} names were given; give {count}, "
+            "in the order that it was trained with"
+        )
+    agnostic = given["RCNN_bbox_pred.bias"].shape[0] == 4
+    ours = {name: given[key] for key, name in names.items()}
+    for part in ("weight", "bias"):
+        scores = ours[f"head.scores.{part}"]
+        ours[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
+        if not agnostic:
+            ours[f"head.deltas.{part}"] = ours[f"head.deltas.{part}"][4:]
+    first, second = ours["head.layers.0.weight"], ours["head.layers.1.weight"]
+    ours["head.layers.0.weight"] = first.permute(0, 2, 3, 1).flatten(1)  # a region lies with its channels last here
+    ours["head.layers.1.weight"] = second.flatten(1)
+    return Imported(
+        source="DetNet_pytorch detnet59 fpn",
+        config=faster_rcnn_config(count, proposals=1000 if large_scale else 300, class_agnostic=agnostic),
+        classes=classes or default_classes(count),
+        state=ours,
+        transforms=(ResizeConfig(short=(800 if large_scale else 600,), long=NO_LIMIT, interpolation="aliased"),),
+        pad_multiple=1,
+    )
+
+
+def recognise_detnet_classifier(state: Mapping[str, Any]) -> bool:
+    """Whether ``state`` is the port's ImageNet classifier, ``detnet59.pth``."""
+    return "layer5.0.extra_conv.0.weight" in _tensors(state)
+
+
+def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
+    """The port's ImageNet classifier: 317 tensors. InputError naming the keys that are not of it."""
+    given = _tensors(state)
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in given.items():
+        if re.fullmatch(rf"(conv1|bn1)\.\w+|layer[1-5]\.{_BLOCKS}", key):
+            ours[f"backbone.{key.replace('extra_conv', 'downsample')}"] = value
+        elif key in ("fc.weight", "fc.bias"):
+            ours[key] = value
+        else:
+            unknown.append(key)
+    if unknown or not recognise_detnet_classifier(given):
+        found = f"among {len(given)} tensors there is no layer5, which is DetNet's stage 6"
+        if unknown:
+            found = f"{len(unknown)} of {len(given)} keys are of no such network, the first is {unknown[0]!r}"
+        raise InputError(f"no classifier of DetNet_pytorch: {found}")
+    config = DetNetConfig(stride_in_1x1=False, width=rows_of(given, "conv1.weight", "DetNet_pytorch detnet59"))
+    return ImportedBackbone("DetNet_pytorch detnet59", config, PixelConfig(), ours)
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file's state dict, without the prefix of data parallelism and later versions' counters."""
+    inner = state.get("model", state)
+    if not isinstance(inner, Mapping):
+        return {}
+    tensors = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+
+
+def _name(key: str) -> str | None:
+    """Our name of a tensor of the detector; None for a key that is not of it."""
+    layer, _, part = key.rpartition(".")
+    if layer in _PYRAMID:
+        return f"neck.{_PYRAMID[layer]}.conv.{part}"
+    if layer in _HEADS:
+        return f"{_HEADS[layer]}.{part}"
+    if stem := re.fullmatch(r"RCNN_layer0\.([01])\.(\w+)", key):
+        return f"backbone.{('conv1', 'bn1')[int(stem[1])]}.{stem[2]}"
+    if block := re.fullmatch(rf"RCNN_layer([1-5])\.0\.{_BLOCKS}", key):
+        return f"backbone.layer{block[1]}.{block[2].replace('extra_conv', 'downsample')}"
+    return None

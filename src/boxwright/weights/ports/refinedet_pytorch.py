@@ -1,0 +1,129 @@
+"""RefineDet of luuuyi/RefineDet.PyTorch (VGG-16, 320 or 512) in our layout.
+
+Its files are plain state dicts, with or without ``module.`` before every key. Besides names, two things differ: scores
+and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last here.
+:func:`refinedet_config` states the conventions under which the weights were trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from boxwright.data.transforms.resizing import WarpConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.refinedet import RefineDetConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.structures import Classes, InputError
+from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.ports.prior_heads import check_class_count
+
+_PER_CELL = 3
+_FC = {31: "fc6", 33: "fc7"}
+
+
+def refinedet_config() -> RefineDetConfig:
+    """The configuration under which the port's weights compute what they compute there.
+
+    Its anchors are no wider or higher than the input, which at 512 changes nothing. The port feeds RGB, and resizes by
+    plain bilinear interpolation: ``WarpConfig(size=(320, 320), interpolations=("aliased",))``.
+    """
+    return RefineDetConfig(
+        l2_eps="root",
+        start="glorot",
+        clip_sides=True,
+        filtered="positives",
+        forced="parallel",
+        difficult=False,
+        pixels=PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)),
+        post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=1000, detections=500, clip=False),
+    )
+
+
+def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict from the port's. Raises InputError naming the keys that are not of that model."""
+    given = {key.removeprefix("module."): value for key, value in state.items()}
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in given.items():
+        head = re.fullmatch(r"(arm|odm)_(loc|conf)\.(\d)\.(weight|bias)", key)
+        if head is None:
+            name = _name(key)
+            if name is None:
+                unknown.append(key)
+            else:
+                ours[name] = value
+        elif head[2] == "loc":
+            other = f"{head[1]}_conf.{head[3]}.{head[4]}"
+            if other not in given:
+                raise InputError(f"the state dict has {key!r} but not {other!r}; is the file whole?")
+            ours[f"{head[1]}.convs.{head[3]}.{head[4]}"] = _joined(value, given[other])
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} keys are not of RefineDet.PyTorch, the first is {unknown[0]!r}; other models have "
+            "importers of their own"
+        )
+    return ours
+
+
+def recognise_refinedet_pytorch(state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` is the port's."""
+    keys = {key.removeprefix("module.") for key in state}
+    return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= keys
+
+
+def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None, size: int = 320) -> Imported:
+    """The port's RefineDet. ``size``: of its input, 320 or 512; nothing in the weights tells them apart.
+
+    ``classes``: None for VOC's by their count, else ``class_0`` and so on. InputError where keys are missing or of
+    another model, or where the names are too many or too few.
+    """
+    if size < 64 or size % 64:
+        raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; the port's models have 320 or 512")
+    if not recognise_refinedet_pytorch(state):
+        raise InputError(
+            f"no RefineDet of RefineDet.PyTorch: among {len(state)} keys there is no conv4_3_L2Norm.weight, "
+            "arm_loc.0.weight or odm_conf.0.weight"
+        )
+    ours = refinedet_state(state)
+    count = len(ours.get("odm.convs.0.bias", ())) // _PER_CELL - 5
+    check_class_count(count, classes)
+    return Imported(
+        source=f"RefineDet.PyTorch refinedet{size}_vgg16",
+        config=refinedet_config(),
+        classes=classes or default_classes(count),
+        state=ours,
+        transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
+        pad_multiple=1,
+    )
+
+
+def _joined(offsets: Tensor, scores: Tensor) -> Tensor:
+    """One layer's weight or bias: for every anchor its offsets, its scores, and background last."""
+    offsets, scores = (t.unflatten(0, (_PER_CELL, -1)) for t in (offsets, scores))
+    return torch.cat([offsets, scores[:, 1:], scores[:, :1]], dim=1).flatten(0, 1)
+
+
+def _name(key: str) -> str | None:
+    """Our name of a tensor that keeps its shape; None for a key that is not of the port."""
+    if found := re.fullmatch(r"vgg\.(\d+)\.(weight|bias)", key):
+        index = int(found[1])
+        return f"backbone.{_FC.get(index, f'features.{index}')}.{found[2]}"
+    if found := re.fullmatch(r"conv([45])_3_L2Norm\.weight", key):
+        return f"l2.{int(found[1]) - 4}.weight"
+    if found := re.fullmatch(r"extras\.([01])\.(weight|bias)", key):
+        return f"top.{found[1]}.0.{found[2]}"
+    if found := re.fullmatch(r"tcb([012])\.(\d+)\.(weight|bias)", key):
+        # Lists of layers, flattened: two convolutions and a ReLU a map, one transposed convolution, ReLU, conv, ReLU.
+        part, index = found[1], int(found[2])
+        place = {
+            "0": f"lateral.{index // 3}.{0 if index % 3 == 0 else 1}",
+            "1": f"up.{index}",
+            "2": f"smooth.{index // 3}",
+        }[part]
+        return f"tcb.{place}.0.{found[3]}"
+    return None

@@ -1,0 +1,136 @@
+"""SSD300 of amdegroot/ssd.pytorch (VGG-16), and weights of Caffe's that were converted for it, in our layout.
+
+Its files are plain state dicts, with or without ``module.`` before every key. Besides names, two things differ: scores
+and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last here.
+:func:`ssd_config` states the conventions under which the port's weights were trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from boxwright.anchors.priors import PriorConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.data.transforms.resizing import WarpConfig
+from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.ssd import SSDConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.structures import Classes, InputError
+from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.imported import Imported
+from boxwright.weights.common.imported_backbone import ImportedBackbone
+from boxwright.weights.common.reading import tensors_in
+from boxwright.weights.common.recognition import refuse_keys, rows_of
+from boxwright.weights.ports.prior_heads import check_class_count, joined_head
+
+_FC = {31: "fc6", 33: "fc7"}
+
+
+def ssd_config() -> SSDConfig:
+    """The configuration under which the port's VOC weights compute what they compute there.
+
+    The port feeds RGB, and resizes by plain bilinear interpolation:
+    ``WarpConfig(size=(300, 300), interpolations=("aliased",))``. It means to keep 200 detections an image but keeps all
+    that are left of the best 200 of each class.
+    """
+    return SSDConfig(
+        l2_eps="root",
+        start="glorot",
+        priors=PriorConfig(clip="all"),
+        forced="parallel",
+        difficult=False,
+        pixels=PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)),
+        post=PostprocessConfig(
+            score_threshold=0.01, nms_iou=0.45, per_class=200, candidates=4000, detections=4000, clip=False, min_size=0
+        ),
+    )
+
+
+def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict from the port's. Raises InputError naming the keys that are not of that model."""
+    given = {key.removeprefix("module."): value for key, value in state.items()}
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in given.items():
+        if head := re.fullmatch(r"(loc|conf)\.(\d)\.(weight|bias)", key):
+            other = f"{'conf' if head[1] == 'loc' else 'loc'}.{head[2]}.{head[3]}"
+            if other not in given:
+                raise InputError(f"the state dict has {key!r} but not {other!r}; is the file whole?")
+            if head[1] == "loc":
+                ours[f"heads.{head[2]}.predict.{head[3]}"] = joined_head(value, given[other])
+        elif name := _name(key):
+            ours[name] = value
+        else:
+            unknown.append(key)
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} keys are not of ssd.pytorch, the first is {unknown[0]!r}; other models have importers of "
+            "their own"
+        )
+    return ours
+
+
+def recognise_ssd_pytorch(state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` is the port's, or one that was made for it."""
+    keys = {key.removeprefix("module.") for key in state}
+    return {"L2Norm.weight", "loc.0.weight", "conf.0.weight"} <= keys
+
+
+def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None) -> Imported:
+    """The port's SSD300.
+
+    ``classes``: None for VOC's by their count, else ``class_0`` and so on; the port has no COCO model. InputError where
+    keys are missing or of another model, or where the names are too many or too few.
+    """
+    if not recognise_ssd_pytorch(state):
+        raise InputError(
+            f"no SSD300 of ssd.pytorch: among {len(state)} keys there is no L2Norm.weight, loc.0.weight or "
+            "conf.0.weight"
+        )
+    ours = ssd_state(state)
+    count = len(ours.get("heads.0.predict.bias", ())) // 4 - 5  # four boxes in a cell of the first map
+    check_class_count(count, classes)
+    return Imported(
+        source="ssd.pytorch ssd300_vgg16",
+        config=ssd_config(),
+        classes=classes or default_classes(count),
+        state=ours,
+        transforms=(WarpConfig(size=(300, 300), interpolations=("aliased",)),),
+        pad_multiple=1,
+    )
+
+
+def recognise_reduced_vgg(content: Mapping[str, Any]) -> bool:
+    """Whether ``content`` of a file is the VGG-16 that the port's trainings start from, ``vgg16_reducedfc.pth``."""
+    return {"0.weight", "28.weight", "31.weight", "33.weight"} <= tensors_in(content, "state_dict").keys()
+
+
+def import_reduced_vgg(content: Mapping[str, Any]) -> ImportedBackbone:
+    """The reduced VGG-16 of ImageNet as the port has it, of any width. InputError naming what is not of it.
+
+    It came from Caffe, but the port feeds it RGB.
+    """
+    given = tensors_in(content, "state_dict")
+    source = "ssd.pytorch vgg16_reducedfc"
+    state = {name: value for key, value in given.items() if (name := _name(f"vgg.{key}"))}
+    refuse_keys([key for key in given if _name(f"vgg.{key}") is None], source)
+    width = rows_of(given, "0.weight", source)
+    config = VGGConfig(width=width, fc="reduced", out_levels=(4, 6))
+    return ImportedBackbone(source, config, ssd_config().pixels, state)
+
+
+def _name(key: str) -> str | None:
+    """Our name of a tensor that keeps its shape; None for a key that is not of the port."""
+    if key == "L2Norm.weight":
+        return "l2.weight"
+    if found := re.fullmatch(r"vgg\.(\d+)\.(weight|bias)", key):
+        index = int(found[1])
+        return f"backbone.{_FC.get(index, f'features.{index}')}.{found[2]}"
+    if found := re.fullmatch(r"extras\.(\d)\.(weight|bias)", key):
+        block, second = divmod(int(found[1]), 2)
+        return f"extras.{block}.{'1' if second else '0.0'}.{found[2]}"
+    return None

@@ -1,0 +1,1 @@
+"""The catalogue of published checkpoints and the download of its files."""

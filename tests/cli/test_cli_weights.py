@@ -1,0 +1,192 @@
+"""The commands ``boxwright weights`` as a person uses them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from boxwright.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from boxwright.cli.app import main
+from boxwright.detectors.build import build_detector
+from boxwright.recipes import get_recipe
+from boxwright.structures import Classes
+from boxwright.weights.published import catalogue
+from boxwright.weights.published.catalogue import BACKBONES, CATALOGUE, Published, PublishedFile
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOXWRIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights."""
+    recipe, classes = get_recipe("ssd-small"), Classes.from_names(["cat", "dog"])
+    path = tmp_path_factory.mktemp("cli_weights") / "ours.safetensors"
+    torch.manual_seed(0)
+    state = build_detector(recipe.detector, classes).state_dict()
+    save_checkpoint(path, state, recipe, classes, {"step": 3})
+    return path
+
+
+@pytest.fixture
+def published(ours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
+    """A published checkpoint on a server of our own."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(ours.parent))  # type: ignore[arg-type]
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    entry = Published(
+        name="torchvision:toy",
+        data="drawings",
+        measured_on="drawings",
+        figures={"AP": 0.5},
+        licence="none",
+        files=(PublishedFile(url=f"http://127.0.0.1:{server.server_port}/{ours.name}", size=ours.stat().st_size),),
+    )
+    monkeypatch.setitem(catalogue._BY_NAME, entry.name, entry)
+    yield entry
+    server.shutdown()
+    server.server_close()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err
+
+
+def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [entry.name for entry in (*CATALOGUE, *BACKBONES)]
+    assert all(row["path"] is None for row in rows)
+    first = rows[0]["files"][0]
+    assert (first["sha256"], first["verified_by"], first["size"]) == ("258fb6c6", "8 digits of SHA-256", None)
+    assert main(["weights", "list", "--publisher", "darknet"]) == 0
+    text = capsys.readouterr().out
+    assert "  darknet:yolov3-spp   AP50 60.6  252 MB\n" in text
+    assert "torchvision" not in text
+    assert "AP unknown" in text
+    assert "--publisher keras: none of torchvision" in refused(capsys, "weights", "list", "--publisher", "keras")
+
+
+def test_list_fits_a_terminal(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "list"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_fetch_then_show(published: Published, cache: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "show", published.name]) == 0
+    assert "no; fetch it: boxwright weights fetch torchvision:toy" in capsys.readouterr().out
+    assert main(["weights", "fetch", published.name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    path = cache / "weights" / "torchvision" / "toy" / "ours.safetensors"
+    assert told == {"name": "torchvision:toy", "path": str(path)}
+    assert load_checkpoint(path).meta == {"step": 3}
+    assert main(["weights", "fetch", published.name]) == 0
+    assert "boxwright detect torchvision:toy IMAGES..." in capsys.readouterr().out
+
+
+def test_fetch_to_a_folder(published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "fetch", published.name, "--to", str(tmp_path / "here")]) == 0
+    path = tmp_path / "here" / "ours.safetensors"
+    assert f"boxwright detect {path} IMAGES..." in capsys.readouterr().out
+    assert path.is_file()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fetch_of_what_has_no_name(capsys: pytest.CaptureFixture[str]):
+    assert "give a name that begins with one of torchvision:" in refused(capsys, "weights", "fetch", "yolo")
+    assert "did you mean darknet:yolov3" in refused(capsys, "weights", "fetch", "darknet:yolo3")
+
+
+def test_an_absent_name_names_its_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"")
+    told = refused(capsys, "detect", "darknet:yolov3", tmp_path / "a.png", "--output", tmp_path / "out")
+    assert "run `boxwright weights fetch darknet:yolov3` (248 MB)" in told
+
+
+def test_show_says_what_it_is(ours: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "show", str(ours)]) == 0
+    text = capsys.readouterr().out
+    assert "from      Boxwright, ssd-small" in text
+    assert "classes   2: cat, dog" in text
+    assert main(["weights", "show", str(ours), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["detector"], facts["classes"], facts["fetched"]) == ("ssd", ["cat", "dog"], True)
+
+
+def test_convert_to_a_folder_and_back(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder, back = tmp_path / "folder", tmp_path / "back.safetensors"
+    assert main(["weights", "convert", str(ours), "--output", str(folder), "--licence", "mit"]) == 0
+    assert "license: mit" in (folder / "README.md").read_text()
+    assert main(["weights", "convert", str(folder), "--output", str(back), "--json"]) == 0
+    first, second = load_checkpoint(ours), load_checkpoint(back)
+    assert (first.recipe, first.classes, first.meta) == (second.recipe, second.classes, second.meta)
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert "exists already" in refused(capsys, "weights", "convert", ours, "--output", folder)
+    assert "ends in .safetensors, or a folder" in refused(capsys, "weights", "convert", ours, "--output", "a.pth")
+    told = refused(capsys, "weights", "convert", ours, "--output", tmp_path / "b.safetensors", "--licence", "mit")
+    assert "stands in the card of a folder" in told
+
+
+def test_push(ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    hub = pytest.importorskip("huggingface_hub")
+    asked: list[object] = []
+
+    def create(self: object, repo_id: str, **options: object) -> str:
+        asked.append((repo_id, options["private"]))
+        return f"https://hub/{repo_id}"
+
+    def upload(self: object, *, folder_path: str, commit_message: str, **options: object) -> None:
+        asked.append((sorted(path.name for path in Path(folder_path).iterdir()), commit_message))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.HfApi, "create_repo", create)
+        patch.setattr(hub.HfApi, "upload_folder", upload)
+        given = ["me/birds", str(ours), "--private", "--message", "First"]
+        assert main(["weights", "push", *given]) == 0
+    assert asked == [("me/birds", True), (["README.md", "config.json", "model.safetensors"], "First")]
+    assert "hf:me/birds is at https://hub/me/birds\n" in capsys.readouterr().out
+    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits longer before each try
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    told = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: the Hub cannot be reached (" in told
+    assert "no repository of the Hub; write hf:owner/name" in refused(capsys, "weights", "push", "birds", ours)
+
+    def without_token(self: object, repo_id: str, **options: object) -> str:
+        raise hub.errors.LocalTokenNotFoundError("Token is required\nmore")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", without_token)
+    told = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: Token is required; `hf auth login`, or HF_TOKEN" in told
+
+
+def test_a_published_backbone_is_no_detector(cache: Path, capsys: pytest.CaptureFixture[str]):
+    told = refused(capsys, "weights", "convert", "torchvision:resnet50", "--output", cache / "a.safetensors")
+    assert "start one from it: `boxwright train RECIPE --backbone-weights torchvision:resnet50`" in told
+    assert main(["weights", "show", "torchvision:resnet50"]) == 0
+    shown = capsys.readouterr().out
+    assert "published    top-1 76.1 top-5 92.9 on ImageNet val" in shown
+    assert "no; fetch it: boxwright weights fetch torchvision:resnet50" in shown

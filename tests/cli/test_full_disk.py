@@ -1,0 +1,137 @@
+"""A disk that is full stops every command with the file's name and the remedy, and nothing half is left behind.
+
+A limit on the size of files makes the system itself refuse to write, without a disk that must be filled.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxwright.app.detection.results import Record, ResultFolder
+from boxwright.app.detection.sources import Source
+from boxwright.app.detection.video import VideoWriter
+from boxwright.app.terminal import message_of
+from boxwright.cli.app import main
+from boxwright.data.proposals.files import ProposalSet
+from boxwright.data.scenes.write import write_scenes
+from boxwright.io.files import write_error
+from boxwright.io.writing import save_picture
+from boxwright.structures import InputError
+
+resource = pytest.importorskip("resource", reason="the system has no limits on file sizes")
+
+
+@contextmanager
+def full(size: int = 2000) -> Iterator[None]:
+    """No file may grow beyond ``size`` bytes."""
+    limits, compiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # an import would leave half a file of bytecode, for ever
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = compiled
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "s", {"train": 3}, size=(128, 128))
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("data scenes OUT/scenes --train 1 --val 1 --size 128 128", "OUT/.scenes."),
+        ("data show SCENES --output OUT/page.html --count 2", "OUT/page.html"),
+        ("data show SCENES --output OUT/page.png --count 2", "OUT/page.png"),
+        ("data convert SCENES OUT/voc --to voc", "OUT/voc"),
+        ("evaluate --detections FOUND --data SCENES --plots OUT", "OUT/thresholds.png"),
+        ("evaluate --detections FOUND --data SCENES --save OUT/found.json", "OUT/found.json"),
+    ],
+)
+def test_commands(line: str, named: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, found = tmp_path / "out", tmp_path / "found.json"
+    out.mkdir()
+    row = '{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.5}'
+    found.write_text(f"[{', '.join([row] * 60)}]")
+    places = {"OUT": str(out), "SCENES": str(scenes), "FOUND": str(found)}
+    words = [places.get(word, word.replace("OUT/", f"{out}/")) for word in line.split()]
+    with full():
+        assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert named.replace("OUT", str(out)) in printed
+    assert "too large" in printed
+    assert contents(out) == []
+
+
+def test_the_journal_of_detections(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    folder = ResultFolder(tmp_path / "out", {"threshold": 0.5})
+    entry = {"image_id": 0, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.9}
+    with full():
+        with pytest.raises(OSError, match=r"[Tt]oo large") as caught:
+            folder.add(Source(tmp_path / "a.png", "image", "a.png"), [Record(9, 9, [entry] * 100)])
+        with suppress(OSError):
+            folder.close()
+    assert "journal.jsonl: the file is too large" in str(message_of(caught.value))
+
+
+def test_a_video(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    target = tmp_path / "v.mp4"
+
+    def record() -> None:
+        with VideoWriter(target, Fraction(5)) as writer:
+            for turn in range(8):
+                writer.write(Image.fromarray(np.roll(noise, 7 * turn, 1)))
+
+    with full(), pytest.raises(OSError, match=r"[Tt]oo large") as caught:
+        record()
+    assert re.search(r"v\..*mp4: the file is too large", str(message_of(caught.value)))
+    assert contents(tmp_path) == []
+
+
+def test_proposals(tmp_path: Path) -> None:
+    boxes = np.tile(np.array([[1, 2, 9, 9]], dtype=np.float32), (500, 1))
+    made = ProposalSet(
+        boxes=boxes, scores=np.ones(500, np.float32), offsets=np.array([0, 500]), image_ids=np.array([1]),
+        sizes=np.array([[20, 20]]), marks=np.array([0]), names=np.array(["a.png"]), method="m", fingerprint="f",
+    )  # fmt: skip
+    with full(), pytest.raises(InputError, match=r"p\.safetensors: cannot be written .*make room"):
+        made.save(tmp_path / "p.safetensors")
+    assert contents(tmp_path) == []
+
+
+def test_free_space_is_told_of_a_folder_that_is_gone_by_now(tmp_path: Path) -> None:
+    error = OSError(28, "No space left on device")
+    assert "the disk is full: " in str(write_error(tmp_path / "gone" / "too" / "a.png", error))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_a_picture_is_never_cut_short_unseen(suffix: str, tmp_path: Path) -> None:
+    """Pillow overlooks that the system wrote only the beginning of what it was given."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    target = tmp_path / f"a.{suffix}"
+    with full(1000), pytest.raises(OSError, match=r"[Tt]oo large") as caught:
+        save_picture(noise, target)
+    assert caught.value.filename == str(target)
+    assert contents(tmp_path) == []
+    save_picture(noise, target)
+    with Image.open(target) as again:
+        assert again.size == (40, 40)

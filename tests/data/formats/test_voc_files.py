@@ -1,0 +1,187 @@
+"""The VOC reader and writer."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boxwright.data.formats.opening import open_dataset, open_splits
+from boxwright.data.formats.problems import DatasetWarning, ProblemLog
+from boxwright.data.formats.voc import find_voc, read_voc, write_voc
+from boxwright.data.images import read_image
+from boxwright.structures import InputError
+from tests.support.dataset_files import voc_xml, write_image, write_voc_files
+
+
+def single(root: Path, xml: str, stem: str = "a", image: str | None = "a.jpg") -> Path:
+    """A VOC root of one annotation."""
+    if image:
+        write_image(root / "JPEGImages" / image)
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    (root / "Annotations" / f"{stem}.xml").write_text(xml)
+    return root
+
+
+def test_corners_are_one_based_and_inclusive(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 1, 1, 60, 40), ("cat", 2.5, 3, 4.25, 9)]))
+    assert open_dataset(root).annotations(0).boxes.tolist() == [[0, 0, 60, 40], [1.5, 2, 4.25, 9]]
+    assert open_dataset(root, voc_one_based=False).annotations(0).boxes.tolist()[0] == [1, 1, 60, 40]
+
+
+def test_splits_classes_and_trainval(tmp_path: Path) -> None:
+    root = write_voc_files(tmp_path, {"val": ["c"], "train": ["a", "b"], "trainval": ["a", "b", "c"]})
+    (root / "ImageSets/Main/cat_train.txt").write_text("a -1\nb  1\n")
+    (root / "Annotations/c.xml").write_text(voc_xml("c.jpg", [("ant", 2, 3, 30, 20)]))
+    splits = open_splits(root)
+    assert {name: len(s) for name, s in splits.items()} == {"train": 2, "val": 1}
+    assert splits["train"].classes.names == ("ant", "cat")  # over all splits, so that labels agree
+    assert splits["train"].annotations(0).labels.tolist() == [1]
+    assert len(open_dataset(root, "trainval")) == 3
+    assert len(open_dataset(root / "Annotations", "val")) == 1
+    (root / "labels.txt").write_text("cat\nbird\nant\n")
+    assert open_dataset(root, "val").classes.names == ("cat", "bird", "ant")
+    layout = find_voc(root)
+    assert layout is not None
+    assert read_voc(layout, ["val"], names=["ant", "cat"])["val"].annotations(0).labels.tolist() == [0]
+    with pytest.raises(InputError, match=r"c\.xml, line 4, object ant: is not among the classes"):
+        read_voc(layout, ["val"], names=["cat"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("ImageSets/Main", "Annotations", "images"), ["val"]),
+        (("ImageSets", "Annotations", "JPEGImages"), ["val"]),
+        ((None, "valid", "valid"), ["val"]),  # Roboflow: images and XML together in the split's folder
+        ((None, ".", "."), ["all"]),
+        ((None, "VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages"), ["all"]),
+    ],
+)
+def test_layouts(tmp_path: Path, folders: tuple[str | None, str, str], expected: list[str]) -> None:
+    lists, annotations, images = folders
+    write_image(tmp_path / images / "a.jpg")
+    (tmp_path / annotations).mkdir(parents=True, exist_ok=True)
+    (tmp_path / annotations / "a.xml").write_text(voc_xml("a.jpg", [("cat", 1, 1, 9, 9)]))
+    if lists:
+        (tmp_path / lists).mkdir(parents=True)
+        (tmp_path / lists / "val.txt").write_text("a\n\n")
+    splits = open_splits(tmp_path)
+    assert list(splits) == expected
+    assert splits[expected[0]].path(0).is_file()
+
+
+@pytest.mark.parametrize(
+    ("stem", "name", "image"),
+    [
+        ("a", "a", "a.png"),  # no suffix in the tag
+        ("a", "wrong.jpg", "a.jpg"),
+        ("a", "", "a.jpg"),
+        ("0001", "photo.png", "photo.png"),
+        ("0001", "C:\\data\\photo.png", "photo.png"),
+        ("x.mp4#t=5", "x.mp4#t=5.jpg", "x.mp4#t=5.jpg"),
+    ],
+)
+def test_the_image_of_an_annotation(tmp_path: Path, stem: str, name: str, image: str) -> None:
+    root = single(tmp_path, voc_xml(name, [("cat", 1, 1, 9, 9)]), stem, image)
+    assert open_dataset(root).path(0) == root / "JPEGImages" / image
+
+
+def test_parts_and_tag_order_do_not_matter(tmp_path: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    xml = (
+        f"<annotation><object>{part}<bndbox><ymax>20</ymax><xmax>30</xmax><xmin>11</xmin><ymin>5</ymin></bndbox>"
+        "<difficult>1</difficult><name> cat </name></object><size><height>40</height><width>60.0</width></size>"
+        "</annotation>"
+    )
+    index = open_dataset(single(tmp_path, xml))
+    assert index.annotations(0).boxes.tolist() == [[10, 4, 30, 20]]
+    assert index.annotations(0).difficult.tolist() == [True]
+    assert index.classes.names == ("cat",)
+
+
+def test_size_missing_or_zero_is_read_from_the_image(tmp_path: Path) -> None:
+    for size in ("", "0 0"):
+        root = single(tmp_path, voc_xml("a.jpg", [("cat", 1, 1, 9, 9)], size))
+        assert open_dataset(root).size(0) == (40, 60)
+    (root / "JPEGImages/a.jpg").unlink()
+    with pytest.raises(InputError, match=r"a\.xml, size: is missing or 0"):
+        open_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("<annotation>\n<object></annotation>", r"a\.xml, line 2, column \d+: not valid XML"),
+        ("", r"a\.xml.*not valid XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]>\n<annotation/>', r"a\.xml, line 1: declares a document type"),
+        ("<html/>", "outermost tag is <html>"),
+        ("<annotation>\n<object><name>cat</name></object></annotation>", r"line 2, object cat: has no bndbox"),
+        ("<annotation>\n\n<object><bndbox/></object></annotation>", "line 3: an object has no name"),
+    ],
+)
+def test_what_cannot_be_read_names_file_and_line(tmp_path: Path, xml: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_dataset(single(tmp_path, xml))
+
+
+def test_a_list_that_names_no_annotation(tmp_path: Path) -> None:
+    root = write_voc_files(tmp_path, {"train": ["a"], "val": ["b"]})
+    (root / "ImageSets/Main/val.txt").write_text("b\nlost\n")
+    with pytest.raises(InputError, match=r"val\.txt, line 2: `lost` has no Annotations/lost\.xml"):
+        open_dataset(root, "val")
+    assert len(open_dataset(root, "train")) == 1  # the other split is whole
+
+
+def test_written_and_read_again(tmp_path: Path) -> None:
+    xml = voc_xml("a.jpg", [("cat & dog", 1, 1, 60, 40), ("ant", 2.5, 3.1, 14.2, 9)]).replace("&", "&amp;")
+    before = open_splits(single(tmp_path / "in", xml))
+    assert write_voc(tmp_path / "out", before) == []
+    after = open_splits(tmp_path / "out")["all"]
+    np.testing.assert_allclose(after.annotations(0).boxes, before["all"].annotations(0).boxes, atol=1e-6)
+    assert after.classes == before["all"].classes
+    text = (tmp_path / "out/Annotations/a.xml").read_text()
+    assert re.search("<xmin>1</xmin><ymin>1</ymin><xmax>60</xmax><ymax>40</ymax>", text)
+    with pytest.raises(InputError, match="must lie here"):
+        write_voc(tmp_path / "none", before, images="none")
+
+
+def test_bad_inputs(shared_data: Path) -> None:
+    """Every real annotation file of the folder is read, boxes without area dropped; what has no image says so."""
+    log = ProblemLog()
+    layout = find_voc(shared_data / "bad_inputs")
+    assert layout is not None
+    index = read_voc(layout, log=log)["all"]
+    dropped = {(Path(p.file).name, p.place) for p in log.problems if p.kind == "no-area"}
+    assert dropped == {
+        ("BloodImage_00338.xml", "line 158, object RBC"), ("BloodImage_00343.xml", "line 50, object RBC"),
+        ("FISH0041.xml", "line 26, object fish"), ("helmet_000057.xml", "line 74, object head"),
+        ("helmet_002014.xml", "line 14, object head"), ("helmet_002014.xml", "line 26, object head"),
+    }  # fmt: skip
+    names = [xml.stem for xml in layout.splits["all"]]
+    counts = {name: len(index.annotations(i).labels) for i, name in enumerate(names)}
+    assert counts == {
+        "BloodImage_00338": 13, "BloodImage_00343": 11, "FISH0041": 2, "dayride_type1_001.mp4#t=1055": 2,
+        "helmet_000057": 6, "helmet_002014": 11, "kangaroo_00090": 3, "no_objects_float_cvat": 0,
+        "tag_order_xmin_xmax_ymin_ymax": 2,
+    }  # fmt: skip
+    swapped = names.index("tag_order_xmin_xmax_ymin_ymax")
+    assert index.annotations(swapped).boxes.tolist() == [[111, 184, 129, 198], [161, 59, 184, 75]]
+    plate = names.index("dayride_type1_001.mp4#t=1055")
+    assert read_image(index.path(plate)).shape[:2] == index.size(plate)
+    with pytest.raises(InputError, match=r"00090\.jpg: there is no such image"):
+        read_image(index.path(names.index("kangaroo_00090")))
+
+
+def test_bccd_agrees_with_its_json(shared_data: Path) -> None:
+    """Same images, labels and box counts; the JSON keeps the corners, so its boxes start a pixel later."""
+    with pytest.warns(DatasetWarning, match=r"no area; left out \(and 1 more\)"):
+        xml = open_splits(shared_data / "bccd/Annotations")
+    for split, ours in open_splits(shared_data / "bccd").items():
+        theirs = xml[split]
+        assert [theirs.path(i) for i in range(len(theirs))] == [ours.path(i) for i in range(len(ours))]
+        for i in range(len(ours)):
+            a, b = ours.annotations(i), theirs.annotations(i)
+            names = [[s.classes.names[k] for k in r.labels] for s, r in ((ours, a), (theirs, b))]
+            assert names[0] == names[1]
+            np.testing.assert_array_equal(a.boxes, b.boxes + np.array([1, 1, 0, 0]))

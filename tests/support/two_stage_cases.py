@@ -1,0 +1,115 @@
+"""Two-stage detectors without a pyramid, small enough to test."""
+
+import torch
+from torch import Tensor
+
+from boxwright.anchors.generator import AnchorConfig
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.resnet import ResNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.backbones.zf import ZFConfig
+from boxwright.detectors.fast_rcnn import FastRCNNConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
+from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
+from boxwright.geometry.position_sensitive import PositionSensitiveConfig
+from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.regions.rpn import RPNConfig
+
+RPN = RPNConfig(
+    anchors=AnchorConfig(sizes=((24, 48, 96),), centre="cell"),
+    channels=16,
+    straddle=0.0,
+    pre_nms=(100, 50),
+    post_nms=(20, 20),
+    samples=64,
+    nms_iou=0.2,
+    filter_first=True,
+    min_size=4.0,
+)
+RESNET = ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, out_levels=(4,))
+DETNET = DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(4,))
+
+SMALL_C4 = {
+    "faster_rcnn_vgg": FasterRCNNC4Config(
+        backbone=VGGConfig(depth=11, width=8, norm="bn", out_levels=(5,)),
+        rpn=RPN,
+        head=LayersHeadConfig(hidden=(32, 32), samples=32, pooling=RoIPoolingConfig(method="pool", size=4)),
+    ),
+    "faster_rcnn_zf": FasterRCNNC4Config(
+        backbone=ZFConfig(width=0.25, norm="bn"),
+        rpn=RPN,
+        head=LayersHeadConfig(hidden=(32,), samples=32, pooling=RoIPoolingConfig(method="crop", size=3)),
+    ),
+    "faster_rcnn_c4": FasterRCNNC4Config(
+        backbone=RESNET, rpn=RPN, head=StageHeadConfig(samples=32, pooling=RoIPoolingConfig(size=6))
+    ),
+    "faster_rcnn_c4_detnet": FasterRCNNC4Config(
+        backbone=DETNET, rpn=RPN, head=StageHeadConfig(samples=32, pooling=RoIPoolingConfig(size=4))
+    ),
+}
+
+SMALL_FAST = {
+    "fast_rcnn": FastRCNNConfig(
+        backbone=VGGConfig(depth=11, width=8, norm="bn", out_levels=(5,)),
+        head=LayersHeadConfig(
+            hidden=(32, 32),
+            samples=16,
+            negative_floor=0.1,
+            normalizer="sampled",
+            pooling=RoIPoolingConfig(method="pool", size=4),
+        ),
+        targets="measured",
+    ),
+    "fast_rcnn_detnet": FastRCNNConfig(
+        backbone=DETNET, head=StageHeadConfig(samples=16, pooling=RoIPoolingConfig(size=4))
+    ),
+}
+
+SMALL_RCNN = {
+    "rcnn": RCNNConfig(
+        backbone=VGGConfig(depth=11, width=8, norm="bn", out_levels=(5,)),
+        warp=RegionWarpConfig(size=32, context=2),
+        layers=LayersConfig(hidden=(32, 24), dropout=0.0),
+        windows=WindowConfig(count=16),
+        chunk=10,
+    ),
+    "rcnn_detnet": RCNNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(6,)),
+        warp=RegionWarpConfig(size=32, context=2, samples=2),
+        layers=MeanConfig(cells=2),
+        score="softmax",
+        regress=False,
+    ),
+}
+
+
+def example_proposals(batch: int, height: int, width: int, count: int = 24) -> Tensor:
+    """``[batch, count, 4]`` boxes spread over the image, and some padding."""
+    generator = torch.Generator().manual_seed(1)
+    corners = torch.rand((batch, count, 2, 2), generator=generator).sort(dim=2).values.flatten(2)
+    boxes = corners * torch.tensor([width, height, width, height])
+    boxes[:, -3:] = 0
+    return boxes
+
+
+BINS = PositionSensitiveConfig(size=3)
+SMALL_RFCN = {
+    "rfcn": RFCNConfig(
+        backbone=ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, output_stride=16, out_levels=(4, 5)),
+        rpn=RPN,
+        head=RFCNHeadConfig(channels=32, samples=12, pooling=BINS),
+    ),
+    "rfcn_detnet": RFCNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(4, 6)),
+        rpn=RPN,
+        head=RFCNHeadConfig(
+            channels=None,
+            ohem=False,
+            class_agnostic=False,
+            samples=12,
+            pooling=PositionSensitiveConfig(size=3, method="align"),
+        ),
+    ),
+}
