@@ -66,7 +66,6 @@ def test_imports_point_down(path: Path) -> None:
         assert RANKS[theirs] < RANKS[mine], f"{mine} imports {name}, which lies above it"
 
 
-@pytest.mark.xfail(strict=True, reason="rcnn and rcnn_fits import each other for types")
 def test_no_circle_between_modules() -> None:
     graph = {dotted(path): imports(path) - {dotted(path), "boxwright"} for path in MODULES}
     del graph["boxwright"]  # loads its names on first use

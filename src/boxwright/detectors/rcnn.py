@@ -204,6 +204,21 @@ class RCNN(Detector):
         used = int((found.valid.any(0) * torch.arange(1, found.valid.shape[1] + 1, device=found.valid.device)).amax())
         return Proposals(*(t[:, : max(used, 1)] for t in found))
 
+    @property
+    def crowd_ignore(self) -> float | None:
+        """Share of a window in a crowd region above which it is no negative; None keeps all."""
+        return self.config.windows.crowd_ignore
+
+    @property
+    def difficult(self) -> bool:
+        """True if objects marked difficult are trained on."""
+        return self.config.difficult
+
+    @property
+    def box_features(self) -> int:
+        """Length D5 of the features that boxes are regressed from."""
+        return self.box_weight.shape[2]
+
     def usable(self, targets: Targets) -> Tensor:
         """Objects that are learnt from: bool ``[B, G]``."""
         usable = targets.valid & ~targets.crowd

@@ -5,7 +5,7 @@ Symbols: K classes, G objects and N windows of an image, D numbers of a feature.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,11 @@ from torch import Tensor
 
 from boxwright.anchors.sampler import hashed_noise
 from boxwright.data.index import DetectionIndex
-from boxwright.detectors.contract.fitting import Fitting
+from boxwright.detectors.contract.fitting import Fitting, WindowFeatures
 from boxwright.geometry.boxes import box_iou
 from boxwright.heads.regions.ridge import PairStore, RidgeFitConfig, fit_ridge
 from boxwright.heads.regions.svm import MinedSVM, SVMFitConfig, joined_svms, require_liblinear
 from boxwright.structures import Images, InputError, Targets
-
-if TYPE_CHECKING:
-    from boxwright.detectors.rcnn import RCNN
 
 
 class Windows:
@@ -30,7 +27,7 @@ class Windows:
     ``proposals``: how many of the windows are; ``crowded`` bool ``[N]``: covered by a crowd region, so no negatives.
     """
 
-    def __init__(self, detector: RCNN, images: Images, targets: Targets) -> None:
+    def __init__(self, detector: WindowFeatures, images: Images, targets: Targets) -> None:
         given = detector.proposals_of(images)
         usable = detector.usable(targets)[0]
         self.objects, self.labels = targets.boxes[0, usable], targets.labels[0, usable]
@@ -40,7 +37,7 @@ class Windows:
         self.iou = box_iou(self.objects, self.boxes)
         crowds = targets.boxes[0, targets.crowd[0] & targets.valid[0]]
         covered = box_iou(crowds, self.boxes, over_b=torch.ones(1, 1, dtype=torch.bool, device=crowds.device))
-        limit = detector.config.windows.crowd_ignore
+        limit = detector.crowd_ignore
         self.crowded = (covered > (2.0 if limit is None else limit)).any(0)
 
     def overlap(self, classes: int) -> Tensor:
@@ -54,10 +51,10 @@ class SVMFitting(Fitting):
 
     figures = ("positives", "hard_negatives")
 
-    def __init__(self, config: SVMFitConfig, detector: RCNN, index: DetectionIndex, seed: int) -> None:
+    def __init__(self, config: SVMFitConfig, detector: WindowFeatures, index: DetectionIndex, seed: int) -> None:
         """InputError where scikit-learn or a class's objects are missing: before anything is computed."""
         require_liblinear()
-        kept = ~index.crowd if detector.config.difficult else ~index.crowd & ~index.difficult
+        kept = ~index.crowd if detector.difficult else ~index.crowd & ~index.difficult
         counts = np.bincount(index.labels[kept], minlength=len(detector.classes))
         if missing := [name for name, count in zip(detector.classes.names, counts, strict=True) if count == 0]:
             raise InputError(
@@ -154,7 +151,7 @@ class BoxFitting(Fitting):
 
     figures = ("pairs",)
 
-    def __init__(self, config: RidgeFitConfig, detector: RCNN, seed: int) -> None:
+    def __init__(self, config: RidgeFitConfig, detector: WindowFeatures, seed: int) -> None:
         self.config, self.detector, self.seed = config, detector, seed
         self.stores = [PairStore(config.most) for _ in detector.classes.names]
 
@@ -178,7 +175,7 @@ class BoxFitting(Fitting):
 
     def finish(self) -> dict[str, Tensor]:
         """See :class:`Fitting`."""
-        width = self.detector.box_weight.shape[2]
+        width = self.detector.box_features
         fitted = []
         for store in self.stores:
             pairs = store.pairs() or (torch.zeros(0, width), torch.zeros(0, 4))

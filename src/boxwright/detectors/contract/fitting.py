@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
+from boxwright.anchors.coder import BoxCoder
 from boxwright.heads.regions.ridge import RidgeFitConfig
+from boxwright.heads.regions.rpn import Proposals
 from boxwright.heads.regions.svm import SVMFitConfig
-from boxwright.structures import Images, Targets
+from boxwright.structures import Classes, Images, Targets
 
 FitConfig: TypeAlias = SVMFitConfig | RidgeFitConfig
 """What can be fitted: each has a ``kind`` and says in how many ``passes`` over the training set."""
+
+
+class WindowFeatures(Protocol):
+    """A detector as a fit sees it: windows of an image, and their features.
+
+    Symbols: B images, G objects and N windows of an image, D7 and D5 lengths of the two features.
+    """
+
+    classes: Classes
+    coder: BoxCoder
+
+    @property
+    def crowd_ignore(self) -> float | None:
+        """Share of a window in a crowd region above which it is no negative; None keeps all."""
+        ...
+
+    @property
+    def difficult(self) -> bool:
+        """True if objects marked difficult are trained on."""
+        ...
+
+    @property
+    def box_features(self) -> int:
+        """Length D5 of the features that boxes are regressed from."""
+        ...
+
+    def proposals_of(self, images: Images) -> Proposals:
+        """Return the proposals of a batch."""
+        ...
+
+    def usable(self, targets: Targets) -> Tensor:
+        """Mark the objects to train on, bool ``[B, G]``."""
+        ...
+
+    def describe(self, images: Images, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the features for classes ``[N, D7]`` and for boxes ``[N, D5]`` of windows ``[N, 4]`` of one image."""
+        ...
 
 
 class Fitting(ABC):
