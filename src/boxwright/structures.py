@@ -1,4 +1,6 @@
-"""The values that pass between all parts: batches, targets, dense detections, pyramid levels, class names.
+"""Types shared by all parts: image batches, targets, dense detections, pyramid levels, class names, ``InputError``.
+
+Tensors appear in annotations only, so that importing this module does not load torch.
 
 Symbols: B images, G padded ground-truth boxes, D detections per image, H W pixels of the padded network input.
 Boxes everywhere are float32 ``x1 y1 x2 y2`` in absolute pixels, ``x2 y2`` exclusive.
@@ -6,21 +8,21 @@ Boxes everywhere are float32 ``x1 y1 x2 y2`` in absolute pixels, ``x2 y2`` exclu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # error messages, class names and levels are used by commands that never load torch
+    import torch
+    from torch import Tensor
 
 
 class InputError(ValueError):
-    """Bad input from outside. The message names the file or value, the place in it, and the remedy."""
+    """Invalid input from a user. The message names the value, the file and position it came from, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of a feature pyramid: ``stride`` in input pixels, ``channels`` of its map."""
+    """Level of a feature pyramid: its name, its ``stride`` in input pixels and the ``channels`` of its feature map."""
 
     name: str
     stride: int
@@ -29,7 +31,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Foreground classes in label order: label ``k`` is ``names[k]``, and ``ids[k]`` in the data set's own files."""
+    """Foreground classes in label order. Label ``k`` has the name ``names[k]`` and the category id ``ids[k]``.
+
+    Category ids are those of the data set's own files. Raises InputError where a name or an id appears twice.
+    """
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -47,29 +52,19 @@ class Classes:
 
     @classmethod
     def from_names(cls, names: list[str] | tuple[str, ...]) -> Classes:
-        """Classes with the ids 1, 2, ... that COCO files made from VOC or YOLO data carry."""
+        """Number the classes 1, 2, ..., as COCO files converted from VOC or YOLO data do."""
         return cls(tuple(names), tuple(range(1, len(names) + 1)))
 
 
-def constant(values: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A small tensor of plain numbers on ``device`` that nobody waits for.
-
-    ``torch.tensor(values, device="cuda")`` copies from ordinary memory and waits; from pinned memory it need not.
-    """
-    if device.type != "cuda" or torch.compiler.is_compiling():
-        return torch.tensor(values, dtype=dtype, device=device)
-    return torch.tensor(values, dtype=dtype).pin_memory().to(device, non_blocking=True)
-
-
 class Images(NamedTuple):
-    """A padded batch of RGB images.
+    """Padded batch of RGB images.
 
-    ``pixels`` is ``[B, 3, H, W]``, uint8 or float in 0..255, padded at the bottom and right (any value);
-    ``sizes`` is int64 ``[B, 2]``, the true height and width of each image inside the padding;
-    ``seeds`` is int64 ``[B]``, from which an image's random samples (anchors, RoIs) are drawn, so that they depend
-    on neither the device, nor the number of processes, nor what was drawn before. None: drawn from torch's state.
-    ``proposals`` is float32 ``[B, P, 4]``, boxes given from outside, best first, for detectors that find none of their
-    own; rows without area are padding. None where nobody asked for them.
+    ``pixels``: ``[B, 3, H, W]``, uint8 or float in 0..255, padded at the bottom and right with any value.
+    ``sizes``: int64 ``[B, 2]``, the true height and width of each image inside the padding.
+    ``seeds``: int64 ``[B]``, the seed of each image's random samples of anchors and RoIs. The samples then depend on
+    neither the device, nor the number of processes, nor earlier draws. None: samples are drawn from torch's state.
+    ``proposals``: float32 ``[B, P, 4]``, precomputed proposals in descending order of score, for detectors without a
+    proposal network. Rows of zero area are padding. None for detectors that need no precomputed proposals.
     """
 
     pixels: Tensor
@@ -78,16 +73,16 @@ class Images(NamedTuple):
     proposals: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
-        """The batch on another device."""
+        """Copy the batch to another device."""
         return Images._make(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)
 
 
 class Targets(NamedTuple):
-    """Padded ground truth: rows where ``valid`` is false are padding and hold zeros.
+    """Padded ground truth. Rows where ``valid`` is false are padding and hold zeros.
 
-    ``boxes`` float32 ``[B, G, 4]``; ``labels`` int64 ``[B, G]`` in 0..K-1; ``valid``, ``crowd`` and ``difficult``
-    bool ``[B, G]``; ``masks`` bool ``[B, G, H, W]`` or None where the data set has none or nobody asked.
-    G may be 0 and an image may have no valid row.
+    ``boxes``: float32 ``[B, G, 4]``. ``labels``: int64 ``[B, G]`` in 0..K-1. ``valid``, ``crowd``, ``difficult``: bool
+    ``[B, G]``. ``masks``: bool ``[B, G, H, W]``, or None where the data set has no masks or they were not requested.
+    G may be 0, and an image may have no valid row.
     """
 
     boxes: Tensor
@@ -98,17 +93,17 @@ class Targets(NamedTuple):
     masks: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
-        """The targets on another device."""
+        """Copy the targets to another device."""
         dense = [t.to(device, non_blocking=non_blocking) for t in self[:5] if t is not None]
         masks = None if self.masks is None else self.masks.to(device, non_blocking=non_blocking)
         return Targets(dense[0], dense[1], dense[2], dense[3], dense[4], masks)
 
 
 class DetectionBatch(NamedTuple):
-    """Detections of a batch with a fixed number of rows, in pixels of the network's input, sorted by score.
+    """Detections of a batch with a fixed number of rows per image, in pixels of the network's input, best first.
 
-    ``boxes`` float32 ``[B, D, 4]``; ``scores`` float32 ``[B, D]`` in 0..1; ``labels`` int64 ``[B, D]``; ``valid`` bool
-    ``[B, D]``. Rows where ``valid`` is false hold zeros. ``masks``: mask probabilities ``[B, D, m, m]`` or None.
+    ``boxes``: float32 ``[B, D, 4]``. ``scores``: float32 ``[B, D]`` in 0..1. ``labels``: int64 ``[B, D]``. ``valid``:
+    bool ``[B, D]``; rows where it is false hold zeros. ``masks``: mask probabilities ``[B, D, m, m]``, or None.
     """
 
     boxes: Tensor

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from boxwright.anchors.cells import cell_corners
 from boxwright.geometry.boxes import box_iou
-from boxwright.structures import InputError, constant
+from boxwright.geometry.constants import constant
+from boxwright.structures import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from boxwright.structures import constant
+from boxwright.geometry.constants import constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

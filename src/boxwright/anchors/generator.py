@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.structures import InputError, Level, constant
+from boxwright.geometry.constants import constant
+from boxwright.structures import InputError, Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.structures import InputError, constant
+from boxwright.geometry.constants import constant
+from boxwright.structures import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

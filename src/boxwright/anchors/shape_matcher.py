@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from boxwright.structures import InputError, constant
+from boxwright.geometry.constants import constant
+from boxwright.structures import InputError
 
 
 class Pairs(NamedTuple):

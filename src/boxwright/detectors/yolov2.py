@@ -35,11 +35,12 @@ from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.norm import set_norm_momentum
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
+from boxwright.geometry.constants import constant
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
 from boxwright.heads.regions.rpn import gather_targets
-from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets, constant
+from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 Anchors = tuple[tuple[float, float], ...]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boxwright.structures import constant
+from boxwright.geometry.constants import constant
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import weighted_rows
 from boxwright.geometry.roi_pooling import linear_taps
-from boxwright.structures import InputError, constant
+from boxwright.structures import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

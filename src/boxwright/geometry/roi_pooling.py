@@ -12,8 +12,9 @@ import torch
 import torchvision
 from torch import Tensor
 
+from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import FeatureTable, weighted_rows
-from boxwright.structures import InputError, constant
+from boxwright.structures import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

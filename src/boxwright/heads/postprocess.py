@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boxwright.geometry.boxes import clip_boxes
+from boxwright.geometry.constants import constant
 from boxwright.geometry.nms import class_offsets, nms
 from boxwright.geometry.sequential_nms import sequential_nms
-from boxwright.structures import DetectionBatch, InputError, constant
+from boxwright.structures import DetectionBatch, InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from boxwright.backbones.layers.norm import FrozenBatchNorm, make_norm
+from boxwright.geometry.constants import constant
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.structures import InputError, constant
+from boxwright.structures import InputError
 
 _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the paper's widths
 

@@ -24,10 +24,11 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.geometry.boxes import clip_boxes
+from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import FeatureTable, patch_rows
 from boxwright.geometry.nms import nms
 from boxwright.heads.losses import BoxLoss, box_regression_loss
-from boxwright.structures import InputError, Level, Targets, constant
+from boxwright.structures import InputError, Level, Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
