@@ -12,8 +12,6 @@ from boxwright.heads.losses import (
     box_regression_loss,
     decoded_box_loss,
     dense_focal_loss,
-    quality_focal_loss,
-    sigmoid_focal_loss,
     softmax_cross_entropy,
 )
 from boxwright.testing import forbid_host_sync
@@ -40,59 +38,47 @@ def plain_focal(x: torch.Tensor, target: torch.Tensor, alpha: float | None, gamm
     ],
 )  # fmt: skip
 def test_focal_loss_of_one_logit(logit: float, target: int, loss: float) -> None:
-    found = sigmoid_focal_loss(torch.tensor([logit]), torch.tensor([float(target)]), 0.25, 2.0)
-    assert found.item() == pytest.approx(loss, rel=1e-5)
-    row = torch.tensor([[logit]])
-    dense = dense_focal_loss(row, torch.tensor([1 - target]), 0.25, 2.0)
-    assert dense.item() == pytest.approx(loss, rel=1e-5, abs=1e-6)
-
-
-@pytest.mark.parametrize("alpha", [None, 0.25])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-def test_focal_loss_and_gradient_are_those_of_the_formula(alpha: float | None, gamma: float) -> None:
-    mine, theirs = logits(6, 7), logits(6, 7)
-    target = (torch.rand(6, 7, generator=torch.Generator().manual_seed(1)) < 0.3).float()
-    weight = torch.arange(42.0).reshape(6, 7)
-    loss, expected = sigmoid_focal_loss(mine, target, alpha, gamma), plain_focal(theirs, target, alpha, gamma)
-    torch.testing.assert_close(loss, expected)
-    (loss * weight).sum().backward()
-    (expected * weight).sum().backward()
-    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+    found = dense_focal_loss(torch.tensor([[logit]]), torch.tensor([1 - target]), 0.25, 2.0)
+    assert found.item() == pytest.approx(loss, rel=1e-5, abs=1e-6)
 
 
 def test_focal_loss_without_gamma_or_alpha_is_cross_entropy() -> None:
-    x, target = logits(5), torch.tensor([0.0, 1, 1, 0, 1])
-    expected = F.binary_cross_entropy_with_logits(x, target, reduction="none")
-    torch.testing.assert_close(sigmoid_focal_loss(x, target, None, 0.0), expected)
+    x, target = logits(5, 1), torch.tensor([0.0, 1, 1, 0, 1])
+    expected = F.binary_cross_entropy_with_logits(x.squeeze(1), target, reduction="sum")
+    torch.testing.assert_close(dense_focal_loss(x, 1 - target.long(), None, 0.0), expected)
 
 
-def test_confident_logits_have_finite_losses_and_gradients() -> None:
-    x = torch.tensor([-200.0, -90, 90, 200]).repeat(2).requires_grad_()
-    target = torch.tensor([0.0] * 4 + [1.0] * 4)
+@pytest.mark.parametrize("logit", [-200.0, -90, 90, 200])
+@pytest.mark.parametrize("target", [0, 1])
+def test_confident_logits_have_finite_losses_and_gradients(logit: float, target: int) -> None:
+    x, labels = torch.tensor([[float(logit)]], requires_grad=True), torch.tensor([1 - target])
     for gamma in (0.0, 0.5, 2.0):
-        loss = sigmoid_focal_loss(x, target, 0.25, gamma).sum() + quality_focal_loss(x, target * 0.7, gamma).sum()
-        (gradient,) = torch.autograd.grad(loss, x)
-        assert loss.isfinite()
-        assert gradient.isfinite().all()
-    assert sigmoid_focal_loss(x, target, None, 2.0).tolist() == pytest.approx([0, 0, 90, 200, 200, 90, 0, 0])
+        for quality in (None, torch.tensor([0.7 * target])):
+            loss = dense_focal_loss(x, labels, 0.25, gamma, quality)
+            (gradient,) = torch.autograd.grad(loss, x)
+            assert loss.isfinite()
+            assert gradient.isfinite().all()
+    wrong = abs(logit) if (logit > 0) != target else 0.0
+    assert dense_focal_loss(x, labels, None, 2.0).item() == pytest.approx(wrong)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("alpha", [None, 0.25])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5, 2.0, 5.0])
 @pytest.mark.parametrize("with_quality", [False, True])
-def test_dense_focal_loss_is_the_sum_over_entries(gamma: float, with_quality: bool) -> None:
+def test_focal_loss_and_gradient_match_the_formula(alpha: float | None, gamma: float, with_quality: bool) -> None:
     mine, theirs = logits(2, 300, 5), logits(2, 300, 5)
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(-1, 6, (2, 300), generator=generator)  # -1 ignored, 5 background
     quality = torch.rand((2, 300), generator=generator) if with_quality else None
     target = F.one_hot(labels.clamp(min=0), 6)[..., :5].float()
-    expected = plain_focal(theirs, target, 0.25, gamma)
+    expected = plain_focal(theirs, target, alpha, gamma)
     if quality is not None:
         entropy = F.binary_cross_entropy_with_logits(theirs, quality.unsqueeze(-1).expand(-1, -1, 5), reduction="none")
         at_label = (theirs.sigmoid() - quality.unsqueeze(-1)).abs() ** gamma * entropy
         expected = torch.where(target > 0, at_label, expected)
     expected = (expected * (labels >= 0).unsqueeze(-1)).sum()
     with forbid_host_sync():
-        loss = dense_focal_loss(mine, labels, 0.25, gamma, quality)
+        loss = dense_focal_loss(mine, labels, alpha, gamma, quality)
         (loss * 3).backward()
     (expected * 3).backward()
     torch.testing.assert_close(loss, expected)
@@ -163,28 +149,19 @@ def test_dense_focal_loss_where_all_is_ignored_or_nothing_is_there() -> None:
     assert dense_focal_loss(logits(2, 0, 4), torch.zeros(2, 0).long(), 0.25, 2.0).item() == 0
 
 
-@pytest.mark.parametrize("gamma", [1.0, 1.5, 2.0])
-def test_quality_focal_loss_is_the_formula(gamma: float) -> None:
-    mine, theirs, quality = logits(50), logits(50), torch.rand(50, generator=torch.Generator().manual_seed(2))
-    expected = (quality - theirs.sigmoid()).abs() ** gamma
-    expected = expected * F.binary_cross_entropy_with_logits(theirs, quality, reduction="none")
-    loss = quality_focal_loss(mine, quality, gamma)
-    torch.testing.assert_close(loss, expected)
-    loss.sum().backward()
-    expected.sum().backward()
-    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-4)
-    assert quality_focal_loss(torch.zeros(1), torch.full((1,), 0.5), gamma).item() == 0
+def test_quality_focal_loss_is_zero_where_the_score_is_the_quality() -> None:
+    found = dense_focal_loss(torch.zeros(1, 1), torch.zeros(1).long(), None, 1.5, torch.full((1,), 0.5))
+    assert found.item() == 0
 
 
-@pytest.mark.parametrize("name", ["focal", "quality", "dense"])
-def test_focal_losses_are_one_graph(name: str) -> None:
-    target, labels = torch.rand(2, 6, 3).round(), torch.tensor([[0, 3, -1, 2, 1, 3]] * 2)
-    loss = {
-        "focal": lambda x: sigmoid_focal_loss(x, target, 0.25, 2.0).sum(),
-        "quality": lambda x: quality_focal_loss(x, target * 0.6, 2.0).sum(),
-        "dense": lambda x: dense_focal_loss(x, labels, 0.25, 2.0),
-    }[name]
-    plain, compiled = logits(2, 6, 3), logits(2, 6, 3)
+@pytest.mark.parametrize("quality", [None, torch.tensor([0.3, 0.6, 0.9])])
+def test_focal_loss_compiles_to_one_graph(quality: torch.Tensor | None) -> None:
+    labels = torch.tensor([0, 3, -1])
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return dense_focal_loss(x, labels, 0.25, 2.0, quality)
+
+    plain, compiled = logits(3, 3), logits(3, 3)
     loss(plain).backward()
     torch.compile(loss, fullgraph=True, backend="aot_eager")(compiled).backward()
     torch.testing.assert_close(compiled.grad, plain.grad)

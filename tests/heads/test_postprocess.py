@@ -7,7 +7,6 @@ import torchvision
 from boxwright.heads.postprocess import (
     PostprocessConfig,
     best_pairs,
-    level_candidates,
     multiclass_detections,
     suppress,
 )
@@ -39,18 +38,6 @@ def test_best_pairs_are_the_best_of_all_entries() -> None:
     assert torch.equal(value, expected)
     assert torch.equal(row * 7 + column, index)
     assert best_pairs(values, 5000)[0].shape == (3, 1400)
-
-
-def test_level_candidates_count_anchors_through_the_levels() -> None:
-    levels = list(torch.randn(2, 37, 4, generator=torch.Generator().manual_seed(0)).split([30, 6, 1], dim=1))
-    score, anchor, label = level_candidates(levels, topk=10, threshold=0.5)
-    assert score.shape == (2, 10 + 10 + 4)
-    every = torch.cat(levels, 1).sigmoid()
-    picked = every[torch.arange(2).unsqueeze(1), anchor, label]
-    torch.testing.assert_close(torch.where(picked > 0.5, picked, -torch.inf), score)
-    assert ((anchor[:, :10] < 30) & (anchor[:, :10] >= 0)).all()
-    assert (anchor[:, -4:] == 36).all()
-    torch.testing.assert_close(picked[0, :10], levels[0][0].flatten().topk(10).values.sigmoid())
 
 
 def written_out(

@@ -1,10 +1,10 @@
-"""Losses of boxes and classes. All are computed in float32, whatever they are given.
+"""Box and classification losses, computed in float32 for inputs of any floating-point type.
 
 Symbols: K foreground classes, C columns of a softmax (K + 1), s = sigmoid(logit).
 
-A dense head has up to 100,000 anchors times 80 classes an image. Written as a formula for autograd to differentiate, a
-focal loss on them writes and keeps a dozen tensors of that size. The ones below work out the derivative together with
-the loss, in pieces that stay in the processor's cache, and keep that derivative alone.
+A dense head has up to 100,000 anchors times 80 classes in an image. A focal loss that autograd differentiates would
+allocate a dozen tensors of that size. The focal loss here computes its derivative together with its value, in chunks
+that fit the processor's cache, and keeps only the derivative.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BoxLoss = Literal["smooth_l1", "iou", "giou", "diou", "ciou"]
 
 
 def smooth_l1(x: Tensor, beta: float) -> Tensor:
-    """Huber's loss over ``beta``: ``x^2 / (2 beta)`` within ``beta``, ``|x| - beta / 2`` outside; L1 for beta 0.
+    """Smooth L1: ``x^2 / (2 beta)`` where ``|x| < beta``, else ``|x| - beta / 2``; L1 for a ``beta`` of 0.
 
-    ``beta = 1 / sigma^2`` of the Caffe code (Fast R-CNN eq. 3 has beta 1).
+    Fast R-CNN eq. 3 has beta 1. The Caffe code states ``sigma``, and beta is ``1 / sigma^2``.
     """
     size = x.abs()
     if beta == 0:
@@ -44,9 +44,9 @@ def box_regression_loss(
     beta: float,
     weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """Sum of :func:`box_regression_losses`, each times its ``weight``, of a shape that fits ``mask``.
+    """Sum of :func:`box_regression_losses`, each multiplied by its ``weight``, a shape that broadcasts to ``mask``.
 
-    Exactly 0, with a gradient of 0, where nothing is selected.
+    The sum is exactly 0, and so is its gradient, if ``mask`` selects nothing.
     """
     losses = box_regression_losses(deltas, reference, target, mask, coder, kind, beta)
     return torch.where(mask, weight * losses, 0.0).sum()
@@ -55,25 +55,26 @@ def box_regression_loss(
 def box_regression_losses(
     deltas: Tensor, reference: Tensor, target: Tensor, mask: Tensor, coder: Coder, kind: BoxLoss, beta: float
 ) -> Tensor:
-    """Loss ``[...]`` of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes; 0 outside
-    ``mask``, gradient included.
+    """Loss ``[...]`` of predicted ``deltas`` ``[..., 4]`` at ``reference`` boxes against ``target`` boxes.
 
-    "smooth_l1" on coded offsets, summed over the four; the others as :func:`decoded_box_loss`.
+    "smooth_l1" compares encoded deltas and sums over the four. The other kinds are those of :func:`decoded_box_loss`.
+    Loss and gradient are 0 outside ``mask``.
     """
     if kind != "smooth_l1":
-        # Deltas outside the mask may decode to infinity, whose gradient a factor of 0 would make NaN.
+        # Deltas outside the mask may decode to infinity, and 0 times its gradient would be NaN.
         deltas = torch.where(mask.unsqueeze(-1), deltas.float(), 0.0)
         return decoded_box_loss(coder.decode(reference, deltas), target, mask, kind)
-    # Rows outside the mask hold arbitrary boxes; swap them for the reference so that no infinity meets the zero below.
+    # Rows outside the mask hold arbitrary boxes. The reference in their place keeps infinities out of the gradient.
     target = torch.where(mask.unsqueeze(-1), target, reference)
     loss = smooth_l1(deltas.float() - coder.encode(reference, target), beta).sum(-1)
     return torch.where(mask, loss, 0.0)
 
 
 def decoded_box_loss(boxes: Tensor, target: Tensor, mask: Tensor, kind: OverlapLoss) -> Tensor:
-    """1 - overlap of ``boxes`` ``[..., 4]`` with their ``target``, ``[...]``; 0 outside ``mask``, gradient included.
+    """One minus the overlap of ``boxes`` ``[..., 4]`` with their ``target`` boxes: ``[...]``.
 
-    ``kind``: "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020).
+    ``kind``: "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020). Loss and gradient are 0
+    outside ``mask``.
     """
     measure = {"iou": pair_iou, "giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}[kind]
     chosen = mask.unsqueeze(-1)
@@ -82,23 +83,9 @@ def decoded_box_loss(boxes: Tensor, target: Tensor, mask: Tensor, kind: OverlapL
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log loss of ``labels`` int64 ``[...]`` in 0..C-1 under ``logits`` ``[..., C]``, one value each: ``[...]``."""
+    """Softmax cross-entropy ``[...]`` of ``logits`` ``[..., C]`` with ``labels`` int64 ``[...]`` in 0..C-1, unreduced."""
     flat = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
     return flat.reshape(labels.shape)
-
-
-def sigmoid_focal_loss(logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
-    """Focal loss of each logit against its ``target``, 0 or 1, both ``[...]`` (RetinaNet §3, eq. 5).
-
-    ``alpha`` weighs the ones and ``1 - alpha`` the zeros; None weighs neither. ``gamma`` 0 is cross-entropy. Where
-    labels are at hand, :func:`dense_focal_loss` needs no target as large as the logits.
-    """
-    return _FocalLoss.apply(logits, target, alpha, gamma)  # type: ignore[no-any-return]
-
-
-def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float) -> Tensor:
-    """``|quality - s|^gamma`` times the cross-entropy with a ``quality`` in 0..1, both ``[...]`` (GFL eq. 5)."""
-    return _QualityFocalLoss.apply(logits, quality, gamma)  # type: ignore[no-any-return]
 
 
 def dense_focal_loss(
@@ -109,17 +96,20 @@ def dense_focal_loss(
     quality: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Summed focal loss of ``logits`` ``[..., K]`` under ``labels`` ``[...]``: a class, K for background, -1 to ignore.
+    """Sum of the focal loss of ``logits`` ``[..., K]`` (RetinaNet §3, eq. 5).
 
-    The same as :func:`sigmoid_focal_loss` against ones at the labels, without that target, and without a graph. With a
-    ``quality`` ``[...]`` in 0..1 the entry at the label is :func:`quality_focal_loss` instead, unweighted by ``alpha``.
-    ``weight`` ``[...]`` multiplies the loss of each row. Not differentiable in ``quality`` and ``weight``, nor twice.
+    ``labels`` ``[...]``: the class of each row, K for background, -1 to ignore it. ``gamma`` 0 gives cross-entropy.
+    ``alpha`` weights the entry at the label and ``1 - alpha`` all others; None gives all a weight of 1. With a
+    ``quality`` ``[...]`` in 0..1, the entry at the label has the quality focal loss instead (GFL eq. 5),
+    ``|quality - s|^gamma`` times the cross-entropy with the quality, and ``alpha`` does not weight it.
+    ``weight`` ``[...]`` multiplies the loss of each row. No gradient flows to ``quality`` or ``weight``, and the
+    gradient is not differentiable.
     """
     return _DenseFocalLoss.apply(logits, labels, quality, weight, alpha, gamma)  # type: ignore[no-any-return]
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """``base ** exponent`` for a base of 0..1; the common exponents without the slow general power."""
+    """``base ** exponent`` for a base in 0..1, without the slow general power for the common exponents."""
     if exponent == 0:
         return torch.ones_like(base)
     if exponent == 1:
@@ -128,13 +118,13 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 def _against_zero(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss ``s^gamma softplus(x)`` of float32 logits whose target is 0, and its derivative.
+    """Focal loss ``s^gamma softplus(x)`` of float32 logits with target 0, and its derivative.
 
-    A target of 1 is the mirror image: take ``-x``, and the derivative's sign changes.
+    For a target of 1 pass ``-x`` and negate the derivative.
     """
     s, loss = torch.sigmoid(x), F.softplus(x)
     weight = _power(s, gamma)
-    # d/dx = s^gamma (gamma (1 - s) softplus + s): no division, so it holds where s is 0.
+    # d/dx = s^gamma (gamma (1 - s) softplus + s). This form has no division, so it is finite at s = 0.
     slope = torch.addcmul(loss, loss, s, value=-1).mul_(gamma).add_(s).mul_(weight)
     return loss.mul_(weight), slope
 
@@ -146,46 +136,13 @@ def _against_quality(x: Tensor, quality: Tensor, gamma: float) -> tuple[Tensor, 
     gap = s - quality
     size = gap.abs()
     weight = _power(size, gamma)
-    # At no gap the first factor of the weight's derivative may be infinite (gamma < 1) but the sign is 0.
+    # For gamma < 1 the power's derivative is infinite at a gap of 0, where the sign makes the product 0.
     steep = gamma * _power(size.clamp(min=1e-6), gamma - 1) * gap.sign() * s * (1 - s)
     return weight * entropy, steep * entropy + weight * gap
 
 
-class _FocalLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
-        sign = 1 - 2 * target.float()
-        loss, slope = _against_zero(logits.float() * sign, gamma)
-        slope = slope * sign
-        if alpha is not None:
-            balance = torch.where(target > 0.5, alpha, 1 - alpha)
-            loss, slope = loss * balance, slope * balance
-        ctx.save_for_backward(slope.to(logits.dtype))
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return (slope * grad).to(slope.dtype), None, None, None
-
-
-class _QualityFocalLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, quality: Tensor, gamma: float) -> Tensor:
-        loss, slope = _against_quality(logits.float(), quality.float(), gamma)
-        ctx.save_for_backward(slope.to(logits.dtype))
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return (slope * grad).to(slope.dtype), None, None
-
-
 class _DenseFocalLoss(torch.autograd.Function):
-    """Every entry as if its target were 0, row by row; then the entries at the labels are put right."""
+    """Sum over all entries with target 0, then replace the terms of the entries at the labels."""
 
     @staticmethod
     def forward(
@@ -205,10 +162,10 @@ class _DenseFocalLoss(torch.autograd.Function):
         off, on = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
 
         slope, sums = torch.empty_like(rows, memory_format=torch.contiguous_format), []
-        for piece, factor, place in zip(*_in_pieces(rows, off * kept, slope), strict=True):
-            loss, steep = _against_zero(piece.float(), gamma)
+        for chunk, factor, target in zip(*_in_chunks(rows, off * kept, slope), strict=True):
+            loss, steep = _against_zero(chunk.float(), gamma)
             sums.append(loss.sum(-1).dot(factor))
-            place.copy_(steep.mul_(factor.unsqueeze(-1)))
+            target.copy_(steep.mul_(factor.unsqueeze(-1)))
         total = torch.stack(sums).sum()
 
         positive = (labels >= 0) & (labels < classes)
@@ -232,8 +189,11 @@ class _DenseFocalLoss(torch.autograd.Function):
         return slope * grad.to(slope.dtype), None, None, None, None, None
 
 
-def _in_pieces(rows: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each tensor cut along its first side where ``rows`` reaches 1 MB, on a GPU 64 MB; whole if a compiler fuses."""
+def _in_chunks(rows: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
+    """Split each tensor along its first dimension so that a chunk of ``rows`` has at most 1 MB, on a GPU 64 MB.
+
+    Under a compiler, which fuses the operations, nothing is split.
+    """
     if torch.compiler.is_compiling():
         return [(rows,), *((other,) for other in others)]
     count = max(1, (2**18 if rows.device.type == "cpu" else 2**24) // rows.shape[1])

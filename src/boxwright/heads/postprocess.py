@@ -6,9 +6,7 @@ Symbols: B images, N boxes an image, K classes, M candidates, D detections.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -92,20 +90,6 @@ def best_pairs(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     chosen = values.gather(1, row.unsqueeze(-1).expand(-1, -1, classes)).flatten(1)
     value, place = chosen.topk(min(count, chosen.shape[1]), dim=1)
     return value, row.gather(1, place // classes), place % classes
-
-
-def level_candidates(logits: Sequence[Tensor], topk: int, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``topk`` best pairs of anchor and class on each level (RetinaNet §4.1), from sigmoid logits ``[B, n_l, K]``.
-
-    Returns the score (minus infinity at or below ``threshold``), the anchor, counted through all levels, and the label,
-    each ``[B, M]``, level after level.
-    """
-    starts = accumulate((level.shape[1] for level in logits), initial=0)
-    parts = [(*best_pairs(level, topk), start) for level, start in zip(logits, starts, strict=False)]
-    score = torch.cat([value for value, _, _, _ in parts], dim=1).float().sigmoid()
-    anchor = torch.cat([row + start for _, row, _, start in parts], dim=1)
-    label = torch.cat([column for _, _, column, _ in parts], dim=1)
-    return torch.where(score > threshold, score, -torch.inf), anchor, label
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, config: PostprocessConfig) -> DetectionBatch:
