@@ -33,7 +33,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.detector import Detector
-from boxwright.io.environment import arithmetic_note
+from boxwright.io.environment import precision_note
 from boxwright.structures import Classes, Images, Targets
 from boxwright.weights.torchvision.detectors import (
     faster_rcnn_config,
@@ -185,7 +185,7 @@ def inference_steps(contest: Contest, device: str, size: tuple[int, int], names:
         "ours bf16": lambda: bf16(images),
         "ours bf16 compiled": lambda: compiled["bf16"](images),
     }
-    if note := arithmetic_note(torch.device(device), "bf16"):
+    if note := precision_note(torch.device(device), "bf16"):
         if any("bf16" in name for name in names):
             raise SystemExit(f"--only: {note}")
         print(f"without bf16: {note}", flush=True)

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxwright"
 # From the lowest floor to the highest. A package imports only those on floors below and those left of it on its own.
 FLOORS = [
     ["structures", "io"],
-    ["geometry", "drawing", "detections"],
+    ["geometry", "drawing", "detections", "precision"],
     ["backbones", "necks"],
     ["anchors", "data"],
     ["evaluation", "heads"],

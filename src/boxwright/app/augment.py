@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 
 from boxwright.app.load import Loaded
-from boxwright.config.recipe import Precision
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.detectors.contract.augmented import TEST_TIME, Merge, TestTimeConfig, check_views, detect_augmented
 from boxwright.evaluation.coco import CocoEvaluation
+from boxwright.precision import Precision, autocast
 from boxwright.structures import InputError
-from boxwright.training.step import autocast
 
 Augment = Literal["flip", "multiscale", "refinedet-320", "refinedet-320-coco", "refinedet-512", "refinedet-512-coco"]
 

@@ -10,11 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from boxwright.app.augment import Augment, named_test_time, run_augmented
-from boxwright.app.load import Loaded, check_arithmetic, load
+from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.proposals import SELECTIVE_SEARCH, search
 from boxwright.checkpoints.checkpoint import check_classes
-from boxwright.config.recipe import Precision
 from boxwright.data.formats.opening import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
@@ -27,6 +26,7 @@ from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, pl
 from boxwright.evaluation.results_file import evaluate_detections, load_coco_detections
 from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
 from boxwright.io.writing import write_whole
+from boxwright.precision import Precision, check_precision
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
 from boxwright.training.validation import validate
@@ -70,7 +70,7 @@ def run_detector(
     With masks where the detector gives them and every object of the data set has one; with ``augment`` never. Raises
     InputError where the classes differ, or the device has not got the arithmetic.
     """
-    check_arithmetic(loaded.device, precision)
+    check_precision(loaded.device, precision)
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
     recipe = loaded.checkpoint.recipe.data
     data = replace(recipe, eval_batch_size=batch_size or recipe.eval_batch_size, workers=workers)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,12 +13,8 @@ from boxwright.checkpoints.checkpoint import Checkpoint
 from boxwright.checkpoints.opening import open_checkpoint
 from boxwright.checkpoints.overrides import rebuild_changed
 from boxwright.detectors.contract.detector import Detector
-from boxwright.io.environment import arithmetic_note
-from boxwright.structures import InputError
+from boxwright.precision import Precision, check_precision, dtype_of
 from boxwright.training.distributed import choose_device
-
-Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Loaded(NamedTuple):
@@ -47,18 +42,10 @@ def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> 
 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:
     """The detector with its norms folded, in the arithmetic asked for. InputError where the device has not got it."""
-    check_arithmetic(device, precision)
-    twin = detector.optimised(DTYPES[precision]).to(device)
+    check_precision(device, precision)
+    twin = detector.optimised(dtype_of(precision)).to(device)
     twin.pad_multiple = detector.pad_multiple
     return twin
-
-
-def check_arithmetic(device: torch.device, precision: Precision) -> None:
-    """InputError for what a device cannot do well, a warning for what it does slowly."""
-    if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision fp16 on a CPU is slower and less exact than the others; use bf16 or fp32")
-    if note := arithmetic_note(device, precision):
-        warnings.warn(f"precision {precision}: {note}", stacklevel=3)
 
 
 def file_digest(path: Path) -> str:

@@ -17,12 +17,12 @@ from boxwright.config.recipe import (
     NotNegative,
     OptimiserConfig,
     Positive,
-    Precision,
     ScheduleConfig,
     Stage,
 )
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.precision import Precision
 from boxwright.structures import InputError
 
 

@@ -19,6 +19,7 @@ from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.fitting import FitConfig
+from boxwright.precision import Precision
 from boxwright.structures import InputError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,7 +28,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Unit = Literal["steps", "epochs"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)

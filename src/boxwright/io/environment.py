@@ -37,8 +37,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def arithmetic_note(device: torch.device, precision: str) -> str | None:
-    """What to know of ``precision`` on this device: where bf16 has no instructions it is imitated, and very slow."""
+def precision_note(device: torch.device, precision: str) -> str | None:
+    """Return a warning if ``device`` has no bf16 instructions and has to emulate them, which is very slow."""
     if precision != "bf16":
         return None
     if device.type == "cuda":

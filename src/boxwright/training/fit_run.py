@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.config.recipe import FitStage, Precision, Recipe
+from boxwright.config.recipe import FitStage, Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.detectors.contract.detector import Detector
+from boxwright.precision import Precision, autocast
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
-from boxwright.training.step import autocast
 
 
 class FitRun:

@@ -17,8 +17,9 @@ from boxwright.config.config_tree import differences, to_tree
 from boxwright.config.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.data.transforms.crops import CropPass, PictureError
-from boxwright.io.environment import arithmetic_note, peak_memory
+from boxwright.io.environment import peak_memory, precision_note
 from boxwright.io.files import write_atomically
+from boxwright.precision import autocast
 from boxwright.structures import InputError
 from boxwright.training.distributed import processes
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
@@ -27,7 +28,6 @@ from boxwright.training.logging.progress import Clock, Log, open_reporter
 from boxwright.training.logging.run_folder import prepare_folder
 from boxwright.training.logging.run_log import RunLog
 from boxwright.training.pretrain_session import PretrainSession
-from boxwright.training.step import autocast
 
 TERM = ("classification",)
 
@@ -240,7 +240,7 @@ class _Run:
             f"data {train.root}: {len(train)} pictures, {len(train.classes)} classes, validation {val}",
             f"{session.steps} steps of {recipe.batch_size}, {session.epoch(session.steps):.1f} epochs, "
             f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
-            *([note] if (note := arithmetic_note(self.where.device, recipe.precision)) else []),
+            *([note] if (note := precision_note(self.where.device, recipe.precision)) else []),
             f"run folder {self.folder}",
         ]
         if session.step:

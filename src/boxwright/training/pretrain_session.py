@@ -21,6 +21,7 @@ from boxwright.config.recipe import steps_of
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.data.transforms.crops import CropStream
 from boxwright.io.environment import git_state, machine, versions
+from boxwright.precision import autocast
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
@@ -28,7 +29,6 @@ from boxwright.training.logging.monitor import check_weights
 from boxwright.training.optimiser import build_optimiser, set_lr
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.schedule import build_schedule
-from boxwright.training.step import autocast
 
 
 class PixelClassifier(nn.Module):

@@ -29,7 +29,7 @@ from boxwright.data.loading.loader import TrainStream
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.detector import Detector
-from boxwright.io.environment import arithmetic_note, git_state, versions
+from boxwright.io.environment import git_state, precision_note, versions
 from boxwright.structures import Classes, InputError
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.ema import EMA
@@ -241,7 +241,7 @@ class Session:
             f"{len(classes)} classes: {names}",
             f"{plan.batches} steps of {plan.batch_size} images, {learnt / plan.images:.1f} epochs, {how}, "
             f"{recipe.precision} on {self.where.device}, {self.where.world} process(es)",
-            *([note] if (note := arithmetic_note(self.where.device, recipe.precision)) else []),
+            *([note] if (note := precision_note(self.where.device, recipe.precision)) else []),
             *(
                 f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
                 for planned in plan.stages

@@ -20,17 +20,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from boxwright.config.recipe import Precision, Recipe, Stage
+from boxwright.config.recipe import Recipe, Stage
+from boxwright.precision import autocast
 from boxwright.structures import Images, InputError, Targets
 from boxwright.training.distributed import Processes
 from boxwright.training.ema import EMA
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a network runs in ``precision``, weights staying in fp32."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def image_seeds(seed: int, step: int, batch_size: int, first: int, count: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.checkpoint import check_classes
-from boxwright.config.recipe import DataConfig, Precision
+from boxwright.config.recipe import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.data.masks.mask_gaps import mask_gap
@@ -22,9 +22,10 @@ from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.engine import IouType
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.paste import PasteConfig, paste_masks
+from boxwright.precision import Precision, autocast
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.distributed import Processes
-from boxwright.training.step import autocast, image_seeds
+from boxwright.training.step import image_seeds
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from boxwright.app.detection.batches import BatchRunner
 from boxwright.app.detection.results import Record, ResultFolder
 from boxwright.app.detection.sources import Source, find_sources
 from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
-from boxwright.app.load import Precision, file_digest, for_inference, load
+from boxwright.app.load import file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
 from boxwright.data.images import read_image
 from boxwright.detections import Detections
 from boxwright.detectors.contract.augmented import Merge, check_views, detect_augmented
 from boxwright.io.writing import save_picture
+from boxwright.precision import Precision
 from boxwright.structures import Classes, InputError
 
 _READERS = 2
