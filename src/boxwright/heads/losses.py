@@ -83,7 +83,7 @@ def decoded_box_loss(boxes: Tensor, target: Tensor, mask: Tensor, kind: OverlapL
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross-entropy ``[...]`` of ``logits`` ``[..., C]`` with ``labels`` int64 ``[...]`` in 0..C-1, unreduced."""
+    """Softmax cross-entropy of each row of ``logits`` ``[..., C]`` with ``labels`` int64 ``[...]`` in 0..C-1."""
     flat = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
     return flat.reshape(labels.shape)
 
