@@ -14,8 +14,8 @@ from typing import Any
 from cyclopts import Parameter
 
 from boxwright.cli.app import app as cli
-from boxwright.cli.app import data as cli_data
-from boxwright.cli.app import weights as cli_weights
+from boxwright.cli import data as cli_data
+from boxwright.cli import weights as cli_weights
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": cli.train,
