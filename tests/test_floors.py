@@ -9,7 +9,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxwright"
 
 # From the lowest floor to the highest. A package imports only those on floors below and those left of it on its own.
 FLOORS = [
-    ["structures", "io"],
+    ["structures", "fields", "io"],
     ["geometry", "drawing", "detections", "precision"],
     ["backbones", "necks"],
     ["anchors", "data"],

@@ -1,0 +1,170 @@
+"""The dialect of all configurations: one class decorator, and the types of their fields.
+
+    @config
+    class SGDConfig:
+        lr: Positive = 0.02
+        \"\"\"Learning rate.\"\"\"
+
+A configuration is a frozen dataclass with keyword arguments only. Its values are checked when it is constructed, and
+so on ``dataclasses.replace``: ``SGDConfig(lr=-1)`` raises ``InputError: SGDConfig.lr = -1: should be greater than 0``.
+Types are strict: no text for a number, no list for a tuple. A range is part of a field's type; ``__post_init__`` checks
+how fields relate. A field that takes several configurations (``SGDConfig | AdamWConfig``) is decided by their ``kind``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic_core import ArgsKwargs, ErrorDetails
+
+from boxwright.structures import InputError
+
+C = TypeVar("C")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Number above 0."""
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Number from 0."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""Any number, but neither infinite nor NaN."""
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+"""Number in [0, 1)."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Number in [0, 1]: a probability, an IoU, a part of a whole."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""Number in (0, 1]."""
+Count = Annotated[int, Field(ge=1)]
+"""Whole number from 1."""
+CountOrZero = Annotated[int, Field(ge=0)]
+"""Whole number from 0."""
+
+_TAG = "kind="  # begins the name of a union's member in the place that pydantic gives for an error
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def config(cls: type[C]) -> type[C]:
+    """Make ``cls`` a configuration: a frozen, keyword-only dataclass that is checked when it is constructed.
+
+    A wrong value raises InputError naming the class, the field, the value and what is allowed.
+    """
+    hints = typing.get_type_hints(cls, localns=sys._getframe(1).f_locals, include_extras=True)
+    cls.__annotations__ = {name: _decided_by_kind(hints[name]) for name in inspect.get_annotations(cls)}
+    made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    made.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", validate_default=True)
+
+    @functools.wraps(made.__init__)
+    def __init__(self: Any, **values: Any) -> None:
+        try:
+            _validator(made).validate_python(ArgsKwargs((), values), self_instance=self)
+        except ValidationError as error:
+            raise InputError(_explain(made, error.errors(include_url=False)[0])) from None
+
+    made.__init__ = __init__
+    return made
+
+
+@functools.cache
+def _validator(cls: Any) -> Any:
+    """Pydantic's check of the fields of ``cls``, built at the first instance: an import makes few of the classes."""
+    return TypeAdapter(cls).validator
+
+
+def field_types(cls: Any) -> dict[str, Any]:
+    """The types of the fields of a configuration by name, with their ranges."""
+    return _field_types(cls)
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def union_members(annotation: Any) -> tuple[Any, ...]:
+    """The types that ``annotation`` allows, without ``Annotated`` around them; one where it is no union."""
+    if typing.get_origin(annotation) is Annotated:
+        return union_members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(member for part in typing.get_args(annotation) for member in union_members(part))
+    return (annotation,)
+
+
+def kinds(classes: Iterable[Any]) -> dict[str, Any]:
+    """The configuration classes by what their field ``kind`` may say."""
+    return {kind: cls for cls in classes for kind in typing.get_args(union_members(field_types(cls)["kind"])[0])}
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the choice that is spelled most like ``word``; empty where none is near."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _decided_by_kind(annotation: Any) -> Any:
+    """``annotation`` with every union of configurations in it decided by their ``kind``, instead of tried in turn."""
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return tuple[
+            tuple(part if part is Ellipsis else _decided_by_kind(part) for part in typing.get_args(annotation))
+        ]
+    if origin is Annotated:
+        inner, *extras = typing.get_args(annotation)
+        return Annotated[(_decided_by_kind(inner), *extras)]
+    if origin not in (typing.Union, types.UnionType):
+        return annotation
+    members = union_members(annotation)
+    classes: tuple[Any, ...] = tuple(member for member in members if dataclasses.is_dataclass(member))
+    if len(classes) < 2:
+        return annotation
+    tagged = typing.Union[tuple(Annotated[cls, Tag(_TAG + cls.__name__)] for cls in classes)]  # noqa: UP007
+    chosen = Annotated[tagged, Discriminator(_Choice(classes))]
+    others = tuple(member for member in members if member not in classes)
+    return typing.Union[(chosen, *others)] if others else chosen
+
+
+class _Choice:
+    """Chooses the member of a union of configuration classes that a value is of."""
+
+    def __init__(self, classes: tuple[Any, ...]) -> None:
+        self.classes = classes
+
+    def __call__(self, value: Any) -> str | None:
+        """The tag of the class of an instance, or of the class that a table's ``kind`` names."""
+        if isinstance(value, dict):
+            cls = kinds(self.classes).get(value.get("kind", ""))
+        else:
+            cls = next((cls for cls in self.classes if isinstance(value, cls)), None)
+        return None if cls is None else _TAG + cls.__name__
+
+    @property
+    def __name__(self) -> str:
+        return " or ".join(cls.__name__ for cls in self.classes)
+
+
+def _explain(cls: type, error: ErrorDetails) -> str:
+    """What is wrong in the construction of a ``cls``, as a message."""
+    path = ".".join([cls.__name__, *(str(part) for part in error["loc"] if not str(part).startswith(_TAG))])
+    ctx = error.get("ctx", {})
+    match error["type"]:
+        case "value_error" | "assertion_error":
+            return f"{path}: {ctx['error']}"
+        case "missing" | "missing_keyword_only_argument":
+            return f"{path}: must be given"
+        case "unexpected_keyword_argument":
+            field, names = str(error["loc"][-1]), [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+            return f"{cls.__name__} has no field {field!r}{nearest(field, names) or '; it has ' + ', '.join(names)}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            message = f"should be a {ctx['discriminator'].removesuffix('()')}"
+        case _:
+            message = error["msg"].replace("Input should", "should", 1)
+    value = repr(error["input"])
+    return f"{path} = {value if len(value) <= 100 else value[:100] + ' ...'}: {message}"
