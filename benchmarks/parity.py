@@ -30,15 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.detectors import test_mask_rcnn
 from tests.support.golden import Comparison, GoldenCase, noted
 from tests.support.torchvision_models import MODELS, taps
-from tests.weights import (
-    test_darknet_yolov1_v2,
-    test_darknet_yolov3,
-    test_detectron2,
-    test_detnet_pytorch,
-    test_mmdet,
-    test_refinedet_pytorch,
-    test_ssd_pytorch,
-)
+from tests.weights.darknet import test_yolov1_v2, test_yolov3
+from tests.weights.detectron import test_detectron2
+from tests.weights.mmdet import test_mmdet
+from tests.weights.ports import test_detnet_pytorch, test_refinedet_pytorch, test_ssd_pytorch
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "parity.md"
 
@@ -93,10 +88,10 @@ def yolov3(name: str) -> Callable[[Path], None]:
 
     def run(root: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            golden = test_darknet_yolov3.Golden(root, name, Path(folder))
-        test_darknet_yolov3.test_every_layer(golden)
+            golden = test_yolov3.Golden(root, name, Path(folder))
+        test_yolov3.test_every_layer(golden)
         for what in ("dets_before_nms", "dets"):
-            test_darknet_yolov3.test_detections(golden, what)
+            test_yolov3.test_detections(golden, what)
 
     return run
 
@@ -114,7 +109,7 @@ def in_scratch(check: Callable[[Path, Path], object]) -> Callable[[Path], None]:
 def mini_local(root: Path, folder: Path) -> None:
     """A network made for the fixtures, whose trunk is put among ours for the time being."""
     with pytest.MonkeyPatch.context() as patch:
-        test_darknet_yolov1_v2.test_untied_layer_and_connected_batch_norm(root, folder, patch)
+        test_yolov1_v2.test_untied_layer_and_connected_batch_norm(root, folder, patch)
 
 
 def mask_rcnn(root: Path) -> None:
@@ -125,7 +120,7 @@ def mask_rcnn(root: Path) -> None:
 
 DARKNET, DETECTRON2 = "pjreddie/darknet", "facebookresearch/detectron2"
 MMDETECTION, DETNET = "open-mmlab/mmdetection", "guoruoqian/DetNet_pytorch"
-yolov2 = test_darknet_yolov1_v2.test_yolov2
+yolov2 = test_yolov1_v2.test_yolov2
 CASES: dict[str, Case] = {
     "detnet59_cls": Case(DETNET, "DetNet-59 classifier", test_detnet_pytorch.test_the_classifier),
     "detnet59_fpn_voc": Case(DETNET, "Faster R-CNN DetNet-59 FPN", detnet),
@@ -137,7 +132,7 @@ CASES: dict[str, Case] = {
     "darknet_yolov2_tiny_voc": Case(
         DARKNET, "YOLOv2-tiny", in_scratch(lambda *at: yolov2("darknet_yolov2_tiny_voc", *at))
     ),
-    "darknet_yolov1_tiny": Case(DARKNET, "YOLOv1-tiny", in_scratch(test_darknet_yolov1_v2.test_tiny_yolov1)),
+    "darknet_yolov1_tiny": Case(DARKNET, "YOLOv1-tiny", in_scratch(test_yolov1_v2.test_tiny_yolov1)),
     "darknet_mini_local": Case(DARKNET, "small network with YOLOv1's untied layer", in_scratch(mini_local)),
     "d2_faster_rcnn_r50_fpn": Case(
         DETECTRON2, "Faster R-CNN R50 FPN", test_detectron2.test_faster_rcnn_with_fpn_equals_detectron2s

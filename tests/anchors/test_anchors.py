@@ -10,7 +10,7 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, hashed_noise
 from boxwright.structures import InputError, Level
-from tests.geometry.test_boxes import random_boxes
+from tests.support.boxes import random_boxes
 
 P2 = [Level("P2", 4, 8)]
 

@@ -8,7 +8,7 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError, Level
 from boxwright.testing import forbid_host_sync
-from tests.geometry.test_boxes import random_boxes
+from tests.support.boxes import random_boxes
 
 SHAPES = [(8, 8), (4, 4), (2, 2)]
 SIZES = [h * w for h, w in SHAPES]

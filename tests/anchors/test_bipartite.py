@@ -8,7 +8,7 @@ from boxwright.anchors.matcher import Matcher
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync
-from tests.geometry.test_boxes import random_boxes
+from tests.support.boxes import random_boxes
 
 CLASH = torch.tensor([[[0.60, 0.40], [0.70, 0.30]]])
 

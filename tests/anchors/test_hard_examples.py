@@ -7,7 +7,7 @@ from boxwright.anchors.matcher import Matches
 from boxwright.anchors.sampler import OHEMSampler, hard_negatives
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync
-from tests.geometry.test_boxes import random_boxes
+from tests.support.boxes import random_boxes
 
 
 def matches(positives: list[int], negatives: list[int], total: int) -> Matches:

@@ -7,7 +7,7 @@ from boxwright.anchors.task_aligned import TaskAlignedMatcher
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync
-from tests.geometry.test_boxes import random_boxes
+from tests.support.boxes import random_boxes
 
 POINTS = torch.tensor([[5.0, 5], [15, 5], [25, 5], [35, 5]])
 TRUTH = torch.tensor([[[0.0, 0, 20, 10], [20, 0, 40, 10]]])

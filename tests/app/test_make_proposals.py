@@ -18,9 +18,8 @@ from boxwright.data.proposals.files import proposals_for
 from boxwright.data.scenes import SceneConfig, write_scenes
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.structures import InputError
-from tests.detectors.test_faster_rcnn import small_config
-from tests.detectors.test_ssd import SMALL_SSD
-from tests.support.two_stage_cases import SMALL_C4, SMALL_RFCN
+from tests.support.dense_cases import SMALL_SSD
+from tests.support.two_stage_cases import SMALL_C4, SMALL_RFCN, small_faster_rcnn
 
 HAS_OPENCV = importlib.util.find_spec("cv2") is not None
 
@@ -32,7 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "config", [small_config(), SMALL_C4["faster_rcnn_c4"], SMALL_RFCN["rfcn"]], ids=["pyramid", "c4", "rfcn"]
+    "config", [small_faster_rcnn(), SMALL_C4["faster_rcnn_c4"], SMALL_RFCN["rfcn"]], ids=["pyramid", "c4", "rfcn"]
 )
 def test_a_network_proposes_within_the_pictures(config: DetectorConfig, scenes: Path, tmp_path: Path) -> None:
     index = open_dataset(scenes, "train")

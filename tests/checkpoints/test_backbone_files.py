@@ -14,8 +14,7 @@ import torchvision
 from torch import Tensor
 
 from boxwright.anchors.priors import PriorConfig
-from boxwright.backbones import Classifier, DarknetConfig, VGGConfig, build_backbone
-from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones import DarknetConfig, VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.checkpoints.backbone_files import load_pretrained, start_backbone
 from boxwright.checkpoints.checkpoint import load_checkpoint
@@ -31,11 +30,11 @@ from boxwright.weights.darknet import models as darknet_models
 from boxwright.weights.importing_backbones import import_backbone
 from boxwright.weights.ports.ssd_pytorch import ssd_config
 from tests.support import caffe_reference as ref
+from tests.support.backbone_files import write_caffe_resnet, write_detnet, write_msra, write_vgg
 from tests.support.published_layouts import detectron2_shapes, filled
 
 CLASSES = Classes.from_names(["a"])
 RECIPE = "faster-rcnn-resnet-small-fpn"
-STAGES = {2: list("abc"), 3: list("abcd"), 4: list("abcdef"), 5: list("abc")}
 DARKNET_HEADER = struct.pack("<3iq", 0, 2, 5, 100)
 MSRA_SETS = ["detector.pixels.mean=[122.77,115.95,102.98]", "detector.pixels.std=[1,1,1]", "detector.pixels.bgr=true"]
 
@@ -58,42 +57,6 @@ def write_torchvision(folder: Path) -> tuple[Path, Tensor]:
     return folder / "mobile.bin", model.get_parameter("features.15.block.0.0.weight")
 
 
-def write_caffe_resnet(folder: Path) -> tuple[Path, Tensor]:
-    random = ref.Random(3)
-    random.resnet(8, STAGES, stem_bias=True)
-    random.matrix("fc1000", 10, 256)
-    path = ref.write(folder / "ResNet-50-model.caffemodel", random.blobs)
-    return path, random.blobs["res5c_branch2b"][0]
-
-
-def write_msra(folder: Path, width: int = 8) -> tuple[Path, Tensor]:
-    """Detectron's, as Python 2 wrote it: norms are a scale and a shift."""
-    blobs: dict[str, np.ndarray] = {}
-    rng = np.random.default_rng(1)
-
-    def conv(name: str, norm: str, *shape: int) -> None:
-        blobs[f"{name}_w"] = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
-        blobs[f"{norm}_s"] = (0.5 + 0.1 * rng.random(shape[0])).astype(np.float32)
-        blobs[f"{norm}_b"] = np.zeros(shape[0], np.float32)
-
-    conv("conv1", "res_conv1_bn", width, 3, 7, 7)
-    inputs = width
-    for stage, count in zip((2, 3, 4, 5), (3, 4, 6, 3), strict=True):
-        mid = width * 2 ** (stage - 2)
-        for block in range(count):
-            at = f"res{stage}_{block}_branch"
-            if block == 0:
-                conv(f"{at}1", f"{at}1_bn", 4 * mid, inputs, 1, 1)
-            conv(f"{at}2a", f"{at}2a_bn", mid, inputs, 1, 1)
-            conv(f"{at}2b", f"{at}2b_bn", mid, mid, 3, 3)
-            conv(f"{at}2c", f"{at}2c_bn", 4 * mid, mid, 1, 1)
-            inputs = 4 * mid
-    blobs |= {"conv1_b": np.zeros(width, np.float32), "fc1000_w": np.zeros((1000, inputs), np.float32)}
-    blobs["fc1000_b"] = np.zeros(1000, np.float32)
-    (folder / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
-    return folder / "R-50.pkl", torch.from_numpy(blobs["res5_2_branch2b_w"])
-
-
 def write_darknet(folder: Path, name: str = "darknet.conv.13", classes: int = 0) -> tuple[Path, Tensor]:
     """The trunk of the tiny detectors, whose length tells what it is: no cfg lies beside it."""
     rng = np.random.default_rng(2)
@@ -109,14 +72,6 @@ def write_darknet(folder: Path, name: str = "darknet.conv.13", classes: int = 0)
     path = folder / name
     path.write_bytes(DARKNET_HEADER + np.concatenate(parts).astype("<f4").tobytes())
     return path, last
-
-
-def write_detnet(folder: Path) -> tuple[Path, Tensor]:
-    torch.manual_seed(4)
-    state = Classifier(build_backbone(DetNetConfig(width=8, stride_in_1x1=False)), 10).state_dict()
-    names = {n: re.sub(r"^(layer[45]\.0\.)downsample", r"\1extra_conv", n.removeprefix("backbone.")) for n in state}
-    torch.save({f"module.{names[name]}": value for name, value in state.items()}, folder / "detnet59.pth")
-    return folder / "detnet59.pth", state["backbone.layer5.0.downsample.0.weight"]
 
 
 RESNET = 'kind="resnet",depth=50,blocks="none",width=8,stride_in_1x1=true,norm="frozen_bn",freeze_at=5'
@@ -249,17 +204,6 @@ def test_a_detector_goes_to_weights(scenes: Path, tmp_path: Path, capsys: pytest
     )
     assert "run `boxwright weights fetch torchvision:resnet50` (103 MB)" in error("torchvision:resnet50")
     assert "did you mean torchvision:resnet50" in error("torchvision:resnet5")
-
-
-def write_vgg(folder: Path, reduced: bool) -> tuple[Path, ref.Random]:
-    random = ref.Random(6)
-    random.vgg(8, reduced=reduced)
-    if reduced:
-        random.conv("fc8", 10, 128, 1)
-    else:
-        for name, out, inputs in (("fc6", 512, 64 * 49), ("fc7", 512, 512), ("fc8", 10, 512)):
-            random.matrix(name, out, inputs)
-    return ref.write(folder / "vgg.caffemodel", random.blobs), random
 
 
 SMALL_SSD = {"backbone": VGGConfig(width=8, fc="reduced", out_levels=(4, 6))}

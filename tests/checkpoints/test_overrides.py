@@ -11,8 +11,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, InputError
 from boxwright.training.validation import evaluate_detector
-from tests.support.toys import toy_index
-from tests.training.test_fit_stages import save_proposals
+from tests.support.toys import save_proposals, toy_index
 
 CLASSES = Classes.from_names(["a", "b"])
 PICTURE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

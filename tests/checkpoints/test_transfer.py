@@ -11,7 +11,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.class_rows import SHARED, class_rows
 from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import Classes, InputError
-from tests.detectors.contract.test_contract import CASES
+from tests.support.detector_cases import CASES
 
 OLD = Classes.from_names(["cat", "dog", "person", "truck"])
 NEW = Classes.from_names(["person", "bus", "cat"])

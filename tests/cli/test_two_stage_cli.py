@@ -13,8 +13,7 @@ from boxwright.cli.app import main
 from boxwright.data.formats.coco import write_coco
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.scenes import SceneConfig, write_scenes
-from tests.support.toys import toy_index
-from tests.training.test_fit_stages import save_proposals
+from tests.support.toys import save_proposals, toy_index
 
 
 @pytest.fixture(scope="module")

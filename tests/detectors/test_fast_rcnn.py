@@ -8,7 +8,7 @@ import torch
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc
 from boxwright.structures import Classes, Images, InputError
-from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.support.batches import example_images, example_targets
 from tests.support.two_stage_cases import SMALL_FAST, example_proposals
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
@@ -23,7 +23,7 @@ def detector() -> FastRCNN:
 
 
 def images() -> Images:
-    return pictures(2, 128, 160)._replace(proposals=example_proposals(2, 128, 160))
+    return example_images(2, 128, 160)._replace(proposals=example_proposals(2, 128, 160))
 
 
 def test_regions_are_sampled_as_in_the_paper() -> None:
@@ -46,7 +46,7 @@ def test_regions_are_sampled_as_in_the_paper() -> None:
 
 def test_proposals_are_needed(detector: FastRCNN) -> None:
     with pytest.raises(InputError, match=r"`boxwright proposals`.*data\.proposals"):
-        detector(pictures(2, 128, 160))
+        detector(example_images(2, 128, 160))
 
 
 def test_padding_rows_are_never_detected(detector: FastRCNN) -> None:

@@ -12,6 +12,8 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.structures import Classes, Images, Targets
 from boxwright.weights.torchvision.detectors import faster_rcnn_config, faster_rcnn_state
+from tests.support.batches import example_images, example_targets
+from tests.support.two_stage_cases import small_faster_rcnn
 
 
 def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
@@ -37,17 +39,10 @@ def converted(model: nn.Module, classes: int, config: FasterRCNNConfig) -> Detec
     return detector
 
 
-def pictures(batch: int, height: int, width: int) -> Images:
-    generator = torch.Generator().manual_seed(height)
-    coarse = torch.rand((batch, 3, height // 16, width // 16), generator=generator)
-    pixels = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255
-    return Images(pixels.to(torch.uint8), torch.tensor([[height, width]] * batch), torch.arange(batch))
-
-
 @pytest.mark.parametrize(("classes", "batch", "height", "width"), [(3, 1, 128, 192), (90, 2, 192, 192)])
 def test_detections_equal_torchvisions(classes: int, batch: int, height: int, width: int) -> None:
     theirs = torchvision_model(classes, min(height, width)).eval()
-    ours, images = converted(theirs, classes, faster_rcnn_config()).eval(), pictures(batch, height, width)
+    ours, images = converted(theirs, classes, faster_rcnn_config()).eval(), example_images(batch, height, width)
     with torch.inference_mode():
         found = ours(images)
         expected = theirs([image.float() / 255 for image in images.pixels])
@@ -69,15 +64,6 @@ def everything_sampled(config: FasterRCNNConfig) -> FasterRCNNConfig:
     )
 
 
-def example_targets() -> Targets:
-    boxes = torch.tensor(
-        [[[10.0, 12, 60, 70], [80, 30, 150, 110], [5, 90, 40, 125]], [[20.0, 20, 120, 100], [0, 0, 0, 0], [0, 0, 0, 0]]]
-    )
-    valid = torch.tensor([[True, True, True], [True, False, False]])
-    no = torch.zeros_like(valid)
-    return Targets(boxes, torch.tensor([[0, 1, 2], [1, 0, 0]]), valid, no, no)
-
-
 def test_losses_and_gradients_equal_torchvisions() -> None:
     """The sparse way through the RPN gives the gradient of the dense one, down to the first convolution."""
     theirs = torchvision_model(
@@ -85,7 +71,7 @@ def test_losses_and_gradients_equal_torchvisions() -> None:
     ).train()
     ours = converted(theirs, 3, everything_sampled(faster_rcnn_config(freeze_at=0))).train()
     # Sides in multiples of 64: for others torchvision takes the stride of P6 for less than it is.
-    images, targets = pictures(2, 128, 192), example_targets()
+    images, targets = example_images(2, 128, 192), example_targets()
     dicts = [
         {"boxes": b[v], "labels": k[v] + 1}
         for b, k, v in zip(targets.boxes, targets.labels, targets.valid, strict=True)
@@ -114,27 +100,9 @@ def test_losses_and_gradients_equal_torchvisions() -> None:
     assert compared > 60
 
 
-def small_config(**rpn: object) -> FasterRCNNConfig:
-    from boxwright.anchors.generator import AnchorConfig
-    from boxwright.backbones.detnet import DetNetConfig
-    from boxwright.heads.regions.box_head import BoxHeadConfig
-    from boxwright.heads.regions.rpn import RPNConfig
-    from boxwright.necks.fpn import FPNConfig
-
-    return FasterRCNNConfig(
-        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8),
-        neck=FPNConfig(channels=16),
-        rpn=RPNConfig(
-            anchors=AnchorConfig(sizes=((16,), (32,), (48,), (64,), (96,))),
-            **{"pre_nms": (100, 50), "post_nms": (20, 20), "samples": 64, "nms_iou": 0.2} | rpn,  # type: ignore[arg-type]
-        ),
-        head=BoxHeadConfig(hidden=(32, 32), samples=32),
-    )
-
-
 def proposals(detector: Detector) -> Tensor:
     """Boxes ``[B, R, 4]`` that reach the second stage in training."""
-    images = pictures(2, 128, 160)
+    images = example_images(2, 128, 160)
     maps = detector.neck(detector.backbone(detector.normalise(images)))
     anchors = [detector.rpn.anchors.level(i, tuple(m.shape[2:]), m.device) for i, m in enumerate(maps)]
     return detector.rpn.propose(*detector.rpn(maps), anchors, images.sizes, training=True).boxes
@@ -164,14 +132,14 @@ def test_every_option_of_the_rpn_changes_something_and_learns(settings: dict[str
         torch.manual_seed(0)
         detector = build_detector(config, Classes.from_names(["a", "b", "c"]))
         nn.init.normal_(detector.rpn.objectness.weight)  # scores that differ, and boxes that overlap
-        losses = detector(pictures(2, 128, 160), example_targets())
+        losses = detector(example_images(2, 128, 160), example_targets())
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         assert total.isfinite()
         assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
         return [v.item() for v in losses.values()], proposals(detector).flatten().tolist()
 
-    assert run(small_config(**settings)) != run(small_config()), why
+    assert run(small_faster_rcnn(**settings)) != run(small_faster_rcnn()), why
 
 
 def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
@@ -180,7 +148,7 @@ def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
     targets = Targets(within.unsqueeze(0), torch.zeros(1, 5, dtype=torch.int64), ~none, none, none)
     sizes, seeds = torch.tensor([[96, 128]]), torch.tensor([1])
     for offset, expected in ((0.0, [0, 1, 2]), (1.0, [0])):  # inclusive boxes cross it where they end at 128 or 96
-        detector = build_detector(small_config(straddle=0.0, offset=offset), Classes.from_names(["a"]))
+        detector = build_detector(small_faster_rcnn(straddle=0.0, offset=offset), Classes.from_names(["a"]))
         choice, _ = detector.rpn.choose(within, targets, targets.valid, sizes, seeds)
         assert sorted(choice.chosen[choice.positive].tolist()) == expected
 
@@ -188,8 +156,8 @@ def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
 def test_sparse_and_dense_objectness_agree() -> None:
     """One hidden convolution goes the sparse way, the general code the dense way: the same losses and gradients."""
     torch.manual_seed(0)
-    detector = build_detector(small_config(), Classes.from_names(["a", "b", "c"]))
-    images, targets = pictures(2, 128, 160), example_targets()
+    detector = build_detector(small_faster_rcnn(), Classes.from_names(["a", "b", "c"]))
+    images, targets = example_images(2, 128, 160), example_targets()
     results = []
     for convs in (1, 99):  # the general code runs for any number but 1, on the layers there are
         detector.rpn.config = replace(detector.rpn.config, convs=convs)
@@ -207,16 +175,16 @@ def test_sparse_and_dense_objectness_agree() -> None:
 def test_difficult_boxes_are_left_out_on_request() -> None:
     targets = example_targets()
     difficult = targets._replace(difficult=targets.valid)
-    detector = build_detector(replace(small_config(), difficult=False), Classes.from_names(["a", "b", "c"]))
-    images = pictures(2, 128, 160)
+    detector = build_detector(replace(small_faster_rcnn(), difficult=False), Classes.from_names(["a", "b", "c"]))
+    images = example_images(2, 128, 160)
     assert losses_of(detector, images, difficult)["box"] == 0
     assert losses_of(detector, images, targets)["box"] > 0
 
 
 def test_crowd_boxes_are_never_positive() -> None:
     targets = example_targets()
-    detector = build_detector(small_config(), Classes.from_names(["a", "b", "c"]))
-    assert losses_of(detector, pictures(2, 128, 160), targets._replace(crowd=targets.valid))["box"] == 0
+    detector = build_detector(small_faster_rcnn(), Classes.from_names(["a", "b", "c"]))
+    assert losses_of(detector, example_images(2, 128, 160), targets._replace(crowd=targets.valid))["box"] == 0
 
 
 def test_background_is_the_last_column_on_import() -> None:

@@ -20,33 +20,15 @@ from boxwright.detectors.contract.detector import Detector, prepared, sample_of
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.paste import InstanceMasks, paste_masks
-from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
-from boxwright.heads.regions.mask_head import MaskHeadConfig
-from boxwright.structures import Classes, Images, InputError, Targets
+from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.detectron import detectron2
 from boxwright.weights.torchvision.detectors import mask_rcnn_config, mask_rcnn_state
-from tests.detectors.test_faster_rcnn import example_targets, pictures, small_config
-from tests.heads.regions.test_mask_head import plain_logits
+from tests.support.batches import example_images, example_targets, with_masks
 from tests.support.golden import GoldenCase, compare, compare_share
+from tests.support.two_stage_cases import SMALL_MASK_RCNN, plain_logits
 
-SMALL_FASTER = small_config()
-SMALL_MASK_RCNN = MaskRCNNConfig(
-    backbone=SMALL_FASTER.backbone,
-    neck=SMALL_FASTER.neck,
-    rpn=SMALL_FASTER.rpn,
-    head=SMALL_FASTER.head,
-    mask=MaskHeadConfig(pooling=RoIPoolingConfig(size=6), convs=2, channels=8),
-)
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
-
-
-def with_masks(targets: Targets, height: int = 128, width: int = 160) -> Targets:
-    """An ellipse in each box."""
-    x1, y1, x2, y2 = targets.boxes[..., None, None].unbind(2)
-    x, y = (torch.arange(width) + 0.5)[None, None, None], (torch.arange(height) + 0.5)[None, None, :, None]
-    across, down = (x2 - x1).clamp(min=1) / 2, (y2 - y1).clamp(min=1) / 2
-    inside = ((x - x1) / across - 1) ** 2 + ((y - y1) / down - 1) ** 2 <= 1
-    return targets._replace(masks=inside & targets.valid[..., None, None])
 
 
 def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
@@ -74,7 +56,7 @@ def converted(model: nn.Module, classes: int, config: MaskRCNNConfig) -> Detecto
 
 def test_detections_and_masks_equal_torchvisions() -> None:
     theirs = torchvision_model(3, 128).eval()
-    ours, images = converted(theirs, 3, mask_rcnn_config()).eval(), pictures(2, 128, 192)
+    ours, images = converted(theirs, 3, mask_rcnn_config()).eval(), example_images(2, 128, 192)
     with torch.inference_mode():
         found = ours(images)
         paste = torchvision.models.detection.roi_heads.paste_masks_in_image
@@ -108,7 +90,7 @@ def test_losses_and_gradients_equal_torchvisions() -> None:
         head=replace(config.head, samples=10**6),
     )
     ours = converted(theirs, 3, config).train()
-    images, targets = pictures(2, 128, 192), with_masks(example_targets(), 128, 192)
+    images, targets = example_images(2, 128, 192), with_masks(example_targets(), 128, 192)
     assert targets.masks is not None
     dicts = [
         {"boxes": b[v], "labels": k[v] + 1, "masks": m[v].to(torch.uint8)}
@@ -161,7 +143,7 @@ def test_only_the_true_classs_map_learns() -> None:
     detector = build_detector(SMALL_MASK_RCNN, CLASSES)
     targets = with_masks(example_targets())
     targets = targets._replace(labels=torch.ones_like(targets.labels))
-    detector(pictures(2, 128, 160), targets)["mask"].backward()
+    detector(example_images(2, 128, 160), targets)["mask"].backward()
     slope = detector.mask_head.predict.weight.grad.abs().sum((1, 2, 3))
     assert slope[1] > 0
     assert slope[0] == slope[2] == 0
@@ -170,7 +152,7 @@ def test_only_the_true_classs_map_learns() -> None:
 def test_losses_without_masks_say_what_to_set() -> None:
     detector = build_detector(SMALL_MASK_RCNN, CLASSES)
     with pytest.raises(InputError, match=r"data\.masks = true"):
-        detector(pictures(2, 128, 160), example_targets())
+        detector(example_images(2, 128, 160), example_targets())
 
 
 def spread_detector() -> Detector:
@@ -184,7 +166,7 @@ def spread_detector() -> Detector:
 
 
 def picture() -> np.ndarray:
-    return pictures(1, 256, 320).pixels[0].permute(1, 2, 0).numpy().copy()
+    return example_images(1, 256, 320).pixels[0].permute(1, 2, 0).numpy().copy()
 
 
 def test_detect_pastes_masks_in_pixels_of_the_original() -> None:

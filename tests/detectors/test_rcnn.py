@@ -19,7 +19,7 @@ from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.heads.regions.ridge import RidgeFitConfig
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, InputError, Targets
-from tests.detectors.test_faster_rcnn import pictures
+from tests.support.batches import example_images
 from tests.support.two_stage_cases import SMALL_RCNN, example_proposals
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
@@ -34,7 +34,7 @@ def built(config: RCNNConfig = CONFIG) -> RCNN:
 
 
 def images(batch: int = 1) -> Images:
-    return pictures(batch, 128, 160)._replace(proposals=example_proposals(batch, 128, 160))
+    return example_images(batch, 128, 160)._replace(proposals=example_proposals(batch, 128, 160))
 
 
 def one_object(box: list[float], label: int = 0, crowd: bool = False) -> Targets:

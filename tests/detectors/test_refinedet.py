@@ -8,46 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig
-from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.refinedet import Outputs, RefineDet, RefineDetConfig, with_sides_within
 from boxwright.geometry.boxes import box_iou, xyxy_to_cxcywh
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, Images, InputError, Targets
-from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.support.batches import example_images, example_targets
+from tests.support.dense_cases import small_refinedet, small_refinedet_detnet, small_refinedet_vgg
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 CPU = torch.device("cpu")
 
 
-def small_vgg() -> VGGConfig:
-    return VGGConfig(depth=11, width=8, norm="bn", fc="reduced", fc6_dilation=3, pool5="2x2s2", out_levels=(4, 5, 6))
-
-
-def small_config(**changes: object) -> RefineDetConfig:
-    config = RefineDetConfig(
-        backbone=small_vgg(),
-        top_channels=(16, 32),
-        channels=16,
-        norm="bn",
-        post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, candidates=200, detections=50),
-    )
-    return replace(config, **changes)  # type: ignore[arg-type]
-
-
-def small_detnet_config() -> RefineDetConfig:
-    """Three of its four maps have one stride."""
-    backbone = DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6))
-    return small_config(backbone=backbone, top="none", l2_scales=(None,) * 4, head_block=8)
-
-
 def small_resnet_config() -> RefineDetConfig:
     backbone = ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, out_levels=(3, 4, 5))
-    return small_config(backbone=backbone, top="residual", top_channels=(8, 32), l2_scales=(None,) * 4, head_block=8)
-
-
-SMALL_REFINEDET = {"refinedet": small_config(), "refinedet_detnet": small_detnet_config()}
+    return small_refinedet(backbone=backbone, top="residual", top_channels=(8, 32), l2_scales=(None,) * 4, head_block=8)
 
 
 def built(config: RefineDetConfig, spread: float = 0.0) -> RefineDet:
@@ -122,7 +97,7 @@ def test_number_of_anchors(side: int, total: int) -> None:
 
 
 def test_two_steps_of_decoding() -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     anchor = torch.tensor([[0.4, 0.3, 0.6, 0.7]])  # centre .5 .5, size .2 .4
     arm, odm = torch.tensor([[[1, -0.5, 0.5, -1]]]), torch.tensor([[[0.2, 0.2, -0.2, 0.4]]])
     refined = detector.refined(anchor, Outputs(arm, arm, odm, odm))
@@ -187,7 +162,7 @@ def slow_module(
 @pytest.mark.parametrize(("floor", "port"), [(0.0, False), (0.01, False), (0.3, False), (0.01, True), (0.3, True)])
 def test_losses_and_gradients_equal_a_slow_reading_of_the_rules(floor: float, port: bool) -> None:
     options = {"filtered": "positives", "forced": "parallel"} if port else {}
-    detector = built(small_config(floor=floor, **options))
+    detector = built(small_refinedet(floor=floor, **options))
     anchors, counts = grid(detector, 64)
     assert counts == [192, 48, 12, 3]
     out = random_outputs(len(anchors))
@@ -216,7 +191,7 @@ def test_losses_and_gradients_equal_a_slow_reading_of_the_rules(floor: float, po
 
 
 def test_the_loss_of_the_second_module_does_not_reach_the_first() -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     anchors, _ = grid(detector, 64)
     out = random_outputs(len(anchors))
     losses = losses_of(detector, out, TARGETS)
@@ -228,8 +203,8 @@ def test_the_loss_of_the_second_module_does_not_reach_the_first() -> None:
 
 
 def test_in_the_network_only_shared_maps_learn_from_both() -> None:
-    detector = built(small_config(), spread=0.1).train()
-    losses = detector(pictures(2, 128, 192), example_targets())
+    detector = built(small_refinedet(), spread=0.1).train()
+    losses = detector(example_images(2, 128, 192), example_targets())
     (losses["odm_classification"] + losses["odm_box"]).backward()
     assert all(p.grad is None or (p.grad == 0).all() for p in detector.arm.parameters())
     first = next(detector.backbone.parameters())
@@ -240,7 +215,7 @@ def test_in_the_network_only_shared_maps_learn_from_both() -> None:
 
 def test_without_filter_and_refinement_targets_are_those_of_raw_anchors() -> None:
     """With no offsets and no floor the ODM sees what a plain SSD would."""
-    full, plain = built(small_config(floor=0.0)), built(small_config(floor=0.0, two_step=False))
+    full, plain = built(small_refinedet(floor=0.0)), built(small_refinedet(floor=0.0, two_step=False))
     anchors, _ = grid(full, 64)
     out = random_outputs(len(anchors))
     still = out._replace(arm_deltas=torch.zeros_like(out.arm_deltas))
@@ -264,7 +239,7 @@ def odm_matches(detector: RefineDet, out: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def test_a_positive_stays_whatever_the_first_module_thinks_of_it() -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     out = random_outputs(255)
     positive, _ = odm_matches(detector, out)
     sure = with_objectness(out, positive, 50.0)
@@ -280,7 +255,7 @@ def test_a_positive_stays_whatever_the_first_module_thinks_of_it() -> None:
 
 
 def test_the_port_drops_doubted_positives_instead() -> None:
-    caffe, port = built(small_config()), built(small_config(filtered="positives"))
+    caffe, port = built(small_refinedet()), built(small_refinedet(filtered="positives"))
     out = random_outputs(255)
     positive, negative = odm_matches(port, out)
     all_positive = losses_of(caffe, out, TARGETS)
@@ -301,7 +276,7 @@ def test_the_port_drops_doubted_positives_instead() -> None:
 
 
 def test_a_filtered_negative_is_never_mined() -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     out = random_outputs(255)
     _, negative = odm_matches(detector, out)
     row = int(negative[0].nonzero()[3])
@@ -318,7 +293,7 @@ def test_a_filtered_negative_is_never_mined() -> None:
 
 
 def test_a_batch_without_objects_has_no_loss() -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     for targets in (targets_of([[], []]), TARGETS._replace(valid=torch.zeros_like(TARGETS.valid))):
         out = random_outputs(255)
         losses = losses_of(detector, out, targets)
@@ -328,7 +303,7 @@ def test_a_batch_without_objects_has_no_loss() -> None:
 
 
 def test_negatives_of_images_without_objects_on_request() -> None:
-    detector = built(small_config(min_negatives=16))
+    detector = built(small_refinedet(min_negatives=16))
     losses = losses_of(detector, random_outputs(255), targets_of([[], []]))
     assert losses["arm_objectness"] > 0
     assert losses["odm_classification"] > 0
@@ -336,7 +311,9 @@ def test_negatives_of_images_without_objects_on_request() -> None:
 
 
 def test_a_filtered_anchor_is_found_as_nothing() -> None:
-    config = small_config(post=PostprocessConfig(score_threshold=0.01, nms_iou=0.99, candidates=2000, detections=2000))
+    config = small_refinedet(
+        post=PostprocessConfig(score_threshold=0.01, nms_iou=0.99, candidates=2000, detections=2000)
+    )
     detector = built(config)
     anchors, _ = grid(detector, 64)
     out = random_outputs(len(anchors), batch=1)
@@ -356,7 +333,7 @@ def test_a_filtered_anchor_is_found_as_nothing() -> None:
 def test_crowd_and_difficult_boxes() -> None:
     out = random_outputs(255)
     crowd, difficult = TARGETS._replace(crowd=TARGETS.valid), TARGETS._replace(difficult=TARGETS.valid)
-    detector, strict = built(small_config()), built(small_config(difficult=False))
+    detector, strict = built(small_refinedet()), built(small_refinedet(difficult=False))
     assert losses_of(detector, out, crowd)["odm_box"] == losses_of(strict, out, difficult)["odm_box"] == 0
     assert losses_of(detector, out, difficult)["odm_box"] > 0
 
@@ -390,7 +367,7 @@ def test_crowd_and_difficult_boxes() -> None:
     ids=str,
 )
 def test_every_option_changes_something_and_learns(changes: dict[str, object]) -> None:
-    images = pictures(2, 128, 192)
+    images = example_images(2, 128, 192)
     # The first two objects of the first image have the same best anchor.
     targets = targets_of([[[10, 12, 60, 70], [11, 13, 60, 70], [80, 30, 150, 110]], [[20, 20, 120, 100]]])
 
@@ -401,25 +378,25 @@ def test_every_option_changes_something_and_learns(changes: dict[str, object]) -
         assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
         return [v.item() for v in losses.values()]
 
-    assert run(small_config(**changes)) != run(small_config())
+    assert run(small_refinedet(**changes)) != run(small_refinedet())
 
 
 def test_resnet_and_detnet_have_no_l2_norm_and_blocks_before_their_heads() -> None:
-    cases = ((small_resnet_config(), [8, 16, 32, 64]), (small_detnet_config(), [8, 16, 16, 16]))
+    cases = ((small_resnet_config(), [8, 16, 32, 64]), (small_refinedet_detnet(), [8, 16, 16, 16]))
     for config, strides in cases:
         detector = built(config, spread=0.1)
         assert detector.anchors.strides == strides
         assert detector.input_multiple == strides[-1], "the levels say so"
         deconvolutions = [m for m in detector.modules() if isinstance(m, nn.ConvTranspose2d)]
         assert len(deconvolutions) == sum(a != b for a, b in pairwise(strides))
-        losses = detector.train()(pictures(2, 128, 192), example_targets())
+        losses = detector.train()(example_images(2, 128, 192), example_targets())
         torch.stack(list(losses.values())).sum().backward()
         assert all(p.grad is not None for p in detector.parameters())
 
 
 def test_four_by_four_deconvolutions_double_too() -> None:
     for kernel in (2, 4):
-        detector = built(small_config(deconv=kernel))
+        detector = built(small_refinedet(deconv=kernel))
         assert detector.tcb is not None
         with torch.inference_mode():
             sources = detector.sources(torch.zeros(1, 3, 64, 128))
@@ -427,7 +404,7 @@ def test_four_by_four_deconvolutions_double_too() -> None:
 
 
 def test_both_modules_read_normalised_maps_and_the_backbone_goes_on_from_plain_ones() -> None:
-    detector = built(small_config(norm="none", backbone=replace(small_vgg(), norm="none")))
+    detector = built(small_refinedet(norm="none", backbone=replace(small_refinedet_vgg(), norm="none")))
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         plain, sources = detector.backbone(pixels), detector.sources(pixels)
@@ -447,7 +424,7 @@ def test_both_modules_read_normalised_maps_and_the_backbone_goes_on_from_plain_o
 )
 def test_xavier_in_its_two_meanings(how: str, part: str, expected: float) -> None:
     config = RefineDetConfig(
-        backbone=small_vgg(), top_channels=(16, 32), norm="none", start=how  # type: ignore[arg-type]
+        backbone=small_refinedet_vgg(), top_channels=(16, 32), norm="none", start=how  # type: ignore[arg-type]
     )  # fmt: skip
     detector = built(config)
     assert detector.tcb is not None
@@ -471,9 +448,9 @@ def test_layers_before_a_norm_start_from_a_gaussian_as_in_the_code() -> None:
 
 @pytest.mark.parametrize(("height", "width", "near"), [(100, 128, "128 x 128"), (320, 300, "320 x 320")])
 def test_sides_that_do_not_divide_are_refused(height: int, width: int, near: str) -> None:
-    detector = built(small_config())
+    detector = built(small_refinedet())
     with pytest.raises(InputError, match=f"needs multiples of 64; the nearest are {near}"):
-        detector(pictures(1, height, width))
+        detector(example_images(1, height, width))
 
 
 @pytest.mark.parametrize(
@@ -486,11 +463,11 @@ def test_sides_that_do_not_divide_are_refused(height: int, width: int, near: str
         ({"channels": 4}, "at least 8 each"),
         ({"arm_iou": (0.3, 0.7)}, "must rise"),
         (
-            {"backbone": replace(small_vgg(), out_levels=(3, 5, 6))},
+            {"backbone": replace(small_refinedet_vgg(), out_levels=(3, 5, 6))},
             "maps C3 and C5 have strides 4 and 16; a transfer block joins",
         ),
     ],
 )
 def test_slips_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        built(small_config(**changes))
+        built(small_refinedet(**changes))

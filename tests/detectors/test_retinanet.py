@@ -14,17 +14,16 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
-from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig, octave_anchors
-from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError, Level, Targets
 from boxwright.weights.torchvision.detectors import retinanet_config, retinanet_state
-from tests.detectors.test_faster_rcnn import example_targets, pictures
+from tests.support.batches import example_images, example_targets
+from tests.support.dense_cases import small_retinanet
 
 
 def names(count: int) -> Classes:
@@ -75,7 +74,7 @@ def converted(model: nn.Module, version: int, classes: int) -> RetinaNet:
 )
 def test_detections_equal_torchvisions(version: int, classes: int, batch: int, height: int, width: int) -> None:
     theirs = torchvision_model(version, classes, min(height, width)).eval()
-    ours, images = converted(theirs, version, classes).eval(), pictures(batch, height, width)
+    ours, images = converted(theirs, version, classes).eval(), example_images(batch, height, width)
     with torch.inference_mode():
         found = ours(images)
         expected = theirs([image.float() / 255 for image in images.pixels])
@@ -100,7 +99,7 @@ def test_losses_and_gradients_equal_torchvisions(version: int, classes: int) -> 
     dicts = [
         {"boxes": b[v], "labels": k[v]} for b, k, v in zip(targets.boxes, targets.labels, targets.valid, strict=True)
     ]
-    images = pictures(2, 128, 256 // version)
+    images = example_images(2, 128, 256 // version)
     floats = [image.double() / 255 for image in images.pixels]
     pixels = theirs.transform(floats)[0].tensors
     ours.normalise = lambda images: pixels  # type: ignore[method-assign]
@@ -231,26 +230,6 @@ def test_maps_heads_and_detections_equal_detectron2s(shared_golden: Path) -> Non
     assert near.any(0).float().mean() > 0.95  # we clip before NMS as torchvision does, they afterwards
 
 
-def small_config(**changes: object) -> RetinaNetConfig:
-    """On DetNet, whose strides here are 8, 16, 16, 16 and 32."""
-    config = RetinaNetConfig(
-        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6)),
-        neck=FPNConfig(channels=16, extra="conv_c", extra_strides=(2,)),
-        anchors=octave_anchors(bases=(16, 24, 32, 48, 64), scales=2),
-        head=DenseHeadConfig(convs=1, norm="bn", prior=0.2),
-        post=PostprocessConfig(candidates=100, detections=20, min_size=0.0),
-    )
-    return replace(config, **changes)  # type: ignore[arg-type]
-
-
-MODERN = {"assignment": "atss", "classification": "quality_focal", "box_loss": "giou"}
-SMALL_RETINANET = {
-    "retinanet": small_config(),
-    "retinanet_modern": small_config(**MODERN),
-    "retinanet_average": small_config(head=DenseHeadConfig(convs=1, norm="gn", prior=0.2), normalizer="average"),
-}
-
-
 def test_anchor_sides() -> None:
     """P3 at its corner: ratio h/w 0.5, 1, 2 at 32 pixels; the next sizes are 40.3 and 50.8."""
     config = octave_anchors()
@@ -288,7 +267,7 @@ def test_low_quality_rules(rule: str, positive: list[int], negative: list[int], 
 
     Detectron counts best anchors before it takes those below the gap back.
     """
-    detector = build(small_config(low_quality=rule, normalizer="batch_plus_images"))
+    detector = build(small_retinanet(low_quality=rule, normalizer="batch_plus_images"))
     anchors = torch.tensor([[0.0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10], [300, 0, 310, 10]])
     targets = one_row([0, 0, 10, 6], [100, 0, 110, 4.5], [200, 0, 210, 3])
     matches, counts = detector._match(anchors, [4], targets)
@@ -309,22 +288,22 @@ def test_low_quality_rules(rule: str, positive: list[int], negative: list[int], 
 )
 def test_divisors(normalizer: str, shares: list[float]) -> None:
     """Images with 4, 2 and 0 positives."""
-    detector = build(small_config(normalizer=normalizer)).train()
+    detector = build(small_retinanet(normalizer=normalizer)).train()
     torch.testing.assert_close(detector._shares(torch.tensor([4, 2, 0])), torch.tensor(shares))
 
 
 def test_the_moving_average_is_kept_and_moves_in_training_only() -> None:
-    detector = build(small_config(normalizer="average"))
-    images, targets = pictures(2, 128, 160), example_targets()
+    detector = build(small_retinanet(normalizer="average"))
+    images, targets = example_images(2, 128, 160), example_targets()
     detector.eval()(images, targets)
     assert detector.state_dict()["average_positives"] == 100
     detector.train()(images, targets)
     first = detector.state_dict()["average_positives"].clone()
     assert 90 < first < 100
-    twin = build(small_config(normalizer="average"))
+    twin = build(small_retinanet(normalizer="average"))
     twin.load_state_dict(detector.state_dict())
     assert twin.average_positives == first
-    assert "average_positives" not in build(small_config()).state_dict()
+    assert "average_positives" not in build(small_retinanet()).state_dict()
 
 
 def losses_of(config: RetinaNetConfig, targets: Targets | None = None) -> dict[str, float]:
@@ -332,7 +311,7 @@ def losses_of(config: RetinaNetConfig, targets: Targets | None = None) -> dict[s
     detector = build(config)
     nn.init.normal_(detector.head.scores.weight, std=0.3)
     nn.init.normal_(detector.head.deltas.weight, std=0.3)
-    losses = detector(pictures(2, 128, 160), targets or example_targets())
+    losses = detector(example_images(2, 128, 160), targets or example_targets())
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
     return {name: value.item() for name, value in losses.items()}
@@ -356,34 +335,34 @@ def losses_of(config: RetinaNetConfig, targets: Targets | None = None) -> dict[s
     ],
 )
 def test_every_training_option_changes_its_loss(changes: dict[str, object], differs: set[str], why: str) -> None:
-    plain, changed = losses_of(small_config()), losses_of(small_config(**changes))
+    plain, changed = losses_of(small_retinanet()), losses_of(small_retinanet(**changes))
     assert {name for name in plain if plain[name] != changed[name]} == differs, why
 
 
 def test_image_mean_divides_the_box_loss_by_its_coordinates() -> None:
-    image, mean = losses_of(small_config(normalizer="image")), losses_of(small_config(normalizer="image_mean"))
+    image, mean = losses_of(small_retinanet(normalizer="image")), losses_of(small_retinanet(normalizer="image_mean"))
     assert mean["box"] == pytest.approx(image["box"] / 4)
     assert mean["classification"] == pytest.approx(image["classification"])
 
 
 def test_ignored_crowd_and_difficult_boxes() -> None:
     targets = example_targets()
-    crowd = losses_of(small_config(), targets._replace(crowd=targets.valid))
-    shaded = losses_of(small_config(crowd_ignore=None), targets._replace(crowd=targets.valid))
+    crowd = losses_of(small_retinanet(), targets._replace(crowd=targets.valid))
+    shaded = losses_of(small_retinanet(crowd_ignore=None), targets._replace(crowd=targets.valid))
     assert crowd["box"] == shaded["box"] == 0
     assert crowd["classification"] < shaded["classification"], "anchors under a crowd are no background"
     difficult = targets._replace(difficult=targets.valid)
-    assert losses_of(small_config(difficult=False), difficult)["box"] == 0
-    assert losses_of(small_config(), difficult)["box"] > 0
+    assert losses_of(small_retinanet(difficult=False), difficult)["box"] == 0
+    assert losses_of(small_retinanet(), difficult)["box"] > 0
 
 
 def test_the_top_level_may_have_a_threshold_of_its_own() -> None:
     """Detectron's 0 gives every image something."""
-    images = pictures(2, 128, 160)
+    images = example_images(2, 128, 160)
     with torch.inference_mode():
         high = PostprocessConfig(score_threshold=0.9, candidates=100, detections=20)
-        assert not build(small_config(post=high)).eval()(images).valid.any()
-        assert build(small_config(post=high, top_threshold=0.0)).eval()(images).valid.any(1).all()
+        assert not build(small_retinanet(post=high)).eval()(images).valid.any()
+        assert build(small_retinanet(post=high, top_threshold=0.0)).eval()(images).valid.any(1).all()
 
 
 @pytest.mark.parametrize(
@@ -400,4 +379,4 @@ def test_the_top_level_may_have_a_threshold_of_its_own() -> None:
 )
 def test_what_cannot_be_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build(small_config(**changes))
+        build(small_retinanet(**changes))

@@ -11,36 +11,13 @@ from torch import nn
 from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
 from boxwright.backbones.layers.norm import L2Norm
 from boxwright.backbones.mobilenet import MobileNetConfig
-from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, MapHead, SSDConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
-from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
+from boxwright.heads.postprocess import multiclass_detections
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.weights.torchvision.ssd import ssd_config, ssd_state
-
-SMALL = SSDConfig(
-    size=(128, 160),
-    backbone=VGGConfig(depth=11, width=8, norm="bn", fc="reduced", out_levels=(4, 6)),
-    extras=(ExtraConfig(hidden=16, out=32), ExtraConfig(hidden=16, out=32)),
-    norm="bn",
-    priors=PriorConfig(sizes=(16, 32, 56, 80, 110), ratios=((2,), (2, 3), (2, 3), (2,)), steps=(8, 16, 32, 64)),
-    post=PostprocessConfig(score_threshold=0.01, nms_iou=0.3, per_class=50, candidates=100, detections=50),
-)
-# Small enough for the tests that hold for every detector: the paper's way, and the other way at every fork.
-SMALL_SSD = {
-    "ssd": SMALL,
-    "ssdlite_focal": replace(
-        SMALL,
-        separable=True,
-        l2_scale=None,
-        priors=replace(SMALL.priors, steps=None),
-        matching="atss",
-        classification="quality_focal",
-        box_loss="giou",
-        post=replace(SMALL.post, per_class=None),
-    ),
-}
+from tests.support.dense_cases import PLAIN_SSD
 
 
 def names(count: int) -> Classes:
@@ -217,7 +194,7 @@ def test_truncated_sizes_are_caffes() -> None:
 
 def test_offsets_by_the_papers_variances() -> None:
     """Prior cxcywh (.5, .5, .2, .4), object (.45, .40, .65, .80): offsets (2.5, 2.5, 0, 0)."""
-    coder = SSD(SMALL, names(2)).coder
+    coder = SSD(PLAIN_SSD, names(2)).coder
     prior, box = torch.tensor([40.0, 30, 60, 70]), torch.tensor([45.0, 40, 65, 80])
     offsets = coder.encode(prior, box)
     torch.testing.assert_close(offsets, torch.tensor([2.5, 2.5, 0, 0]))
@@ -246,8 +223,8 @@ def strip(iou: float) -> list[float]:
 def test_two_objects_that_want_one_prior() -> None:
     """IoU with priors 0 and 1: object 0 .60 and .40, object 1 .70 and about .30."""
     priors, boxes = [TEN, [0.0, 0, 10, 15]], [strip(0.6), strip(0.7)]
-    assert matched(SMALL, priors, boxes) == ["1", "0"]
-    assert matched(replace(SMALL, forced="parallel"), priors, boxes) == ["1", "-"]
+    assert matched(PLAIN_SSD, priors, boxes) == ["1", "0"]
+    assert matched(replace(PLAIN_SSD, forced="parallel"), priors, boxes) == ["1", "-"]
 
 
 @pytest.mark.parametrize(
@@ -261,15 +238,15 @@ def test_two_objects_that_want_one_prior() -> None:
 )
 def test_thresholds_of_matching(changes: dict[str, object], expected: list[str]) -> None:
     """Priors of IoU 1, .5 and .4 with one object."""
-    config = replace(SMALL, **changes)  # type: ignore[arg-type]
+    config = replace(PLAIN_SSD, **changes)  # type: ignore[arg-type]
     assert matched(config, [TEN, strip(0.5), strip(0.4)], [TEN]) == expected
 
 
 def test_difficult_objects_and_crowds() -> None:
     far = [50.0, 50.0, 60.0, 60.0]
-    assert matched(SMALL, [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "1"]
-    assert matched(replace(SMALL, difficult=False), [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "-"]
-    assert matched(SMALL, [TEN, far], [TEN, far], crowd=[False, True]) == ["0", "-"]
+    assert matched(PLAIN_SSD, [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "1"]
+    assert matched(replace(PLAIN_SSD, difficult=False), [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "-"]
+    assert matched(PLAIN_SSD, [TEN, far], [TEN, far], crowd=[False, True]) == ["0", "-"]
 
 
 def losses_by_hand(detector: SSD, images: Images, targets: Targets) -> dict[str, float]:
@@ -302,7 +279,7 @@ def small_batch() -> tuple[Images, Targets]:
 
 def test_losses_are_the_papers_equation() -> None:
     torch.manual_seed(0)
-    detector = SSD(SMALL, names(3)).eval()
+    detector = SSD(PLAIN_SSD, names(3)).eval()
     images, targets = small_batch()
     with torch.no_grad():
         losses = {name: value.item() for name, value in detector(images, targets).items()}
@@ -314,7 +291,7 @@ def test_an_image_without_objects_teaches_nothing_unless_asked() -> None:
     images, targets = small_batch()
     with_second = {}
     for minimum in (0, 20):
-        detector = SSD(replace(SMALL, min_negatives=minimum), names(3)).eval()
+        detector = SSD(replace(PLAIN_SSD, min_negatives=minimum), names(3)).eval()
         detector.load_state_dict(with_second.setdefault("state", detector.state_dict()))
         one = detector(images, targets._replace(valid=targets.valid & torch.tensor([[True], [False]])))
         alone = detector(Images(images.pixels[:1], images.sizes[:1]), Targets(*(t[:1] for t in targets[:5])))  # type: ignore[index]
@@ -324,7 +301,7 @@ def test_an_image_without_objects_teaches_nothing_unless_asked() -> None:
 
 def test_only_the_first_head_reads_the_normed_map() -> None:
     torch.manual_seed(0)
-    detector = SSD(SMALL, names(3)).eval()
+    detector = SSD(PLAIN_SSD, names(3)).eval()
     images, _ = small_batch()
     with torch.no_grad():
         before = detector.maps(detector.normalise(images))
@@ -359,7 +336,7 @@ def test_only_the_first_head_reads_the_normed_map() -> None:
         {"separable": True},
         {"start": "glorot"},
         {"norm": "none"},
-        {"priors": replace(SMALL.priors, clip="corners")},
+        {"priors": replace(PLAIN_SSD.priors, clip="corners")},
     ],
     ids=str,
 )
@@ -378,12 +355,12 @@ def test_every_option_changes_the_losses_and_learns(changes: dict[str, object]) 
 
     earlier = {"topk": {"matching": "atss"}, "alpha": {"classification": "focal"}, "gamma": {"classification": "focal"}}
     base = next((earlier[name] for name in changes if name in earlier), {})
-    assert run(replace(SMALL, **changes)) != run(replace(SMALL, **base))  # type: ignore[arg-type]
+    assert run(replace(PLAIN_SSD, **changes)) != run(replace(PLAIN_SSD, **base))  # type: ignore[arg-type]
 
 
 def test_the_clamp_bounds_boxes() -> None:
     for clamp, width in ((None, 10 * math.exp(4)), (math.log(8), 80.0)):
-        coder = SSD(replace(SMALL, clamp=clamp), names(2)).coder
+        coder = SSD(replace(PLAIN_SSD, clamp=clamp), names(2)).coder
         box = coder.decode(torch.tensor(TEN), torch.tensor([0.0, 0.0, 20.0, 0.0]))
         assert (box[2] - box[0]).item() == pytest.approx(width, rel=1e-5)
 
@@ -394,7 +371,7 @@ def test_an_overlap_that_boxes_reach_beyond_the_border_counts_unless_clipped() -
     scores, sizes = torch.tensor([[[0.9], [0.8]]]), torch.tensor([[100, 100]])
     for clip, kept in ((True, 1), (False, 2)):
         for per_class in (10, None):
-            config = replace(SMALL.post, nms_iou=0.45, clip=clip, per_class=per_class)
+            config = replace(PLAIN_SSD.post, nms_iou=0.45, clip=clip, per_class=per_class)
             assert multiclass_detections(scores, boxes, sizes, config).valid.sum() == kept
 
 
@@ -402,12 +379,12 @@ def test_an_overlap_that_boxes_reach_beyond_the_border_counts_unless_clipped() -
     ("changes", "message"),
     [
         (
-            {"extras": SMALL.extras[:1]},
+            {"extras": PLAIN_SSD.extras[:1]},
             r"4 entries but there are 3 maps, the backbone's levels \(C4, C6\) and 1 extras",
         ),
         ({"extras": EXTRAS_512[:2], "size": (8, 40)}, None),
         (
-            {"extras": (*SMALL.extras, ExtraConfig(hidden=8, out=8, padding=0)), "priors": "five"},
+            {"extras": (*PLAIN_SSD.extras, ExtraConfig(hidden=8, out=8, padding=0)), "priors": "five"},
             r"extras.2 would make a map without cells from an input of 128 x 160; use 2 extras or a larger size",
         ),
         (
@@ -430,10 +407,10 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: st
         given = changes.get("priors")
         if given == "five":
             five = PriorConfig(sizes=(16, 32, 56, 80, 90, 110), ratios=((2,),) * 5, steps=None)
-            return SSD(replace(SMALL, **changes | {"priors": five}), names(2))  # type: ignore[arg-type]
+            return SSD(replace(PLAIN_SSD, **changes | {"priors": five}), names(2))  # type: ignore[arg-type]
         if isinstance(given, dict):
-            return SSD(replace(SMALL, priors=replace(SMALL.priors, **given)), names(2))
-        return SSD(replace(SMALL, **changes), names(2))  # type: ignore[arg-type]
+            return SSD(replace(PLAIN_SSD, priors=replace(PLAIN_SSD.priors, **given)), names(2))
+        return SSD(replace(PLAIN_SSD, **changes), names(2))  # type: ignore[arg-type]
 
     if message is None:
         assert build().input_size == changes["size"]
@@ -443,7 +420,7 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: st
 
 
 def test_other_inputs_are_refused() -> None:
-    detector = SSD(SMALL, names(2)).eval()
+    detector = SSD(PLAIN_SSD, names(2)).eval()
     with pytest.raises(InputError, match=r"the input is 160 x 160 pixels .* takes exactly 128 x 160"):
         detector(pictures(1, 160))
 
@@ -471,7 +448,7 @@ def test_light_backbones(recipe: str) -> None:
 def test_heads_start_as_two_convolutions(start: str, offsets: float, logits: float) -> None:
     """4 priors of 4 offsets and 21 logits on 64 channels: both parts are as wide as by themselves."""
     torch.manual_seed(0)
-    head = SSD(replace(SMALL, start=start), names(20)).heads[0]  # type: ignore[arg-type]
+    head = SSD(replace(PLAIN_SSD, start=start), names(20)).heads[0]  # type: ignore[arg-type]
     assert isinstance(head, MapHead)
     rows = head.predict.weight.unflatten(0, (4, 25))
     for part, square in ((rows[:, :4], offsets), (rows[:, 4:], logits)):

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, LocalLayer, YOLOv1, YOLOv1Config
 from boxwright.structures import Classes, InputError
-from tests.detectors.test_faster_rcnn import pictures
-from tests.detectors.test_yolov2 import answering, blank, shares, targets_of
+from tests.support.batches import answering, blank_images, example_images, padded_targets, relative_boxes
 from tests.support.region_by_hand import detection_pulls
 from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN
 
@@ -19,7 +18,7 @@ CLASSES = Classes.from_names(["disc", "bar", "ring"])
 GRID = SMALL_YOLOV1.grid
 LENGTH = GRID * GRID * (3 + 5 * 2)
 # Apart from each other, one across most of the picture, one too thin to be learnt.
-OBJECTS = targets_of(
+OBJECTS = padded_targets(
     [
         [[33, 35, 60, 62], [70, 70, 95, 92], [2, 2, 150, 150], [120, 10, 120.5, 40]],
         [[100, 40, 158, 60]],
@@ -34,10 +33,11 @@ def test_loss_and_gradient_are_those_of_the_rules(rescore: bool) -> None:
     detector = YOLOv1(replace(SMALL_YOLOV1, loss=DetectionLossConfig(rescore=rescore)), CLASSES)
     torch.manual_seed(1)
     out = (torch.randn(3, LENGTH) * 0.6).requires_grad_(True)
-    losses = answering(detector, out)(blank(3, 160, 160), OBJECTS)
+    losses = answering(detector, out)(blank_images(3, 160, 160), OBJECTS)
     torch.stack(list(losses.values())).sum().backward()
     expected = [
-        detection_pulls(out[b].detach().numpy(), shares(OBJECTS, b, 160, 160), GRID, 2, rescore) for b in range(3)
+        detection_pulls(out[b].detach().numpy(), relative_boxes(OBJECTS, b, 160, 160), GRID, 2, rescore)
+        for b in range(3)
     ]
     for name, value in losses.items():
         assert value.item() == pytest.approx(sum(each[name] for each, _ in expected) / 3, rel=1e-5), name
@@ -50,24 +50,26 @@ def test_boxes_that_touch_nothing_are_chosen_by_their_error() -> None:
     out = torch.zeros(1, LENGTH)
     out[0, -200:].view(25, 2, 4)[:, 1, :2] = 0.4
     out.requires_grad_(True)
-    objects = targets_of([[[33.0, 35, 60, 62]]], [[0]])  # its centre is 0.45, 0.52 of a cell from the cell's corner
-    answering(YOLOv1(SMALL_YOLOV1, CLASSES), out)(blank(1, 160, 160), objects)["box"].backward()
+    objects = padded_targets([[[33.0, 35, 60, 62]]], [[0]])  # its centre is 0.45, 0.52 of a cell from the cell's corner
+    answering(YOLOv1(SMALL_YOLOV1, CLASSES), out)(blank_images(1, 160, 160), objects)["box"].backward()
     assert out.grad is not None
     slope = out.grad[0, -200:].view(25, 2, 4)
     assert (slope != 0).any(-1).nonzero().tolist() == [[6, 1]]
-    _, expected = detection_pulls(out[0].detach().numpy(), shares(objects, 0, 160, 160), GRID, 2)
+    _, expected = detection_pulls(out[0].detach().numpy(), relative_boxes(objects, 0, 160, 160), GRID, 2)
     np.testing.assert_allclose(slope.flatten(), expected[-200:], atol=1e-6)
 
 
 def test_one_object_a_cell_drawn_anew_for_each_seed() -> None:
-    pair = targets_of([[[33.0, 35, 60, 62], [40, 36, 50, 60]]], [[0, 1]])
+    pair = padded_targets([[[33.0, 35, 60, 62], [40, 36, 50, 60]]], [[0, 1]])
     torch.manual_seed(2)
     out = torch.randn(1, LENGTH)
     detector = answering(YOLOv1(SMALL_YOLOV1, CLASSES), out)
-    objects = shares(pair, 0, 160, 160)
+    objects = relative_boxes(pair, 0, 160, 160)
     either = [detection_pulls(out[0].numpy(), order, GRID, 2)[0]["box"] for order in (objects, objects[::-1])]
     assert either[0] != pytest.approx(either[1])
-    found = [detector(blank(1, 160, 160)._replace(seeds=torch.tensor([s])), pair)["box"].item() for s in range(20)]
+    found = [
+        detector(blank_images(1, 160, 160)._replace(seeds=torch.tensor([s])), pair)["box"].item() for s in range(20)
+    ]
     first = [value == pytest.approx(either[0], rel=1e-5) for value in found]
     second = [value == pytest.approx(either[1], rel=1e-5) for value in found]
     assert all(a != b for a, b in zip(first, second, strict=True))
@@ -145,7 +147,7 @@ def test_numbers_of_the_published_networks(config: YOLOv1Config, floats: int) ->
 def test_the_input_is_one_size() -> None:
     detector = YOLOv1(SMALL_YOLOV1, CLASSES).eval()
     with pytest.raises(InputError, match=r"is 128 x 160 pixels .* takes exactly 160 x 160"):
-        detector(pictures(1, 128, 160))
+        detector(example_images(1, 128, 160))
 
 
 @pytest.mark.parametrize(
@@ -201,11 +203,11 @@ def test_near_cells_share_an_object_and_one_cell_has_two() -> None:
     out = detector.output.bias.detach().repeat(1, 1)
     coded = detector.predictions(out).coded
     coded[0, :, 1, 2:] = 0.25**0.5 / 2  # a quarter of the side: the second predictors are small
-    near = targets_of([[[41.0, 41, 81, 81]]], [[1]])  # centre (61, 61), cells around the corner (64, 64)
+    near = padded_targets([[[41.0, 41, 81, 81]]], [[1]])  # centre (61, 61), cells around the corner (64, 64)
     wanted = detector._assign(detector.predictions(out), near, near.valid, torch.zeros(1, dtype=torch.int64))
     assert wanted.positive[0].nonzero().tolist() == [[6, 0], [7, 0], [11, 0], [12, 0]]
     assert wanted.occupied[0].nonzero().flatten().tolist() == [6, 7, 11, 12]
-    two = targets_of([[[41.0, 41, 81, 81], [56, 56, 66, 66]]], [[1, 2]])
+    two = padded_targets([[[41.0, 41, 81, 81], [56, 56, 66, 66]]], [[1, 2]])
     wanted = detector._assign(detector.predictions(out), two, two.valid, torch.zeros(1, dtype=torch.int64))
     assert wanted.positive[0, 6].tolist() == [True, True]
     assert wanted.truth[0, 6].tolist() == two.boxes[0].tolist()
@@ -215,7 +217,7 @@ def test_near_cells_share_an_object_and_one_cell_has_two() -> None:
 def test_quiet_predictors_are_not_background() -> None:
     detector = YOLOv1(SMALL_YOLOV1_MODERN, CLASSES)
     out = detector.output.bias.detach().repeat(1, 1)
-    objects = targets_of([[[60.0, 28, 100, 68]]], [[1]])  # exactly what cell 7 (row 1, column 2) says
+    objects = padded_targets([[[60.0, 28, 100, 68]]], [[1]])  # exactly what cell 7 (row 1, column 2) says
     wanted = detector._assign(detector.predictions(out), objects, objects.valid, torch.zeros(1, dtype=torch.int64))
     assert wanted.iou[0, 7, 0] == pytest.approx(1.0)
     assert not wanted.background[0, 7].any(), "the second predictor says the same, but owns nothing"

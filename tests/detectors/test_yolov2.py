@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.yolov2 import (
     VOC_ANCHORS_2017,
     RegionLossConfig,
@@ -18,8 +16,15 @@ from boxwright.detectors.yolov2 import (
     YOLOv2Config,
     stack_cells,
 )
-from boxwright.structures import Classes, Images, InputError, Targets
-from tests.detectors.test_faster_rcnn import example_targets, pictures
+from boxwright.structures import Classes, InputError
+from tests.support.batches import (
+    answering,
+    blank_images,
+    example_images,
+    example_targets,
+    padded_targets,
+    relative_boxes,
+)
 from tests.support.region_by_hand import region_pulls
 from tests.support.yolo_cases import SMALL_YOLOV2
 
@@ -27,40 +32,8 @@ CLASSES = Classes.from_names(["disc", "bar", "ring"])
 TINY = DarknetConfig(variant="tiny_v2", out_levels=(5,))
 
 
-def answering(detector: Detector, out: Tensor) -> Detector:
-    """The detector, as if its network gave ``out`` whatever it saw."""
-    detector.outputs = lambda pixels: [out]  # type: ignore[method-assign]
-    return detector
-
-
-def blank(batch: int, height: int, width: int) -> Images:
-    pixels = torch.zeros(batch, 3, height, width, dtype=torch.uint8)
-    return Images(pixels, torch.tensor([[height, width]] * batch), torch.arange(batch))
-
-
-def targets_of(boxes: list[list[list[float]]], labels: list[list[int]]) -> Targets:
-    """Padded targets of ragged lists of corners."""
-    room = max(1, *(len(each) for each in boxes))
-    padded = torch.tensor([each + [[0.0] * 4] * (room - len(each)) for each in boxes])
-    valid = torch.tensor([[i < len(each) for i in range(room)] for each in boxes])
-    numbers = torch.tensor([each + [0] * (room - len(each)) for each in labels])
-    no = torch.zeros_like(valid)
-    return Targets(padded, numbers, valid, no, no)
-
-
-def shares(targets: Targets, b: int, height: int, width: int) -> list[tuple[tuple[float, float, float, float], int]]:
-    """Image ``b``'s objects as Darknet has them."""
-    found = []
-    for (x1, y1, x2, y2), label in zip(
-        targets.boxes[b, targets.valid[b]].tolist(), targets.labels[b, targets.valid[b]].tolist(), strict=True
-    ):
-        box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        found.append((box, label))
-    return found
-
-
 # Two in one cell of one shape (the later wins), two in one cell of other shapes, one larger than every anchor.
-CROWDED = targets_of(
+CROWDED = padded_targets(
     [
         [[33, 35, 60, 62], [34, 36, 62, 60], [70, 70, 90, 92], [65, 66, 95, 95], [2, 2, 150, 120]],
         [[100, 40, 150, 60], [0, 0, 31, 31]],
@@ -93,10 +66,10 @@ def test_loss_and_gradient_are_those_of_the_rules(seen: int, rules: dict[str, An
     with torch.no_grad():
         out[0, :4, 2, 2] = torch.tensor([0.0, 0.0, -0.1, -0.1])
         out[1, :4, 0, 0] = torch.tensor([-0.1, 0.1, 0.0, 0.0])
-    losses = answering(detector, out)(blank(3, height, width), CROWDED)
+    losses = answering(detector, out)(blank_images(3, height, width), CROWDED)
     torch.stack(list(losses.values())).sum().backward()
     expected = [
-        region_pulls(out[b].detach().numpy(), shares(CROWDED, b, height, width), anchors, seen, **rules)
+        region_pulls(out[b].detach().numpy(), relative_boxes(CROWDED, b, height, width), anchors, seen, **rules)
         for b in range(3)
     ]
     for name, value in losses.items():
@@ -113,8 +86,8 @@ def test_the_exception_of_rule_1_matters_in_that_comparison() -> None:
     out[0, 2:4] = -5
     out[0, :4, 1, 1] = torch.tensor([0.0, 0.0, math.log(1.7), math.log(1.3)])  # anchor 0 sees it, anchor 1 fits it
     out.requires_grad_(True)
-    objects = targets_of([[[21.0, 27, 75, 69]]], [[0]])
-    answering(detector, out)(blank(1, 128, 160), objects)["objectness"].backward()
+    objects = padded_targets([[[21.0, 27, 75, 69]]], [[0]])
+    answering(detector, out)(blank_images(1, 128, 160), objects)["objectness"].backward()
     assert out.grad is not None
     slope = out.grad[0].unflatten(0, (3, 8))[:, 4]
     assert slope[0, 1, 1] == 0
@@ -124,7 +97,7 @@ def test_the_exception_of_rule_1_matters_in_that_comparison() -> None:
 
 def test_only_training_counts_images_and_ends_the_prior() -> None:
     detector = YOLOv2(replace(SMALL_YOLOV2, loss=RegionLossConfig(prior_images=3)), CLASSES)
-    images, targets = pictures(2, 128, 160), example_targets()
+    images, targets = example_images(2, 128, 160), example_targets()
     assert detector.eval()(images, targets)["prior"] > 0
     assert int(detector.seen) == 0
     detector.train()
@@ -138,21 +111,21 @@ def test_only_training_counts_images_and_ends_the_prior() -> None:
 
 def test_only_the_first_thirty_objects_and_no_specks() -> None:
     specks = [[20.0 * (i % 8), 15.0 * (i // 8), 20.0 * (i % 8) + 18, 15.0 * (i // 8) + 13] for i in range(40)]
-    many = targets_of([specks], [[0] * 40])
+    many = padded_targets([specks], [[0] * 40])
     out = torch.randn(1, 24, 4, 5)
     detector = answering(YOLOv2(SMALL_YOLOV2, CLASSES), out)
-    images, first = blank(1, 128, 160), targets_of([specks[:30]], [[0] * 30])
+    images, first = blank_images(1, 128, 160), padded_targets([specks[:30]], [[0] * 30])
     capped, thirty = detector(images, many), detector(images, first)
     for name in capped:
         torch.testing.assert_close(capped[name], thirty[name])
     open_ended = answering(YOLOv2(replace(SMALL_YOLOV2, loss=RegionLossConfig(most_objects=None)), CLASSES), out)
     assert open_ended(images, many)["box"] != capped["box"]
-    thin = targets_of([[[10.0, 10, 10.1, 90]]], [[0]])  # 0.0006 of the width
+    thin = padded_targets([[[10.0, 10, 10.1, 90]]], [[0]])  # 0.0006 of the width
     assert detector(images, thin)["box"] == 0
 
 
 def test_difficult_objects_and_crowds() -> None:
-    images, targets = pictures(2, 128, 160), example_targets()
+    images, targets = example_images(2, 128, 160), example_targets()
     torch.manual_seed(0)
     detector = YOLOv2(SMALL_YOLOV2, CLASSES).eval()
     wary = YOLOv2(replace(SMALL_YOLOV2, difficult=False), CLASSES).eval()
@@ -210,7 +183,7 @@ def test_numbers_of_the_published_networks(config: YOLOv2Config, classes: int, f
 def test_inputs_are_multiples_of_32() -> None:
     detector = YOLOv2(SMALL_YOLOV2, CLASSES).eval()
     with pytest.raises(InputError, match=r"multiples of 32; the nearest are 128 x 160"):
-        detector(pictures(1, 128, 176)._replace(pixels=torch.zeros(1, 3, 120, 150, dtype=torch.uint8)))
+        detector(example_images(1, 128, 176)._replace(pixels=torch.zeros(1, 3, 120, 150, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +214,9 @@ def test_a_wider_reach_and_more_owners() -> None:
     wide = replace(SMALL_YOLOV2, reach=2.0, loss=RegionLossConfig(assignment="near", box_loss="giou", prior_images=0))
     detector = YOLOv2(wide, CLASSES)
     out = torch.zeros(1, 24, 4, 5)
-    objects = targets_of([[[40.0, 40, 72, 72]]], [[0]])  # centre (56, 56): cell 1, 1, the nearest corner is (64, 64)
+    objects = padded_targets(
+        [[[40.0, 40, 72, 72]]], [[0]]
+    )  # centre (56, 56): cell 1, 1, the nearest corner is (64, 64)
     owners = detector.matcher(detector.predictions(out).boxes / 32, objects.boxes / 32, objects.valid, (4, 5))[
         1
     ].reshape(4, 5, 3)
@@ -250,7 +225,7 @@ def test_a_wider_reach_and_more_owners() -> None:
     optimiser = torch.optim.Adam([leaf], lr=0.1)
     for _ in range(200):
         optimiser.zero_grad()
-        sum(answering(detector, leaf)(blank(1, 128, 160), objects).values()).backward()  # type: ignore[union-attr]
+        sum(answering(detector, leaf)(blank_images(1, 128, 160), objects).values()).backward()  # type: ignore[union-attr]
         optimiser.step()
     boxes = detector.predictions(leaf.detach()).boxes.reshape(4, 5, 3, 4)[owners]
     torch.testing.assert_close(boxes, objects.boxes[0].expand_as(boxes), atol=1.5, rtol=0)

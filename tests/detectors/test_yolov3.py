@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from boxwright.backbones.darknet import DarknetConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.build import build_detector
@@ -19,29 +18,20 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.yolo_scales import SpatialPyramidPooling, YOLOScalesConfig
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes, Images, InputError, Targets
+from tests.support.yolo_cases import MODERN_YOLOV3, PLAIN_YOLOV3
 
 NAMES = Classes.from_names(["disc", "bar", "ring"])
-SMALL = YOLOv3Config(
-    backbone=DarknetConfig(variant="tiny_v3", width=0.25, out_levels=(3, 4, 5)),
-    scales=YOLOScalesConfig(channels=(8, 8, 16)),
-    ignore_iou=0.5,
-)
 
-MODERN = replace(
-    SMALL, assignment="aligned", reach=2.0, box_loss="ciou", object_target="iou", prior=0.2, small_weight=False
-)
 TINY = replace(
-    SMALL,
-    backbone=replace(SMALL.backbone, out_levels=(4, 5)),
+    PLAIN_YOLOV3,
+    backbone=replace(PLAIN_YOLOV3.backbone, out_levels=(4, 5)),
     scales=YOLOScalesConfig(channels=(8, 16), style="tiny"),
     anchors=((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0)),
     masks=((1, 2, 3), (3, 4, 5)),
 )
-SPP = replace(SMALL, scales=YOLOScalesConfig(channels=(8, 8, 16), spp=True), ignore_iou=0.7)
-SMALL_YOLOV3 = {"yolov3": SPP, "yolov3_modern": MODERN}
 
 
-def small(config: YOLOv3Config = SMALL, classes: Classes = NAMES) -> YOLOv3:
+def small(config: YOLOv3Config = PLAIN_YOLOV3, classes: Classes = NAMES) -> YOLOv3:
     torch.manual_seed(0)
     detector = build_detector(config, classes)
     assert isinstance(detector, YOLOv3)
@@ -92,27 +82,27 @@ def test_each_scale_predicts_on_its_own_grid_from_fine_to_coarse() -> None:
     ],
 )
 def test_other_backbones_bring_their_own_strides(backbone: DetNetConfig | ResNetConfig, strides: list[int]) -> None:
-    detector = small(replace(SMALL, backbone=backbone))
+    detector = small(replace(PLAIN_YOLOV3, backbone=backbone))
     assert detector.input_multiple == strides[-1]
     maps = detector.outputs(torch.zeros(1, 3, 64, 64))
     assert [m.shape[-1] for m in maps] == [64 // s for s in strides]
 
 
 def test_a_prior_starts_from_the_anchors() -> None:
-    detector = small(replace(SMALL, prior=0.1)).eval().requires_grad_(False)
+    detector = small(replace(PLAIN_YOLOV3, prior=0.1)).eval().requires_grad_(False)
     maps = detector.outputs(torch.rand(1, 3, 64, 64))
     raw = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, 8) for m in maps])
     assert float(raw[:, 4].sigmoid().mean()) == pytest.approx(0.1, abs=0.02)
     assert float(raw[:, :4].abs().max()) < 0.5
-    assert (small(SMALL).eval().outputs(torch.rand(1, 3, 64, 64))[0].abs() > 1).any()
+    assert (small(PLAIN_YOLOV3).eval().outputs(torch.rand(1, 3, 64, 64))[0].abs() > 1).any()
 
 
 def test_running_statistics_may_follow_faster() -> None:
     def momenta(config: YOLOv3Config) -> set[float | None]:
         return {m.momentum for m in small(config).modules() if isinstance(m, nn.BatchNorm2d)}
 
-    assert momenta(SMALL) == {0.01}
-    assert momenta(replace(SMALL, norm_momentum=0.1)) == {0.1}
+    assert momenta(PLAIN_YOLOV3) == {0.01}
+    assert momenta(replace(PLAIN_YOLOV3, norm_momentum=0.1)) == {0.1}
 
 
 # --- boxes ---
@@ -130,7 +120,7 @@ def test_decode_is_the_papers_equation() -> None:
 
 
 def test_reach_lets_a_centre_leave_its_cell() -> None:
-    detector = small(replace(SMALL, reach=2.0))
+    detector = small(replace(PLAIN_YOLOV3, reach=2.0))
     anchor, cell = torch.tensor([8.0, 8, 24, 24]), torch.tensor([16.0])
     far = detector.decode(torch.tensor([50.0, -50, 0, 0]), anchor, cell)
     assert far.tolist() == pytest.approx([24, -8, 40, 8])
@@ -261,7 +251,7 @@ def losses_of(detector: YOLOv3, maps: list[torch.Tensor], targets: Targets) -> d
 def test_loss_and_gradient_are_darknets(masks: tuple, ignore_iou: float) -> None:
     side = (96, 128)
     generator = np.random.default_rng(1)
-    config = replace(SMALL, masks=masks, ignore_iou=ignore_iou)
+    config = replace(PLAIN_YOLOV3, masks=masks, ignore_iou=ignore_iou)
     if len(masks) == 2:
         config = replace(TINY, ignore_iou=ignore_iou)
     detector = small(config)
@@ -292,7 +282,7 @@ def test_loss_and_gradient_are_darknets(masks: tuple, ignore_iou: float) -> None
 
 def one_predictor(**changes: object) -> tuple[YOLOv3, list[torch.Tensor], Targets]:
     """Raw zeros but for one predictor, and the object that it owns: 36 x 52 at the centre (44, 45) of 128 x 96."""
-    config = replace(SMALL, **changes)  # type: ignore[arg-type]
+    config = replace(PLAIN_YOLOV3, **changes)  # type: ignore[arg-type]
     detector = small(config)
     maps = [torch.zeros(1, 24, 96 // s, 128 // s) for s in (8, 16, 32)]
     for m in maps:
@@ -349,10 +339,12 @@ def test_weights_and_normalisers() -> None:
     targets = as_targets(truths, (96, 128))
     maps = [torch.randn(2, 24, 96 // s, 128 // s) for s in (8, 16, 32)]
     plain = losses_of(small(), maps, targets)
-    weighted = losses_of(small(replace(SMALL, box_weight=2.0, object_weight=3.0, class_weight=5.0)), maps, targets)
+    weighted = losses_of(
+        small(replace(PLAIN_YOLOV3, box_weight=2.0, object_weight=3.0, class_weight=5.0)), maps, targets
+    )
     for name, factor in (("box", 2), ("objectness", 3), ("classification", 5)):
         torch.testing.assert_close(weighted[name], plain[name] * factor)
-    shared = losses_of(small(replace(SMALL, normaliser="positives")), maps, targets)
+    shared = losses_of(small(replace(PLAIN_YOLOV3, normaliser="positives")), maps, targets)
     torch.testing.assert_close(shared["box"], plain["box"] * 2 / 3)
 
 
@@ -362,19 +354,19 @@ def test_difficult_and_crowd_objects() -> None:
     nothing = as_targets([[]], (96, 128))
     hard = targets._replace(difficult=targets.valid)
     assert float(losses_of(small(), maps, hard)["box"]) > 0
-    skipping = small(replace(SMALL, difficult=False))
+    skipping = small(replace(PLAIN_YOLOV3, difficult=False))
     torch.testing.assert_close(losses_of(skipping, maps, hard), losses_of(skipping, maps, nothing))
 
     crowd = targets._replace(crowd=targets.valid)
     shaded, plain = losses_of(small(), maps, crowd), losses_of(small(), maps, nothing)
     assert shaded["box"] == 0
     assert shaded["objectness"] < plain["objectness"], "predictors within the crowd are left alone"
-    unaware = losses_of(small(replace(SMALL, crowd_ignore=None)), maps, crowd)
+    unaware = losses_of(small(replace(PLAIN_YOLOV3, crowd_ignore=None)), maps, crowd)
     torch.testing.assert_close(unaware, plain)
 
 
 def test_aligned_assignment_teaches_several_predictors_of_an_object() -> None:
-    config = replace(MODERN, topk=5, normaliser="positives")
+    config = replace(MODERN_YOLOV3, topk=5, normaliser="positives")
     detector = small(config)
     targets = as_targets([[(0.4, 0.5, 0.5, 0.5, 0)], []], (96, 128))
     maps = [torch.zeros(2, 24, 96 // s, 128 // s, requires_grad=True) for s in (8, 16, 32)]
@@ -390,7 +382,7 @@ def test_aligned_assignment_teaches_several_predictors_of_an_object() -> None:
 # --- detections ---
 
 
-def wide(config: YOLOv3Config = SMALL) -> YOLOv3:
+def wide(config: YOLOv3Config = PLAIN_YOLOV3) -> YOLOv3:
     detector = small(config)
     for scale in detector.scales.scales:
         nn.init.normal_(scale.get_submodule("predict").weight, std=0.5)  # type: ignore[arg-type]
@@ -402,8 +394,8 @@ def test_taking_the_best_predictors_first_changes_nothing() -> None:
     post = PostprocessConfig(score_threshold=0.3, nms_iou=0.45, detections=100, candidates=4000)
     pixels = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     images = Images(pixels, torch.tensor([[96, 128], [96, 128]]))
-    every = wide(replace(SMALL, post=post))(images)
-    few = wide(replace(SMALL, post=replace(post, candidates=800)))(images)
+    every = wide(replace(PLAIN_YOLOV3, post=post))(images)
+    few = wide(replace(PLAIN_YOLOV3, post=replace(post, candidates=800)))(images)
     assert every.valid.sum() > 20
     torch.testing.assert_close(every, few)
 
@@ -416,7 +408,7 @@ def test_objectness_first_then_every_class_or_the_best() -> None:
     sizes = torch.tensor([[96, 128]])
 
     def scores(**changes: object) -> list[float]:
-        detector = small(replace(SMALL, **changes))  # type: ignore[arg-type]
+        detector = small(replace(PLAIN_YOLOV3, **changes))  # type: ignore[arg-type]
         grid = detector.grid([(12, 16), (6, 8), (3, 4)], torch.device("cpu"))
         found = detector.detections(raw, grid, sizes)
         return found.scores[found.valid].tolist()
@@ -444,7 +436,7 @@ def test_objectness_first_then_every_class_or_the_best() -> None:
 )
 def test_scales_that_disagree_are_named(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        small(replace(SMALL, **changes))
+        small(replace(PLAIN_YOLOV3, **changes))
 
 
 @pytest.mark.parametrize(
@@ -462,7 +454,7 @@ def test_scales_that_disagree_are_named(changes: dict, message: str) -> None:
 )
 def test_values_out_of_range_are_named(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        replace(SMALL, **changes)
+        replace(PLAIN_YOLOV3, **changes)
 
 
 def test_sides_must_be_multiples_of_the_coarsest_stride() -> None:

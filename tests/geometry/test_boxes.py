@@ -20,14 +20,9 @@ from boxwright.geometry.boxes import (
     points_in_boxes,
     xyxy_to_cxcywh,
 )
+from tests.support.boxes import SHEET, random_boxes
 
 Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def random_boxes(count: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand((count, 2), generator=generator) * 80
-    return torch.cat([corner, corner + torch.rand((count, 2), generator=generator) * 40], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +100,6 @@ def test_formats_round_trip() -> None:
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
 
 
-SHEET = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 4, 10, 14], [20, 20, 30, 30]])
 MEASURES = [pair_iou, generalized_iou, distance_iou, complete_iou]
 
 

@@ -1,21 +1,14 @@
 """Fixed-size NMS against torchvision's, and the laws of suppression."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
 from boxwright.geometry.nms import class_offsets, float32_at_most, nms
-from tests.geometry.test_boxes import random_boxes
-
-
-def scored(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return random_boxes(count, seed), torch.rand(count, generator=torch.Generator().manual_seed(seed + 100))
+from tests.support.boxes import random_boxes, scored
+from tests.support.processes import run_python
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
@@ -71,11 +64,10 @@ def test_operator_is_well_formed_for_the_compiler() -> None:
 
 
 GPU_KERNEL_ON_CPU = """
-import sys, torch
+import torch
 from boxwright.geometry.nms import nms
 from boxwright.geometry.nms_cuda import nms_fixed
-sys.path.insert(0, {root!r})
-from tests.geometry.test_nms import scored
+from tests.support.boxes import scored
 a, a_scores = scored(24)
 b, b_scores = scored(24, seed=3)
 b_scores[15:] = -torch.inf
@@ -91,11 +83,7 @@ print("equal")
 def test_the_gpu_kernel_agrees_in_tritons_interpreter() -> None:
     """No GPU is needed to hold the kernel's logic to the CPU's."""
     pytest.importorskip("triton", minversion="3.6")  # interpreters before it fail on current numpy
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", GPU_KERNEL_ON_CPU.format(root=root)], env=environment, capture_output=True, text=True
-    )
+    run = run_python(GPU_KERNEL_ON_CPU, TRITON_INTERPRET="1")
     assert run.stdout.strip() == "equal", run.stderr
 
 

@@ -6,8 +6,7 @@ import torch
 from boxwright.geometry.boxes import box_iou
 from boxwright.geometry.nms import nms
 from boxwright.geometry.sequential_nms import KINDS, sequential_nms
-from tests.geometry.test_boxes import SHEET, random_boxes
-from tests.geometry.test_nms import scored
+from tests.support.boxes import SHEET, random_boxes, scored
 
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

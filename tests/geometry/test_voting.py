@@ -6,8 +6,7 @@ import torch
 
 from boxwright.geometry.voting import box_voting
 from boxwright.structures import InputError
-from tests.geometry.test_boxes import SHEET
-from tests.geometry.test_nms import scored
+from tests.support.boxes import SHEET, scored
 
 SCORES = torch.tensor([0.9, 0.8, 0.7, 0.6])
 ONE_CLASS = torch.zeros(4, dtype=torch.int64)

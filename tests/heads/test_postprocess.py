@@ -12,7 +12,7 @@ from boxwright.heads.postprocess import (
 )
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.testing import forbid_host_sync
-from tests.geometry.test_boxes import SHEET, random_boxes
+from tests.support.boxes import SHEET, random_boxes
 
 SIZES = torch.tensor([[130, 130]])
 KINDS = ["greedy", "soft_linear", "soft_gaussian", "diou", "weighted"]

@@ -23,9 +23,15 @@ from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from tests.checkpoints.test_backbone_files import write_caffe_resnet, write_detnet, write_msra, write_vgg
 from tests.support import caffe_reference as ref
-from tests.training.test_recipe_starts import narrow, write
+from tests.support.backbone_files import (
+    narrow,
+    write_caffe_resnet,
+    write_detnet,
+    write_msra,
+    write_pretrained,
+    write_vgg,
+)
 
 MODULES = [info.name for info in pkgutil.iter_modules(recipes.__path__)]
 
@@ -61,7 +67,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "VGG_ILSVRC_16_layers_fc_reduced.caffemodel": lambda folder: write_vgg(folder, reduced=True)[0],
     "torchvision:vgg16": write_torchvision_vgg16,
     "detnet59.pth": lambda folder: write_detnet(folder)[0],
-    "backbone.safetensors": lambda folder: write(folder, NAMED_BACKBONES["detnet59"], PixelConfig()),
+    "backbone.safetensors": lambda folder: write_pretrained(folder, NAMED_BACKBONES["detnet59"], PixelConfig()),
 }
 DARKNET = {
     "extraction.conv.weights": "extraction",

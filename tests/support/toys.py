@@ -24,6 +24,7 @@ from boxwright.config.recipe import (
     WarmupConfig,
 )
 from boxwright.data.index import DetectionIndex, ImageRecord
+from boxwright.data.proposals.files import ProposalSet
 from boxwright.data.transforms.configs import FlipConfig, WarpConfig
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
@@ -120,3 +121,19 @@ def toy_recipe(steps: int = 8, **changes: Any) -> Recipe:
         clip_norm=5.0,
     )
     return replace(recipe, **changes)
+
+
+def save_proposals(index: DetectionIndex, path: Path, count: int = 16) -> str:
+    """Boxes around the objects, better and worse, and boxes anywhere."""
+    rng = np.random.default_rng(0)
+    boxes, scores = [], []
+    for i in range(len(index)):
+        height, width = index.size(i)
+        near = np.repeat(index.annotations(i).boxes, count // 2, 0)
+        near = near + rng.normal(0, 0.08, near.shape) * (near[:, 2:] - near[:, :2]).repeat(2, 1)
+        corners = np.sort(rng.random((count // 2, 2, 2)), 1).reshape(-1, 4) * [width, height, width, height]
+        both = np.concatenate([near, corners]).clip(0, [width, height, width, height])
+        both = both[((both[:, 2:] - both[:, :2]) > 1).all(1)]
+        boxes.append(rng.permutation(both))
+        scores.append(np.linspace(1, 0, len(both)))
+    return str(ProposalSet.build(index, boxes, scores, "drawn").save(path))

@@ -1,7 +1,8 @@
-"""Two-stage detectors without a pyramid, small enough to test."""
+"""Two-stage detectors, small enough to test."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
@@ -9,13 +10,18 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.necks.fpn import FPNConfig
 
 RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((24, 48, 96),), centre="cell"),
@@ -113,3 +119,36 @@ SMALL_RFCN = {
         ),
     ),
 }
+
+
+def small_faster_rcnn(**rpn: object) -> FasterRCNNConfig:
+    """Faster R-CNN with a pyramid on DetNet; ``rpn`` changes the RPN's options."""
+    return FasterRCNNConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8),
+        neck=FPNConfig(channels=16),
+        rpn=RPNConfig(
+            anchors=AnchorConfig(sizes=((16,), (32,), (48,), (64,), (96,))),
+            **{"pre_nms": (100, 50), "post_nms": (20, 20), "samples": 64, "nms_iou": 0.2} | rpn,  # type: ignore[arg-type]
+        ),
+        head=BoxHeadConfig(hidden=(32, 32), samples=32),
+    )
+
+
+SMALL_FASTER = small_faster_rcnn()
+
+
+SMALL_MASK_RCNN = MaskRCNNConfig(
+    backbone=SMALL_FASTER.backbone,
+    neck=SMALL_FASTER.neck,
+    rpn=SMALL_FASTER.rpn,
+    head=SMALL_FASTER.head,
+    mask=MaskHeadConfig(pooling=RoIPoolingConfig(size=6), convs=2, channels=8),
+)
+
+
+def plain_logits(module: MaskHead, pooled: Tensor) -> Tensor:
+    """All maps, by torch's own layers: ``[N, K, m, m]``."""
+    x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
+    for conv in module.convs:
+        x = F.relu(conv(x))
+    return module.predict(F.relu(module.deconv(x)))

@@ -5,6 +5,8 @@ from dataclasses import replace
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2Config
+from boxwright.detectors.yolov3 import YOLOv3Config
+from boxwright.heads.yolo_scales import YOLOScalesConfig
 
 SMALL_YOLOV1 = YOLOv1Config(
     backbone=DarknetConfig(variant="tiny_v2", width=0.125, out_levels=(5,)),
@@ -26,3 +28,21 @@ SMALL_YOLOV2_MODERN = replace(
     reach=2.0,
     loss=RegionLossConfig(box_loss="ciou", objectness_loss="bce", assignment="near", prior_images=0, most_objects=None),
 )
+
+
+PLAIN_YOLOV3 = YOLOv3Config(
+    backbone=DarknetConfig(variant="tiny_v3", width=0.25, out_levels=(3, 4, 5)),
+    scales=YOLOScalesConfig(channels=(8, 8, 16)),
+    ignore_iou=0.5,
+)
+
+
+MODERN_YOLOV3 = replace(
+    PLAIN_YOLOV3, assignment="aligned", reach=2.0, box_loss="ciou", object_target="iou", prior=0.2, small_weight=False
+)
+
+
+SPP_YOLOV3 = replace(PLAIN_YOLOV3, scales=YOLOScalesConfig(channels=(8, 8, 16), spp=True), ignore_iou=0.7)
+
+
+SMALL_YOLOV3 = {"yolov3": SPP_YOLOV3, "yolov3_modern": MODERN_YOLOV3}

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,7 +27,7 @@ from boxwright.config.recipe import (
     load_recipe,
 )
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals.files import ProposalsConfig, ProposalSet
+from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import FlipConfig
 from boxwright.detectors.rcnn import RCNN
 from boxwright.heads.regions.ridge import RidgeFitConfig
@@ -37,31 +36,15 @@ from boxwright.structures import Classes, InputError
 from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.loop import train
 from boxwright.training.plan import make_plan
-from tests.support.toys import toy_index, toy_recipe
+from tests.support.resuming import Killed, assert_same_bits, interrupts, rows
+from tests.support.toys import save_proposals, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_FAST, SMALL_RCNN
-from tests.training.test_resume import Killed, assert_same_bits, interrupts, rows
 
 pytest.importorskip("sklearn.svm", reason="the extra `rcnn` is not installed")
 
 TUNING = Stage(name="tuning", length=2, unit="steps", optimiser=SGDConfig(lr=0.01), schedule=MultiStepConfig())
 SVMS = FitStage(name="svms", fit=SVMFitConfig(retrain=10))
 BOXES = FitStage(name="boxes", fit=RidgeFitConfig(most=20))
-
-
-def save_proposals(index: DetectionIndex, path: Path, count: int = 16) -> str:
-    """Boxes around the objects, better and worse, and boxes anywhere."""
-    rng = np.random.default_rng(0)
-    boxes, scores = [], []
-    for i in range(len(index)):
-        height, width = index.size(i)
-        near = np.repeat(index.annotations(i).boxes, count // 2, 0)
-        near = near + rng.normal(0, 0.08, near.shape) * (near[:, 2:] - near[:, :2]).repeat(2, 1)
-        corners = np.sort(rng.random((count // 2, 2, 2)), 1).reshape(-1, 4) * [width, height, width, height]
-        both = np.concatenate([near, corners]).clip(0, [width, height, width, height])
-        both = both[((both[:, 2:] - both[:, :2]) > 1).all(1)]
-        boxes.append(rng.permutation(both))
-        scores.append(np.linspace(1, 0, len(both)))
-    return str(ProposalSet.build(index, boxes, scores, "drawn").save(path))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from boxwright.training.logging.monitor import NonFiniteLossError
 from boxwright.training.logging.run_folder import new_run_folder, read_run
 from boxwright.training.logging.run_log import read_rows
 from boxwright.training.loop import train
+from tests.support.processes import run_python
 from tests.support.toys import CLASSES, Toy, build_toy, toy_index, toy_recipe
 
 
@@ -284,9 +283,7 @@ def test_a_compiled_run_equals_an_eager_one(data, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compiling_without_a_compiler_is_explained(data, tmp_path: Path) -> None:
     """In a process of its own, because torch remembers the compiler that it found."""
-    root = Path(__file__).resolve().parents[2]
     script = (
-        f"import sys; sys.path.insert(0, {str(root)!r})\n"
         "from pathlib import Path\n"
         "from boxwright.training.loop import train\n"
         "from tests.support.toys import build_toy, toy_index, toy_recipe\n"
@@ -294,8 +291,7 @@ def test_compiling_without_a_compiler_is_explained(data, tmp_path: Path) -> None
         "recipe = toy_recipe(3, compile=True)\n"
         "train(recipe, toy_index(here / 'a', 5), None, here / 'run', build=build_toy, device='cpu', log='quiet')\n"
     )
-    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(script, CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     assert "InputError: compile = true needs a C++ compiler on the CPU; install g++ or set it false" in done.stderr
 
 

@@ -30,8 +30,8 @@ from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.logging.monitor import NonFiniteLossError
 from boxwright.training.pretrain import pretrain
 from boxwright.training.pretrain_session import PretrainSession, mixed
-from tests.data.transforms.test_crops import class_folders
-from tests.training.test_resume import flat, rows
+from tests.support.dataset_files import class_folders
+from tests.support.resuming import flat, rows
 
 TINY = ResNetConfig(depth=18, blocks=(1, 1, 1, 1), width=8)
 RECIPE = replace(

@@ -6,7 +6,6 @@ Networks are narrow, and what does not take the file's tensors has no memory at 
 import re
 from dataclasses import fields, replace
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.backbones import NAMED_BACKBONES, BackboneConfig, Classifier, build_backbone
+from boxwright.backbones import NAMED_BACKBONES, BackboneConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.checkpoints import backbone_files as pretrained
-from boxwright.checkpoints.backbone_files import save_pretrained, start_backbone
-from boxwright.config.config_tree import to_tree
+from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.config.overlay import apply_overlays, parse_set
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import Classes, InputError
+from tests.support.backbone_files import classifier_of, narrow, write_pretrained
 
 CLASSES = Classes.from_names(["a", "b"])
 
@@ -84,31 +83,6 @@ def start_of(recipe: str) -> str | None:
     return next(name for pattern, name in STARTS.items() if fnmatch(recipe, pattern))
 
 
-def narrow(config: BackboneConfig) -> BackboneConfig:
-    """``width`` is a number of channels here and a factor there."""
-    width: Any = getattr(config, "width")  # noqa: B009
-    return replace(config, width=8 if isinstance(width, int) else min(width, 0.25))  # type: ignore[call-arg]
-
-
-@cache
-def classifier_of(backbone: BackboneConfig) -> dict[str, Tensor]:
-    torch.manual_seed(6)
-    return Classifier(build_backbone(narrow(backbone)), 3).state_dict()
-
-
-def write(folder: Path, backbone: BackboneConfig, pixels: PixelConfig) -> Path:
-    """What ``boxwright pretrain`` writes, as far as it is read here."""
-    card = {
-        "backbone": to_tree(narrow(backbone)),
-        "pixels": to_tree(pixels),
-        "data": {"name": "toys"},
-        "top1": None,
-    }
-    path = folder / "backbone.safetensors"
-    save_pretrained(path, classifier_of(backbone), card)
-    return path
-
-
 def tensors_for_a_detector(backbone: BackboneConfig) -> dict[str, Tensor]:
     """What the file of ``backbone`` has for a detector's, by the names there."""
     given = classifier_of(backbone)
@@ -134,11 +108,11 @@ def check_start(recipe: str, backbone: BackboneConfig, folder: Path) -> None:
     pixels = config.pixels
     if pixels != PixelConfig():
         with pytest.raises(InputError, match="learnt from pixels prepared as") as refusal:
-            start_backbone(detector, write(folder, backbone, PixelConfig()))
+            start_backbone(detector, write_pretrained(folder, backbone, PixelConfig()))
         sets = [word for word in str(refusal.value).replace("'", "").split() if word.startswith("detector.pixels.")]
         named = apply_overlays(replace(get_recipe(recipe), detector=config), [parse_set(word) for word in sets])
         assert named.detector.pixels == PixelConfig(), "the settings that the refusal names are enough"
-    line = start_backbone(detector, write(folder, backbone, pixels))
+    line = start_backbone(detector, write_pretrained(folder, backbone, pixels))
     wanted = tensors_for_a_detector(backbone)
     fresh = {key for key in own if key not in wanted}
     assert all(key.startswith(("fc6_norm", "fc7_norm", "stages.5.5", "stages.6")) for key in fresh), fresh

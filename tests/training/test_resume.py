@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +39,10 @@ from boxwright.training.logging.run_folder import read_run
 from boxwright.training.logging.run_log import read_rows
 from boxwright.training.loop import train
 from boxwright.training.session import Session
+from tests.support.processes import start_python
+from tests.support.resuming import Killed, assert_same_bits, interrupts, rows
 from tests.support.toys import Toy, build_toy, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_FAST
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it to save anything."""
 
 
 def killed_at(step: int, accumulation: int = 1) -> Any:
@@ -62,29 +59,6 @@ def killed_at(step: int, accumulation: int = 1) -> Any:
             return super().forward(images, targets)
 
     return Fragile
-
-
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf of nested dicts and lists by its path."""
-    if isinstance(value, dict):
-        return {k: v for key in value for k, v in flat(value[key], f"{path}/{key}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, item in enumerate(value) for k, v in flat(item, f"{path}/{i}").items()}
-    return {path: value}
-
-
-def assert_same_bits(one: Path, other: Path) -> None:
-    a, b = (flat(load_train_state(folder / "last.train")) for folder in (one, other))
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        same = torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key]
-        assert same, key
-    assert (one / "last.safetensors").read_bytes() == (other / "last.safetensors").read_bytes()
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
-    return [{k: v for k, v in r.items() if k not in ("images_per_second", "memory")} for r in read_rows(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -230,16 +204,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command(number: signal.Signals, data
     assert len(read_run(folder)["sessions"]) == 2
 
 
-def interrupts(*steps: int) -> Any:
-    """A log that presses Ctrl-C after each of these steps, before what follows it; rows must come every step."""
-
-    def log(line: str) -> None:
-        if line.startswith(tuple(f"step {step}/" for step in steps)):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return log
-
-
 def stages(*lengths: int, lr: float = 0.05, reset: tuple[str, ...] = ("head",)) -> tuple[Stage, ...]:
     """Stages of so many steps; each but the first begins with ``reset`` as the run began."""
     plain = {"unit": "steps", "optimiser": SGDConfig(lr=lr), "schedule": MultiStepConfig()}
@@ -341,9 +305,8 @@ def test_resuming_names_what_does_not_fit(data, tmp_path: Path) -> None:
 def test_a_real_kill(tmp_path: Path) -> None:
     """SIGKILL at whatever moment it hits, several times over, in a process of its own."""
     script = tmp_path / "run.py"
-    root = Path(__file__).resolve().parents[2]
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "import sys\n"
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from boxwright.training.loop import train\n"
@@ -356,7 +319,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
     )
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(tmp_path), str(folder)])
+        return start_python(str(script), str(tmp_path), str(folder))
 
     assert start(tmp_path / "straight").wait() == 0
     broken, kills = tmp_path / "broken", 0

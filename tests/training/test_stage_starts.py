@@ -17,9 +17,9 @@ from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 from boxwright.structures import Classes, InputError
 from boxwright.training.loop import train
+from tests.support.resuming import Killed, assert_same_bits
 from tests.support.toys import build_toy, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_C4
-from tests.training.test_resume import Killed, assert_same_bits
 
 LR = SGDConfig(lr=0.01)
 STEP = Stage(length=2, unit="steps", optimiser=LR, schedule=MultiStepConfig())
@@ -126,13 +126,13 @@ def test_a_reset_reaches_the_average(data: Any, tmp_path: Path) -> None:
 
 
 def test_given_proposals_are_the_regions_learnt_from() -> None:
-    from tests.detectors.test_faster_rcnn import example_targets, pictures
+    from tests.support.batches import example_images, example_targets
 
     torch.manual_seed(0)
     config = SMALL_C4["faster_rcnn_c4"]
     detector = build_detector(config, Classes.from_names(["a", "b", "c"])).eval()
     assert isinstance(detector, FasterRCNNC4)
-    images, targets = pictures(2, 128, 160), example_targets()
+    images, targets = example_images(2, 128, 160), example_targets()
     everything = detector(images, targets)
     given = detector(images, targets, detector.propose(images))
     assert list(given) == ["classification", "box"]

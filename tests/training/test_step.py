@@ -34,7 +34,7 @@ from boxwright.training.loop import train
 from boxwright.training.optimiser import build_optimiser
 from boxwright.training.pretrain import pretrain
 from boxwright.training.step import Stepper, image_seeds
-from tests.data.transforms.test_crops import class_folders
+from tests.support.dataset_files import class_folders
 from tests.support.toys import CLASSES, Toy, toy_index, toy_recipe
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -4,17 +4,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loading.loader import Batch, EvalLoader, TrainStream
+from boxwright.data.loading.loader import EvalLoader, TrainStream
 from boxwright.data.loading.workers import _tell_unless_nobody_listens
 from boxwright.data.transforms.configs import (
     ExpandConfig,
@@ -27,6 +25,8 @@ from boxwright.data.transforms.configs import (
     WarpConfig,
 )
 from boxwright.structures import Classes, InputError
+from tests.support.processes import start_python
+from tests.support.streams import same_batches, take
 from tests.support.tiny_index import write_index
 
 PLAIN: tuple[TransformConfig, ...] = (ResizeConfig(short=(40,), long=80),)
@@ -42,20 +42,6 @@ RANDOM: tuple[TransformConfig, ...] = (
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DetectionIndex:
     return write_index(tmp_path_factory.mktemp("pictures"))
-
-
-def tensors(batch: Batch) -> list[Tensor]:
-    return [tensor for part in batch for tensor in part if tensor is not None]
-
-
-def same(one: Batch, other: Batch) -> bool:
-    pairs = zip(tensors(one), tensors(other), strict=True)
-    return all(torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in pairs)
-
-
-def take(stream: TrainStream, count: int) -> list[Batch]:
-    with stream:
-        return [next(stream) for _ in range(count)]
 
 
 def test_a_batch_holds_what_its_samples_hold(index: DetectionIndex) -> None:
@@ -91,13 +77,13 @@ def test_without_masks_there_are_none(index: DetectionIndex) -> None:
 def test_workers_do_not_change_the_stream(index: DetectionIndex, workers: int) -> None:
     alone = take(TrainStream(index, RANDOM, 3, seed=5), 8)
     others = take(TrainStream(index, RANDOM, 3, seed=5, workers=workers), 8)
-    assert all(map(same, alone, others))
+    assert all(map(same_batches, alone, others))
 
 
 def test_a_spawned_worker_gives_the_same_stream(index: DetectionIndex) -> None:
     alone = take(TrainStream(index, RANDOM, 3, seed=5, masks=True), 2)
     spawned = take(TrainStream(index, RANDOM, 3, seed=5, masks=True, workers=1, start_method="spawn"), 2)
-    assert all(map(same, alone, spawned))
+    assert all(map(same_batches, alone, spawned))
 
 
 def test_more_workers_than_cores_are_the_users_choice(index: DetectionIndex) -> None:
@@ -116,7 +102,7 @@ def test_a_worker_whose_parent_has_gone_on_says_nothing(capsys: pytest.CaptureFi
 
 
 def test_another_seed_is_another_stream(index: DetectionIndex) -> None:
-    assert not same(
+    assert not same_batches(
         take(TrainStream(index, RANDOM, 3, seed=5), 1)[0], take(TrainStream(index, RANDOM, 3, seed=6), 1)[0]
     )
 
@@ -139,10 +125,10 @@ def test_a_resumed_stream_goes_on_to_the_bit(index: DetectionIndex, workers: int
         next(stream)
         assert state["batches"] == 4
         stream.load_state_dict(state)  # back in the same stream
-        assert same(next(stream), whole[4])
+        assert same_batches(next(stream), whole[4])
     with TrainStream(index, RANDOM, 2, seed=1, workers=2 - workers) as fresh:
         fresh.load_state_dict(state)
-        assert all(same(next(fresh), batch) for batch in whole[4:])
+        assert all(same_batches(next(fresh), batch) for batch in whole[4:])
         assert fresh.epoch == pytest.approx(10 * 2 / 13)
 
 
@@ -329,9 +315,8 @@ def test_nothing_to_train_on_is_an_error(index: DetectionIndex) -> None:
 
 
 INTERRUPTED = """
-import signal, sys, time
+import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
-sys.path.insert(0, {tests!r})
 from pathlib import Path
 from tests.support.tiny_index import write_index
 from boxwright.data.loading.loader import TrainStream
@@ -353,9 +338,9 @@ stream.close()
 
 @pytest.mark.skipif(os.name != "posix", reason="sends an interrupt to a process group")
 def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> None:
-    code = INTERRUPTED.format(tests=str(Path(__file__).resolve().parents[3]), folder=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    code = INTERRUPTED.format(folder=str(tmp_path))
+    process = start_python(
+        "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     out = err = None

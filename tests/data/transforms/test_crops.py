@@ -3,28 +3,13 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from boxwright.data.classification.folders import open_folders
 from boxwright.data.transforms.crops import CropConfig, CropPass, CropStream, centre_crop, random_crop
 from boxwright.structures import InputError
-
-
-def class_folders(root: Path, per_class: int = 4, splits: tuple[str, ...] = ("train", "val"), side: int = 20) -> Path:
-    """Reddish and bluish noise, so that a small network can tell them apart."""
-    rng = np.random.default_rng(0)
-    for split in splits:
-        for channel, name in ((0, "red"), (2, "blue")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(per_class):
-                pixels = rng.integers(0, 120, (side, side + 4, 3), dtype=np.uint8)
-                pixels[..., channel] += 120
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
+from tests.support.dataset_files import class_folders
 
 
 def test_labels_follow_the_names_of_the_folders(tmp_path: Path) -> None:

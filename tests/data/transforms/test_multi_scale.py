@@ -20,7 +20,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig, scaled, with_size
 from boxwright.structures import InputError
-from tests.data.loading.test_loader import same, take
+from tests.support.streams import same_batches, take
 from tests.support.tiny_index import write_index
 
 TRAIN: tuple[TransformConfig, ...] = (DarknetJitterConfig(size=(64, 64)), HSVJitterConfig(), FlipConfig())
@@ -89,7 +89,7 @@ def test_only_the_size_differs_from_a_stream_of_one_size(index: DetectionIndex) 
         side = SIZES.size_at(4, number)
         with TrainStream(index, with_size(TRAIN, (side, side)), 2, seed=4) as alone:
             alone.load_state_dict({**alone.state_dict(), "batches": number})
-            assert same(next(alone), batch)
+            assert same_batches(next(alone), batch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -109,7 +109,7 @@ def test_a_resumed_stream_goes_on_with_its_sizes(index: DetectionIndex, workers:
         state = first.state_dict()
     with stream(2 - workers) as second:
         second.load_state_dict(state)
-        assert all(same(next(second), batch) for batch in whole[3:])
+        assert all(same_batches(next(second), batch) for batch in whole[3:])
 
 
 def test_ranks_share_the_size_of_a_global_batch(index: DetectionIndex) -> None:

@@ -30,8 +30,8 @@ from boxwright.data.transforms.configs import (
     build_transform,
 )
 from boxwright.structures import InputError
-from tests.data.transforms.test_transforms_geometry import GEOMETRIC, OBJECTS, Others, named
 from tests.support.tiny_index import generator, painted
+from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, named
 
 EVERY: list[TransformConfig] = [*GEOMETRIC, PhotometricConfig(shuffle_p=0.5), HSVJitterConfig()]
 

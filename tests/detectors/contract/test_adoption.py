@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.adoption import adopt, unallocated_parameters
 from boxwright.structures import Classes
-from tests.detectors.contract.test_contract import CASES
+from tests.support.detector_cases import CASES
 
 CLASSES = Classes.from_names(["a", "b", "c"])
 

@@ -15,7 +15,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.augmented import TEST_TIME, TestTimeConfig, ViewConfig, check_views, detect_augmented
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
-from tests.detectors.test_faster_rcnn import small_config
+from tests.support.two_stage_cases import small_faster_rcnn
 
 CLASSES = Classes.from_names(["red", "green", "blue"])
 
@@ -101,7 +101,7 @@ def test_boxes_from_all_views_meet_in_the_original(transforms: tuple[TransformCo
 
 def test_one_view_without_a_flip_is_plain_detection() -> None:
     torch.manual_seed(0)
-    detector = build_detector(small_config(), CLASSES)
+    detector = build_detector(small_faster_rcnn(), CLASSES)
     for parameter_name, parameter in detector.named_parameters():
         if parameter_name.endswith(("scores.weight", "deltas.weight", "objectness.weight")):
             nn.init.normal_(parameter, std=0.3)

@@ -1,7 +1,6 @@
 """What every detector must do, whatever its paper."""
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,64 +9,16 @@ from PIL import Image
 from torch import nn
 
 from boxwright.data.transforms.configs import ResizeConfig, WarpConfig
-from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.testing import forbid_host_sync
-from tests.detectors import test_mask_rcnn
-from tests.detectors.test_faster_rcnn import example_targets as example_boxes
-from tests.detectors.test_faster_rcnn import pictures as plain_pictures
-from tests.detectors.test_faster_rcnn import small_config
-from tests.detectors.test_refinedet import SMALL_REFINEDET
-from tests.detectors.test_retinanet import SMALL_RETINANET
-from tests.detectors.test_ssd import SMALL_SSD
-from tests.detectors.test_yolov3 import SMALL_YOLOV3
-from tests.support.two_stage_cases import SMALL_C4, SMALL_FAST, SMALL_RCNN, SMALL_RFCN, example_proposals
-from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN
+from tests.support.batches import example_images as plain_images
+from tests.support.batches import example_targets as example_boxes
+from tests.support.batches import with_masks
+from tests.support.detector_cases import CASES, Case
+from tests.support.two_stage_cases import example_proposals, small_faster_rcnn
 
-
-@dataclass(frozen=True)
-class Case:
-    """A detector small enough to test.
-
-    ``size``: height and width of its inputs, at least 128 x 160 if ``any_size``. ``spread``: ends of the names of the
-    parameters that must be drawn wide so that untrained scores differ. ``batch_normalised``: its losses are divided by
-    a count over the whole batch (SSD, RetinaNet), so that they are no means over images.
-    """
-
-    config: DetectorConfig
-    size: tuple[int, int] = (128, 160)
-    any_size: bool = True
-    spread: tuple[str, ...] = ("scores.weight", "deltas.weight", "objectness.weight")
-    batch_normalised: bool = False
-
-
-CASES: dict[str, Case] = {"faster_rcnn": Case(small_config())}
-CASES["mask_rcnn"] = Case(
-    test_mask_rcnn.SMALL_MASK_RCNN,
-    spread=("scores.weight", "deltas.weight", "objectness.weight", "predict.weight"),
-    batch_normalised=True,  # its mask loss is
-)
-CASES |= {name: Case(config) for name, config in (SMALL_C4 | SMALL_RFCN | SMALL_RCNN).items()}
-CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_FAST.items()}
-CASES |= {name: Case(config, batch_normalised=True) for name, config in SMALL_RETINANET.items()}
-YOLO_HEADS = ("output.weight",)
-CASES |= {
-    "yolov1": Case(SMALL_YOLOV1, size=(160, 160), any_size=False, spread=YOLO_HEADS),
-    "yolov1_modern": Case(SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, spread=YOLO_HEADS),
-    "yolov2": Case(SMALL_YOLOV2, spread=YOLO_HEADS),
-    "yolov2_modern": Case(SMALL_YOLOV2_MODERN, spread=YOLO_HEADS),
-}
-CASES |= {name: Case(config, spread=("predict.weight",)) for name, config in SMALL_YOLOV3.items()}
-REFINEDET_HEADS = tuple(f"{module}.convs.{level}.weight" for module in ("arm", "odm") for level in range(4))
-CASES |= {
-    name: Case(config, size=(128, 192), spread=REFINEDET_HEADS, batch_normalised=True)
-    for name, config in SMALL_REFINEDET.items()
-}
-SSD_HEADS = tuple(f"heads.{i}.{layer}.weight" for i in range(4) for layer in ("predict", "deltas.1", "scores.1"))
-CASES |= {
-    name: Case(config, any_size=False, spread=SSD_HEADS, batch_normalised=True) for name, config in SMALL_SSD.items()
-}
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 
 
@@ -95,15 +46,15 @@ def detector(case: Case) -> Detector:
     return built.eval()
 
 
-def pictures(batch: int, height: int, width: int) -> Images:
+def images_with_proposals(batch: int, height: int, width: int) -> Images:
     """With proposals: who finds its own must ignore them."""
     proposals = example_proposals(2, height, width)  # the same for the first two of any batch
-    return plain_pictures(batch, height, width)._replace(proposals=proposals[torch.arange(batch) % 2])
+    return plain_images(batch, height, width)._replace(proposals=proposals[torch.arange(batch) % 2])
 
 
 def example_targets() -> Targets:
     """With masks: who has no use for them must ignore them."""
-    return test_mask_rcnn.with_masks(example_boxes())
+    return with_masks(example_boxes())
 
 
 def without_objects(rows: int) -> Targets:
@@ -114,7 +65,7 @@ def without_objects(rows: int) -> Targets:
 
 @pytest.mark.parametrize("rows", [0, 8])
 def test_images_without_objects_have_background_loss_only(detector: Detector, case: Case, rows: int) -> None:
-    losses = detector.train()(pictures(2, *case.size), without_objects(rows))
+    losses = detector.train()(images_with_proposals(2, *case.size), without_objects(rows))
     torch.stack(list(losses.values())).sum().backward()
     for name, loss in losses.items():
         assert loss.isfinite()
@@ -123,7 +74,7 @@ def test_images_without_objects_have_background_loss_only(detector: Detector, ca
 
 
 def test_the_argument_decides_and_not_the_mode(detector: Detector, case: Case) -> None:
-    images = pictures(2, *case.size)
+    images = images_with_proposals(2, *case.size)
     for mode in (True, False):
         detector.train(mode)
         assert isinstance(detector(images, example_targets()), dict)
@@ -131,7 +82,7 @@ def test_the_argument_decides_and_not_the_mode(detector: Detector, case: Case) -
 
 
 def test_a_batch_equals_its_singles(detector: Detector, case: Case) -> None:
-    images = pictures(2, *case.size)
+    images = images_with_proposals(2, *case.size)
     with torch.inference_mode():
         together = detector(images)
         assert together.valid.sum() > 10
@@ -145,7 +96,7 @@ def test_losses_of_a_batch_are_the_mean_of_its_singles(detector: Detector, case:
     """What makes two processes, or accumulated steps, equal to one large batch."""
     if case.batch_normalised:
         pytest.skip("divides by a count over the batch, as its paper does")
-    images, targets = pictures(2, *case.size), example_targets()
+    images, targets = images_with_proposals(2, *case.size), example_targets()
     together = detector(images, targets)
     singles = [
         detector(
@@ -161,7 +112,7 @@ def test_losses_of_a_batch_are_the_mean_of_its_singles(detector: Detector, case:
 def test_what_stands_in_the_padding_changes_nothing(detector: Detector, case: Case) -> None:
     if not case.any_size:
         pytest.skip("its images fill their input")
-    images = pictures(2, *case.size)._replace(sizes=torch.tensor([[100, 130], [128, 160]]))
+    images = images_with_proposals(2, *case.size)._replace(sizes=torch.tensor([[100, 130], [128, 160]]))
     noisy = images.pixels.clone()
     noisy[0, :, 100:] = 77
     noisy[0, :, :, 130:] = 200
@@ -173,7 +124,7 @@ def test_what_stands_in_the_padding_changes_nothing(detector: Detector, case: Ca
 
 
 def test_padding_rows_of_the_truth_change_nothing(detector: Detector, case: Case) -> None:
-    images, targets = pictures(2, *case.size), example_targets()
+    images, targets = images_with_proposals(2, *case.size), example_targets()
     wide = Targets(*(t if t is None else torch.cat([t, torch.zeros_like(t[:, :2])], 1) for t in targets))
     plain, padded = detector(images, targets), detector(images, wide)
     for name, loss in plain.items():
@@ -185,14 +136,14 @@ def test_padding_rows_of_the_truth_change_nothing(detector: Detector, case: Case
 def test_state_dict_round_trip(detector: Detector, case: Case) -> None:
     twin = build_detector(detector.config, CLASSES).eval()
     twin.load_state_dict(copy.deepcopy(detector.state_dict()))
-    images = pictures(2, *case.size)
+    images = images_with_proposals(2, *case.size)
     with torch.inference_mode():
         assert torch.equal(detector(images).boxes, twin(images).boxes)
 
 
 @compiles
 def test_one_graph_for_training_and_inference(detector: Detector, case: Case) -> None:
-    images, targets = pictures(2, *case.size), example_targets()
+    images, targets = images_with_proposals(2, *case.size), example_targets()
     torch.compiler.reset()  # the graphs of the detectors before count against a limit
     compiled = torch.compile(detector, fullgraph=True, backend="aot_eager")
     eager, graph = detector(images, targets), compiled(images, targets)
@@ -207,17 +158,17 @@ def test_one_graph_for_training_and_inference(detector: Detector, case: Case) ->
 def test_exports_whole_with_a_dynamic_batch(detector: Detector, case: Case) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(
-        detector, (pictures(2, *case.size)._replace(seeds=None),),
+        detector, (images_with_proposals(2, *case.size)._replace(seeds=None),),
         dynamic_shapes=(Images({0: batch}, {0: batch}, None, {0: batch}),),
     )  # fmt: skip
-    images = pictures(3, *case.size)._replace(seeds=None)
+    images = images_with_proposals(3, *case.size)._replace(seeds=None)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images).boxes, detector(images).boxes, atol=1e-2, rtol=1e-3)
 
 
 def test_no_host_synchronisation_in_a_training_step(detector: Detector, case: Case) -> None:
     detector.train()
-    images, targets = pictures(2, *case.size), example_targets()
+    images, targets = images_with_proposals(2, *case.size), example_targets()
     with forbid_host_sync():
         torch.stack(list(detector(images, targets).values())).sum().backward()
 
@@ -225,7 +176,7 @@ def test_no_host_synchronisation_in_a_training_step(detector: Detector, case: Ca
 @pytest.mark.gpu
 def test_no_host_synchronisation_on_a_gpu(detector: Detector, case: Case) -> None:
     detector.train().cuda()
-    images, targets = pictures(2, *case.size).to("cuda"), example_targets().to("cuda")
+    images, targets = images_with_proposals(2, *case.size).to("cuda"), example_targets().to("cuda")
     detector(images, targets)  # compiles kernels
     with forbid_host_sync():
         torch.stack(list(detector(images, targets).values())).sum().backward()
@@ -233,7 +184,7 @@ def test_no_host_synchronisation_on_a_gpu(detector: Detector, case: Case) -> Non
 
 @pytest.mark.gpu
 def test_gpu_and_cpu_agree(detector: Detector, case: Case) -> None:
-    images, targets = pictures(2, *case.size), example_targets()
+    images, targets = images_with_proposals(2, *case.size), example_targets()
     on_gpu = copy.deepcopy(detector).cuda()
     losses, gpu_losses = detector(images, targets), on_gpu(images.to("cuda"), targets.to("cuda"))
     for name, loss in losses.items():
@@ -241,7 +192,7 @@ def test_gpu_and_cpu_agree(detector: Detector, case: Case) -> None:
 
 
 def test_optimised_copy_gives_the_same_detections(detector: Detector, case: Case) -> None:
-    images = pictures(2, *case.size)
+    images = images_with_proposals(2, *case.size)
     with torch.inference_mode():
         plain, fast = detector(images), detector.optimised()(images)
     torch.testing.assert_close(plain.scores, fast.scores, atol=1e-4, rtol=1e-3)
@@ -260,7 +211,7 @@ def test_detect_takes_what_people_have(detector: Detector, case: Case, tmp_path)
     if not case.any_size:
         detector.transforms = (WarpConfig(size=case.size),)
         detector.pad_multiple = 1
-    array = pictures(1, 128, 176).pixels[0].permute(1, 2, 0).numpy().copy()
+    array = images_with_proposals(1, 128, 176).pixels[0].permute(1, 2, 0).numpy().copy()
     path = tmp_path / "picture.png"
     Image.fromarray(array).save(path)
     sources = [str(path), path, Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)]
@@ -294,7 +245,7 @@ def test_detect_refuses_what_it_cannot_read(detector: Detector, case: Case, sour
 def test_bgr_swaps_channels_after_normalising() -> None:
     from dataclasses import replace
 
-    config = replace(small_config(), pixels=PixelConfig(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0), bgr=True))
+    config = replace(small_faster_rcnn(), pixels=PixelConfig(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0), bgr=True))
     detector = build_detector(config, CLASSES)
     pixels = torch.tensor([11, 22, 33], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 32, 32)
     assert detector.normalise(Images(pixels, torch.tensor([[32, 32]])))[0, :, 0, 0].tolist() == [30, 20, 10]
@@ -302,4 +253,4 @@ def test_bgr_swaps_channels_after_normalising() -> None:
 
 def test_no_classes_is_an_error() -> None:
     with pytest.raises(InputError, match="at least one class"):
-        build_detector(small_config(), Classes((), ()))
+        build_detector(small_faster_rcnn(), Classes((), ()))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.structures import InputError
+from tests.support.two_stage_cases import plain_logits
 
 TINY = MaskHeadConfig(pooling=RoIPoolingConfig(size=4), convs=2, channels=6)
 CLASSES = 3
@@ -31,14 +32,6 @@ def regions(batch: int = 2, count: int = 40) -> tuple[Tensor, Tensor, Tensor, Te
     labels = torch.randint(0, CLASSES, (batch, count), generator=generator)
     positive = torch.rand((batch, count), generator=generator) < 0.6
     return pooled, labels, positive, torch.rand((batch, count, 8, 8), generator=generator)
-
-
-def plain_logits(module: MaskHead, pooled: Tensor) -> Tensor:
-    """All maps, by torch's own layers: ``[N, K, m, m]``."""
-    x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
-    for conv in module.convs:
-        x = F.relu(conv(x))
-    return module.predict(F.relu(module.deconv(x)))
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])

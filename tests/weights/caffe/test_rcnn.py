@@ -11,7 +11,6 @@ from torch import Tensor
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
-from boxwright.detectors.build import build_detector
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config, LayersHeadConfig
 from boxwright.detectors.rfcn import RFCN, RFCNConfig
@@ -21,6 +20,7 @@ from boxwright.weights.caffe.protobuf import CaffeLayer, CaffeModel, read_caffem
 from boxwright.weights.common.class_names import VOC
 from boxwright.weights.common.imported import Imported, build_imported
 from tests.support import caffe_reference as ref
+from tests.support.caffe_networks import STAGES_101, check_shapes, first_blob_small, full_vgg, published
 from tests.support.caffe_reference import Net, Random, field
 
 CLASSES, HIDDEN, CHANNELS, PROPOSALS = 3, 24, 16, 40
@@ -47,12 +47,6 @@ def layers_blobs(random: Random, inputs: int) -> None:
     random.matrix("fc7", HIDDEN, HIDDEN)
     random.matrix("cls_score", CLASSES + 1, HIDDEN, gain=2.0)
     random.matrix("bbox_pred", 4 * (CLASSES + 1), HIDDEN, gain=0.2)
-
-
-def first_blob_small(random: Random, name: str) -> None:
-    """Pixels reach 150, where other maps stay near 1."""
-    weight, *bias = random.blobs[name]
-    random.blobs[name] = (weight / 60, *bias)
 
 
 def scaled_output(net: Net, name: str, x: Tensor) -> Tensor:
@@ -193,7 +187,6 @@ def test_fast_rcnn(vgg_blobs: dict[str, tuple[Tensor, ...]], tmp_path: Path) -> 
 
 
 STAGES_50 = {2: list("abc"), 3: list("abcd"), 4: list("abcdef"), 5: list("abc")}
-STAGES_101 = {2: list("abc"), 3: ["a", "b1", "b2", "b3"], 4: ["a", *(f"b{n}" for n in range(1, 23))], 5: list("abc")}
 
 
 def rfcn_blobs(stages: dict[int, list[str]], stem_bias: bool, anchors: int = 9) -> dict[str, tuple[Tensor, ...]]:
@@ -239,38 +232,11 @@ def test_rfcn(tmp_path: Path, depth: int, anchors: int) -> None:
     compare(detector(images), ref.detections(refined, probabilities, (HEIGHT, WIDTH), 0.0, 400), 10)
 
 
-def published(blobs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]) -> CaffeModel:
-    """A network of full size whose numbers take no memory."""
-    layers = {
-        name: CaffeLayer(name, "", tuple(torch.zeros(1).expand(shape) for shape in shapes), {})  # type: ignore[arg-type]
-        for name, shapes in blobs.items()
-    }
-    return CaffeModel("", layers, "published.caffemodel")
-
-
-def full_vgg() -> dict[str, tuple[tuple[int, ...], ...]]:
-    shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
-    inputs = 3
-    for stage, count in enumerate((2, 2, 3, 3, 3), start=1):
-        out = min(32 * 2**stage, 512)
-        for place in range(1, count + 1):
-            shapes[f"conv{stage}_{place}"] = ((out, inputs, 3, 3), (out,))
-            inputs = out
-    return shapes
-
-
 def full_head() -> dict[str, tuple[tuple[int, ...], ...]]:
     return {
         "fc6": ((1, 1, 4096, 25088), (1, 1, 1, 4096)), "fc7": ((4096, 4096), (4096,)),
         "cls_score": ((21, 4096), (21,)), "bbox_pred": ((84, 4096), (84,)),
     }  # fmt: skip
-
-
-def check_shapes(imported: Imported) -> None:
-    with torch.device("meta"):
-        own = build_detector(imported.config, imported.classes).state_dict()
-    own = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}
-    assert {name: value.shape for name, value in imported.state.items()} == {n: v.shape for n, v in own.items()}
 
 
 def test_networks_of_full_size_fit() -> None:

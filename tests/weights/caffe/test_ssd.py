@@ -25,8 +25,8 @@ from boxwright.weights.common.class_names import COCO, VOC
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.common.imported_backbone import build_classifier
 from tests.support import caffe_reference as ref
+from tests.support.caffe_networks import STAGES_101, check_shapes, first_blob_small, full_vgg, published
 from tests.support.caffe_reference import Net, Random, field, floats
-from tests.weights.caffe.test_rcnn import STAGES_101, check_shapes, first_blob_small, full_vgg, published
 
 CLASSES = 3
 SSD300 = {  # source: least and largest size, step, ratios beside 1, and the layer before it

@@ -21,7 +21,7 @@ from boxwright.weights.darknet.models import load_darknet
 from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet.yolov2 import yolov2_config
 from tests.support.golden import compare, compare_share, module_at
-from tests.weights.darknet.test_yolov3 import fitted, letterboxed
+from tests.support.resizing import darknet_letterbox, darknet_resize
 
 
 class Golden:
@@ -120,7 +120,7 @@ def test_yolov2(case: str, shared_golden: Path, tmp_path: Path) -> None:
     assert int(detector.seen) == 32_013_312
     side = golden.spec["network_width"]
     for number in range(len(golden.spec["images"])):
-        pixels, inner_width, inner_height = letterboxed(golden.image(number), side)
+        pixels, inner_width, inner_height = darknet_letterbox(golden.image(number), side)
         layers = trunk(detector, pixels)
         (out,) = detector.outputs(pixels)
         stored = out.unflatten(1, (5, 25)).clone()  # as the region layer keeps it
@@ -181,7 +181,7 @@ def check_yolov1(golden: Golden, detector: YOLOv1, tail: int) -> None:
     """``tail``: layer of the cfg that follows the trunk's last."""
     side = golden.spec["network_width"]
     for number, entry in enumerate(golden.spec["images"]):
-        array = fitted(golden.image(number), side, side)
+        array = darknet_resize(golden.image(number), side, side)
         if entry["dark_last_row"]:  # a fault of the reference, which a fixture keeps
             array[-1] = dark_row(golden, number, array)
         pixels = torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()

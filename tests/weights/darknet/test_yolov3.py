@@ -17,29 +17,9 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.darknet.files import DarknetLayer, DarknetNetwork, parse_cfg, read_darknet
 from boxwright.weights.darknet.yolov3 import yolov3_config, yolov3_state
 from tests.support.golden import compare, compare_share, module_at
+from tests.support.resizing import darknet_letterbox
 
 NAMES = Classes.from_names([f"class {i}" for i in range(80)])
-
-
-def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bilinear with the corners of both images on each other, as Darknet resizes: ``[height, width, 3]``."""
-    out = image.astype(np.float32) / 255
-    for axis, side in ((1, width), (0, height)):
-        at = np.linspace(0, out.shape[axis] - 1, side)
-        low = np.minimum(at.astype(int), out.shape[axis] - 2)
-        part = (at - low).astype(np.float32).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
-        out = out.take(low, axis) * (1 - part) + out.take(low + 1, axis) * part
-    return out
-
-
-def letterboxed(image: np.ndarray, side: int) -> tuple[Tensor, int, int]:
-    """``[1, 3, side, side]`` in 0..1, and the size of the image inside."""
-    height, width = image.shape[:2]
-    inner_width, inner_height = (side, height * side // width) if width > height else (width * side // height, side)
-    canvas = np.full((side, side, 3), 0.5, np.float32)
-    top, left = (side - inner_height) // 2, (side - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = fitted(image, inner_width, inner_height)
-    return torch.from_numpy(canvas).permute(2, 0, 1)[None].contiguous(), inner_width, inner_height
 
 
 class Golden:
@@ -126,7 +106,7 @@ def as_yolo_layer(raw: Tensor) -> Tensor:
 def test_every_layer(golden: Golden) -> None:
     side = golden.spec["network_width"]
     for number in range(len(golden.spec["images"])):
-        pixels, _, _ = letterboxed(golden.image(number), side)
+        pixels, _, _ = darknet_letterbox(golden.image(number), side)
         golden.check(number, "input", pixels[0])
         stages, seen = run(golden.detector, pixels)
         seen = {name: value[0] for name, value in seen.items()}
@@ -172,7 +152,7 @@ def test_detections(golden: Golden, what: str) -> None:
     detector.config = replace(golden.config, post=post, object_threshold=settings["thresh"])
     for number in range(len(golden.spec["images"])):
         image = golden.image(number)
-        pixels, inner_width, inner_height = letterboxed(image, side)
+        pixels, inner_width, inner_height = darknet_letterbox(image, side)
         maps = detector.outputs(pixels)
         raw = torch.cat([m.permute(0, 2, 3, 1).reshape(1, -1, 85) for m in maps], 1)
         grid = detector.grid([(m.shape[2], m.shape[3]) for m in maps], torch.device("cpu"))

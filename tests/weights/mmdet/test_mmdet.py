@@ -30,8 +30,8 @@ from tests.support.published_layouts import (
     mmdet_yolov3_shapes,
     on_meta,
 )
+from tests.support.resizing import opencv_resize
 from tests.support.two_stage_taps import original_scale, share_detected
-from tests.weights.ports.test_refinedet_pytorch import opencv_resize
 
 
 def opencv_images(case: GoldenCase, multiple: int) -> Images:

@@ -27,7 +27,7 @@ from boxwright.weights.ports.detnet_pytorch import (
     recognise_detnet_classifier,
     recognise_detnet_pytorch,
 )
-from tests.backbones.test_detnet import MEAN, STD, check_classifier
+from tests.support.detnet_reference import MEAN, STD, check_classifier
 from tests.support.golden import GoldenCase, compare, compare_share
 
 

@@ -3,7 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,6 +19,7 @@ from boxwright.weights.ports.refinedet_pytorch import (
     refinedet_state,
 )
 from tests.support.golden import GoldenCase, compare_share
+from tests.support.resizing import opencv_resize
 
 VOC = Classes.from_names([f"class {i}" for i in range(20)])
 SIDE = 320
@@ -42,26 +42,6 @@ class Reference(GoldenCase):
 @pytest.fixture(scope="module")
 def reference(shared_golden: Path) -> Reference:
     return Reference(shared_golden)
-
-
-def opencv_resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """cv2.resize of uint8 ``[h, w, 3]`` with INTER_LINEAR, to the bit: weights of 11 bits, each product cut short."""
-    left, right, from_left, from_right = _taps(array.shape[1], width, clamp=True)
-    wide = array.astype(np.int64)
-    rows = wide[:, left] * from_left[:, None] + wide[:, right] * from_right[:, None]
-    upper, lower, from_upper, from_lower = (t[:, None, None] for t in _taps(array.shape[0], height, clamp=False))
-    above, below = (rows[index[:, 0, 0]] >> 4 for index in (upper, lower))
-    return ((((from_upper * above) >> 16) + ((from_lower * below) >> 16) + 2) >> 2).astype(np.uint8)
-
-
-def _taps(source: int, target: int, clamp: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    place = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
-    low = np.floor(place).astype(int)
-    fraction = place - low.astype(np.float32)
-    if clamp:  # in x only: in y a border row is met twice, with both weights
-        fraction = np.where((low < 0) | (low >= source - 1), np.float32(0), fraction)
-    weights = [np.rint(w * np.float32(2048)).astype(np.int64) for w in (np.float32(1) - fraction, fraction)]
-    return low.clip(0, source - 1), (low + 1).clip(0, source - 1), weights[0], weights[1]
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -15,7 +15,7 @@ from boxwright.weights.common.class_names import VOC
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.ports.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch, ssd_config, ssd_state
 from tests.support.golden import GoldenCase, compare_share
-from tests.weights.ports.test_refinedet_pytorch import opencv_resize
+from tests.support.resizing import opencv_resize
 
 SIDE = 300
 

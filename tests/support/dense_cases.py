@@ -1,0 +1,84 @@
+"""One-stage detectors other than YOLO, small enough to test."""
+
+from dataclasses import replace
+
+from boxwright.anchors.priors import PriorConfig
+from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.vgg import VGGConfig
+from boxwright.detectors.refinedet import RefineDetConfig
+from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
+from boxwright.detectors.ssd import ExtraConfig, SSDConfig
+from boxwright.heads.dense import DenseHeadConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.necks.fpn import FPNConfig
+
+PLAIN_SSD = SSDConfig(
+    size=(128, 160),
+    backbone=VGGConfig(depth=11, width=8, norm="bn", fc="reduced", out_levels=(4, 6)),
+    extras=(ExtraConfig(hidden=16, out=32), ExtraConfig(hidden=16, out=32)),
+    norm="bn",
+    priors=PriorConfig(sizes=(16, 32, 56, 80, 110), ratios=((2,), (2, 3), (2, 3), (2,)), steps=(8, 16, 32, 64)),
+    post=PostprocessConfig(score_threshold=0.01, nms_iou=0.3, per_class=50, candidates=100, detections=50),
+)
+
+
+# Small enough for the tests that hold for every detector: the paper's way, and the other way at every fork.
+SMALL_SSD = {
+    "ssd": PLAIN_SSD,
+    "ssdlite_focal": replace(
+        PLAIN_SSD,
+        separable=True,
+        l2_scale=None,
+        priors=replace(PLAIN_SSD.priors, steps=None),
+        matching="atss",
+        classification="quality_focal",
+        box_loss="giou",
+        post=replace(PLAIN_SSD.post, per_class=None),
+    ),
+}
+
+
+def small_retinanet(**changes: object) -> RetinaNetConfig:
+    """On DetNet, whose strides here are 8, 16, 16, 16 and 32."""
+    config = RetinaNetConfig(
+        backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6)),
+        neck=FPNConfig(channels=16, extra="conv_c", extra_strides=(2,)),
+        anchors=octave_anchors(bases=(16, 24, 32, 48, 64), scales=2),
+        head=DenseHeadConfig(convs=1, norm="bn", prior=0.2),
+        post=PostprocessConfig(candidates=100, detections=20, min_size=0.0),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+MODERN_RETINANET = {"assignment": "atss", "classification": "quality_focal", "box_loss": "giou"}
+
+
+SMALL_RETINANET = {
+    "retinanet": small_retinanet(),
+    "retinanet_modern": small_retinanet(**MODERN_RETINANET),
+    "retinanet_average": small_retinanet(head=DenseHeadConfig(convs=1, norm="gn", prior=0.2), normalizer="average"),
+}
+
+
+def small_refinedet_vgg() -> VGGConfig:
+    return VGGConfig(depth=11, width=8, norm="bn", fc="reduced", fc6_dilation=3, pool5="2x2s2", out_levels=(4, 5, 6))
+
+
+def small_refinedet(**changes: object) -> RefineDetConfig:
+    config = RefineDetConfig(
+        backbone=small_refinedet_vgg(),
+        top_channels=(16, 32),
+        channels=16,
+        norm="bn",
+        post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, candidates=200, detections=50),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def small_refinedet_detnet() -> RefineDetConfig:
+    """Three of its four maps have one stride."""
+    backbone = DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6))
+    return small_refinedet(backbone=backbone, top="none", l2_scales=(None,) * 4, head_block=8)
+
+
+SMALL_REFINEDET = {"refinedet": small_refinedet(), "refinedet_detnet": small_refinedet_detnet()}
