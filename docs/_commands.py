@@ -13,7 +13,7 @@ from typing import Any
 
 from cyclopts import Parameter
 
-from boxwright.cli.app import app as cli
+from boxwright.cli import app as cli
 from boxwright.cli import data as cli_data
 from boxwright.cli import weights as cli_weights
 
