@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.config.input_check import check_anchors, check_inputs, fixed_output
-from boxwright.config.recipe import DataConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms.configs import (
     FlipConfig,

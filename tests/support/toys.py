@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     Recipe,
     SGDConfig,
@@ -23,6 +22,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.proposals.files import ProposalSet
 from boxwright.data.transforms.configs import FlipConfig, WarpConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.config.recipe import DataConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig

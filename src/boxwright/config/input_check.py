@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from boxwright.anchors.kmeans import shape_iou
-from boxwright.config.recipe import DataConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.configs import (
     DarknetJitterConfig,

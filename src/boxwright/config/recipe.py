@@ -14,9 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from boxwright.config.config_tree import Describe, from_tree, to_tree
-from boxwright.data.proposals.files import ProposalsConfig
-from boxwright.data.transforms.configs import TransformConfig
-from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.data.config import DataConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.fitting import FitConfig
 from boxwright.precision import Precision
@@ -28,38 +26,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Unit = Literal["steps", "epochs"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What the detector is fed.
-
-    ``batch_size``: images per optimiser step over all processes and accumulated micro-batches. ``pad_multiple``: padded
-    sides are multiples of it. ``fixed_size``: (height, width) that every batch is padded to, and ``max_boxes``: rows
-    that targets are padded to; both None let a batch be as small as it can, set both for one compiled graph.
-    ``shapes``: the few sizes to pad to instead, the smallest that fits. ``too_many``: what becomes of boxes beyond
-    ``max_boxes``. ``drop_empty``: train only on images with an object that is no crowd. ``repeat_threshold``: images of
-    classes that are in a smaller share of the images come more often (LVIS §A.1). ``multi_scale``: train at several
-    input sizes, which take the place of the sizes in ``train`` and of ``fixed_size``. ``proposals``: the files of
-    proposals for a detector that finds none itself. ``workers``: processes that load.
-    """
-
-    train: tuple[TransformConfig, ...]
-    eval: tuple[TransformConfig, ...]
-    batch_size: Count = 16
-    eval_batch_size: Count = 8
-    workers: CountOrZero = 4
-    group_by_aspect: bool = True
-    pad_multiple: Count = 32
-    fixed_size: tuple[Count, Count] | None = None
-    shapes: tuple[tuple[Count, Count], ...] | None = None
-    max_boxes: Count | None = None
-    too_many: Literal["error", "keep_largest"] = "error"
-    masks: bool = False
-    drop_empty: bool = False
-    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    multi_scale: MultiScaleConfig | None = None
-    proposals: ProposalsConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,6 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -41,6 +40,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
     LargeScaleJitterConfig,

@@ -42,7 +42,6 @@ from boxwright.backbones.zf import ZFConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -52,6 +51,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LargeScaleJitterConfig, ResizeConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig

@@ -17,16 +17,8 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.config.recipe import (
-    AdamWConfig,
-    CosineConfig,
-    DataConfig,
-    Recipe,
-    Source,
-    Stage,
-    ValidationConfig,
-    WarmupConfig,
-)
+from boxwright.config.recipe import AdamWConfig, CosineConfig, Recipe, Source, Stage, ValidationConfig, WarmupConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig

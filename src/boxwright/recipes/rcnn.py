@@ -34,7 +34,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     FitStage,
     GroupConfig,
@@ -46,6 +45,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
 from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig

@@ -36,7 +36,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -46,6 +45,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     ExpandConfig,
     FlipConfig,

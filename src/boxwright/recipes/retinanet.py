@@ -29,7 +29,6 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -39,6 +38,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
     LargeScaleJitterConfig,

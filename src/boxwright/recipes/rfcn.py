@@ -30,7 +30,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -40,6 +39,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
     LargeScaleJitterConfig,

@@ -30,7 +30,6 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -40,6 +39,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     ExpandConfig,
     FlipConfig,

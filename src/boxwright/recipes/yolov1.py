@@ -25,7 +25,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -35,6 +34,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
 from boxwright.recipes import small

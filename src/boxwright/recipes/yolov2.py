@@ -27,7 +27,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -37,6 +36,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     DarknetJitterConfig,
     FlipConfig,

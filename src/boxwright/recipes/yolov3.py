@@ -26,7 +26,6 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    DataConfig,
     EMAConfig,
     MultiStepConfig,
     Recipe,
@@ -36,6 +35,7 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     DarknetJitterConfig,
     FlipConfig,

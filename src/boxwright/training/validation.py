@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.checkpoint import check_classes
-from boxwright.config.recipe import DataConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.data.masks.mask_gaps import mask_gap
