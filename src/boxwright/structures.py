@@ -92,6 +92,11 @@ class Targets(NamedTuple):
     difficult: Tensor
     masks: Tensor | None = None
 
+    def usable(self, difficult: bool) -> Tensor:
+        """Return the rows to train on, bool ``[B, G]``: valid, not a crowd region, and easy unless ``difficult``."""
+        usable = self.valid & ~self.crowd
+        return usable if difficult else usable & ~self.difficult
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """Copy the targets to another device."""
         dense = [t.to(device, non_blocking=non_blocking) for t in self[:5] if t is not None]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from boxwright.geometry.boxes import box_iou
-from boxwright.structures import InputError
+from boxwright.geometry.indexing import take_entries, take_rows
+from boxwright.structures import InputError, Targets
 
 
 class Matches(NamedTuple):
@@ -24,6 +25,14 @@ class Matches(NamedTuple):
     truth: Tensor
     positive: Tensor
     negative: Tensor
+
+    def labels(self, targets: Targets) -> Tensor:
+        """Gather the label of each candidate's ground truth, int64 ``[B, N]``; 0 if there is no ground truth."""
+        return take_entries(targets.labels, self.truth)
+
+    def boxes(self, targets: Targets) -> Tensor:
+        """Gather the box of each candidate's ground truth, ``[B, N, 4]``; zeros if there is no ground truth."""
+        return take_rows(targets.boxes, self.truth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms
 from boxwright.structures import InputError
 
@@ -142,7 +143,7 @@ class OHEMSampler:
     def _without_overlaps(self, key: Tensor, boxes: Tensor, iou: float) -> Tensor:
         """``key``, minus infinity where a candidate overlaps a harder one."""
         best, hardest = key.topk(min(self.pool, key.shape[1]), dim=1)
-        corners = boxes.expand(key.shape[0], -1, -1).gather(1, hardest.unsqueeze(-1).expand(-1, -1, 4))
+        corners = take_rows(boxes.expand(key.shape[0], -1, -1), hardest)
         standing, valid = nms(corners, best, iou, best.shape[1])
         standing = torch.where(valid, hardest.gather(1, standing), key.shape[1])  # the rest to a column of their own
         left = torch.zeros_like(key[:, :1], dtype=torch.bool).expand(-1, key.shape[1] + 1).scatter(1, standing, True)

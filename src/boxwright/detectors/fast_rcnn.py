@@ -103,9 +103,7 @@ class FastRCNN(Detector):
         if targets is None:
             logits, deltas = self.head(self._pooled(fmap, proposals.boxes))
             return self.head.detections(logits, deltas, proposals, images.sizes)
-        usable = targets.valid & ~targets.crowd
-        if not self.config.difficult:
-            usable = usable & ~targets.difficult
+        usable = targets.usable(self.config.difficult)
         sample = self.head.choose(proposals, targets, usable, self.sample_seeds(images))
         logits, deltas = self.head(self._pooled(fmap, sample.boxes))
         return self.head.loss(logits, deltas, sample)

@@ -96,9 +96,7 @@ class FasterRCNN(Detector):
 
     def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
         seeds = self.sample_seeds(images)
-        usable = targets.valid & ~targets.crowd
-        if not self.config.difficult:
-            usable = usable & ~targets.difficult
+        usable = targets.usable(self.config.difficult)
 
         # Which anchors and regions the losses look at is decided without a graph; only those are computed with one.
         with torch.no_grad():

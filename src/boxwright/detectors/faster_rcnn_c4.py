@@ -176,9 +176,7 @@ class FasterRCNNC4(Detector):
             logits, deltas = self.head(self._pooled(fmap, found.boxes))
             return self.head.detections(logits, deltas, found, images.sizes)
         seeds = self.sample_seeds(images)
-        usable = targets.valid & ~targets.crowd
-        if not self.config.difficult:
-            usable = usable & ~targets.difficult
+        usable = targets.usable(self.config.difficult)
 
         losses: dict[str, Tensor] = {}
         if proposals is None and self._wants("rpn_objectness", "rpn_box"):

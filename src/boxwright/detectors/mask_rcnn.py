@@ -109,9 +109,7 @@ class MaskRCNN(Detector):
         if targets.masks is None:
             raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
         seeds = self.sample_seeds(images)
-        usable = targets.valid & ~targets.crowd
-        if not self.config.difficult:
-            usable = usable & ~targets.difficult
+        usable = targets.usable(self.config.difficult)
 
         with torch.no_grad():
             logits, deltas = self.rpn([fmap.detach() for fmap in maps])

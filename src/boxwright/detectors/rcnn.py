@@ -38,9 +38,10 @@ from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
 from boxwright.detectors.fast_rcnn import given_proposals
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.regions.rpn import Proposals, gather_targets
+from boxwright.heads.regions.rpn import Proposals
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -220,9 +221,8 @@ class RCNN(Detector):
         return self.box_weight.shape[2]
 
     def usable(self, targets: Targets) -> Tensor:
-        """Objects that are learnt from: bool ``[B, G]``."""
-        usable = targets.valid & ~targets.crowd
-        return usable if self.config.difficult else usable & ~targets.difficult
+        """Return the objects to train on, bool ``[B, G]``."""
+        return targets.usable(self.config.difficult)
 
     @torch.no_grad()
     def describe(self, images: Images, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,9 +282,9 @@ class RCNN(Detector):
             proposed = torch.arange(boxes.shape[1], device=boxes.device) < proposals.boxes.shape[1]
             matches = matches._replace(positive=matches.positive & ~proposed)
         choice = self.sampler(matches, seeds, salt=2)
-        truth = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1).gather(1, choice.chosen)
+        truth = matches.labels(targets).gather(1, choice.chosen)
         labels = torch.where(choice.positive, truth, len(self.classes))
-        return boxes.gather(1, choice.chosen.unsqueeze(-1).expand(-1, -1, 4)), labels, choice.valid
+        return take_rows(boxes, choice.chosen), labels, choice.valid
 
     def _judged(self, fc7: Tensor, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores ``[N, K]`` in 0..1 and offsets ``[N, K, 4]``."""
@@ -310,7 +310,6 @@ class RCNN(Detector):
             scores = torch.where(scores >= least, scores, 0.0)
             post = replace(post, candidates=max(post.candidates, post.per_class * classes))
         score, index = best_candidates(scores.flatten(1), post)
-        rows = (index // classes).unsqueeze(-1).expand(-1, -1, 4)
-        delta = offsets.flatten(1, 2).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
-        boxes = self.coder.decode(proposals.boxes.gather(1, rows), delta)
+        delta = take_rows(offsets.flatten(1, 2), index)
+        boxes = self.coder.decode(take_rows(proposals.boxes, index // classes), delta)
         return suppress(boxes, score, index % classes, sizes, post)

@@ -40,10 +40,10 @@ from boxwright.backbones.layers.blocks import Bottleneck, Stage
 from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, make_norm
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Level, Targets
 
 # §3.1: four times the stride, and no second square as in SSD.
@@ -233,7 +233,7 @@ class RefineDet(Detector):
             else:
                 arm = self.arm_matcher(anchors, *truth)
             odm = self.odm_matcher(refined, *truth)
-            own = gather_targets(targets.labels.unsqueeze(-1), odm.truth).squeeze(-1)
+            own = take_rows(targets.labels.unsqueeze(-1), odm.truth).squeeze(-1)
             labels = torch.where(odm.positive, own, len(self.classes))  # [B, A]
             odm = self.filtered(odm, out.objectness.sigmoid())
         arm_ce = F.binary_cross_entropy_with_logits(out.objectness, arm.positive.float(), reduction="none")
@@ -260,7 +260,7 @@ class RefineDet(Detector):
         return torch.where(matches.positive | hard, ce, 0.0).sum() / matches.positive.sum().clamp(min=1)
 
     def _box(self, module: int, deltas: Tensor, reference: Tensor, boxes: Tensor, matches: Matches) -> Tensor:
-        config, target = self.config, gather_targets(boxes, matches.truth)
+        config, target = self.config, take_rows(boxes, matches.truth)
         kind, weight = config.box_losses[module], config.box_weights[module]
         loss = box_regression_loss(deltas, reference, target, matches.positive, self.coder, kind, beta=1.0)
         return weight * loss / matches.positive.sum().clamp(min=1)

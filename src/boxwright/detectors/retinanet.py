@@ -31,10 +31,10 @@ from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import DenseHead, DenseHeadConfig
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss
 from boxwright.heads.postprocess import PostprocessConfig, best_pairs, suppress
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -166,11 +166,11 @@ class RetinaNet(Detector):
     ) -> dict[str, Tensor]:
         config, sizes, every = self.config, [len(level) for level in anchors], torch.cat(anchors)
         matches, counts = self._match(every, sizes, targets)
-        truth = gather_targets(targets.boxes, matches.truth)  # [B, A, 4]
+        truth = take_rows(targets.boxes, matches.truth)  # [B, A, 4]
         share = self._shares(counts)  # [B], what an image's sum is multiplied by
         box_share = share / 4 if config.normalizer == "image_mean" else share
 
-        labels = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
+        labels = take_rows(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
         labels = torch.where(matches.positive, labels, torch.where(matches.negative, len(self.classes), -1))
         alpha, quality = config.focal_alpha, None
         if config.classification == "quality_focal":

@@ -158,9 +158,7 @@ class RFCN(Detector):
         if targets is None:
             return self.head.detections(*self.head.vote(maps, proposals.boxes), proposals, images.sizes)
         seeds = self.sample_seeds(images)
-        usable = targets.valid & ~targets.crowd
-        if not self.config.difficult:
-            usable = usable & ~targets.difficult
+        usable = targets.usable(self.config.difficult)
         losses = self.rpn.losses(features[:1], images.sizes, targets, usable, seeds)
         return losses | self.head.learn(maps, proposals, targets, usable, seeds)
 

@@ -33,10 +33,10 @@ from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, OptionalNorm, m
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import pair_iou
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 
@@ -208,9 +208,9 @@ class SSD(Detector):
         config, background = self.config, len(self.classes)
         with torch.no_grad():
             matches = self.match(targets, priors, counts)
-            own = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
+            own = take_rows(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
             labels = torch.where(matches.positive, own, background)  # [B, A]
-            target = gather_targets(targets.boxes, matches.truth)
+            target = take_rows(targets.boxes, matches.truth)
         if config.classification == "softmax":
             ce = softmax_cross_entropy(logits, labels)
             hard = hard_negatives(ce.detach(), matches, config.negative_ratio, minimum=config.min_negatives)

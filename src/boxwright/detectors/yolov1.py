@@ -36,9 +36,9 @@ from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.norm import set_norm_momentum
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 
@@ -311,7 +311,7 @@ class YOLOv1(Detector):
         if config.assignment == "cell":
             lot = hashed_noise(seeds, boxes.shape[1], salt=3).unsqueeze(-1) + 1
             owner = torch.where(own, lot, 0.0).argmax(1)  # [B, S * S]
-            truth = gather_targets(boxes, owner).unsqueeze(2).expand(-1, -1, each, -1)
+            truth = take_rows(boxes, owner).unsqueeze(2).expand(-1, -1, each, -1)
             responsible = self._responsible(found, truth)
             positive = responsible & own.any(1).unsqueeze(-1)
             owner = owner.unsqueeze(-1).expand(-1, -1, each)
@@ -321,8 +321,8 @@ class YOLOv1(Detector):
             fit = distance_iou(found.boxes.unsqueeze(1), boxes[:, :, None, None])  # [B, G, S * S, n]
             key = torch.where((own | near).unsqueeze(-1), fit + 2 * own.unsqueeze(-1), -torch.inf)
             owner, positive = pair_up(key.transpose(1, 2))
-            truth = gather_targets(boxes, owner.flatten(1)).unflatten(1, (cells, each))
-        label = gather_targets(labels.unsqueeze(-1), owner.flatten(1)).reshape(batch, cells, each)
+            truth = take_rows(boxes, owner.flatten(1)).unflatten(1, (cells, each))
+        label = take_rows(labels.unsqueeze(-1), owner.flatten(1)).reshape(batch, cells, each)
         votes = (one_hot(label, len(self.classes)) & positive.unsqueeze(-1)).sum(2).float()  # [B, S * S, K]
         background = ~positive
         if config.quiet is not None:

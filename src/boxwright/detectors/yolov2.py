@@ -36,10 +36,10 @@ from boxwright.backbones.layers.norm import set_norm_momentum
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.constants import constant
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 Anchors = tuple[tuple[float, float], ...]
@@ -271,8 +271,8 @@ class YOLOv2(Detector):
         with torch.no_grad():
             usable = self._looked_at(targets.boxes, usable, shape)
             owner, positive = self.matcher(found.boxes / self.stride, targets.boxes / self.stride, usable, shape)
-            truth = gather_targets(targets.boxes, owner)  # [B, N, 4]
-            label = gather_targets(targets.labels.unsqueeze(-1), owner).squeeze(-1)
+            truth = take_rows(targets.boxes, owner)  # [B, N, 4]
+            label = take_rows(targets.labels.unsqueeze(-1), owner).squeeze(-1)
             overlap = box_iou(found.boxes, targets.boxes)  # [B, N, G]
             quiet = ((overlap > config.quiet) & usable.unsqueeze(1)).any(-1)
             wanted = torch.where(positive, pair_iou(found.boxes, truth) if config.rescore else 1.0, 0.0)

@@ -36,10 +36,10 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.contract.detector import Detector, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, pair_iou
+from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
-from boxwright.heads.regions.rpn import gather_targets
 from boxwright.heads.yolo_scales import YOLOScales, YOLOScalesConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -228,7 +228,7 @@ class YOLOv3(Detector):
         objectness = F.binary_cross_entropy_with_logits(raw[..., 4], object_target, reduction="none")
         objectness = torch.where((taught > 0) | ~ignored, objectness, 0.0).sum()
 
-        t = gather_targets(raw, pairs.predictor)  # [B, R, 5 + K]
+        t = take_rows(raw, pairs.predictor)  # [B, R, 5 + K]
         box = self._box_loss(t, learners, grid)
         classes = F.binary_cross_entropy_with_logits(t[..., 5:], pairs.labels, reduction="none").sum(-1)
         total = raw.shape[0] if config.normaliser == "images" else pairs.valid.sum().clamp(min=1)
@@ -242,8 +242,8 @@ class YOLOv3(Detector):
         """Who learns what. ``boxes`` ``[B, N, 4]``: where the predictors see an object now."""
         if self.config.assignment == "best":
             pairs = self.matcher(grid.shapes, targets.boxes, targets.labels, usable, len(self.classes))
-            truth = gather_targets(targets.boxes, pairs.truth)
-            return Learners(pairs, truth, pair_iou(gather_targets(boxes, pairs.predictor), truth))
+            truth = take_rows(targets.boxes, pairs.truth)
+            return Learners(pairs, truth, pair_iou(take_rows(boxes, pairs.predictor), truth))
         scores = raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
         centres = (grid.anchors[:, :2] + grid.anchors[:, 2:]) / 2
         crowd = targets.crowd & targets.valid
@@ -252,11 +252,11 @@ class YOLOv3(Detector):
         rows = min(raw.shape[1], self.config.topk * targets.boxes.shape[1])
         valid, predictor = matches.positive.float().topk(rows, dim=1)
         index = matches.truth.gather(1, predictor)
-        label = gather_targets(targets.labels.unsqueeze(-1), index)
+        label = take_rows(targets.labels.unsqueeze(-1), index)
         classes = (label == torch.arange(len(self.classes), device=label.device)).float()
         return Learners(
             Pairs(predictor, index, classes, valid > 0),
-            gather_targets(targets.boxes, index),
+            take_rows(targets.boxes, index),
             alignment.gather(1, predictor),
         )
 
@@ -300,7 +300,7 @@ class YOLOv3(Detector):
         # No class of a predictor scores above its best, so the best candidates are all among the predictors taken here.
         best = raw[..., 4].sigmoid() * raw[..., 5:].amax(-1).sigmoid()
         taken = best.topk(min(post.candidates, best.shape[1]), dim=1).indices  # [B, M]
-        raw = gather_targets(raw, taken)
+        raw = take_rows(raw, taken)
         boxes = self.decode(raw[..., :4], grid.anchors[taken], grid.cell[taken])
         objectness, classes = raw[..., 4:5].sigmoid(), raw[..., 5:].sigmoid()
         allowed = (objectness > self.config.object_threshold) & (classes > self.config.class_threshold)

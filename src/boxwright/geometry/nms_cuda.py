@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from boxwright.geometry.indexing import take_rows
+
 
 @triton.jit
 def _suppress(boxes, alive, count, threshold, BLOCK: tl.constexpr):
@@ -44,7 +46,7 @@ def nms_fixed(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> tu
     """The same as :func:`boxwright.geometry.nms.nms`, for tensors on a GPU."""
     batch, total = scores.shape
     score, order = scores.float().sort(dim=1, descending=True, stable=True)
-    ranked = boxes.float().gather(1, order.unsqueeze(-1).expand(-1, -1, 4)).contiguous()
+    ranked = take_rows(boxes.float(), order).contiguous()
     alive = (score > -torch.inf).to(torch.int32)
     block = max(triton.next_power_of_2(total), 16)
     warps = min(32, max(4, block // 128))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from boxwright.geometry.boxes import distance_iou, pair_iou
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import float32_at_most
 
 KINDS = ("soft_linear", "soft_gaussian", "diou", "weighted")
@@ -46,7 +47,7 @@ def sequential_nms(
         best = left.gather(1, place)
         if boxes.device.type == "cpu" and not (best >= 0).any():
             break
-        box = boxes.gather(1, place.unsqueeze(-1).expand(-1, -1, 4))  # [B, 1, 4]
+        box = take_rows(boxes, place)  # [B, 1, 4]
         overlap = torch.where(labels == labels.gather(1, place), measure(box.expand_as(boxes), boxes), 0.0)
         if kind == "weighted":
             weight = torch.where(overlap > threshold, left.clamp(min=0), 0.0).scatter(1, place, best.clamp(min=1e-12))

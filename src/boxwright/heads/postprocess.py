@@ -15,6 +15,7 @@ from torch import Tensor
 
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.constants import constant
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import class_offsets, nms
 from boxwright.geometry.sequential_nms import sequential_nms
 from boxwright.structures import DetectionBatch, InputError
@@ -87,7 +88,7 @@ def best_pairs(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     classes = values.shape[2]
     row = values.amax(dim=2).topk(min(count, values.shape[1]), dim=1).indices
-    chosen = values.gather(1, row.unsqueeze(-1).expand(-1, -1, classes)).flatten(1)
+    chosen = take_rows(values, row).flatten(1)
     value, place = chosen.topk(min(count, chosen.shape[1]), dim=1)
     return value, row.gather(1, place // classes), place % classes
 
@@ -104,7 +105,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, confi
         return _batch(boxes, scores, labels.gather(1, index), valid)
     extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
     index, valid = nms(class_offsets(extended, labels), scores, config._threshold, config.detections)
-    return _batch(_take(boxes, index), scores.gather(1, index), labels.gather(1, index), valid)
+    return _batch(take_rows(boxes, index), scores.gather(1, index), labels.gather(1, index), valid)
 
 
 def multiclass_detections(
@@ -118,26 +119,26 @@ def multiclass_detections(
     if config.per_class is None:
         score, row, label = best_pairs(probabilities, config.candidates)
         score = torch.where(score > config.score_threshold, score, -torch.inf)
-        return suppress(_take(boxes, row), score, label, sizes, config)
+        return suppress(take_rows(boxes, row), score, label, sizes, config)
 
     # Every class of every image is a row of its own for NMS: few boxes each, and no two classes to keep apart.
     batch, total, classes = probabilities.shape
     score, row = probabilities.transpose(1, 2).contiguous().topk(min(config.per_class, total), dim=2)  # [B, K, M]
     score = torch.where(score > config.score_threshold, score, -torch.inf)
-    candidates, score = _within_image(_take(boxes, row.flatten(1)), score.flatten(1), sizes, config)
+    candidates, score = _within_image(take_rows(boxes, row.flatten(1)), score.flatten(1), sizes, config)
     candidates, score = candidates.unflatten(1, (classes, -1)).flatten(0, 1), score.unflatten(1, (classes, -1))
     score = score.flatten(0, 1)  # [B * K, M]
     keep = min(config.detections, score.shape[1])
     if config.nms == "greedy":
         extended = candidates + constant([0, 0, config.offset, config.offset], boxes.device)
         index, valid = nms(extended, score, config._threshold, keep)
-        score, candidates = torch.where(valid, score.gather(1, index), -torch.inf), _take(candidates, index)
+        score, candidates = torch.where(valid, score.gather(1, index), -torch.inf), take_rows(candidates, index)
     else:
         _, score, candidates = _in_turn(candidates, score, torch.zeros_like(score, dtype=torch.int64), config, keep)
 
     score, candidates = score.unflatten(0, (batch, classes)).flatten(1), candidates.unflatten(0, (batch, classes))
     best, place = score.topk(min(config.detections, score.shape[1]), dim=1)
-    found = _batch(_take(candidates.flatten(1, 2), place), best, place // keep, best > -torch.inf)
+    found = _batch(take_rows(candidates.flatten(1, 2), place), best, place // keep, best > -torch.inf)
     missing = config.detections - best.shape[1]
     if missing > 0:
         padded = [F.pad(part, (0, missing)) for part in (found.scores, found.labels, found.valid)]
@@ -162,11 +163,6 @@ def _in_turn(
         boxes + offset, scores, labels, config.nms, config._threshold, config.sigma, config.soft_floor, count
     )
     return index, scores, boxes - offset
-
-
-def _take(boxes: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``[B, N, 4]`` at ``[B, M]``."""
-    return boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
 
 
 def _batch(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor) -> DetectionBatch:

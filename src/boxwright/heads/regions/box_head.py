@@ -19,10 +19,11 @@ from boxwright.anchors.coder import BoxCoder, Coder
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.regions.rpn import Proposals, gather_targets
+from boxwright.heads.regions.rpn import Proposals
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import DetectionBatch, InputError, Targets
 
@@ -115,11 +116,10 @@ class RegionSample(NamedTuple):
 
     def take(self, choice: Choice) -> RegionSample:
         """The chosen ones."""
-        rows = choice.chosen.unsqueeze(-1).expand(-1, -1, 4)
         return RegionSample(
-            self.boxes.gather(1, rows),
+            take_rows(self.boxes, choice.chosen),
             self.labels.gather(1, choice.chosen),
-            self.target.gather(1, rows),
+            take_rows(self.target, choice.chosen),
             choice.positive,
             choice.valid,
             self.truth.gather(1, choice.chosen),
@@ -158,11 +158,11 @@ class RegionHead(nn.Module):
             boxes = torch.cat([boxes, targets.boxes], dim=1)
             valid = torch.cat([valid, usable], dim=1)
         matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
-        labels = gather_targets(targets.labels.unsqueeze(-1), matches.truth).squeeze(-1)
+        labels = matches.labels(targets)
         sample = RegionSample(
             boxes,
             torch.where(matches.positive, labels, self.num_classes),
-            gather_targets(targets.boxes, matches.truth),
+            matches.boxes(targets),
             matches.positive,
             matches.positive | matches.negative,
             matches.truth,
@@ -211,10 +211,10 @@ class RegionHead(nn.Module):
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)
         score, index = best_candidates(scores.flatten(1), self.settings.post)
         region, label = index // classes, index % classes
-        reference = proposals.boxes.gather(1, region.unsqueeze(-1).expand(-1, -1, 4))
+        reference = take_rows(proposals.boxes, region)
         agnostic = self.settings.class_agnostic
         row, column = (region, torch.zeros_like(label)) if agnostic else (index, label)
-        delta = deltas.flatten(1, 2).gather(1, row.unsqueeze(-1).expand(-1, -1, 4))
+        delta = take_rows(deltas.flatten(1, 2), row)
         return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.settings.post)
 
 

@@ -26,6 +26,7 @@ from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import FeatureTable, patch_rows
+from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms
 from boxwright.heads.losses import BoxLoss, box_regression_loss
 from boxwright.structures import InputError, Level, Targets
@@ -201,10 +202,10 @@ class RPN(nn.Module):
         extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
         threshold = math.nextafter(config.nms_iou, 0.0) if config.nms_inclusive else config.nms_iou
         index, valid = nms(extended.flatten(0, 1), ranked.flatten(0, 1), threshold, keep)  # each level by itself
-        boxes = boxes.flatten(0, 1).gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).reshape(batch, levels * keep, 4)
+        boxes = take_rows(boxes.flatten(0, 1), index).reshape(batch, levels * keep, 4)
         ranked = ranked.flatten(0, 1).gather(1, index).masked_fill(~valid, -torch.inf).reshape(batch, levels * keep)
         score, order = ranked.topk(min(after, levels * keep), dim=1)
-        return Proposals(boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4)), score, score > -torch.inf)
+        return Proposals(take_rows(boxes, order), score, score > -torch.inf)
 
     def _best(
         self, scores: Tensor, deltas: Tensor, anchors: Tensor, sizes: Tensor, count: int
@@ -214,9 +215,9 @@ class RPN(nn.Module):
         if self.config.filter_first:
             boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.offset)
             score, index = self._without_poor(boxes, scores).topk(count, dim=1)
-            return boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), score
+            return take_rows(boxes, index), score
         score, index = scores.topk(count, dim=1)
-        chosen = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+        chosen = take_rows(deltas, index)
         boxes = clip_boxes(self.coder.decode(anchors[index], chosen), sizes, self.config.offset)
         return boxes, self._without_poor(boxes, score)
 
@@ -241,7 +242,7 @@ class RPN(nn.Module):
             allowed = low & high.all(-1)  # [B, A]
         matches = self.matcher(anchors, targets.boxes, usable, targets.crowd & targets.valid, allowed)
         choice = self.sampler(matches, seeds, salt=1)
-        return choice, gather_targets(targets.boxes, matches.truth.gather(1, choice.chosen))
+        return choice, take_rows(targets.boxes, matches.truth.gather(1, choice.chosen))
 
     def loss(
         self, table: FeatureTable, maps: Sequence[Tensor], anchors: Tensor, choice: Choice, target: Tensor
@@ -252,7 +253,7 @@ class RPN(nn.Module):
         if out is None:
             logits, deltas = self(maps)
             score = torch.cat([self.scores(level, proposing=False) for level in logits], 1).gather(1, choice.chosen)
-            delta = gather_targets(torch.cat(deltas, 1), choice.chosen)
+            delta = take_rows(torch.cat(deltas, 1), choice.chosen)
         else:
             split = self.objectness.out_channels
             slot = choice.chosen % cell  # [B, S]
@@ -291,10 +292,3 @@ class RPN(nn.Module):
         weight = torch.cat([self.objectness.weight, self.deltas.weight]).flatten(1)
         bias = torch.cat([self.objectness.bias, self.deltas.bias])  # type: ignore[list-item]
         return F.linear(hidden, weight, bias).float()
-
-
-def gather_targets(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``[B, G, 4]`` at ``[B, S]``, zeros if G is 0: ``[B, S, 4]``."""
-    if values.shape[1] == 0:
-        return values.new_zeros((*index.shape, values.shape[2]))
-    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[2]))
