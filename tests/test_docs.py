@@ -266,6 +266,13 @@ def test_named_test_folders_exist() -> None:
     assert all((ROOT / path).exists() for path in paths)
 
 
+def test_named_test_files_exist() -> None:
+    """The table of parity names files below ``tests/``."""
+    names = set(re.findall(r"`((?:\w+/)+test_\w+\.py)`", (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")))
+    assert len(names) > 10
+    assert not [name for name in names if not (ROOT / "tests" / name).is_file()]
+
+
 def test_fetched_names_exist() -> None:
     """Every name that a page fetches, also in its text, is one of the catalogue or of the Hub."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
