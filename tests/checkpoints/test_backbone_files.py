@@ -20,12 +20,11 @@ from boxwright.checkpoints.backbone_files import load_pretrained, start_backbone
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.cli.app import main
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import DARKNET, MSRA, PixelConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.detectors.ssd import SSDConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.models import MSRA
 from boxwright.weights.darknet import models as darknet_models
 from boxwright.weights.importing_backbones import import_backbone
 from boxwright.weights.ports.ssd_pytorch import ssd_config
@@ -279,7 +278,7 @@ def test_extraction_starts_yolov1(tmp_path: Path) -> None:
     numbers = np.full(22_430_400, 0.5, "<f4")
     (tmp_path / "extraction.conv.weights").write_bytes(DARKNET_HEADER + numbers.tobytes())
     whole = DarknetConfig(variant="yolov1", out_levels=(4, 5, 6))
-    retina = RetinaNetConfig(backbone=whole, pixels=PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
+    retina = RetinaNetConfig(backbone=whole, pixels=DARKNET)
     with torch.device("meta"):
         detector = build_detector(retina, CLASSES)
     detector.get_submodule("backbone").to_empty(device="cpu")

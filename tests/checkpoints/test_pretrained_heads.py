@@ -9,7 +9,7 @@ from boxwright.backbones import Classifier, ResNetConfig, VGGConfig, build_backb
 from boxwright.checkpoints.backbone_files import save_pretrained, start_backbone
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config, LayersHeadConfig, StageHead
 from boxwright.structures import Classes
 from tests.support.two_stage_cases import RPN, SMALL_C4
@@ -20,7 +20,7 @@ CLASSES = Classes.from_names(["a", "b"])
 def pretrained(config: ResNetConfig | VGGConfig, path: Path) -> Classifier:
     torch.manual_seed(5)
     model = Classifier(build_backbone(config), 10)
-    card = {"backbone": to_tree(config), "pixels": to_tree(PixelConfig()), "data": {"name": "toys"}, "top1": None}
+    card = {"backbone": to_tree(config), "pixels": to_tree(IMAGENET), "data": {"name": "toys"}, "top1": None}
     save_pretrained(path, model.state_dict(), card)
     return model.eval()
 

@@ -16,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET_255_BGR
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig, octave_anchors
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
@@ -158,7 +158,7 @@ def detectron2_config() -> RetinaNetConfig:
         backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="frozen_bn", out_levels=(3, 4, 5)),
         beta=0.0,
         normalizer="average",
-        pixels=PixelConfig(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), bgr=True),
+        pixels=IMAGENET_255_BGR,
     )
 
 

@@ -19,7 +19,7 @@ from boxwright.backbones import NAMED_BACKBONES, Classifier, DarknetConfig, VGGC
 from boxwright.checkpoints import backbone_files as pretrained
 from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import DARKNET, IMAGENET
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes
 from boxwright.weights.common.imported_backbone import ImportedBackbone
@@ -67,9 +67,9 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "VGG_ILSVRC_16_layers_fc_reduced.caffemodel": lambda folder: write_vgg(folder, reduced=True)[0],
     "torchvision:vgg16": write_torchvision_vgg16,
     "detnet59.pth": lambda folder: write_detnet(folder)[0],
-    "backbone.safetensors": lambda folder: write_pretrained(folder, NAMED_BACKBONES["detnet59"], PixelConfig()),
+    "backbone.safetensors": lambda folder: write_pretrained(folder, NAMED_BACKBONES["detnet59"], IMAGENET),
 }
-DARKNET = {
+DARKNET_FILES = {
     "extraction.conv.weights": "extraction",
     "darknet:darknet19_448.conv.23": "darknet19",
     "darknet:darknet53.conv.74": "darknet53",
@@ -80,7 +80,7 @@ def write_darknet(variant: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """A file that is read as the trunk ``variant`` at a quarter of its width."""
     config = DarknetConfig(variant=variant, width=0.25, out_levels=(5,))  # type: ignore[arg-type]
     state = {f"backbone.{name}": value for name, value in build_backbone(config).state_dict().items()}
-    pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    pixels = DARKNET
     found = ImportedBackbone(f"pjreddie/darknet {variant}", config, pixels, state)
     monkeypatch.setattr(pretrained, "import_backbone", lambda path: found)
     (folder / variant).write_bytes(b"")
@@ -100,5 +100,5 @@ def test_a_recipe_starts_as_its_head_says(words: list[str], tmp_path: Path, monk
     config = resolve_recipe(words[2], sets=sets).detector
     with torch.device("meta"):
         detector = build_detector(replace(config, backbone=narrow(config.backbone)), Classes.from_names(["a"]))  # type: ignore[call-arg,union-attr]
-    path = write_darknet(DARKNET[file], tmp_path, monkeypatch) if file in DARKNET else FILES[file](tmp_path)
+    path = write_darknet(DARKNET_FILES[file], tmp_path, monkeypatch) if file in DARKNET_FILES else FILES[file](tmp_path)
     assert re.match(rf"backbone from {re.escape(str(path))}: \d+ tensors", start_backbone(detector, path))

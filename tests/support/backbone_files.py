@@ -15,7 +15,7 @@ from boxwright.backbones import BackboneConfig, Classifier, build_backbone
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.checkpoints.backbone_files import save_pretrained
 from boxwright.config.config_tree import to_tree
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import PixelConfig
 from tests.support import caffe_reference as ref
 
 

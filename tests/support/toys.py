@@ -26,7 +26,8 @@ from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.proposals.files import ProposalSet
 from boxwright.data.transforms.configs import FlipConfig, WarpConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
@@ -40,7 +41,7 @@ class Toy(Detector):
     """
 
     def __init__(self, config: Any, classes: Classes, drop: float = 0.2, norm: bool = True) -> None:
-        super().__init__(config, classes, PixelConfig())
+        super().__init__(config, classes, IMAGENET)
         self.backbone = nn.Module()
         self.backbone.conv = nn.Conv2d(3, 4, 3, stride=4, padding=1)
         self.backbone.bn = nn.BatchNorm2d(4) if norm else nn.Identity()

@@ -21,7 +21,7 @@ from boxwright.config.recipe import AdamWConfig, EMAConfig
 from boxwright.data.classification.folders import open_folders
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.recipes.pretrain import SMALL, pretrain_recipe
 from boxwright.structures import Classes, InputError

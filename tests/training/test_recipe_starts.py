@@ -19,7 +19,7 @@ from boxwright.checkpoints import backbone_files as pretrained
 from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.config.overlay import apply_overlays, parse_set
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import Classes, InputError
@@ -106,12 +106,12 @@ def check_start(recipe: str, backbone: BackboneConfig, folder: Path) -> None:
     for value in own.values():
         value.fill_(7)
     pixels = config.pixels
-    if pixels != PixelConfig():
+    if pixels != IMAGENET:
         with pytest.raises(InputError, match="learnt from pixels prepared as") as refusal:
-            start_backbone(detector, write_pretrained(folder, backbone, PixelConfig()))
+            start_backbone(detector, write_pretrained(folder, backbone, IMAGENET))
         sets = [word for word in str(refusal.value).replace("'", "").split() if word.startswith("detector.pixels.")]
         named = apply_overlays(replace(get_recipe(recipe), detector=config), [parse_set(word) for word in sets])
-        assert named.detector.pixels == PixelConfig(), "the settings that the refusal names are enough"
+        assert named.detector.pixels == IMAGENET, "the settings that the refusal names are enough"
     line = start_backbone(detector, write_pretrained(folder, backbone, pixels))
     wanted = tensors_for_a_detector(backbone)
     fresh = {key for key in own if key not in wanted}
@@ -168,7 +168,7 @@ def test_the_pixels_that_the_guide_names_are_all_there_are() -> None:
     known = [apply_overlays(plain, [parse_set(word) for word in row.split() if word != "--set"]).pixels for row in rows]
     for name, recipe in RECIPES.items():
         mine = recipe.detector.pixels
-        assert mine == PixelConfig() or any(pretrained._same_pixels(pixels, mine) for pixels in known), name
+        assert mine == IMAGENET or any(pretrained._same_pixels(pixels, mine) for pixels in known), name
 
 
 def test_recipes_without_a_start_are_on_networks_without_a_name() -> None:

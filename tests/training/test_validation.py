@@ -15,7 +15,8 @@ from boxwright.data.config import DataConfig
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig, sample_of
+from boxwright.detectors.contract.detector import Detector, sample_of
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from boxwright.training.distributed import Processes
@@ -29,7 +30,7 @@ class Sharp(Detector):
     """Finds the rectangles of the toy pictures by thresholds alone."""
 
     def __init__(self) -> None:
-        super().__init__(None, CLASSES, PixelConfig())
+        super().__init__(None, CLASSES, IMAGENET)
         self.unused = torch.nn.Parameter(torch.zeros(1))
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:

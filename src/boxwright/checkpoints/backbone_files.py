@@ -25,7 +25,8 @@ from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
 from boxwright.checkpoints.checkpoint import KEY as DETECTOR_KEY
 from boxwright.checkpoints.checkpoint import SUFFIX
 from boxwright.config.config_tree import from_tree, to_tree
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
 from boxwright.weights.common.imported_backbone import ImportedBackbone

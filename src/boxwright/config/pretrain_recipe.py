@@ -21,7 +21,7 @@ from boxwright.config.recipe import (
     Stage,
 )
 from boxwright.data.transforms.crops import CropConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.precision import Precision
 from boxwright.structures import InputError
 
@@ -41,7 +41,7 @@ class PretrainRecipe:
     name: str
     backbone: BackboneConfig
     crops: CropConfig = field(default_factory=CropConfig)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     epochs: Positive = 100.0
     batch_size: Count = 256
     workers: CountOrZero = 4

@@ -27,7 +27,8 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHead, StageHeadConfig
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable
@@ -56,7 +57,7 @@ class FastRCNNConfig:
     kind: Literal["fast_rcnn"] = "fast_rcnn"
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(freeze_at=2, out_levels=(5,)))
     head: LayersHeadConfig | StageHeadConfig = field(default_factory=_paper_head)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     difficult: bool = True
     targets: Literal["fixed", "measured"] = "fixed"
 

@@ -31,7 +31,8 @@ from boxwright.backbones.layers.blocks import Stage, build_stage, initialise
 from boxwright.backbones.layers.norm import stage_norm
 from boxwright.backbones.resnet import ResNetConfig, resnet_stages
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.postprocess import PostprocessConfig
@@ -93,7 +94,7 @@ class FasterRCNNC4Config:
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(freeze_at=2, out_levels=(5,)))
     rpn: RPNConfig = PAPER_RPN
     head: LayersHeadConfig | StageHeadConfig = field(default_factory=LayersHeadConfig)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     difficult: bool = True
 
 

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionSample
@@ -48,7 +49,7 @@ class MaskRCNNConfig:
     rpn: RPNConfig = field(default_factory=RPNConfig)
     head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask: MaskHeadConfig = field(default_factory=MaskHeadConfig)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     pooled_levels: int = 4
     difficult: bool = True
 

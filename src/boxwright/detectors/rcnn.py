@@ -34,8 +34,9 @@ from boxwright.anchors.sampler import BalancedSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.index import DetectionIndex
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.fast_rcnn import given_proposals
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
 from boxwright.geometry.indexing import take_rows
@@ -119,7 +120,7 @@ class RCNNConfig:
     regress: bool = True
     clamp: float | None = math.log(1000.0 / 16)
     post: PostprocessConfig = field(default_factory=_paper_post)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     difficult: bool = True
     chunk: int = 128
 

@@ -39,7 +39,8 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.blocks import Bottleneck, Stage
 from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, make_norm
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import CAFFE_SSD, PixelConfig
 from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, softmax_cross_entropy
@@ -48,7 +49,6 @@ from boxwright.structures import Classes, DetectionBatch, Images, InputError, Le
 
 # §3.1: four times the stride, and no second square as in SSD.
 PAPER_ANCHORS = AnchorConfig(sizes=((32,), (64,), (128,), (256,)), ratios=(1.0, 2.0, 0.5), ratio="w/h", centre="cell")
-CAFFE_PIXELS = PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0), bgr=True)
 # §3.3; the released scripts take 1000 boxes of each class and keep 500.
 PAPER_POST = PostprocessConfig(score_threshold=0.01, nms_iou=0.45, candidates=400, detections=200)
 
@@ -108,7 +108,7 @@ class RefineDetConfig:
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     clamp: float | None = None
     difficult: bool = True
-    pixels: PixelConfig = CAFFE_PIXELS
+    pixels: PixelConfig = CAFFE_SSD
     post: PostprocessConfig = PAPER_POST
 
     def __post_init__(self) -> None:

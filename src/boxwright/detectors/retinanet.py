@@ -29,7 +29,8 @@ from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import DenseHead, DenseHeadConfig
@@ -94,7 +95,7 @@ class RetinaNetConfig:
     offset: float = 0.0
     post: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(candidates=1000, min_size=0.0))
     top_threshold: float | None = None
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     difficult: bool = True
 
     def __post_init__(self) -> None:

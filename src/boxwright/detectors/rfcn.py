@@ -29,7 +29,8 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.anchors.sampler import OHEMSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead
@@ -84,7 +85,7 @@ class RFCNConfig:
     )
     rpn: RPNConfig = RFCN_RPN
     head: RFCNHeadConfig = field(default_factory=RFCNHeadConfig)
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig = IMAGENET
     difficult: bool = True
 
 

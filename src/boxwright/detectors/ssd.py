@@ -31,7 +31,8 @@ from boxwright.anchors.sampler import hard_negatives
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, OptionalNorm, make_norm, set_norm_eps
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import CAFFE_SSD, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
@@ -67,7 +68,6 @@ EXTRAS_512 = (
     ExtraConfig(hidden=128, out=256, kernel=4, stride=1),
 )
 
-CAFFE_PIXELS = PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0), bgr=True)
 SSD_POST = PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=400, detections=200, clip=False)
 
 
@@ -121,7 +121,7 @@ class SSDConfig:
     box_weight: float = 1.0
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     clamp: float | None = None
-    pixels: PixelConfig = CAFFE_PIXELS
+    pixels: PixelConfig = CAFFE_SSD
     post: PostprocessConfig = SSD_POST
 
     def __post_init__(self) -> None:

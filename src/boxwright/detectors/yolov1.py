@@ -34,7 +34,8 @@ from boxwright.anchors.sampler import hashed_noise
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.norm import set_norm_momentum
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.indexing import take_rows
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss
@@ -114,7 +115,7 @@ class YOLOv1Config:
     post: PostprocessConfig = field(
         default_factory=lambda: PostprocessConfig(score_threshold=0.001, nms_iou=0.5, clip=False)
     )
-    pixels: PixelConfig = field(default_factory=lambda: PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
+    pixels: PixelConfig = DARKNET
     difficult: bool = True
     norm_momentum: float | None = None
 

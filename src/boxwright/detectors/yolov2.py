@@ -33,7 +33,8 @@ from boxwright.anchors.cells import cell_corners
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.norm import set_norm_momentum
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.constants import constant
 from boxwright.geometry.indexing import take_rows
@@ -126,7 +127,7 @@ class YOLOv2Config:
     post: PostprocessConfig = field(
         default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45, clip=False)
     )
-    pixels: PixelConfig = field(default_factory=lambda: PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
+    pixels: PixelConfig = DARKNET
     difficult: bool = True
     norm_momentum: float | None = None
 

@@ -34,7 +34,8 @@ from boxwright.anchors.shape_matcher import Pairs, ShapeMatcher
 from boxwright.anchors.task_aligned import TaskAlignedMatcher
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, pair_iou
 from boxwright.geometry.indexing import take_rows
 from boxwright.heads.dense import flatten_map
@@ -86,7 +87,7 @@ class YOLOv3Config:
     anchors: tuple[tuple[float, float], ...] = COCO_ANCHORS
     masks: tuple[tuple[int, ...], ...] = ((0, 1, 2), (3, 4, 5), (6, 7, 8))
     reach: float = 1.0
-    pixels: PixelConfig = field(default_factory=lambda: PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)))
+    pixels: PixelConfig = DARKNET
     assignment: Literal["best", "aligned"] = "best"
     topk: int = 10
     also_above: float | None = None

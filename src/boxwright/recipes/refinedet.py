@@ -56,7 +56,7 @@ from boxwright.data.transforms.configs import (
     WarpConfig,
 )
 from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.recipes import small
@@ -217,7 +217,7 @@ DETNET59_COCO = replace(
         R101_COCO.detector,
         backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 5, 6)),
         top="none",
-        pixels=PixelConfig(),
+        pixels=IMAGENET,
     ),
     source=Source(paper=PAPER, section="§4.3", note="ours: the ResNet's recipe on DetNet-59; no published figure"),
 )
@@ -316,7 +316,7 @@ DETNET_SMALL = replace(
         ),
         top="none",
         l2_scales=(None, None, None, None),
-        pixels=PixelConfig(),
+        pixels=IMAGENET,
     ),
 )
 

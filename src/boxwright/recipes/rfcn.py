@@ -46,12 +46,11 @@ from boxwright.data.transforms.configs import (
     LetterboxConfig,
     ResizeConfig,
 )
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, MSRA
 from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.recipes import small
-from boxwright.weights.caffe.layers import MSRA_PIXELS
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
@@ -66,7 +65,6 @@ R101 = ResNetConfig(
     output_stride=16,
     out_levels=(4, 5),
 )
-MSRA = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)  # of the ResNets that the paper starts from
 DETNET59 = DetNetConfig(norm="frozen_bn", freeze_at=1, out_levels=(4, 6))
 
 
@@ -107,7 +105,7 @@ def _variant(name: str, expected: float | None, section: str, **changes: object)
 
 
 R50_VOC = _variant("rfcn-r50-voc", 0.774, "the authors' MATLAB code", backbone=replace(R101, depth=50))
-DETNET59_VOC = _variant("rfcn-detnet59-voc", None, "§3, on DetNet-59", backbone=DETNET59, pixels=PixelConfig())
+DETNET59_VOC = _variant("rfcn-detnet59-voc", None, "§3, on DetNet-59", backbone=DETNET59, pixels=IMAGENET)
 NO_OHEM = _variant("rfcn-r101-voc-no-ohem", 0.766, "§4.1", head=replace(VOC_HEAD, ohem=False))
 K3 = _variant(
     "rfcn-r101-voc-k3",
@@ -154,7 +152,7 @@ R101_COCO = replace(
 DETNET59_COCO = replace(
     R101_COCO,
     name="rfcn-detnet59-coco",
-    detector=replace(R101_COCO.detector, backbone=DETNET59, pixels=PixelConfig()),
+    detector=replace(R101_COCO.detector, backbone=DETNET59, pixels=IMAGENET),
     source=replace(R101_COCO.source, note="no published figure on DetNet-59", expected=None),
 )
 

@@ -50,7 +50,7 @@ from boxwright.data.transforms.configs import (
     WarpConfig,
 )
 from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.ssd import EXTRAS_512, ExtraConfig, SSDConfig
 from boxwright.recipes import small
 
@@ -159,7 +159,6 @@ MOBILENET_EXTRAS = (
     ExtraConfig(hidden=128, out=256),
     ExtraConfig(hidden=64, out=128),
 )
-IMAGENET = PixelConfig()
 
 SSD300_MOBILENET = replace(
     SSD300_COCO,

@@ -44,7 +44,7 @@ from boxwright.data.transforms.configs import (
     MosaicConfig,
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.recipes import small
@@ -119,7 +119,7 @@ YOLOV3_TINY = replace(
 YOLOV3_DETNET59 = replace(
     YOLOV3,
     name="yolov3-detnet59",
-    detector=replace(DARKNET53, backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 6)), pixels=PixelConfig()),
+    detector=replace(DARKNET53, backbone=DetNetConfig(norm="bn", out_levels=(3, 4, 6)), pixels=IMAGENET),
     source=Source(paper=PAPER, section="§2; yolov3.cfg", note="ours: on DetNet-59; no published figure"),
 )
 

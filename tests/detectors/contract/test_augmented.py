@@ -13,7 +13,8 @@ from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, Tra
 from boxwright.detections import Detections
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.augmented import TEST_TIME, TestTimeConfig, ViewConfig, check_views, detect_augmented
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from tests.support.two_stage_cases import small_faster_rcnn
 
@@ -29,7 +30,7 @@ class Known(Detector):
         transforms: tuple[TransformConfig, ...],
         scores: dict[tuple[int, int], float] | None = None,
     ) -> None:
-        super().__init__(None, CLASSES, PixelConfig())
+        super().__init__(None, CLASSES, IMAGENET)
         self.relative = torch.tensor(boxes)
         self.transforms = transforms
         self.pad_multiple = 1

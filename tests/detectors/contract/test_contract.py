@@ -10,7 +10,8 @@ from torch import nn
 
 from boxwright.data.transforms.configs import ResizeConfig, WarpConfig
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.testing import forbid_host_sync
 from tests.support.batches import example_images as plain_images

@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.anchors.generator import AnchorGenerator
 from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.detectors.build import build_detector
+from boxwright.detectors.contract.pixels import MSRA
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, assign_levels
 from boxwright.structures import Classes, InputError, Level
 from boxwright.weights.common.pretrained_resnet import import_resnet, recognise_resnet
@@ -126,7 +127,7 @@ def test_pretrained_resnets_start_a_detector(tmp_path: Path) -> None:
     msra = import_resnet({"blobs": content | classifier})
     assert msra.source == "MSRA ResNet-50"
     assert msra.config.stride_in_1x1
-    assert msra.pixels == detectron.PIXELS
+    assert msra.pixels == MSRA
     mine, theirs = folded(msra.state), folded(torchvision.state)
     assert set(mine) == set(theirs)
     for name, value in theirs.items():

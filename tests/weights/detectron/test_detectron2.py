@@ -11,7 +11,8 @@ import torch
 
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
@@ -193,7 +194,7 @@ def test_pixels_and_strides_follow_the_file() -> None:
     state = on_meta(detectron2_shapes("fpn"))
     msra = import_detectron2(state).config
     assert msra.backbone.stride_in_1x1  # type: ignore[union-attr]
-    assert msra.pixels == PixelConfig(std=(1.0, 1.0, 1.0), bgr=True)  # type: ignore[union-attr]
+    assert msra.pixels == IMAGENET_255_BGR  # type: ignore[union-attr]
     means = {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]), "pixel_std": torch.ones(3)}
     constants = {name: value.reshape(3, 1, 1) for name, value in means.items()}
     assert import_detectron2({**state, **constants}).config == msra
@@ -201,7 +202,7 @@ def test_pixels_and_strides_follow_the_file() -> None:
         ("pixel_mean", [123.675, 116.28, 103.53]), ("pixel_std", [58.395, 57.12, 57.375])
     )}  # fmt: skip
     config = import_detectron2({**state, **rgb}).config
-    assert config.pixels == PixelConfig()  # type: ignore[union-attr]
+    assert config.pixels == IMAGENET  # type: ignore[union-attr]
     assert not config.backbone.stride_in_1x1  # type: ignore[union-attr]
     assert import_detectron2({**state, **rgb}, stride_in_1x1=True).config.backbone.stride_in_1x1  # type: ignore
     assert import_detectron2(on_meta(detectron2_shapes("c4"))).pad_multiple == 1
@@ -297,7 +298,7 @@ def test_own_detectors_are_exported() -> None:
         exported = export_detectron2(detector)
     assert exported["pixel_std"].flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
     imported = import_detectron2(exported)
-    assert imported.config.pixels == PixelConfig()  # type: ignore[union-attr]
+    assert imported.config.pixels == IMAGENET  # type: ignore[union-attr]
     assert imported.config.backbone.stride_in_1x1 is False  # type: ignore[union-attr]
     assert {n: v.shape for n, v in imported.state.items()} == {
         n: v.shape for n, v in detector.state_dict().items() if not n.endswith("num_batches_tracked")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from boxwright.data.transforms.resizing import ResizeConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig, prepared, sample_of
+from boxwright.detectors.contract.detector import Detector, prepared, sample_of
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import COCO, VOC
@@ -105,7 +106,7 @@ def test_two_stage_tensors_are_those_of_the_same_network_in_detectron2(kind: str
         assert mine.pixels == theirs.pixels
         assert mine.backbone == theirs.backbone
     else:
-        assert mine.pixels == PixelConfig()
+        assert mine.pixels == IMAGENET
     # What it computes; the constants of training differ.
     assert mine.rpn.anchors == theirs.rpn.anchors
     assert (mine.rpn.pre_nms, mine.rpn.post_nms, mine.rpn.nms_iou, mine.rpn.min_size) == (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias, overload
 
@@ -29,27 +29,12 @@ from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.data.transforms.sample import Sample
 from boxwright.detections import Detections
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
+from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.paste import InstanceMasks, PasteConfig, paste_masks
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 Source: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelConfig:
-    """From RGB values in 0..255 to what the backbone was trained on: ``(x - mean) / std``, channels in RGB order.
-
-    ``bgr`` swaps the channels after that, for weights from Caffe and detectron2; ``mean`` and ``std`` stay RGB.
-    """
-
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    bgr: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise InputError(f"pixels.std = {self.std}: each must be above 0; 1 leaves the values as they are")
 
 
 class Detector(nn.Module, ABC):

@@ -15,8 +15,6 @@ VGG16 = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)
 """Index of each convolution in our ``features``, by stage: conv{stage}_{place}."""
 
 RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-MSRA_PIXELS = (122.7717, 115.9465, 102.9801)
-"""Mean colour, in RGB, that Fast and Faster R-CNN and R-FCN take off."""
 
 
 class Taking:

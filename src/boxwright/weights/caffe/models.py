@@ -7,9 +7,9 @@ from dataclasses import replace
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import LAYERS, ZFConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import CAFFE_VGG, MSRA
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import MSRA_PIXELS, Taking, resnet_depth
+from boxwright.weights.caffe.layers import Taking, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel
 from boxwright.weights.caffe.rcnn import import_rcnn, import_rfcn, recognise_rcnn, recognise_rfcn
 from boxwright.weights.caffe.ssd import import_refinedet, import_ssd, recognise_refinedet, recognise_ssd
@@ -20,8 +20,6 @@ KNOWN = (
     "SSD300 and SSD512 on VGG-16 (weiliu89), RefineDet on VGG-16 and ResNet-101 (sfzhang15), Fast R-CNN on VGG-16 and "
     "Faster R-CNN on VGG-16 and ZF (rbgirshick), R-FCN on ResNet-50 and 101 (YuwenXiong/py-R-FCN)"
 )
-MSRA = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
-VGG_PIXELS = PixelConfig(mean=(123.68, 116.779, 103.939), std=(1.0, 1.0, 1.0), bgr=True)
 
 
 def recognise_caffe(model: CaffeModel) -> bool:
@@ -97,7 +95,7 @@ def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
         vgg = replace(vgg, fc="reduced", out_levels=(4, 6))
     else:
         _classifier(taking)
-    return ImportedBackbone(f"Caffe {taking.source}", vgg, VGG_PIXELS, taking.done())
+    return ImportedBackbone(f"Caffe {taking.source}", vgg, CAFFE_VGG, taking.done())
 
 
 def _classifier(taking: Taking) -> None:

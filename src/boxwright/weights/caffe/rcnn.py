@@ -23,7 +23,7 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.data.transforms.resizing import ResizeConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
@@ -32,7 +32,7 @@ from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import MSRA_PIXELS, Taking, background_last, check_count, resnet_depth
+from boxwright.weights.caffe.layers import Taking, background_last, check_count, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, integer_of
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
@@ -40,7 +40,6 @@ from boxwright.weights.common.imported import Imported
 DROPOUT = 108
 """The field of a layer that says how it drops units."""
 
-PIXELS = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
 SIDES = (ResizeConfig(short=(600,), long=1000, interpolation="aliased"),)
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)
 _SCALES = {9: (128, 256, 512), 12: (64, 128, 256, 512), 15: (32, 64, 128, 256, 512)}
@@ -103,14 +102,14 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
             backbone=backbone,
             rpn=rpn_config(channels, anchors, (2_000, 300), (12_000, 6_000)),
             head=_layers_config(side, offset=1.0, samples=128, floor=0.0),
-            pixels=PIXELS,
+            pixels=MSRA,
             difficult=False,
         )
     else:
         # Its widths have no 1, save in NMS and overlaps.
         head = _layers_config(side, offset=0.0, samples=64, floor=0.1)
         post = replace(head.post, score_threshold=0.0, candidates=4000)
-        config = FastRCNNConfig(backbone=backbone, head=replace(head, post=post), pixels=PIXELS)
+        config = FastRCNNConfig(backbone=backbone, head=replace(head, post=post), pixels=MSRA)
     return Imported(
         source=f"rbgirshick {source}",
         config=config,
@@ -256,6 +255,6 @@ def _rfcn_config(depth: Literal[50, 101, 152], anchors: int, channels: int, side
                 min_size=0.0,
             ),
         ),
-        pixels=PIXELS,
+        pixels=MSRA,
         difficult=False,
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.classifier import Classifier
 from boxwright.detectors.contract.adoption import unallocated_parameters
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.weights.common.imported import load_whole
 
 

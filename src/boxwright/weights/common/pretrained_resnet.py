@@ -13,14 +13,13 @@ from typing import Any
 
 from boxwright.backbones.layers.norm import Norm
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR, MSRA
 from boxwright.structures import InputError
 from boxwright.weights.common.imported_backbone import ImportedBackbone
 from boxwright.weights.common.reading import tensors_in
 from boxwright.weights.common.recognition import refuse_keys, resnet_depth, rows_of
 from boxwright.weights.common.renaming import Renaming
 from boxwright.weights.detectron import caffe2 as detectron
-from boxwright.weights.detectron import detectron2
 from boxwright.weights.detectron import layout as detectron2_layout
 
 _STAGES = (2, 3, 4, 5)
@@ -58,9 +57,9 @@ def import_resnet(content: Mapping[str, Any]) -> ImportedBackbone:
     state, unknown = (_MSRA if msra else _TORCHVISION).import_all(used)
     refuse_keys(unknown, source)
     whole = "backbone.bn1.running_mean" in state
-    pixels = PixelConfig()
+    pixels = IMAGENET
     if msra:
-        pixels = detectron2.PIXELS if whole else detectron.PIXELS
+        pixels = IMAGENET_255_BGR if whole else MSRA
         state = detectron.with_statistics(state)
     width = rows_of(state, "backbone.conv1.weight", source)
     norm: Norm = "bn" if whole else "frozen_bn"

@@ -14,7 +14,8 @@ from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Layer, Re
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.resizing import LetterboxConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import DARKNET
 from boxwright.detectors.yolov1 import YOLOv1
 from boxwright.detectors.yolov2 import YOLOv2
 from boxwright.detectors.yolov3 import YOLOv3
@@ -134,7 +135,7 @@ def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) 
         # One layer on the map and then the mean, or the mean and then one layer: what ours is for either.
         state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
         state["fc.bias"] = arrays["bias"]
-    pixels = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    pixels = DARKNET
     cut = any(section.kind in _DETECTING for section in sections)
     data = "data that its file does not name" if cut else "ImageNet"
     return ImportedBackbone(f"pjreddie/darknet {variant}", config, pixels, state, data)

@@ -24,7 +24,7 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.build import DetectorConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
@@ -35,7 +35,6 @@ from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import MSRA_PIXELS
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.reading import tensors_in
 from boxwright.weights.common.recognition import (
@@ -48,8 +47,6 @@ from boxwright.weights.common.recognition import (
 )
 from boxwright.weights.common.renaming import Renaming
 from boxwright.weights.detectron.layout import FIRST_LAYER, channels_last
-
-PIXELS = PixelConfig(mean=MSRA_PIXELS, std=(1.0, 1.0, 1.0), bgr=True)
 
 _POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
 _POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
@@ -76,7 +73,7 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
         rpn=_RPN,
         head=BoxHeadConfig(pooling=_POOLING, offset=1.0, post=_POST),
-        pixels=PIXELS,
+        pixels=MSRA,
     )
 
 
@@ -93,7 +90,7 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
         head=StageHeadConfig(
             pooling=RoIPoolingConfig(size=14, sampling_ratio=0, aligned=False), samples=512, offset=1.0, post=_POST
         ),
-        pixels=PIXELS,
+        pixels=MSRA,
     )
 
 
@@ -123,7 +120,7 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
         offset=1.0,
         post=replace(_POST, candidates=1000),
         top_threshold=0.0,
-        pixels=PIXELS,
+        pixels=MSRA,
     )
 
 

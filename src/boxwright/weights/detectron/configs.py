@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET_255_BGR
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
@@ -19,9 +19,6 @@ from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.weights.common.recognition import Depth
 
-PIXELS = PixelConfig(std=(1.0, 1.0, 1.0), bgr=True)
-"""How its ResNets of MSRA's weights want their pixels."""
-
 _POOLING = RoIPoolingConfig(sampling_ratio=0, level_epsilon=1e-8)
 _NOT_EMPTY = 1e-6
 """It drops boxes whose sides are not above 0, and those alone: clipping leaves many at the border."""
@@ -33,7 +30,7 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
         rpn=RPNConfig(beta=0.0, crowd_ignore=None, min_size=_NOT_EMPTY),
         head=BoxHeadConfig(pooling=_POOLING, beta=0.0, crowd_ignore=None),
-        pixels=PIXELS,
+        pixels=IMAGENET_255_BGR,
     )
 
 
@@ -60,7 +57,7 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
             crowd_ignore=None,
             post=PostprocessConfig(nms_iou=0.5),
         ),
-        pixels=PIXELS,
+        pixels=IMAGENET_255_BGR,
     )
 
 
@@ -88,7 +85,7 @@ def faster_rcnn_dc5_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC
             crowd_ignore=None,
             post=PostprocessConfig(nms_iou=0.5),
         ),
-        pixels=PIXELS,
+        pixels=IMAGENET_255_BGR,
     )
 
 
@@ -117,5 +114,5 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
         beta=0.0,
         normalizer="average",
         post=PostprocessConfig(candidates=1000, min_size=0.0, clip=False),
-        pixels=PIXELS,
+        pixels=IMAGENET_255_BGR,
     )

@@ -21,7 +21,8 @@ from torch import Tensor
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.build import DetectorConfig
-from boxwright.detectors.contract.detector import Detector, PixelConfig
+from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.pixels import IMAGENET_255_BGR, PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
@@ -38,7 +39,6 @@ from boxwright.weights.common.recognition import (
     rows_of,
 )
 from boxwright.weights.detectron.configs import (
-    PIXELS,
     faster_rcnn_c4_config,
     faster_rcnn_config,
     faster_rcnn_dc5_config,
@@ -146,7 +146,7 @@ def export_detectron2(detector: Detector) -> dict[str, Tensor]:
             f"{unknown[0]}; it can take {_READ}, on a ResNet, with its own heads"
         )
     pixels: PixelConfig = config.pixels
-    if pixels != PIXELS:
+    if pixels != IMAGENET_255_BGR:
         order = [2, 1, 0] if pixels.bgr else [0, 1, 2]
         for name, values in (("pixel_mean", pixels.mean), ("pixel_std", pixels.std)):
             theirs[name] = torch.tensor([values[i] for i in order]).reshape(3, 1, 1)
@@ -212,7 +212,7 @@ def _config(state: Mapping[str, Tensor], kind: Kind, depth: Depth, source: str) 
 
 def _with_pixels(config: Any, state: Mapping[str, Tensor], stride_in_1x1: bool | None) -> Any:
     """With the pixels that the file states, if it does. Its mean is in the order of the channels: blue is darkest."""
-    pixels = PIXELS
+    pixels = IMAGENET_255_BGR
     if "pixel_mean" in state and "pixel_std" in state:
         mean, std = (tuple(state[name].flatten().tolist()) for name in ("pixel_mean", "pixel_std"))
         bgr = mean[0] < mean[-1]

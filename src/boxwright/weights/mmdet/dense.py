@@ -20,7 +20,7 @@ from boxwright.anchors.priors import PriorConfig, paper_sizes
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.transforms.resizing import ResizeConfig, WarpConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255, IMAGENET_255_BGR
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
 from boxwright.detectors.ssd import EXTRAS_300, EXTRAS_512, SSDConfig
 from boxwright.detectors.yolov3 import YOLOv3Config
@@ -30,7 +30,7 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.recognition import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
 from boxwright.weights.common.renaming import Renaming
-from boxwright.weights.mmdet.file import CAFFE_PIXELS, MMDetFile, resnet_names
+from boxwright.weights.mmdet.file import MMDetFile, resnet_names
 from boxwright.weights.ports.prior_heads import joined_head
 
 _NOT_EMPTY = 1e-6  # it drops boxes whose sides are not above 0, and those alone
@@ -103,7 +103,7 @@ def retinanet_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -
         crowd_ignore=None,
         beta=0.0,
         post=PostprocessConfig(candidates=1000, min_size=_NOT_EMPTY),
-        pixels=CAFFE_PIXELS if caffe else PixelConfig(),
+        pixels=IMAGENET_255_BGR if caffe else IMAGENET,
     )
 
 
@@ -132,7 +132,7 @@ def ssd_config(side: int = 300, smallest: int = 15) -> SSDConfig:
         ),
         forced="parallel",
         clamp=math.log(1000 / 16),
-        pixels=PixelConfig(std=(1.0, 1.0, 1.0)),
+        pixels=IMAGENET_255,
         post=PostprocessConfig(
             score_threshold=0.02, nms_iou=0.45, candidates=5000, detections=200, min_size=_NOT_EMPTY
         ),

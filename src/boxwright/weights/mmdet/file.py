@@ -9,13 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from boxwright.detectors.contract.detector import PixelConfig
 from boxwright.structures import Classes
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.reading import tensors_in
-
-CAFFE_PIXELS = PixelConfig(std=(1.0, 1.0, 1.0), bgr=True)
-"""How a ResNet of style ``caffe`` wants its pixels: MSRA's weights, by way of detectron2."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

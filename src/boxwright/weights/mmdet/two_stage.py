@@ -19,7 +19,7 @@ from typing import Any
 
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.paste import PasteConfig
@@ -33,7 +33,7 @@ from boxwright.weights.common.recognition import chosen_classes, refuse_keys, re
 from boxwright.weights.common.renaming import Renaming
 from boxwright.weights.detectron.layout import FIRST_LAYER, channels_last
 from boxwright.weights.mmdet.dense import import_retinanet, import_ssd, import_yolov3
-from boxwright.weights.mmdet.file import CAFFE_PIXELS, MMDetFile, read_parts, resnet_names
+from boxwright.weights.mmdet.file import MMDetFile, read_parts, resnet_names
 
 _READ = "Faster R-CNN, Mask R-CNN or RetinaNet on ResNet with FPN, SSD300 or SSD512 on VGG-16, or YOLOv3 on Darknet-53"
 _NOT_EMPTY = 1e-6  # it drops boxes whose sides are not above 0, and those alone
@@ -66,7 +66,7 @@ def faster_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2)
         backbone=ResNetConfig(depth=depth, stride_in_1x1=caffe, norm="frozen_bn", freeze_at=freeze_at),
         rpn=RPNConfig(beta=0.0, crowd_ignore=None, normalizer="sampled", min_size=_NOT_EMPTY),
         head=BoxHeadConfig(pooling=_POOLING, beta=0.0, crowd_ignore=None, normalizer="sampled"),
-        pixels=CAFFE_PIXELS if caffe else PixelConfig(),
+        pixels=IMAGENET_255_BGR if caffe else IMAGENET,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
@@ -176,7 +176,7 @@ def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
             found = f"{len(unknown)} of {len(given)} keys are of no such network, the first is {unknown[0]!r}"
         raise InputError(f"no classifier of DetNet_pytorch: {found}")
     config = DetNetConfig(stride_in_1x1=False, width=rows_of(given, "conv1.weight", "DetNet_pytorch detnet59"))
-    return ImportedBackbone("DetNet_pytorch detnet59", config, PixelConfig(), ours)
+    return ImportedBackbone("DetNet_pytorch detnet59", config, IMAGENET, ours)
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from boxwright.data.transforms.resizing import WarpConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import SSD_RGB
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
@@ -39,7 +39,7 @@ def refinedet_config() -> RefineDetConfig:
         filtered="positives",
         forced="parallel",
         difficult=False,
-        pixels=PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)),
+        pixels=SSD_RGB,
         post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=1000, detections=500, clip=False),
     )
 

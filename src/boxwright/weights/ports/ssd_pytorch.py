@@ -16,7 +16,7 @@ from torch import Tensor
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.transforms.resizing import WarpConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import SSD_RGB
 from boxwright.detectors.ssd import SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
@@ -43,7 +43,7 @@ def ssd_config() -> SSDConfig:
         priors=PriorConfig(clip="all"),
         forced="parallel",
         difficult=False,
-        pixels=PixelConfig(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)),
+        pixels=SSD_RGB,
         post=PostprocessConfig(
             score_threshold=0.01, nms_iou=0.45, per_class=200, candidates=4000, detections=4000, clip=False, min_size=0
         ),

@@ -12,10 +12,9 @@ from boxwright.backbones.resnet import DEPTHS as RESNETS
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import DEPTHS as VGGS
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import IMAGENET, TORCHVISION_SSD
 from boxwright.structures import InputError
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from boxwright.weights.torchvision.ssd import PIXELS as VGG_FEATURES_PIXELS
 
 
 def recognise_torchvision_classifier(state: Mapping[str, Tensor]) -> bool:
@@ -59,7 +58,7 @@ def _resnet(state: Mapping[str, Tensor]) -> ImportedBackbone:
     return ImportedBackbone(
         f"torchvision resnet{depth}",
         ResNetConfig(depth=depth, width=width),  # type: ignore[arg-type]
-        PixelConfig(),
+        IMAGENET,
         {key if key.startswith("fc.") else f"backbone.{key}": value for key, value in state.items()},
     )
 
@@ -76,7 +75,7 @@ def _vgg(state: Mapping[str, Tensor]) -> ImportedBackbone:
     return ImportedBackbone(
         f"torchvision vgg{depth}{'_bn' if normed else ''}{'' if whole else ', features'}",
         VGGConfig(depth=depth, norm="bn" if normed else "none", width=state["features.0.weight"].shape[0]),  # type: ignore[arg-type]
-        PixelConfig() if whole else VGG_FEATURES_PIXELS,
+        IMAGENET if whole else TORCHVISION_SSD,
         backbone | (rest if whole else {}),
     )
 
@@ -90,7 +89,7 @@ def _mobilenet(state: Mapping[str, Tensor]) -> ImportedBackbone:
     return ImportedBackbone(
         f"torchvision mobilenet_v{version}{'_large' if version == 3 else ''}",
         MobileNetConfig(version=version, out_levels=(2, 3, 4, 5, 6)),
-        PixelConfig(),
+        IMAGENET,
         {names.get(key, f"backbone.{key}"): value for key, value in state.items()},
     )
 

@@ -19,16 +19,13 @@ from torch import Tensor
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.detectors.contract.detector import PixelConfig
+from boxwright.detectors.contract.pixels import SYMMETRIC, TORCHVISION_SSD
 from boxwright.detectors.ssd import ExtraConfig, SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import InputError
 from boxwright.weights.common.renaming import Renaming
 from boxwright.weights.ports.prior_heads import joined_head
 from boxwright.weights.torchvision.detectors import SILENT, spread
-
-PIXELS = PixelConfig(mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255), std=(1.0, 1.0, 1.0))
-"""How SSD300 and the VGG-16 under it want their pixels."""
 
 _HEAD = r"head\.(regression|classification)_head\.module_list\.(\d)\.(weight|bias)"
 _SSD = Renaming(
@@ -87,7 +84,7 @@ def ssd_config(freeze_at: int = 1) -> SSDConfig:
         start="glorot",
         forced="parallel",
         clamp=math.log(1000 / 16),
-        pixels=PIXELS,
+        pixels=TORCHVISION_SSD,
         post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=400, detections=200, min_size=0),
     )
 
@@ -111,7 +108,7 @@ def ssdlite_config(reduced: bool = True) -> SSDConfig:
         priors=PriorConfig(sizes=(64, 112, 160, 208, 256, 304, 320), ratios=((2, 3),) * 6, steps=None, clip="sides"),
         forced="parallel",
         clamp=math.log(1000 / 16),
-        pixels=PixelConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
+        pixels=SYMMETRIC,
         post=PostprocessConfig(score_threshold=0.001, nms_iou=0.55, per_class=300, detections=300, min_size=0),
     )
 
