@@ -19,6 +19,7 @@ from boxwright.evaluation import (
 )
 from boxwright.evaluation.matching import box_overlaps, match_greedily
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
+from boxwright.structures import InputError
 from tests.support.evaluation_helpers import FakeIndex, as_columns, random_case, two_squares
 
 CAT, SMALL_DOG, BIG_DOG = [10, 10, 40, 40], [60, 60, 20, 20], [0, 0, 100, 100]
@@ -196,6 +197,6 @@ def test_plots_of_nothing_do_not_fail(tmp_path: Path) -> None:
 def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     matrix = confusion_matrix(two_squares(), as_columns(two_squares(), []))
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(InputError, match="taken: cannot be written"):
         plot_confusion(matrix, tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]

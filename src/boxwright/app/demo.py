@@ -29,7 +29,7 @@ from boxwright.detections import Detections
 from boxwright.evaluation.coco import CocoResult, json_safe
 from boxwright.evaluation.curves import confusion_matrix
 from boxwright.io.environment import versions
-from boxwright.io.writing import write_whole
+from boxwright.io.files import atomic_text
 from boxwright.report.demo import Curve, Example, Report, duration, make_example, write_report
 from boxwright.structures import InputError
 from boxwright.training.logging.run_log import read_rows
@@ -128,7 +128,7 @@ def run_demo(output: Path, options: DemoOptions | None = None) -> DemoResult:
     assert isinstance(scored.result, CocoResult)
     commands = dict(_own_data_commands(threshold))
     result = DemoResult(str(page), str(run.checkpoint), scored.result.stats, stages.seconds, threshold, commands)
-    with write_whole(output / _MARKER) as file:
+    with atomic_text(output / _MARKER) as file:
         json.dump({"options": asdict(options), **result.to_dict()}, file, indent=1)
     return result
 
@@ -152,7 +152,7 @@ def _prepare(output: Path, options: DemoOptions) -> None:
             shutil.rmtree(output / name, ignore_errors=True)
         (output / "report.html").unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    with write_whole(output / _MARKER) as file:
+    with atomic_text(output / _MARKER) as file:
         json.dump({"options": asdict(options)}, file)
 
 

@@ -25,7 +25,7 @@ from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, thres
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
 from boxwright.evaluation.results_file import evaluate_detections, load_coco_detections
 from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
-from boxwright.io.writing import write_whole
+from boxwright.io.files import atomic_text
 from boxwright.precision import Precision, check_precision
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
@@ -137,7 +137,7 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
         for i in range(len(found))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as file:
+    with atomic_text(path) as file:
         json.dump(rows, file)
 
 

@@ -6,7 +6,6 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from boxwright.data.proposals.files import COUNTS, SUFFIX, ProposalSet, RecallRo
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.contract.detector import Detector
 from boxwright.heads.regions.rpn import RPN, Proposals
+from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
 
 SELECTIVE_SEARCH = "selective-search"
@@ -73,16 +73,6 @@ def make_proposals(
         written = made.save(output)
     counts = [count for count in COUNTS if count < most]
     return Made(written, made, recall_report(made, index, [*counts, most]))
-
-
-def check_writable(output: Path) -> None:
-    """InputError where a file cannot be written there: better now than after hours of search."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}."):
-            pass
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot be written: {error.strerror}; name another folder") from None
 
 
 def search(

@@ -7,23 +7,20 @@ and its global state are not used, so plots may be drawn in threads and without 
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from boxwright.evaluation.coco import CocoResult, mean_of_defined
 from boxwright.evaluation.curves import ConfusionMatrix, ThresholdCurves
-from boxwright.io.writing import writing
+from boxwright.io.images import save_figure
 
 COLOURS = [colormaps["tab10"](n) for n in range(10)]
 NAMED_AT_MOST = 10
@@ -117,22 +114,6 @@ def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
             text = str(matrix.counts[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     return save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG: complete under a temporary name beside the target, then renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    FigureCanvasAgg(figure)
-    try:
-        buffer = io.BytesIO()  # Pillow, which matplotlib has write the file, overlooks a disk that becomes full
-        figure.savefig(buffer, format="png")
-        with writing(path):
-            temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _figure(panels: int) -> tuple[Figure, list[Axes]]:

@@ -1,11 +1,20 @@
-"""Files that are either whole or not there."""
+"""Write files that are whole or absent, and report a disk that refuses in one way.
+
+Nothing else in the package opens a file for writing. A file is written under a temporary name beside its target and
+then renamed, so that a reader sees the old content or the new one. Every failure is an `InputError` that names the
+file; on a full disk it also gives the free space.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any, Literal, overload
 
 from boxwright.structures import InputError
 
@@ -16,38 +25,156 @@ FULL = {
 }
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace the file at ``path``, in one step that survives a power cut: old content or new, never half.
-
-    Raises InputError naming the path and the free space where the disk is full; the old file then is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error, len(content)) from error
-    except BaseException:  # Ctrl-C amid the write
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_error(path: Path, error: OSError, size: int | None = None) -> InputError:
-    """What went wrong while writing ``path``, with the remedy."""
+    """Return the error to raise after writing ``size`` bytes to ``path`` failed."""
     if error.errno not in FULL:
         return InputError(f"{path}: cannot be written: {error.strerror or error}")
     needed = "" if size is None else f" and {size / 1e6:.1f} MB are needed"
-    there = next(folder for folder in path.absolute().parents if folder.exists())  # a half-made one is gone by now
+    there = next(folder for folder in path.absolute().parents if folder.exists())  # a partial folder is removed by now
     free = shutil.disk_usage(there).free / 1e6
     kept = "; the file that was there before is intact" if path.exists() else ""
     return InputError(
         f"{path}: {FULL[error.errno]}: {free:.1f} MB are free{needed}{kept}. Make room or choose another output folder"
     )
+
+
+@contextmanager
+def write_errors(path: Path, temporary: Path | None = None, size: int | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into an `InputError` that names ``path``.
+
+    An error that names a third file, such as one that is read in the block, passes unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else Path(error.filename)
+        if error.errno is None or named not in (None, path, temporary):
+            raise
+        raise write_error(path, error, size) from error
+
+
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = False, size: int | None = None) -> Iterator[Path]:
+    """Give a temporary path with the suffix of ``path``, renamed to ``path`` when the block ends.
+
+    The temporary file is removed when the block raises, Ctrl-C included, and a file at ``path`` stays as it was.
+    ``durable`` forces the content and the name to disk, so that they survive a power cut. ``size`` in bytes is named
+    where the disk is full.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        with write_errors(path, temporary, size):
+            yield temporary
+            put_in_place(temporary, path, durable=durable, size=size)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file that appears at ``path`` when the block ends; raises as `atomic_path`."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Replace the file at ``path`` in one step that survives a power cut; raises as `atomic_path`.
+
+    ``durable`` false leaves it to the system when the content reaches the disk: for files that are cheap to make again.
+    """
+    with atomic_path(path, durable=durable, size=len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside ``path``, renamed to ``path`` when the block ends; ``path`` may be an empty folder.
+
+    The new folder is removed when the block raises. Errors about a file in it name its place below ``path``.
+    """
+    target = path.absolute()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with write_errors(target, partial):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            yield partial
+            if target.exists():
+                target.rmdir()
+            os.replace(partial, target)
+    except InputError as error:
+        raise InputError(str(error).replace(str(partial), str(target))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@overload
+def appending(path: Path, mode: Literal["a"] = "a") -> AbstractContextManager[IO[str]]: ...
+@overload
+def appending(path: Path, mode: Literal["ab"]) -> AbstractContextManager[IO[bytes]]: ...
+
+
+@contextmanager
+def appending(path: Path, mode: Literal["a", "ab"] = "a") -> Iterator[IO[Any]]:
+    """Open a UTF-8 text file, or with mode "ab" a binary one, to add to its end: for logs and interrupted downloads."""
+    text = mode == "a"
+    with write_errors(path), open(path, mode, encoding="utf-8" if text else None, newline="" if text else None) as file:
+        yield file
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content; raises `InputError` naming the file that cannot be read or written."""
+    with atomic_path(target) as temporary:
+        try:
+            shutil.copyfile(source, temporary)
+        except OSError as error:
+            # The system's copy of large files names the source of every error, also where the target's disk is full.
+            if error.filename == str(source) and error.errno not in FULL:
+                raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+            raise write_error(target, error) from error
+
+
+def put_in_place(temporary: Path, path: Path, *, durable: bool = False, size: int | None = None) -> None:
+    """Rename a finished file to ``path``; with ``durable`` content and name survive a power cut."""
+    with write_errors(path, temporary, size):
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `InputError` where no file can be made at ``path``; creates the folder of ``path``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path`` where the system has locks (not on Windows).
+
+    Raises `InputError` with the text ``busy`` while another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with write_errors(path), path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(busy) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

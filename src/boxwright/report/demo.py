@@ -20,7 +20,7 @@ from boxwright.detections import Detections
 from boxwright.drawing import class_colour, draw_boxes
 from boxwright.evaluation.coco import DETNET_THRESHOLDS, CocoResult
 from boxwright.evaluation.curves import Advice, ConfusionMatrix, ThresholdCurves
-from boxwright.io.writing import write_whole
+from boxwright.io.files import atomic_text
 from boxwright.report.charts import Axis, Series, line_chart, smooth
 from boxwright.report.page import hex_colour, page, percent, picture, table, tile_row
 
@@ -79,7 +79,7 @@ class Report:
 def write_report(path: Path, report: Report) -> Path:
     """Write the page, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as file:
+    with atomic_text(path) as file:
         file.write(report_html(report))
     return path
 

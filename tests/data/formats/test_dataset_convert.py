@@ -2,12 +2,12 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from boxwright.data.formats import places
 from boxwright.data.formats.convert import convert_dataset
 from boxwright.data.formats.opening import detect_format, open_splits
 from boxwright.structures import InputError
@@ -129,7 +129,7 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(places.shutil, "copyfile", no_space)
+    monkeypatch.setattr(shutil, "copyfile", no_space)
     with pytest.raises(InputError, match="the disk is full"):
         convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "in"]

@@ -25,7 +25,7 @@ from boxwright.app.progress import ProgressBar
 from boxwright.data.images import read_image
 from boxwright.detections import Detections
 from boxwright.detectors.contract.augmented import Merge, check_views, detect_augmented
-from boxwright.io.writing import save_picture
+from boxwright.io.images import save_image
 from boxwright.precision import Precision
 from boxwright.structures import Classes, InputError
 
@@ -148,15 +148,12 @@ class Prediction:
         images = [source for source in waiting if source.kind == "image"]
         videos = [source for source in waiting if source.kind == "video"]
         total = len(images) + sum(self._frames_expected(video) for video in videos)
-        try:
-            with ProgressBar("detecting", total) as bar:
-                if self._summary.skipped:
-                    bar.say(f"{self._summary.skipped} of {len(sources)} sources were finished before: skipped")
-                self._run_images(images, bar)
-                for video in videos:
-                    self._run_video(video, bar)
-        finally:
-            self._folder.close()
+        with ProgressBar("detecting", total) as bar:
+            if self._summary.skipped:
+                bar.say(f"{self._summary.skipped} of {len(sources)} sources were finished before: skipped")
+            self._run_images(images, bar)
+            for video in videos:
+                self._run_video(video, bar)
         self._summary.pictures, self._summary.detections = self._folder.assemble(sources, self._classes)
         self._summary.seconds = round(time.monotonic() - started, 3)
         self._summary.batch_size = self._runner.size
@@ -232,7 +229,7 @@ class Prediction:
         if target.suffix.lower() not in _PICTURE_SUFFIXES:
             target = target.with_name(target.name + ".png")
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(found.draw(Image.fromarray(pixels)), target, quality=92)
+        save_image(found.draw(Image.fromarray(pixels)), target, quality=92)
 
     def _frames_expected(self, video: Source) -> int:
         try:

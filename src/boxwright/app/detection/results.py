@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from boxwright.app.detection.sources import Source
 from boxwright.detections import Detections
-from boxwright.io.writing import write_whole, writing
+from boxwright.io.files import appending, atomic_text
 from boxwright.structures import Classes, InputError
 
 CSV_COLUMNS = ("file", "image_id", "frame", "time", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
@@ -68,13 +68,12 @@ class ResultFolder:
                 )
             self._done = {line["path"]: line for line in lines[1:] if "path" in line}
             # Written anew, so that a line that the last run left unfinished does not spoil the next one.
-            with write_whole(self._journal) as file:
+            with atomic_text(self._journal) as file:
                 for line in (lines[0], *self._done.values()):
                     file.write(json.dumps(line) + "\n")
         else:
-            with write_whole(self._journal) as file:
+            with atomic_text(self._journal) as file:
                 file.write(json.dumps({"settings": settings}) + "\n")
-        self._file = self._journal.open("a", encoding="utf-8")
 
     def is_done(self, source: Source) -> bool:
         """Whether the source was finished before, under the same name, and has not changed since."""
@@ -93,14 +92,8 @@ class ResultFolder:
             ],
         }
         self._done[line["path"]] = line
-        with writing(self._journal):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the journal."""
-        with writing(self._journal):
-            self._file.close()
+        with appending(self._journal) as file:
+            file.write(json.dumps(line) + "\n")
 
     def assemble(self, sources: Iterable[Source], classes: Classes) -> tuple[int, int]:
         """Write the final files for the sources that are done; returns how many pictures and detections they hold.
@@ -119,11 +112,11 @@ class ResultFolder:
                 images.append(image)
                 results.extend({**entry, "image_id": image["id"]} for entry in record["entries"])
         categories = [{"id": i, "name": n} for i, n in zip(classes.ids, classes.names, strict=True)]
-        with write_whole(self.folder / "detections.json") as file:
+        with atomic_text(self.folder / "detections.json") as file:
             json.dump(results, file)
-        with write_whole(self.folder / "images.json") as file:
+        with atomic_text(self.folder / "images.json") as file:
             json.dump({"images": images, "categories": categories}, file, indent=1)
-        with write_whole(self.folder / "detections.csv") as file:
+        with atomic_text(self.folder / "detections.csv") as file:
             _write_csv(file, images, results, classes)
         return len(images), len(results)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from boxwright.io.files import atomic_path
 from boxwright.structures import InputError
 
 
@@ -76,14 +76,18 @@ class VideoWriter:
     def __init__(self, path: Path, rate: Fraction) -> None:
         self._av = _pyav()
         self._path = path
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         self._rate = rate.limit_denominator(60_000)
         self._container: Any = None
         self._stream: Any = None
+        self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> VideoWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._temporary), mode="w")
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            self._container = stack.enter_context(self._av.open(str(temporary), mode="w"))
+            stack.push(self._finish)
+            self._exit = stack.pop_all()
         return self
 
     def write(self, image: Image.Image) -> None:
@@ -106,17 +110,16 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            try:
-                if kind is None and self._stream is not None:
-                    for packet in self._stream.encode():
-                        self._container.mux(packet)
-            finally:
-                self._container.close()
-            if kind is None and self._stream is not None:
-                os.replace(self._temporary, self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        self._exit.__exit__(kind, error, trace)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the frames that the encoder still holds, before the file is closed."""
+        if kind is not None:
+            return
+        if self._stream is None:
+            raise InputError(f"{self._path}: a video needs at least one frame")
+        for packet in self._stream.encode():
+            self._container.mux(packet)
 
 
 def _pyav() -> ModuleType:

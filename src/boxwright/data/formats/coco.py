@@ -11,7 +11,14 @@ from typing import Any
 
 from boxwright.data.formats.boxcheck import box_defect
 from boxwright.data.formats.parsing import parse_json
-from boxwright.data.formats.places import ImageFinder, ImageTransfer, place_image, split_name, unique_names, write_text
+from boxwright.data.formats.places import (
+    ImageFinder,
+    ImageTransfer,
+    place_image,
+    split_name,
+    unique_names,
+    write_text_file,
+)
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
@@ -292,7 +299,7 @@ def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images:
             )
         if [row["id"] for row in content["annotations"]] != index.annotation_ids.tolist():
             announcements.append(f"{split}: annotation ids were zero, negative or repeated; numbered anew from 1")
-        write_text(root / "annotations" / f"instances_{split}.json", json.dumps(content, separators=(",", ":")))
+        write_text_file(root / "annotations" / f"instances_{split}.json", json.dumps(content, separators=(",", ":")))
     return announcements
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ from boxwright.data.formats.places import ImageTransfer
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.voc import write_voc
 from boxwright.data.formats.yolo import write_yolo
-from boxwright.data.index import DetectionIndex
+from boxwright.io.files import atomic_folder
 from boxwright.structures import InputError
 
 
@@ -66,41 +62,13 @@ def convert_dataset(
     splits = read_source(source, whole_splits(source), log, voc_one_based)
     same_classes(path, splits)
     announcements = [str(p) for p in log.problems if p.kind != "id-zero"]
-    try:
-        announcements += _write_whole(target, splits, to, images, masks)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{output}: the disk is full; free some space, or use `link` for the images") from error
-        raise InputError(f"{output}: cannot be written ({error.strerror}: {error.filename})") from error
-    counts = {name: {"images": len(index), "boxes": index.num_boxes} for name, index in splits.items()}
-    return ConvertReport(str(target), source.format, to, counts, tuple(announcements))
-
-
-def _write_whole(
-    target: Path, splits: dict[str, DetectionIndex], to: DatasetFormat, images: ImageTransfer, masks: bool
-) -> list[str]:
-    """Write beside the target and rename, so that a failure leaves nothing behind."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes a private folder
+    with atomic_folder(target) as partial:
         match to:
             case "coco":
-                announcements = write_coco(partial, splits, images)
+                announcements += write_coco(partial, splits, images)
             case "voc":
-                announcements = write_voc(partial, splits, images)
+                announcements += write_voc(partial, splits, images)
             case "yolo":
-                announcements = write_yolo(partial, splits, images, masks)
-        if target.exists():
-            target.rmdir()
-        os.replace(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return announcements
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+                announcements += write_yolo(partial, splits, images, masks)
+    counts = {name: {"images": len(index), "boxes": index.num_boxes} for name, index in splits.items()}
+    return ConvertReport(str(target), source.format, to, counts, tuple(announcements))

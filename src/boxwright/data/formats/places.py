@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from boxwright.data.images import is_image_name
 from boxwright.data.index import DetectionIndex
-from boxwright.io.writing import writing
+from boxwright.io.files import copy_file, write_atomically
 from boxwright.structures import InputError
 
 ImageTransfer = Literal["copy", "link", "none"]
@@ -126,14 +125,10 @@ def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
             return
         except OSError:
             pass  # another file system, or one without hard links: copy
-    with writing(target):
-        shutil.copyfile(source, target)
+    copy_file(source, target)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+def write_text_file(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, text.encode(), durable=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex
 from boxwright.drawing import class_colour, draw_boxes
-from boxwright.io.writing import writing
+from boxwright.io.files import write_atomically
+from boxwright.io.images import save_image
 from boxwright.structures import InputError
 
 _SIDE = 720  # pixels of a picture's long side on the page
@@ -56,18 +56,10 @@ def show_dataset(
         raise InputError(f"count {count}: at least one image is drawn")
     splits = open_splits(path) if split is None else {split: open_dataset(path, split)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with writing(target):
-            if target.suffix.lower() == ".png":
-                buffer = io.BytesIO()
-                _sheet(splits, count, seed).save(buffer, format="PNG")
-                partial.write_bytes(buffer.getvalue())
-            else:
-                partial.write_text(_page(str(path), splits, count, seed), encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    if target.suffix.lower() == ".png":
+        save_image(_sheet(splits, count, seed), target)
+    else:
+        write_atomically(target, _page(str(path), splits, count, seed).encode(), durable=False)
     return target
 
 

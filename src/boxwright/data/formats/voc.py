@@ -24,7 +24,7 @@ from boxwright.data.formats.places import (
     split_name,
     split_rank,
     unique_names,
-    write_text,
+    write_text_file,
 )
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.images import image_size
@@ -301,10 +301,10 @@ def write_voc(folder: Path | str, splits: Mapping[str, DetectionIndex], images: 
         for i in range(len(index)):
             place_image(index.path(i), image_folder(root, split) / names[split][i], images)
             stem = os.path.splitext(names[split][i])[0]
-            write_text(root / "Annotations" / f"{stem}.xml", _xml(index, i, names[split][i]))
+            write_text_file(root / "Annotations" / f"{stem}.xml", _xml(index, i, names[split][i]))
         lines = "".join(os.path.splitext(name)[0] + "\n" for name in names[split])
-        write_text(root / "ImageSets" / "Main" / f"{split}.txt", lines)
-        write_text(root / "labels.txt", "".join(name + "\n" for name in index.classes.names))
+        write_text_file(root / "ImageSets" / "Main" / f"{split}.txt", lines)
+        write_text_file(root / "labels.txt", "".join(name + "\n" for name in index.classes.names))
     return announcements
 
 

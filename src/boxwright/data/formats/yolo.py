@@ -19,7 +19,14 @@ import yaml
 
 from boxwright.data.formats.boxcheck import box_defect
 from boxwright.data.formats.parsing import parse_yaml
-from boxwright.data.formats.places import ImageTransfer, place_image, split_name, split_rank, unique_names, write_text
+from boxwright.data.formats.places import (
+    ImageTransfer,
+    place_image,
+    split_name,
+    split_rank,
+    unique_names,
+    write_text_file,
+)
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.images import image_size, is_image_name
 from boxwright.data.index import DetectionIndex, ImageRecord
@@ -295,7 +302,7 @@ def write_yolo(
         for i in range(len(index)):
             place_image(index.path(i), image_folder(root, split) / names[split][i], images)
             stem = os.path.splitext(names[split][i])[0]
-            write_text(root / "labels" / split / f"{stem}.txt", _lines(index, i, masks, lost))
+            write_text_file(root / "labels" / split / f"{stem}.txt", _lines(index, i, masks, lost))
         announcements += lost.sentences(index)
         if split not in ("train", "val", "test"):
             announcements.append(
@@ -304,7 +311,7 @@ def write_yolo(
     first = next(iter(splits.values()), None)
     content: dict[str, Any] = {split: f"images/{split}" for split in sorted(splits, key=split_rank)}
     content["names"] = dict(enumerate(first.classes.names)) if first is not None else {}
-    write_text(root / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text_file(root / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return announcements
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from boxwright.io.files import atomic_path
 from boxwright.structures import InputError
 
 if TYPE_CHECKING:
@@ -154,15 +155,12 @@ class ProposalSet:
             "marks": self.marks,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        try:
-            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, name, metadata=header)
-            os.replace(name, path)
-        except SafetensorError as error:
-            raise InputError(f"{path}: cannot be written ({error}); make room or choose another file") from error
-        finally:
-            Path(name).unlink(missing_ok=True)
+        whole = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        with atomic_path(path, size=sum(value.nbytes for value in whole.values())) as temporary:
+            try:
+                save_file(whole, temporary, metadata=header)
+            except SafetensorError as error:
+                raise _system_error(error) from error
         return path
 
     def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:
@@ -268,6 +266,12 @@ def proposals_of_split(config: ProposalsConfig, split: Literal["train", "val"], 
             f"{_command(index)} and name the file: --set 'data.proposals.{split}=\"FILE{SUFFIX}\"'"
         )
     return proposals_for(path, index, config.most)
+
+
+def _system_error(error: SafetensorError) -> OSError:
+    """Return the system's error that safetensors reports in words: "... (os error 28)"."""
+    code = re.search(r"os error (\d+)", str(error))
+    return OSError(0, str(error)) if code is None else OSError(int(code[1]), os.strerror(int(code[1])))
 
 
 def _command(index: DetectionIndex) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from boxwright.data.masks import masks
 from boxwright.data.scenes.compose import draw_scene
 from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.shapes import SCENE_CLASSES
-from boxwright.io.writing import save_picture, writing
+from boxwright.io.files import atomic_folder
+from boxwright.io.images import save_image
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -69,16 +69,8 @@ def write_scenes(
     target = Path(folder).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target}: exists and is not an empty folder; name a new one or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with writing(target):
-            _fill(partial, counts, seed, format, config, pictures, progress, workers)
-        if target.exists():
-            target.rmdir()
-        os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_folder(target) as partial:
+        _fill(partial, counts, seed, format, config, pictures, progress, workers)
     return target
 
 
@@ -149,7 +141,7 @@ def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
 def _draw(task: _Task) -> ImageRecord:
     """Draws and saves one picture."""
     scene = draw_scene(task.seed, task.index, config=task.config)
-    save_picture(Image.fromarray(scene.image), task.path, quality=90)
+    save_image(Image.fromarray(scene.image), task.path, quality=90)
     return ImageRecord(
         path=task.path,
         image_id=task.image_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.masks import rasterise
 from boxwright.drawing import draw_boxes
 from boxwright.evaluation.columns import DetectionColumns
-from boxwright.io.files import write_atomically
+from boxwright.io.images import save_figure, save_image
 
 Row = dict[str, Any]
 
@@ -75,7 +74,7 @@ def draw_samples(
         for column, tile in enumerate(line):
             sheet.paste(tile, (column * (2 * side + 16), top))
         top += height + 8
-    _save_image(sheet, path)
+    save_image(sheet, path, quality=88)
 
 
 def _draw_found(
@@ -130,12 +129,4 @@ def _save(figure: Figure, path: Path, legends: Sequence[Axes], bottom: Axes) -> 
     for axes in legends:
         if axes.lines:
             axes.legend(fontsize="small", ncols=2)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(path, buffer.getvalue())
-
-
-def _save_image(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)

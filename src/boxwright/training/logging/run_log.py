@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from boxwright.io.files import write_atomically, write_error
+from boxwright.io.files import appending, write_atomically
 from boxwright.structures import InputError
 
 Kind = Literal["train", "validation"]
@@ -73,11 +73,8 @@ class RunLog:
             write_atomically(path, "".join(map(_csv_line, lines)).encode())
 
     def _append(self, path: Path, text: str) -> None:
-        try:
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(text)
-        except OSError as error:
-            raise write_error(path, error, len(text)) from error
+        with appending(path) as file:
+            file.write(text)
 
     def _to_board(self, kind: Kind, row: Row) -> None:
         if self._board is None:

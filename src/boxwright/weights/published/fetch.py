@@ -19,9 +19,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import boxwright
+from boxwright.io.files import appending, locked, put_in_place, write_atomically
 from boxwright.structures import InputError
 from boxwright.weights.published.catalogue import Published, PublishedFile
 
@@ -107,7 +108,7 @@ def fetch(
 
 def _fetch_file(file: PublishedFile, path: Path, progress: Progress | None, patience: Patience) -> None:
     part = path.with_name(path.name + PART)
-    with _locked(part):
+    with locked(part.with_name(f".{part.name}.lock"), f"{path}: another process is fetching it; wait for that one"):
         pause = patience.pause
         for attempt in range(1, patience.attempts + 1):
             try:
@@ -131,7 +132,7 @@ def _fetch_file(file: PublishedFile, path: Path, progress: Progress | None, pati
             )
         if file.edit is not None:
             _edit(file, part)
-        os.replace(part, path)
+        put_in_place(part, path)
         part.with_name(path.name + TAG).unlink(missing_ok=True)
 
 
@@ -150,7 +151,9 @@ def _download(file: PublishedFile, part: Path, progress: Progress | None, timeou
             _check_room(part, size - start)
         _note_tag(part, answer.headers)
         done = start
-        with _writing(part, "ab" if start else "wb") as target:
+        if start == 0:
+            part.unlink(missing_ok=True)
+        with appending(part, "ab") as target:
             while chunk := _read(answer, timeout):
                 target.write(chunk)
                 done += len(chunk)
@@ -177,7 +180,7 @@ def _note_tag(part: Path, headers: Any) -> None:
     if tag is None:
         path.unlink(missing_ok=True)
     else:
-        path.write_text(tag, encoding="utf-8")
+        write_atomically(path, tag.encode(), durable=False)
 
 
 def _forget(part: Path) -> None:
@@ -246,16 +249,6 @@ def _read(answer: Any, timeout: float) -> bytes:
         raise _Again(f"the connection broke ({error or type(error).__name__})") from None
 
 
-@contextlib.contextmanager
-def _writing(part: Path, mode: str) -> Iterator[IO[bytes]]:
-    """``part``, open; a full disk names the file."""
-    try:
-        with part.open(mode) as target:
-            yield target
-    except OSError as error:
-        raise InputError(f"{part}: cannot be written: {error.strerror or error}") from None
-
-
 def _check_room(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
@@ -290,24 +283,4 @@ def _edit(file: PublishedFile, part: Path) -> None:
     if old not in text and new not in text:
         _forget(part)
         raise InputError(f"{file.url}: has neither {old!r} nor {new!r}: it is another file than the one known here")
-    part.write_text(text.replace(old, new), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    """Keep other processes away from ``part`` where the system can (not on Windows)."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    path = part.with_name(f".{part.name}.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{part.with_suffix('')}: another process is fetching it; wait for that one") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    write_atomically(part, text.replace(old, new).encode(), durable=False)
