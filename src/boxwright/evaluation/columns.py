@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from boxwright.structures import InputError
 
@@ -168,7 +167,7 @@ class DetectionLog:
 
 def as_array(values: Any, dtype: type[np.float64] | type[np.int64]) -> NDArray[Any]:
     """A tensor of any device, an array or a list as an array of ``dtype``; bfloat16, unknown to numpy, included."""
-    if isinstance(values, Tensor):
+    if hasattr(values, "detach"):  # a tensor, without a need to load torch
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
     return np.asarray(values, dtype=dtype)

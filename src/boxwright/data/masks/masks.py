@@ -6,10 +6,10 @@ encoding ``{"size": [H, W], "counts": ...}``, compressed (text) or not (a list o
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
-from hotcoco import mask as mask_api
 
 Segmentation = list[list[float]] | dict[str, Any]
 
@@ -36,7 +36,7 @@ def defect(segmentation: object, height: int, width: int) -> str | None:
 def area(segmentation: Segmentation) -> float:
     """Square pixels: of polygons the sum of their exact areas, as COCO's own files have it; of runs their pixels."""
     if isinstance(segmentation, dict):
-        return float(np.asarray(mask_api.area(_run_length(segmentation))).item())
+        return float(np.asarray(_mask_api().area(_run_length(segmentation))).item())
     total = 0.0
     for polygon in segmentation:
         x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
@@ -49,14 +49,13 @@ def rasterise(segmentation: Segmentation, height: int, width: int) -> np.ndarray
     if isinstance(segmentation, dict):
         run_length = _run_length(segmentation)
     else:
-        parts: Any = mask_api.frPyObjects(segmentation, height, width)
-        run_length = mask_api.merge(parts)
-    return np.asarray(mask_api.decode(run_length)).astype(bool)
+        run_length = _mask_api().merge(_mask_api().frPyObjects(segmentation, height, width))
+    return np.asarray(_mask_api().decode(run_length)).astype(bool)
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
     """A bool mask ``[H, W]`` as compressed run-length encoding with text ``counts``, the way JSON files carry it."""
-    run_length = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+    run_length = _mask_api().encode(np.asfortranarray(mask, dtype=np.uint8))
     counts = run_length["counts"]
     return {
         "size": [int(v) for v in run_length["size"]],
@@ -64,12 +63,20 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _mask_api() -> Any:
+    """Load the mask API at its first use: most data sets have no run-length masks to decode."""
+    from hotcoco import mask
+
+    return mask
+
+
 def _run_length(segmentation: dict[str, Any]) -> Any:
     """The encoding as the mask API decodes it: compressed, with ``counts`` in bytes."""
     height, width = segmentation["size"]
     counts = segmentation["counts"]
     if isinstance(counts, list):
-        return mask_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        return _mask_api().frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
 
 
