@@ -202,7 +202,7 @@ def test_a_detector_goes_to_weights(scenes: Path, tmp_path: Path, capsys: pytest
         "torchvision:ssd300_vgg16"
     )
     assert "run `boxwright weights fetch torchvision:resnet50` (103 MB)" in error("torchvision:resnet50")
-    assert "did you mean torchvision:resnet50" in error("torchvision:resnet5")
+    assert "did you mean 'torchvision:resnet50'" in error("torchvision:resnet5")
 
 
 SMALL_SSD = {"backbone": VGGConfig(width=8, fc="reduced", out_levels=(4, 6))}

@@ -78,7 +78,7 @@ def test_a_name_is_opened_from_the_cache_and_never_fetched(foreign: Path, monkey
     assert path.parent == folder_of(entry)
     told = checkpoint.meta["imported"]
     assert (told["name"], told["licence"], told["published"]["AP"]) == (NAME, entry.licence, 0.213)
-    with pytest.raises(InputError, match="did you mean torchvision:ssd300_vgg16"):
+    with pytest.raises(InputError, match="did you mean 'torchvision:ssd300_vgg16'"):
         open_checkpoint("torchvision:ssd300_vgg")
 
 

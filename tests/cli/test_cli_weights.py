@@ -115,7 +115,7 @@ def test_fetch_to_a_folder(published: Published, tmp_path: Path, capsys: pytest.
 
 def test_fetch_of_what_has_no_name(capsys: pytest.CaptureFixture[str]):
     assert "give a name that begins with one of torchvision:" in refused(capsys, "weights", "fetch", "yolo")
-    assert "did you mean darknet:yolov3" in refused(capsys, "weights", "fetch", "darknet:yolo3")
+    assert "did you mean 'darknet:yolov3'" in refused(capsys, "weights", "fetch", "darknet:yolo3")
 
 
 def test_an_absent_name_names_its_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from boxwright.config.config_tree import leaf_paths, to_tree
-from boxwright.config.recipe import FitStage, Recipe, check_recipe, dump_recipe, load_recipe
+from boxwright.config.reading import check_recipe, dump_recipe, load_recipe
+from boxwright.config.recipe import FitStage, Recipe
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import RECIPES, get_recipe, resolve_recipe
 from boxwright.structures import Classes, InputError

@@ -14,6 +14,7 @@ import torch
 from boxwright.app.train import with_epochs
 from boxwright.checkpoints.checkpoint import load_checkpoint, load_train_state
 from boxwright.checkpoints.opening import load_detector
+from boxwright.config.reading import load_recipe
 from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
@@ -24,7 +25,6 @@ from boxwright.config.recipe import (
     SGDConfig,
     Stage,
     ValidationConfig,
-    load_recipe,
 )
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig

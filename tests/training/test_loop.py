@@ -13,13 +13,8 @@ from PIL import Image
 
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.checkpoints.opening import load_detector
-from boxwright.config.recipe import (
-    CheckpointConfig,
-    GroupConfig,
-    SGDConfig,
-    ValidationConfig,
-    load_recipe,
-)
+from boxwright.config.reading import load_recipe
+from boxwright.config.recipe import CheckpointConfig, GroupConfig, SGDConfig, ValidationConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import Classes, InputError
 from boxwright.training.logging.monitor import NonFiniteLossError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TypeAlias
 
 from boxwright.backbones.darknet import Darknet, DarknetConfig
@@ -13,6 +12,7 @@ from boxwright.backbones.resnet import ResNetConfig, build_resnet
 from boxwright.backbones.timm import TimmBackbone, TimmConfig
 from boxwright.backbones.vgg import VGG, VGGConfig
 from boxwright.backbones.zf import ZF, ZFConfig
+from boxwright.fields import nearest
 from boxwright.structures import InputError
 
 BackboneConfig: TypeAlias = (
@@ -92,8 +92,6 @@ def named_backbone(name: str) -> BackboneConfig:
     if name.startswith("timm:"):
         return TimmConfig(name=name.removeprefix("timm:"))
     if name not in NAMED_BACKBONES:
-        close = difflib.get_close_matches(name, NAMED_BACKBONES, n=1)
-        near = f"; did you mean {close[0]!r}?" if close else "."
-        known = ", ".join(NAMED_BACKBONES)
+        near, known = nearest(name, NAMED_BACKBONES) or ".", ", ".join(NAMED_BACKBONES)
         raise InputError(f"there is no backbone {name!r}{near} There are {known}, and timm:NAME")
     return NAMED_BACKBONES[name]

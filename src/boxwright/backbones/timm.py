@@ -5,7 +5,6 @@ Level ``Cn`` is the network's last feature map of stride ``2^n``. timm is import
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from boxwright.backbones.layers.blocks import check_field, check_levels
+from boxwright.fields import nearest
 from boxwright.structures import InputError, Level
 
 
@@ -77,8 +77,7 @@ def _create(name: str, pretrained: bool, out_indices: tuple[int, ...] | None = N
     except ImportError as error:
         raise InputError(f"the backbone timm:{name} needs timm; pip install 'boxwright[timm]'") from error
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        near = f"; did you mean {close[0]!r}?" if close else ""
+        near = nearest(name, timm.list_models())
         raise InputError(f"TimmConfig.name = {name!r}: timm {timm.__version__} has no such model{near}")
     options: dict[str, Any] = {} if out_indices is None else {"out_indices": out_indices}
     try:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from boxwright.backbones.timm import TimmConfig
 from boxwright.config.config_tree import to_tree
-from boxwright.config.recipe import Recipe, recipe_from_tree
+from boxwright.config.reading import recipe_from_tree
+from boxwright.config.recipe import Recipe
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.adoption import adopt, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector

@@ -18,7 +18,7 @@ from boxwright.checkpoints.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from boxwright.checkpoints.hub_cache import CARD, CONFIG, WEIGHTS
 from boxwright.checkpoints.model_card import model_card
 from boxwright.config.config_tree import to_tree
-from boxwright.config.recipe import recipe_from_tree
+from boxwright.config.reading import recipe_from_tree
 from boxwright.io.files import write_atomically, write_error
 from boxwright.structures import Classes, InputError
 

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from boxwright.checkpoints.checkpoint import Checkpoint
-from boxwright.config.recipe import dump_recipe
+from boxwright.config.reading import dump_recipe
 
 _METRICS = {
     "AP": "AP at IoU .50 to .95",

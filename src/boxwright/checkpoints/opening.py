@@ -24,7 +24,8 @@ from boxwright.checkpoints.checkpoint import (
 from boxwright.checkpoints.hub_cache import HUB_PREFIX, require_repository
 from boxwright.checkpoints.hub_folder import CONFIG, load_folder
 from boxwright.checkpoints.overrides import rebuild_changed
-from boxwright.config.recipe import CosineConfig, Recipe, SGDConfig, Source, Stage, check_recipe
+from boxwright.config.reading import check_recipe
+from boxwright.config.recipe import CosineConfig, Recipe, SGDConfig, Source, Stage
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig
 from boxwright.detectors.build import DetectorConfig, build_detector

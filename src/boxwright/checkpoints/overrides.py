@@ -8,7 +8,7 @@ from pathlib import Path
 from boxwright.checkpoints.checkpoint import Checkpoint, MisfitError, rebuild
 from boxwright.config.input_check import check_eval_input
 from boxwright.config.overlay import apply_overlays, parse_set
-from boxwright.config.recipe import check_recipe
+from boxwright.config.reading import check_recipe
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import Classes, InputError

@@ -8,21 +8,19 @@ dataclass whose fields are scalars, tuples, optionals, other such dataclasses an
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from boxwright.config.moved import MOVED, Moves, Path, Renewal
+from boxwright.fields import field_types, kinds, nearest, union_members
 from boxwright.structures import InputError
 
 T = TypeVar("T")
-Path = tuple[str, ...]
-"""Where in a tree: keys and list indices as text, outermost first."""
 
 Describe = Callable[[Path], str]
 """Says where a value came from, for errors: a file, a command line flag."""
@@ -39,20 +37,29 @@ def to_tree(value: Any) -> Any:
     return value
 
 
-def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "") -> T:
-    """The ``kind`` that ``tree`` describes. ``InputError`` names the key, its origin and the nearest right key."""
+def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "", moves: Moves = MOVED) -> T:
+    """The ``kind`` that ``tree`` describes, written by this or an earlier version.
+
+    Raises InputError naming the key, its origin and the nearest right key.
+    """
+    tree = renewed(kind, tree, describe, moves=moves)
     return _Reader(describe, tree).read(kind, tree, ())
+
+
+def renewed(kind: Any, tree: Any, describe: Describe, base: Any = None, moves: Moves = MOVED) -> Any:
+    """``tree`` with options that have moved since it was written at their new paths; ``base`` is what it changes."""
+    return Renewal(lambda path, message: located(describe, path, message), moves).renew(kind, tree, base)
+
+
+def located(describe: Describe, path: Path, message: str) -> InputError:
+    """The error ``message``, after where the value at ``path`` came from."""
+    origin = describe(path)
+    return InputError(f"{origin}: {message}" if origin else message)
 
 
 def dotted(path: Path) -> str:
     """``("stages", "0", "length")`` as a person types it: ``stages.0.length``."""
     return ".".join(path)
-
-
-def nearest(word: str, choices: list[str]) -> str:
-    """``"; did you mean 'x'?"``, or nothing where no choice is near."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def leaf_paths(tree: Any, path: Path = ()) -> Iterator[Path]:
@@ -90,15 +97,13 @@ class _Reader:
 
     def fail(self, path: Path, message: str) -> InputError:
         """The error ``message``, after where the value at ``path`` came from."""
-        origin = self.describe(path)
-        return InputError(f"{origin}: {message}" if origin else message)
+        return located(self.describe, path, message)
 
     def read(self, annotation: Any, tree: Any, path: Path) -> Any:
         """``tree`` as a value of the type ``annotation``."""
-        inner, _ = _strip(annotation)
-        members = _union_members(inner)
+        members = union_members(annotation)
         if type(None) in members:
-            if tree is None or (tree == "none" and str not in members):  # TOML has no null
+            if tree is None:
                 return None
             members = tuple(m for m in members if m is not type(None))
             if not any(_holds_dataclass(m) for m in members):
@@ -116,7 +121,7 @@ class _Reader:
         """The member of a union of dataclasses that ``tree["kind"]`` names."""
         if len(classes) == 1:
             return classes[0]
-        by_kind = {k: c for c in classes for k in typing.get_args(_hints(c)["kind"])}
+        by_kind = kinds(classes)
         names = ", ".join(repr(k) for k in by_kind)
         if not isinstance(tree, dict):
             raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a table with a kind, one of {names}")
@@ -134,9 +139,9 @@ class _Reader:
     def read_dataclass(self, cls: Any, tree: Any, path: Path) -> Any:
         """The table ``tree`` as a ``cls``: keys it does not have are errors, fields left out take their defaults."""
         if not isinstance(tree, dict):
-            keys = ", ".join(_hints(cls))
+            keys = ", ".join(field_types(cls))
             raise self.fail(path, f"{dotted(path) or 'the recipe'} = {tree!r}: must be a table with the keys {keys}")
-        hints = _hints(cls)
+        hints = field_types(cls)
         for key in tree:
             if key not in hints:
                 raise self.unknown_key(key, list(hints), path)
@@ -147,7 +152,8 @@ class _Reader:
         try:
             return cls(**values)
         except ValueError as error:
-            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {error}") from error
+            message = str(error).removeprefix(f"{cls.__name__}: ")
+            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {message}") from error
 
     def unknown_key(self, key: str, keys: list[str], path: Path) -> InputError:
         """The error for a ``key`` that is none of ``keys``, with the one that was probably meant."""
@@ -183,38 +189,16 @@ class _Reader:
             raise self.fail(path, f"{dotted(path)}{inner} = {tree!r}: {message}") from None
 
 
-def _strip(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """An annotation without its ``Annotated`` wrapping, and the wrapping's contents."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        inner, *extras = typing.get_args(annotation)
-        return inner, tuple(extras)
-    return annotation, ()
-
-
-def _union_members(annotation: Any) -> tuple[Any, ...]:
-    annotation, _ = _strip(annotation)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(m for a in typing.get_args(annotation) for m in _union_members(a))
-    return (annotation,)
-
-
 def _holds_dataclass(annotation: Any) -> bool:
-    annotation, _ = _strip(annotation)
-    if dataclasses.is_dataclass(annotation):
-        return True
-    if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
-        return any(_holds_dataclass(a) for a in typing.get_args(annotation))
-    return False
+    return any(
+        dataclasses.is_dataclass(member)
+        or (typing.get_origin(member) is tuple and any(_holds_dataclass(a) for a in typing.get_args(member)))
+        for member in union_members(annotation)
+    )
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 @functools.cache

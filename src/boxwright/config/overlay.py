@@ -16,7 +16,8 @@ from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from boxwright.backbones.build import named_backbone
-from boxwright.config.config_tree import Path, dotted, from_tree, to_tree
+from boxwright.config.config_tree import dotted, from_tree, renewed, to_tree
+from boxwright.config.moved import MOVED, Moves, Path
 from boxwright.structures import InputError
 
 T = TypeVar("T")
@@ -72,13 +73,14 @@ def _parse_value(text: str, origin: str) -> Any:
         ) from None
 
 
-def apply_overlays(base: T, overlays: Sequence[Overlay]) -> T:
+def apply_overlays(base: T, overlays: Sequence[Overlay], moves: Moves = MOVED) -> T:
     """``base`` with the changes of ``overlays`` in their order, checked whole. ``base`` stays as it is."""
     tree = to_tree(base)
     origins: dict[Path, str] = {}
     for overlay in overlays:
-        tree = _merge(tree, overlay.tree, (), overlay.origin, origins)
-    return from_tree(type(base), tree, lambda path: _origin_of(path, origins))
+        changes = renewed(type(base), overlay.tree, lambda path, origin=overlay.origin: origin, tree, moves)
+        tree = _merge(tree, changes, (), overlay.origin, origins)
+    return from_tree(type(base), tree, lambda path: _origin_of(path, origins), moves)
 
 
 def _merge(old: Any, new: Any, path: Path, origin: str, origins: dict[Path, str]) -> Any:

@@ -1,19 +1,17 @@
 """A recipe: everything that decides what a training run does, as one frozen value.
 
 Recipes are literals (see ``boxwright.recipes``). They change through :mod:`boxwright.config.overlay`, go into every
-checkpoint as JSON and come back equal. Ranges are checked by :func:`check_recipe` and whenever a recipe is read.
+checkpoint as JSON and come back equal (:mod:`boxwright.config.reading`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from boxwright.config.config_tree import Describe, from_tree, to_tree
 from boxwright.data.config import DataConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.fitting import FitConfig
@@ -288,27 +286,3 @@ def scaled_lr(config: OptimiserConfig, batch_size: int) -> float:
 def steps_of(length: float, unit: Unit, images: int, batch_size: int) -> int:
     """``length`` in optimiser steps, at least 1, for a training set of ``images``."""
     return max(1, round(length) if unit == "steps" else math.ceil(length * images / batch_size - 1e-9))
-
-
-def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe itself, checked as if it were read from a file: for recipes that were put together in Python."""
-    return recipe_from_tree(to_tree(recipe), lambda path: f"recipe {recipe.name!r}")
-
-
-def recipe_from_tree(tree: Any, describe: Describe = lambda path: "") -> Recipe:
-    """The recipe in a tree that :func:`to_tree` made."""
-    return from_tree(Recipe, tree, describe)
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as JSON."""
-    return json.dumps(to_tree(recipe), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def load_recipe(text: str, origin: str = "recipe") -> Recipe:
-    """The recipe in the JSON ``text``; ``origin`` says in errors where the text is from."""
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{origin}: not valid JSON: {error}") from None
-    return recipe_from_tree(tree, lambda path: origin)

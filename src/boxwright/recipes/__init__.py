@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from boxwright.config.config_tree import nearest
 from boxwright.config.overlay import Overlay, apply_overlays, parse_set, read_overlay
 from boxwright.config.recipe import Recipe
+from boxwright.fields import nearest
 from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES

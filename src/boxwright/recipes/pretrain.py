@@ -15,10 +15,10 @@ from typing import Literal
 
 from boxwright.backbones.build import NAMED_BACKBONES, named_backbone
 from boxwright.checkpoints.backbone_files import for_pretraining
-from boxwright.config.config_tree import nearest
 from boxwright.config.pretrain_recipe import PretrainRecipe
 from boxwright.config.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDConfig, WarmupConfig
 from boxwright.data.transforms.crops import CropConfig
+from boxwright.fields import nearest
 from boxwright.recipes import RECIPES
 from boxwright.structures import InputError
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes, load_train_state
 from boxwright.config.config_tree import differences, to_tree
-from boxwright.config.recipe import Recipe, check_recipe, load_recipe
+from boxwright.config.reading import check_recipe, load_recipe
+from boxwright.config.recipe import Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import proposals_of_split
 from boxwright.detectors.build import DetectorConfig, build_detector

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from boxwright.config.config_tree import nearest
 from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, OptimiserConfig, SGDConfig, scaled_lr
+from boxwright.fields import nearest
 from boxwright.structures import InputError
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (

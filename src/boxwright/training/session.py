@@ -23,7 +23,8 @@ from boxwright.checkpoints.checkpoint import (
 from boxwright.checkpoints.opening import open_checkpoint
 from boxwright.checkpoints.transfer import take_weights
 from boxwright.config.input_check import check_anchors, check_inputs
-from boxwright.config.recipe import FitStage, Recipe, dump_recipe
+from boxwright.config.reading import dump_recipe
+from boxwright.config.recipe import FitStage, Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import TrainStream
 from boxwright.data.masks.mask_gaps import mask_gap

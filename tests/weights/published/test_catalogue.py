@@ -67,7 +67,7 @@ def test_what_a_download_is_verified_by_is_said():
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(InputError, match=r"did you mean torchvision:ssd300_vgg16\? `boxwright weights list`"):
+    with pytest.raises(InputError, match=r"did you mean 'torchvision:ssd300_vgg16'\? `boxwright weights list`"):
         find_published("torchvision:ssd300_vgg")
     with pytest.raises(InputError, match="no published checkpoint of that name is known; `boxwright weights list`"):
-        find_published("darknet:$")
+        find_published("x:$")

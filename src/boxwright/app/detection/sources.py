@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.fields import nearest
 from boxwright.structures import InputError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
@@ -64,7 +64,7 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
             raise InputError(f"{pattern}: no image or video matches this pattern")
         yield from ((file, file.name) for file in files)
     else:
-        raise InputError(f"{pattern}: no such file or folder{_nearest(path)}")
+        raise InputError(f"{pattern}: no such file or folder{_meant(path)}")
 
 
 def _is_media(path: Path) -> bool:
@@ -83,12 +83,11 @@ def _media_in(folder: Path, recursive: bool) -> list[Path]:
     return sorted(kept, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
 
 
-def _nearest(path: Path) -> str:
+def _meant(path: Path) -> str:
     """The name in the same folder that was perhaps meant."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
 
 
 def _unique(names: Sequence[str]) -> list[str]:

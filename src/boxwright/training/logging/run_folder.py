@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX
-from boxwright.config.recipe import Recipe, dump_recipe
+from boxwright.config.reading import dump_recipe
+from boxwright.config.recipe import Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.io.environment import git_state, machine, versions
 from boxwright.io.files import write_atomically, write_error

@@ -7,11 +7,11 @@ it is known to the byte. ``None`` means unknown.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from boxwright.fields import nearest
 from boxwright.structures import InputError
 
 Publisher: TypeAlias = Literal["torchvision", "detectron2", "detectron", "mmdet", "darknet", "ssd_pytorch"]
@@ -327,8 +327,5 @@ def find_published(name: str) -> Published:
     """The entry called ``name``. InputError with the nearest names, and the command that lists them all."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.8)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(
-        f"{name}: no published checkpoint of that name is known; {meant}`boxwright weights list` shows them all"
-    )
+    near = nearest(name, _BY_NAME) or ";"
+    raise InputError(f"{name}: no published checkpoint of that name is known{near} `boxwright weights list` shows all")

@@ -1,0 +1,146 @@
+"""Options of earlier versions: where each is now, or that it is gone.
+
+Checkpoints, run folders, TOML files and ``--set`` name options by their path. When an option moves, its old path goes
+into ``MOVED`` under the class whose table held it, so that all of these go on working::
+
+    MOVED = {
+        SSDConfig: {
+            "negative_ratio": "loss.negative_ratio",  # both relative to the table of SSDConfig
+            "matcher.iou": "assign.positive_iou",     # an old path may have several parts; emptied tables go
+            "flavour": Gone("plain"),                 # deleted; only this value was ever shipped
+        },
+    }
+
+``negative_ratio`` of an ``SSDConfig`` is then read as ``loss.negative_ratio``, wherever an ``SSDConfig`` stands. A
+table that moves takes its entries with it. Where the new path crosses a union of configurations, its ``kind`` must be
+given by another moved option or be the class's usual one (``USUAL``). ``flavour = "plain"`` is dropped without a word;
+another value is an error that says that the option is gone. Entries stay for ever: checkpoints do not get younger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, TypeAlias, get_args, get_origin
+
+from boxwright.fields import field_types, kinds, union_members
+from boxwright.structures import InputError
+
+Path: TypeAlias = tuple[str, ...]
+Fail: TypeAlias = Callable[[Path, str], InputError]
+
+
+class Gone:
+    """A deleted option, and the values of it that a stored recipe may still hold."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+
+Moves: TypeAlias = Mapping[type, Mapping[str, str | Gone]]
+
+MOVED: Moves = {}
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Brings trees of earlier versions to today's paths. ``fail`` makes the error for a path and a message."""
+
+    fail: Fail
+    moves: Moves
+
+    def renew(self, annotation: Any, tree: Any, base: Any = None, path: Path = ()) -> Any:
+        """``tree`` as a value of the type ``annotation`` is written today.
+
+        ``base``: the tree that ``tree`` changes, if it is an overlay. Numbers as keys then stand for entries of a list.
+        Raises what ``fail`` makes for a deleted option with another value than it always had.
+        """
+        members = union_members(annotation)
+        if tree == "none" and type(None) in members and str not in members:  # TOML has no null
+            return None
+        if isinstance(tree, list):
+            return [self.renew(_entry(members, i), value, None, (*path, str(i))) for i, value in enumerate(tree)]
+        if not isinstance(tree, dict):
+            return tree
+        if isinstance(base, list):
+            entries = ((key, int(key) if key.isdecimal() else -1) for key in tree)
+            return {
+                key: self.renew(_entry(members, i), tree[key], base[i] if 0 <= i < len(base) else None, (*path, key))
+                for key, i in entries
+            }
+        old = base if isinstance(base, dict) else {}
+        if tree.get("kind", old.get("kind")) != old.get("kind"):
+            old = {}
+        cls = choose(members, {"kind": old.get("kind"), **tree})
+        if cls is None:
+            return tree
+        types = field_types(cls)
+        new = self._moved(cls, tree, path)
+        return {k: self.renew(types[k], v, old.get(k), (*path, k)) if k in types else v for k, v in new.items()}
+
+    def _moved(self, cls: type, tree: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The table of a ``cls`` with its own moved options at their new places."""
+        for old, new in self.moves.get(cls, {}).items():
+            rest, value = _taken(tree, old.split("."))
+            if rest is None:
+                continue
+            tree, here = rest, (*path, *old.split("."))
+            if isinstance(new, str):
+                twice = self.fail(here, f"{'.'.join(here)} is {new!r} now, which is given as well; leave one out")
+                tree = _placed(tree, new.split("."), value, twice)
+            elif all(value != _plain(allowed) for allowed in new.values):
+                allowed = " or ".join(repr(_plain(value)) for value in new.values)
+                raise self.fail(here, f"{'.'.join(here)} = {value!r}: this option is gone; it was always {allowed}")
+        return tree
+
+
+def choose(members: tuple[Any, ...], tree: Mapping[str, Any]) -> Any:
+    """The configuration class among ``members`` that the table ``tree`` describes; None for an unknown ``kind``."""
+    classes = [member for member in members if is_dataclass(member)]
+    if len(classes) < 2:
+        return classes[0] if classes else None
+    if tree.get("kind") is None:
+        return next((cls for cls in classes if getattr(cls, "USUAL", False)), None)
+    return kinds(classes).get(tree["kind"]) if isinstance(tree["kind"], str) else None
+
+
+def _entry(members: tuple[Any, ...], index: int) -> Any:
+    """The type of an entry of the list that ``members`` allow."""
+    for member in members:
+        if get_origin(member) is tuple:
+            args = get_args(member)
+            return args[0] if args[-1] is Ellipsis else args[index] if 0 <= index < len(args) else Any
+    return Any
+
+
+def _taken(tree: dict[str, Any], keys: list[str]) -> tuple[dict[str, Any] | None, Any]:
+    """``tree`` without the value at ``keys`` and without tables that this empties, and the value; None if absent."""
+    key, *below = keys
+    if key not in tree:
+        return None, None
+    rest = {k: v for k, v in tree.items() if k != key}
+    if not below:
+        return rest, tree[key]
+    inner, value = _taken(tree[key], below) if isinstance(tree[key], dict) else (None, None)
+    if inner is None:
+        return None, None
+    return ({**rest, key: inner} if inner else rest), value
+
+
+def _placed(tree: dict[str, Any], keys: list[str], value: Any, twice: InputError) -> dict[str, Any]:
+    """``tree`` with ``value`` at ``keys``; tables are merged."""
+    key, *below = keys
+    if below:
+        return {**tree, key: _placed(tree.get(key, {}), below, value, twice)}
+    if isinstance(value, dict) and isinstance(tree.get(key), dict):
+        for name, inner in value.items():
+            tree = {**tree, key: _placed(tree[key], [name], inner, twice)}
+        return tree
+    if key in tree:
+        raise twice
+    return {**tree, key: value}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as a tree holds it."""
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

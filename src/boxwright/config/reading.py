@@ -1,0 +1,34 @@
+"""Recipes as JSON: written with all their values, read from checkpoints and run folders of any version."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from boxwright.config.config_tree import Describe, from_tree, to_tree
+from boxwright.config.recipe import Recipe
+from boxwright.structures import InputError
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe itself, checked as if it were read from a file: for recipes that were put together in Python."""
+    return recipe_from_tree(to_tree(recipe), lambda path: f"recipe {recipe.name!r}")
+
+
+def recipe_from_tree(tree: Any, describe: Describe = lambda path: "") -> Recipe:
+    """The recipe in a tree that :func:`to_tree` made."""
+    return from_tree(Recipe, tree, describe)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as JSON."""
+    return json.dumps(to_tree(recipe), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def load_recipe(text: str, origin: str = "recipe") -> Recipe:
+    """The recipe in the JSON ``text``; ``origin`` says in errors where the text is from."""
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{origin}: not valid JSON: {error}") from None
+    return recipe_from_tree(tree, lambda path: origin)
