@@ -30,8 +30,8 @@ from boxwright.checkpoints.checkpoint import load_checkpoint, rebuild, save_chec
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
+from boxwright.weights.common.foreign_files import read_foreign
 from boxwright.weights.common.imported import build_imported
-from boxwright.weights.common.reading import read_foreign
 from boxwright.weights.torchvision.importer import import_torchvision
 from machine import describe
 

@@ -26,7 +26,7 @@ from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.detectors.ssd import SSDConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.darknet import models as darknet_models
-from boxwright.weights.importing_backbones import import_backbone
+from boxwright.weights.import_backbone import import_backbone
 from boxwright.weights.ports.ssd_pytorch import ssd_config
 from tests.support import caffe_reference as ref
 from tests.support.backbone_files import write_caffe_resnet, write_detnet, write_msra, write_vgg

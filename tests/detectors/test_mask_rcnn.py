@@ -202,9 +202,9 @@ def test_heads_and_pasted_masks_equal_detectron2s(shared_golden: Path) -> None:
     case = GoldenCase(shared_golden / "d2_mask_rcnn_r50_fpn")
     classes = Classes.from_names([f"class {i}" for i in range(80)])
     detector = build_detector(detectron2.mask_rcnn_config(), classes).eval()
-    detector.load_state_dict(detectron2.mask_rcnn_state(case.weights))
+    detector.load_state_dict(detectron2.import_detectron2(case.weights).state)
     with pytest.raises(InputError, match=r"1 keys are not of .*mask_head\.other"):
-        detectron2.mask_rcnn_state({**case.weights, "roi_heads.mask_head.other.weight": torch.zeros(1)})
+        detectron2.import_detectron2({**case.weights, "roi_heads.mask_head.other.weight": torch.zeros(1)})
     picture = Image.fromarray(case.picture(0)).resize((330, 224), Image.Resampling.BILINEAR)
     pixels = torch.zeros(1, 3, 224, 352, dtype=torch.uint8)
     pixels[..., :330] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -17,7 +17,7 @@ from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.fast_rcnn import truncate_fc
 from boxwright.structures import InputError
-from boxwright.weights.importing import read_names
+from boxwright.weights.import_detector import read_names
 from boxwright.weights.published.catalogue import (
     BACKBONES,
     CATALOGUE,

@@ -2,7 +2,7 @@
 
 One of ours is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header:
 backbone, data and its fingerprint, recipe, top-1 and top-5, licence. The ImageNet networks of other publishers are read
-by the same road, see :mod:`boxwright.weights.importing_backbones`, and get a card of what their files tell.
+by the same road, see :mod:`boxwright.weights.import_backbone`, and get a card of what their files tell.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from boxwright.weights.importing_backbones import import_backbone
+from boxwright.weights.import_backbone import import_backbone
 from boxwright.weights.published.catalogue import find_published, is_name
 from boxwright.weights.published.fetch import require_cached
 from boxwright.weights.torchvision.classifiers import reduced_layers

@@ -33,7 +33,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.io.environment import versions
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import Imported, build_imported
-from boxwright.weights.importing import import_checkpoint
+from boxwright.weights.import_detector import import_checkpoint
 from boxwright.weights.published.catalogue import PUBLISHERS, Published, find_published, is_name
 from boxwright.weights.published.fetch import require_cached
 
@@ -57,7 +57,7 @@ def open_checkpoint(
     ``torchvision:fasterrcnn_resnet50_fpn`` or ``hf:owner/name``, or another program's file: ``.pth``, ``.pkl``,
     ``.caffemodel``, or Darknet's ``.weights`` with the ``.cfg`` beside it. A path that exists comes before a name.
     ``classes``, ``publisher`` and ``size`` are for other programs' files, see
-    :func:`~boxwright.weights.importing.import_checkpoint`.
+    :func:`~boxwright.weights.import_detector.import_checkpoint`.
 
     Raises InputError for what is absent, not fetched (with the command that fetches it), damaged or not understood.
     Nothing is downloaded.

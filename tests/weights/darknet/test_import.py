@@ -17,7 +17,7 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import COCO, VOC
 from boxwright.weights.common.imported_backbone import build_classifier
 from boxwright.weights.darknet.files import parse_cfg, plan_layers
-from boxwright.weights.darknet.models import import_darknet, import_darknet_backbone, recognise_darknet
+from boxwright.weights.darknet.models import import_darknet, import_darknet_backbone
 
 HEADER = struct.pack("<3iq", 0, 2, 5, 100)
 
@@ -50,7 +50,6 @@ def test_what_is_imported(
     transform: WarpConfig | LetterboxConfig,
 ) -> None:  # fmt: skip
     cfg = shared_golden / case / "network.cfg"
-    assert recognise_darknet(cfg)
     weights = written(tmp_path, cfg)
     imported = import_darknet(cfg, weights)
     assert isinstance(imported.config, config)
@@ -65,13 +64,6 @@ def test_what_is_imported(
         InputError, match=rf"holds {floats_of(cfg, 9):,} floats after a header of 20 bytes, but .* descr"
     ):
         import_darknet(cfg, short)
-
-
-def test_what_is_no_cfg(tmp_path: Path) -> None:
-    (tmp_path / "a.cfg").write_text("# Testing\n\n[net]\nbatch=1\n")
-    (tmp_path / "b.cfg").write_text("[convolutional]\n")
-    (tmp_path / "c.cfg").write_bytes(bytes(1000))
-    assert [recognise_darknet(tmp_path / f"{name}.cfg") for name in "abcd"] == [True, False, False, False]
 
 
 DARKNET19 = """[net]

@@ -14,10 +14,10 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import MSRA
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, assign_levels
 from boxwright.structures import Classes, InputError, Level
-from boxwright.weights.common.pretrained_resnet import import_resnet, recognise_resnet
 from boxwright.weights.detectron import caffe2 as detectron
 from boxwright.weights.detectron import detectron2
 from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
+from boxwright.weights.detectron.pretrained_resnet import import_resnet, recognise_resnet
 from tests.support.published_layouts import detectron2_shapes, detectron_blobs, filled, loaded, on_meta
 
 TITLES = {"fpn": "faster_rcnn FPN", "mask": "mask_rcnn FPN", "c4": "faster_rcnn C4", "retinanet": "retinanet FPN"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.protobuf import CaffeModel
-from boxwright.weights.ports.prior_heads import joined_head
+from boxwright.weights.common.prior_heads import joined_head
 
 VGG16 = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
 """Index of each convolution in our ``features``, by stage: conv{stage}_{place}."""

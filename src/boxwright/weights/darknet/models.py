@@ -40,17 +40,6 @@ from boxwright.weights.darknet.yolov3 import yolov3_config, yolov3_state
 _DETECTING = {"detection": "YOLOv1", "region": "YOLOv2", "yolo": "YOLOv3"}
 
 
-def recognise_darknet(cfg: Path | str) -> bool:
-    """Whether the file ``cfg`` begins as Darknet's do."""
-    try:
-        with Path(cfg).open(encoding="utf-8", errors="replace") as file:
-            start = file.read(65_536)
-    except OSError:
-        return False
-    lines = [line.split("#")[0].split(";")[0].strip().lower() for line in start.splitlines()]
-    return next((line for line in lines if line), "") in ("[net]", "[network]")
-
-
 def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Imported:
     """The YOLOv1, v2 or v3, tiny or with SPP, of the files ``cfg`` and ``weights``.
 

@@ -35,9 +35,10 @@ from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
+from boxwright.weights.common.flattened_regions import first_layer_channels_last
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.reading import tensors_in
-from boxwright.weights.common.recognition import (
+from boxwright.weights.common.state_checks import (
     Depth,
     chosen_classes,
     refuse_keys,
@@ -45,8 +46,7 @@ from boxwright.weights.common.recognition import (
     resnet_depth,
     rows_of,
 )
-from boxwright.weights.common.renaming import Renaming
-from boxwright.weights.detectron.layout import FIRST_LAYER, channels_last
+from boxwright.weights.common.tensor_names import Renaming
 
 _POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
 _POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
@@ -231,9 +231,7 @@ def _background_last(state: dict[str, Tensor]) -> dict[str, Tensor]:
             for name, rows in ((f"head.deltas.{part}", 4), (f"mask_head.predict.{part}", 1)):
                 if name in state:
                     state[name] = state[name][rows:]
-    if FIRST_LAYER in state and "rpn.convs.0.weight" in state:
-        state[FIRST_LAYER] = channels_last(state[FIRST_LAYER], state["rpn.convs.0.weight"].shape[1])
-    return state
+    return first_layer_channels_last(state)
 
 
 def _layers(*pairs: tuple[str, str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
-from boxwright.weights.common.recognition import Depth
+from boxwright.weights.common.state_checks import Depth
 
 _POOLING = RoIPoolingConfig(sampling_ratio=0, level_epsilon=1e-8)
 _NOT_EMPTY = 1e-6

@@ -2,7 +2,7 @@
 RetinaNet on FPN.
 
 Published files are pickles of numpy arrays, ``{"model": ..., "__author__": ...}``, and its own checkpoints torch files
-with the same ``model``; :func:`boxwright.weights.common.reading.read_foreign` reads both.
+with the same ``model``; :func:`boxwright.weights.common.foreign_files.read_foreign` reads both.
 
 What a state dict does not say is taken from detectron2's model zoo: anchors (unless the file has them), thresholds, and
 that weights whose pixels are not divided by a deviation are MSRA's, with the stride in the first 1x1 convolution.
@@ -28,9 +28,9 @@ from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConf
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.structures import Classes, InputError, Level
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.reading import tensors_in
-from boxwright.weights.common.recognition import (
+from boxwright.weights.common.state_checks import (
     Depth,
     chosen_classes,
     refuse_keys,
@@ -55,22 +55,6 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     (r"proposal_generator\.rpn_head\.(anchor_deltas|objectness_logits)\.\d\.", "a model with other heads"),
 )
 _READ = "Faster R-CNN on C4, DC5 or FPN, or RetinaNet or Mask R-CNN on FPN"
-
-
-def faster_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from that of its Faster R-CNN on FPN or C4. Raises InputError naming the keys that are not."""
-    used = _without_constants(state)
-    kind: Kind = "c4" if any(name.startswith("roi_heads.res5.") for name in used) else "fpn"
-    ours, unknown = to_ours(used, kind)
-    refuse_keys([*unknown, *(n for n in used if n.startswith("roi_heads.mask_head."))], "detectron2's Faster R-CNN")
-    return ours
-
-
-def mask_rcnn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from that of its Mask R-CNN with FPN. Raises InputError naming the keys that are not of it."""
-    ours, unknown = to_ours(_without_constants(state), "fpn")
-    refuse_keys(unknown, "detectron2's Mask R-CNN")
-    return ours
 
 
 def recognise_detectron2(content: Mapping[str, Any]) -> bool:

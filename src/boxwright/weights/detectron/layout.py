@@ -11,12 +11,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from boxwright.weights.common.renaming import Renaming
+from boxwright.weights.common.flattened_regions import first_layer_channels_first, first_layer_channels_last
+from boxwright.weights.common.tensor_names import Renaming
 
 Kind = Literal["fpn", "c4", "dc5", "retinanet"]
 """Faster or Mask R-CNN on a pyramid; Faster R-CNN on C4, or on a dilated C5; RetinaNet."""
-
-FIRST_LAYER = "head.layers.0.weight"
 
 
 def resnet_pairs(theirs: str, ours: str, stages: tuple[int, ...] = (2, 3, 4, 5)) -> list[tuple[str, str]]:
@@ -86,28 +85,9 @@ NAMES: dict[Kind, Renaming] = {
 def to_ours(state: Mapping[str, Tensor], kind: Kind) -> tuple[dict[str, Tensor], list[str]]:
     """Our state dict from detectron2's, and the names in it that are not of such a model."""
     ours, unknown = NAMES[kind].import_all(state)
-    if FIRST_LAYER in ours and "rpn.convs.0.weight" in ours:
-        ours[FIRST_LAYER] = channels_last(ours[FIRST_LAYER], ours["rpn.convs.0.weight"].shape[1])
-    return ours, unknown
+    return first_layer_channels_last(ours), unknown
 
 
 def to_theirs(state: Mapping[str, Tensor], kind: Kind) -> tuple[dict[str, Tensor], list[str]]:
     """detectron2's state dict from ours, and the names of ours that it has none for."""
-    state = dict(state)
-    if FIRST_LAYER in state:
-        state[FIRST_LAYER] = channels_first(state[FIRST_LAYER], state["rpn.convs.0.weight"].shape[1])
-    return NAMES[kind].export_all(state)
-
-
-def channels_last(weight: Tensor, channels: int) -> Tensor:
-    """Weight of a layer on flattened regions, ``[N, C * P * P] -> [N, P * P * C]``."""
-    side = round((weight.shape[1] / channels) ** 0.5)
-    if channels * side * side != weight.shape[1]:
-        return weight  # of another network: its shape will not fit, which is reported with all others
-    return weight.reshape(-1, channels, side, side).permute(0, 2, 3, 1).flatten(1)
-
-
-def channels_first(weight: Tensor, channels: int) -> Tensor:
-    """The other way, ``[N, P * P * C] -> [N, C * P * P]``."""
-    side = round((weight.shape[1] / channels) ** 0.5)
-    return weight.reshape(-1, side, side, channels).permute(0, 3, 1, 2).flatten(1)
+    return NAMES[kind].export_all(first_layer_channels_first(state))

@@ -28,10 +28,10 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.recognition import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
-from boxwright.weights.common.renaming import Renaming
+from boxwright.weights.common.prior_heads import joined_head
+from boxwright.weights.common.state_checks import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
+from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.mmdet.file import MMDetFile, resnet_names
-from boxwright.weights.ports.prior_heads import joined_head
 
 _NOT_EMPTY = 1e-6  # it drops boxes whose sides are not above 0, and those alone
 _RETINANET_NAMES = Renaming(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boxwright.structures import Classes
 from boxwright.weights.common.class_names import default_classes
-from boxwright.weights.common.reading import tensors_in
+from boxwright.weights.common.foreign_files import tensors_in
 
 
 @dataclass(frozen=True, slots=True, eq=False)

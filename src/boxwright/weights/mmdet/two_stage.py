@@ -28,10 +28,10 @@ from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
+from boxwright.weights.common.flattened_regions import first_layer_channels_last
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.recognition import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
-from boxwright.weights.common.renaming import Renaming
-from boxwright.weights.detectron.layout import FIRST_LAYER, channels_last
+from boxwright.weights.common.state_checks import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
+from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.mmdet.dense import import_retinanet, import_ssd, import_yolov3
 from boxwright.weights.mmdet.file import MMDetFile, read_parts, resnet_names
 
@@ -129,8 +129,7 @@ def _import_two_stage(file: MMDetFile, classes: Classes | None) -> Imported:
     refuse_keys(unknown, source)
     columns = rows_of(file.state, "roi_head.bbox_head.fc_cls.weight", source)
     agnostic = columns > 2 and rows_of(file.state, "roi_head.bbox_head.fc_reg.weight", source) == 4
-    if FIRST_LAYER in state and "rpn.convs.0.weight" in state:
-        state[FIRST_LAYER] = channels_last(state[FIRST_LAYER], state["rpn.convs.0.weight"].shape[1])
+    state = first_layer_channels_last(state)
     config: Any = (mask_rcnn_config if masks else faster_rcnn_config)(depth, file.caffe)
     return Imported(
         source=f"{source} R{depth}{' caffe' if file.caffe else ''}",

@@ -29,7 +29,7 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from boxwright.weights.common.recognition import rows_of
+from boxwright.weights.common.state_checks import rows_of
 
 _PYRAMID = {
     "RCNN_toplayer": "lateral.P6",

@@ -20,7 +20,7 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.ports.prior_heads import check_class_count
+from boxwright.weights.common.prior_heads import check_class_count
 
 _PER_CELL = 3
 _FC = {31: "fc6", 33: "fc7"}

@@ -32,6 +32,7 @@ from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import InputError
+from boxwright.weights.common.flattened_regions import FIRST_LAYER, channels_first, channels_last
 from boxwright.weights.torchvision.names import RETINANET, in_names_of_today, two_stage_names
 
 SILENT = -1000.0
@@ -150,10 +151,7 @@ def faster_rcnn_state(state: Mapping[str, Tensor], labels: Sequence[int] | None 
             f"{len(unknown)} keys are not of torchvision's fasterrcnn_resnet50_fpn or maskrcnn_resnet50_fpn, the first "
             f"is {unknown[0]!r}; other models have importers of their own"
         )
-    first = ours["head.layers.0.weight"]
-    channels = _pooled_channels(ours)
-    side = round((first.shape[1] / channels) ** 0.5)
-    ours["head.layers.0.weight"] = first.reshape(-1, channels, side, side).permute(0, 2, 3, 1).flatten(1)
+    ours[FIRST_LAYER] = channels_last(ours[FIRST_LAYER], _pooled_channels(ours))
     kept = torch.tensor(range(1, len(ours["head.scores.bias"])) if labels is None else labels)
     for part in ("weight", "bias"):
         scores = ours[f"head.scores.{part}"]
@@ -173,12 +171,9 @@ def exported_faster_rcnn(ours: Mapping[str, Tensor], labels: Sequence[int], colu
     Columns that are not among ``labels`` are :data:`SILENT`.
     """
     ours = dict(ours)
-    channels = _pooled_channels(ours)
-    if "head.layers.0.weight" not in ours or any(name.startswith("head.layers.1.0.") for name in ours):
+    if FIRST_LAYER not in ours or any(name.startswith("head.layers.1.0.") for name in ours):
         raise InputError("torchvision has no layers of truncated SVD (head.ranks); give the detector that was trained")
-    first = ours["head.layers.0.weight"]
-    side = round((first.shape[1] / channels) ** 0.5)
-    ours["head.layers.0.weight"] = first.reshape(-1, side, side, channels).permute(0, 3, 1, 2).flatten(1)
+    ours[FIRST_LAYER] = channels_first(ours[FIRST_LAYER], _pooled_channels(ours))
     for part, silent in (("weight", 0.0), ("bias", SILENT)):
         scores = ours[f"head.scores.{part}"]
         ours[f"head.scores.{part}"] = spread(torch.cat([scores[-1:], scores[:-1]]), [0, *labels], columns, silent)

@@ -17,8 +17,8 @@ from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.reading import tensors_in
 from boxwright.weights.torchvision.classes import COCO_COLUMNS, columns_of_classes
 from boxwright.weights.torchvision.detectors import (
     SILENT,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from boxwright.weights.common.renaming import Renaming
+from boxwright.weights.common.tensor_names import Renaming
 
 _OLD: tuple[tuple[str, str], ...] = (
     (r"(rpn\.head\.conv)\.(weight|bias)", r"\1.0.0.\2"),

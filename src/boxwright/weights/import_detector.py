@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.models import import_caffe
 from boxwright.weights.caffe.protobuf import read_caffemodel
+from boxwright.weights.common.foreign_files import read_foreign, tensors_in
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.reading import read_foreign, tensors_in
 from boxwright.weights.darknet.models import import_darknet
 from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
 from boxwright.weights.detectron.detectron2 import import_detectron2, recognise_detectron2

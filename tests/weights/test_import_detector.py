@@ -9,7 +9,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import build_imported
-from boxwright.weights.importing import IMPORTERS, import_checkpoint, publishers, read_names
+from boxwright.weights.import_detector import IMPORTERS, import_checkpoint, publishers, read_names
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_darknet_needs_its_cfg(tmp_path: Path):
 
 
 def test_nobody_takes_what_another_wrote(ssdlite: Path):
-    from boxwright.weights.common.reading import read_foreign
+    from boxwright.weights.common.foreign_files import read_foreign
 
     state = read_foreign(ssdlite)
     assert [importer.publisher for importer in IMPORTERS if importer.recognise(state)] == ["torchvision"]

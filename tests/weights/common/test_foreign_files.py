@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from boxwright.structures import InputError
-from boxwright.weights.common.reading import read_foreign, tensors_in
+from boxwright.weights.common.foreign_files import read_foreign, tensors_in
 
 LEGACY: dict[str, Any] = {"_use_new_zipfile_serialization": False}
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from boxwright.structures import InputError
 from boxwright.weights.caffe.models import import_caffe_backbone, recognise_caffe
 from boxwright.weights.caffe.protobuf import begins_as_caffemodel, read_caffemodel
+from boxwright.weights.common.foreign_files import read_foreign, tensors_in
 from boxwright.weights.common.imported_backbone import ImportedBackbone, build_classifier
-from boxwright.weights.common.pretrained_resnet import import_resnet, recognise_resnet
-from boxwright.weights.common.reading import read_foreign, tensors_in
 from boxwright.weights.darknet.files import begins_as_darknet
 from boxwright.weights.darknet.models import import_darknet_backbone
-from boxwright.weights.importing import IMPORTERS
+from boxwright.weights.detectron.pretrained_resnet import import_resnet, recognise_resnet
+from boxwright.weights.import_detector import IMPORTERS
 from boxwright.weights.ports.detnet_pytorch import import_detnet_classifier, recognise_detnet_classifier
 from boxwright.weights.ports.ssd_pytorch import import_reduced_vgg, recognise_reduced_vgg
 from boxwright.weights.torchvision.classifiers import import_torchvision_classifier, recognise_torchvision_classifier

@@ -15,10 +15,10 @@ from boxwright.backbones.layers.norm import Norm
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR, MSRA
 from boxwright.structures import InputError
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from boxwright.weights.common.reading import tensors_in
-from boxwright.weights.common.recognition import refuse_keys, resnet_depth, rows_of
-from boxwright.weights.common.renaming import Renaming
+from boxwright.weights.common.state_checks import refuse_keys, resnet_depth, rows_of
+from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.detectron import caffe2 as detectron
 from boxwright.weights.detectron import layout as detectron2_layout
 
