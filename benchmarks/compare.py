@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,10 @@ def milliseconds(
     for name, folder in folders.items():
         loaded = load(folder / "last.safetensors", device, (sets or {}).get(name, ()))
         detector = for_inference(loaded.detector, loaded.device, "fp32")
-        data_config = loaded.checkpoint.recipe.data
-        pad, given = data_config.pad_multiple, data_config.proposals
-        loader = EvalLoader(index.subset([0]), data_config.eval, 1, pad_multiple=pad, proposals=given)
+        # A recipe may pad every batch to one size for its compiled graph; a single image needs no such padding.
+        own = loaded.checkpoint.recipe.data
+        data_config = replace(own, eval_batch_size=1, workers=0, fixed_size=None, shapes=None)
+        loader = EvalLoader(index.subset([0]), data_config)
         ready[name] = detector, next(iter(loader)).images.to(loaded.device)
     times: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():

@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,9 +120,7 @@ def of_run(args: argparse.Namespace) -> list[str]:
         raise InputError(f"{args.run}: needs a run of a Fast R-CNN and its data, PATH/TO/DATA --run RUN")
     detectors = truncated_twins(loaded.detector.eval(), [tuple(map(int, text.split(","))) for text in args.ranks])
     index = open_dataset(args.data, args.split)
-    loader = EvalLoader(
-        index.subset([0]), recipe.data.eval, 1, pad_multiple=recipe.data.pad_multiple, proposals=recipe.data.proposals
-    )
+    loader = EvalLoader(index.subset([0]), replace(recipe.data, eval_batch_size=1, workers=0))
     images = next(iter(loader)).images
     costs = times_of(detectors, images, args.rounds)
     where = Processes(0, 1, torch.device("cpu"))

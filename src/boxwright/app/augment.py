@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from boxwright.app.load import Loaded
+from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.detectors.contract.augmented import TEST_TIME, Merge, TestTimeConfig, check_views, detect_augmented
@@ -44,7 +45,8 @@ def run_augmented(
     check_views(loaded.detector, config)
     evaluation = CocoEvaluation(index)
     # Images as they are: every view prepares them in its own way.
-    loader = EvalLoader(index, (), batch_size, workers=workers, pad_multiple=1)
+    data = DataConfig(train=(), eval=(), eval_batch_size=batch_size, workers=workers, pad_multiple=1)
+    loader = EvalLoader(index, data)
     try:
         for batch in loader:
             with autocast(loaded.device, precision):

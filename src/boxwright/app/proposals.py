@@ -14,6 +14,7 @@ from torch import nn
 
 from boxwright.app.load import load
 from boxwright.app.progress import ProgressBar
+from boxwright.data.config import DataConfig
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import EvalLoader
@@ -139,7 +140,10 @@ def _found_before(unfinished: Path, index: DetectionIndex) -> dict[int, tuple[np
 def propose(detector: Detector, index: DetectionIndex, most: int, device: torch.device, method: str) -> ProposalSet:
     """The proposals of a two-stage detector for each image, as many as it takes in training or ``most``."""
     detector.eval()
-    loader = EvalLoader(index, detector.transforms, 1, pad_multiple=detector.pad_multiple)
+    data = DataConfig(
+        train=(), eval=tuple(detector.transforms), eval_batch_size=1, workers=0, pad_multiple=detector.pad_multiple
+    )
+    loader = EvalLoader(index, data)
     boxes, scores = [], []
     with ProgressBar("proposing", len(index)) as bar:
         for batch in loader:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.fields import Count, CountOrZero, PositiveShare, config
+from boxwright.structures import InputError
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
 
-
-@dataclass(frozen=True, kw_only=True)
+@config
 class DataConfig:
     """Preparation, batching and sampling of images. Sizes are (height, width) in pixels.
 
@@ -49,9 +45,17 @@ class DataConfig:
     """Load instance masks."""
     drop_empty: bool = False
     """Train only on images that have an object other than a crowd."""
-    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    repeat_threshold: PositiveShare | None = None
     """Repeat images of classes that are in a smaller fraction of the images (LVIS §A.1)."""
     multi_scale: MultiScaleConfig | None = None
     """Train at several input sizes, which replace those of ``train`` and ``fixed_size``."""
     proposals: ProposalsConfig | None = None
     """Files of proposals, for a detector that does not propose regions itself."""
+
+    def __post_init__(self) -> None:
+        if self.shapes == ():
+            raise InputError("shapes is empty; give one or more (height, width), or leave it out")
+        if self.fixed_size is not None and self.shapes is not None:
+            raise InputError("fixed_size and shapes are both given; give one of them")
+        if self.multi_scale is not None and self.shapes is not None:
+            raise InputError("shapes and multi_scale are both given; multi_scale decides the sizes, leave shapes out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,19 +31,8 @@ class FitRun:
         self.names = self.fitting.figures
         self.steps = stage.fit.passes * len(index)
         self.summary: str | None = None
-        data = recipe.data
-        self.loader = EvalLoader(
-            index,
-            data.eval,
-            1,
-            workers=data.workers,
-            pad_multiple=data.pad_multiple,
-            fixed_size=data.fixed_size,
-            shapes=data.shapes,
-            proposals=data.proposals,
-            split="train",
-            pin_memory=where.device.type == "cuda",
-        )
+        data = replace(recipe.data, eval_batch_size=1)
+        self.loader = EvalLoader(index, data, split="train", pin_memory=where.device.type == "cuda")
         self._batches: Iterator[Batch] | None = None
 
     @torch.no_grad()

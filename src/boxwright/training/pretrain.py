@@ -16,7 +16,8 @@ from boxwright.checkpoints.checkpoint import TRAIN_SUFFIX, load_train_state
 from boxwright.config.config_tree import differences, to_tree
 from boxwright.config.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
 from boxwright.data.classification.folders import ClassFolders
-from boxwright.data.transforms.crops import CropPass, PictureError
+from boxwright.data.loading.workers import SampleError
+from boxwright.data.transforms.crops import CropPass
 from boxwright.io.environment import peak_memory, precision_note
 from boxwright.io.files import write_atomically
 from boxwright.precision import autocast
@@ -129,7 +130,7 @@ class _Run:
         except TrainingInterrupted as interrupted:
             self.reporter.say(str(interrupted))
             raise
-        except PictureError as error:
+        except SampleError as error:
             if not (self.folder / f"last{TRAIN_SUFFIX}").is_file():
                 raise
             raise InputError(
@@ -154,7 +155,7 @@ class _Run:
         while session.step < session.steps:
             try:
                 loss, indexes = session.take_step()
-            except PictureError:
+            except SampleError:
                 if self.where.world == 1:  # other processes know nothing of it
                     self._save()
                 raise

@@ -264,26 +264,12 @@ class Session:
             self.fit.close()
 
     def _open_stream(self) -> TrainStream:
-        data = self.recipe.data
         return TrainStream(
             self.index,
-            data.train,
-            self.share,
+            self.recipe.data,
             seed=self.recipe.seed,
             rank=self.where.rank,
             world=self.where.world,
-            workers=data.workers,
-            group_by_aspect=data.group_by_aspect,
-            pad_multiple=data.pad_multiple,
-            fixed_size=data.fixed_size,
-            shapes=data.shapes,
-            max_boxes=data.max_boxes,
-            too_many=data.too_many,
-            masks=data.masks,
-            drop_empty=data.drop_empty,
-            repeat_threshold=data.repeat_threshold,
-            multi_scale=data.multi_scale,
-            proposals=data.proposals,
             pin_memory=self.where.device.type == "cuda",
         )
 

@@ -93,16 +93,10 @@ def validate(
         raise InputError(f"{index.root}: the data set has no image to evaluate; check the path and the split")
     loader = EvalLoader(
         index,
-        data.eval,
-        data.eval_batch_size,
+        data,
         rank=where.rank,
         world=where.world,
-        workers=data.workers,
-        pad_multiple=data.pad_multiple,
-        fixed_size=data.fixed_size,
-        shapes=data.shapes,
         masks=losses and data.masks,
-        proposals=data.proposals,
         pin_memory=where.device.type == "cuda",
     )
     evaluation = CocoEvaluation(index)

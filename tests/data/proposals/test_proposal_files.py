@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loading.loader import EvalLoader, TrainStream
 from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_for, read_proposals, recall_report
 from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
 from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
 from boxwright.data.transforms.sample import Sample, flipped, placed, resized, turned
 from boxwright.structures import InputError
+from tests.support.streams import eval_loader, train_stream
 from tests.support.tiny_index import generator, painted, write_index
 
 
@@ -186,26 +186,26 @@ def test_batches_carry_them(index: DetectionIndex, tmp_path: Path) -> None:
     path = str(made.save(tmp_path / "p.safetensors"))
     config = ProposalsConfig(train=path, val=path, most=7)
     double = (ResizeConfig(short=(80,), long=1000),)
-    batch = next(iter(EvalLoader(index, double, 4, proposals=config)))
+    batch = next(iter(eval_loader(index, double, 4, proposals=config)))
     assert batch.images.proposals is not None
     assert batch.images.proposals.shape == (4, 7, 4)
     for b in range(4):
         kept = torch.from_numpy(made.of(b)[:7]) * 2
         torch.testing.assert_close(batch.images.proposals[b, : len(kept)], kept)
         assert not batch.images.proposals[b, len(kept) :].any()
-    with TrainStream(index, (*double, FlipConfig(p=1.0)), 4, proposals=config, group_by_aspect=False) as stream:
+    with train_stream(index, (*double, FlipConfig(p=1.0)), 4, proposals=config, group_by_aspect=False) as stream:
         batch = next(stream)
     assert batch.images.proposals is not None
     first = int(batch.info.indexes[0])
     width = int(batch.images.sizes[0, 1])
     x1, y1, x2, y2 = (torch.from_numpy(made.of(first)[0]) * 2).tolist()
     torch.testing.assert_close(batch.images.proposals[0, 0], torch.tensor([width - x2, y1, width - x1, y2]))
-    assert next(iter(EvalLoader(index, double, 4))).images.proposals is None
+    assert next(iter(eval_loader(index, double, 4))).images.proposals is None
 
 
 def test_a_file_not_named_is_missed(index: DetectionIndex) -> None:
     with pytest.raises(InputError, match=r"data\.proposals\.train is not set"):
-        TrainStream(index, (), 2, proposals=ProposalsConfig())
+        train_stream(index, (), 2, proposals=ProposalsConfig())
     with pytest.raises(InputError, match=r"data\.proposals\.most = 0"):
         ProposalsConfig(most=0)
 

@@ -20,7 +20,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig, scaled, with_size
 from boxwright.structures import InputError
-from tests.support.streams import same_batches, take
+from tests.support.streams import same_batches, take, train_stream
 from tests.support.tiny_index import write_index
 
 TRAIN: tuple[TransformConfig, ...] = (DarknetJitterConfig(size=(64, 64)), HSVJitterConfig(), FlipConfig())
@@ -66,7 +66,7 @@ def test_the_last_batches(config: MultiScaleConfig, expected: list[int], why: st
 
 @pytest.mark.parametrize("fixed_size", [None, (64, 64)])
 def test_batches_have_their_sizes(index: DetectionIndex, fixed_size: tuple[int, int] | None) -> None:
-    stream = TrainStream(index, TRAIN, 2, seed=4, multi_scale=SIZES, fixed_size=fixed_size)
+    stream = train_stream(index, TRAIN, 2, seed=4, multi_scale=SIZES, fixed_size=fixed_size)
     stream.ends_after(20)
     config = MultiScaleConfig(sizes=SIZES.sizes, every=3)
     sizes = [tuple(batch.images.pixels.shape[-2:]) for batch in take(stream, 12)]
@@ -76,7 +76,7 @@ def test_batches_have_their_sizes(index: DetectionIndex, fixed_size: tuple[int, 
 
 def test_images_smaller_than_the_input_are_padded_to_the_fixed_size_of_the_batch(index: DetectionIndex) -> None:
     transforms = (ScaleJitterConfig(size=(64, 64), scale=(0.5, 0.6)),)
-    stream = TrainStream(index, transforms, 2, seed=4, multi_scale=SIZES, fixed_size=(64, 64))
+    stream = train_stream(index, transforms, 2, seed=4, multi_scale=SIZES, fixed_size=(64, 64))
     for number, batch in enumerate(take(stream, 7)):
         side = SIZES.size_at(4, number)
         assert tuple(batch.images.pixels.shape[-2:]) == (side, side)
@@ -84,10 +84,10 @@ def test_images_smaller_than_the_input_are_padded_to_the_fixed_size_of_the_batch
 
 
 def test_only_the_size_differs_from_a_stream_of_one_size(index: DetectionIndex) -> None:
-    several = take(TrainStream(index, TRAIN, 2, seed=4, multi_scale=SIZES), 6)
+    several = take(train_stream(index, TRAIN, 2, seed=4, multi_scale=SIZES), 6)
     for number, batch in enumerate(several):
         side = SIZES.size_at(4, number)
-        with TrainStream(index, with_size(TRAIN, (side, side)), 2, seed=4) as alone:
+        with train_stream(index, with_size(TRAIN, (side, side)), 2, seed=4) as alone:
             alone.load_state_dict({**alone.state_dict(), "batches": number})
             assert same_batches(next(alone), batch)
 
@@ -97,7 +97,7 @@ def test_a_resumed_stream_goes_on_with_its_sizes(index: DetectionIndex, workers:
     config = MultiScaleConfig(sizes=(32, 64, 96), every=2, last=2, last_size=128)
 
     def stream(workers: int) -> TrainStream:
-        made = TrainStream(index, TRAIN, 2, seed=1, multi_scale=config, workers=workers)
+        made = train_stream(index, TRAIN, 2, seed=1, multi_scale=config, workers=workers)
         made.ends_after(9)
         return made
 
@@ -113,8 +113,8 @@ def test_a_resumed_stream_goes_on_with_its_sizes(index: DetectionIndex, workers:
 
 
 def test_ranks_share_the_size_of_a_global_batch(index: DetectionIndex) -> None:
-    whole = take(TrainStream(index, TRAIN, 4, seed=2, multi_scale=SIZES), 7)
-    ranks = [take(TrainStream(index, TRAIN, 2, seed=2, rank=r, world=2, multi_scale=SIZES), 7) for r in (0, 1)]
+    whole = take(train_stream(index, TRAIN, 4, seed=2, multi_scale=SIZES), 7)
+    ranks = [take(train_stream(index, TRAIN, 2, seed=2, rank=r, world=2, multi_scale=SIZES), 7) for r in (0, 1)]
     for batch, *parts in zip(whole, *ranks, strict=True):
         assert [part.images.pixels.shape[-1] for part in parts] == [batch.images.pixels.shape[-1]] * 2
         for part, half in zip(parts, (slice(0, 2), slice(2, 4)), strict=True):
@@ -158,18 +158,17 @@ def test_what_does_not_fit_is_refused(index: DetectionIndex, tmp_path: Path) -> 
         (lambda: MultiScaleConfig(last_size=0), r"multi_scale.last_size = 0"),
         (lambda: scaled((ResizeConfig(),), (1.0, 0.6)), "one factor for both"),
         (
-            lambda: TrainStream(index, (ResizeConfig(),), 2, multi_scale=SIZES),
+            lambda: train_stream(index, (ResizeConfig(),), 2, multi_scale=SIZES),
             r"\(resize\) have no size to replace",
         ),
         (
-            lambda: TrainStream(index, (WarpConfig(size=(64, 32)),), 2, multi_scale=SIZES),
+            lambda: train_stream(index, (WarpConfig(size=(64, 32)),), 2, multi_scale=SIZES),
             r"transform 0 \(warp\) has the size 64 x 32; make it square",
         ),
         (
-            lambda: TrainStream(index, TRAIN, 2, multi_scale=SIZES, shapes=[(64, 64)]),
+            lambda: train_stream(index, TRAIN, 2, multi_scale=SIZES, shapes=((64, 64),)),
             "shapes and multi_scale are both given",
         ),
-        (lambda: TrainStream(index, lambda sample, _: sample, 2, multi_scale=SIZES), "not a function"),
     ):
         with pytest.raises(InputError, match=message):
             make()

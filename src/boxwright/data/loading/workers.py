@@ -28,6 +28,10 @@ from boxwright.structures import InputError
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
 
+class SampleError(InputError):
+    """A sample of a batch cannot be read or prepared. The message names its file or image id."""
+
+
 class _SharedDataset(Dataset[Any]):
     """A data set for workers that are not forked."""
 

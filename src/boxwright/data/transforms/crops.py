@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.data.loading.sampler import Numbers, PassOrder, Pick, StreamOrder, sample_seed
-from boxwright.data.loading.workers import Workers
+from boxwright.data.loading.workers import SampleError, Workers
 from boxwright.data.transforms.sample import chance, check, integer, uniform
 from boxwright.structures import InputError
 
@@ -47,10 +47,6 @@ class CropConfig:
         check(0 < self.aspect[0] <= self.aspect[1], self, "aspect", "two increasing numbers above 0")
         check(0 <= self.flip <= 1, self, "flip", "a probability in 0..1")
         check(0 <= self.jitter < 1, self, "jitter", "in 0..1, without 1")
-
-
-class PictureError(InputError):
-    """A picture that cannot be read. The message names its file."""
 
 
 class ClassBatch(NamedTuple):
@@ -127,7 +123,7 @@ class _Crops(torch.utils.data.Dataset[Any]):
 class CropStream(Iterator[ClassBatch]):
     """An endless iterator of random crops, every image once an epoch, with an exact position (``taken`` batches).
 
-    PictureError where a file of a batch cannot be read.
+    SampleError where a file of a batch cannot be read.
     """
 
     def __init__(
@@ -172,7 +168,7 @@ class CropStream(Iterator[ClassBatch]):
 class CropPass:
     """One pass over this rank's share of the images in order, centre crops; can be iterated again.
 
-    PictureError where a file of a batch cannot be read.
+    SampleError where a file of a batch cannot be read.
     """
 
     def __init__(
@@ -211,5 +207,5 @@ class _Part:
 
 def _opened(made: ClassBatch | str) -> ClassBatch:
     if isinstance(made, str):
-        raise PictureError(made)
+        raise SampleError(made)
     return made
