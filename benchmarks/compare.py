@@ -34,8 +34,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from boxwright.app.counting import detector_row
 from boxwright.app.load import for_inference, load
-from boxwright.app.models import detector_row
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.config.recipe import Recipe, Stage
 from boxwright.data.formats.opening import open_splits

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from boxwright.app.models import detector_row
+from boxwright.app.counting import detector_row
 from boxwright.app.train import training_splits
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.data.index import DetectionIndex

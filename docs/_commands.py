@@ -1,68 +1,102 @@
-"""Write commands.md from the command line's own signatures and help: ``python docs/_commands.py``.
+"""Write commands.md from the signatures and help texts of the command line: ``python docs/_commands.py``.
 
-A test compares the page with what this makes, so that no option is missing from it or left behind in it.
+A test compares the page with the output of this script, so that the page lists exactly the options that exist.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cyclopts import Parameter
 
-from boxwright.cli import app as cli
-from boxwright.cli import data as cli_data
-from boxwright.cli import weights as cli_weights
+from boxwright.cli import data, demo, detect, evaluate, models, pretrain, proposals, train, weights
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    "train": cli.train,
-    "pretrain": cli.pretrain,
-    "proposals": cli.proposals,
-    "evaluate": cli.evaluate,
-    "detect": cli.detect,
-    "models": cli.models,
-    "demo": cli.demo,
-    "data check": cli_data.check,
-    "data show": cli_data.show,
-    "data convert": cli_data.convert,
-    "data anchors": cli_data.anchors,
-    "data scenes": cli_data.scenes,
-    "weights list": cli_weights.list_weights,
-    "weights fetch": cli_weights.fetch,
-    "weights show": cli_weights.show,
-    "weights convert": cli_weights.convert,
-    "weights push": cli_weights.push,
+    "train": train.train,
+    "pretrain": pretrain.pretrain,
+    "proposals": proposals.proposals,
+    "evaluate": evaluate.evaluate,
+    "detect": detect.detect,
+    "models": models.models,
+    "demo": demo.demo,
+    "data check": data.check,
+    "data show": data.show,
+    "data convert": data.convert,
+    "data anchors": data.anchors,
+    "data scenes": data.scenes,
+    "weights list": weights.list_weights,
+    "weights fetch": weights.fetch,
+    "weights show": weights.show,
+    "weights convert": weights.convert,
+    "weights export": weights.export,
+    "weights push": weights.push,
 }
 
 HEAD = """\
 # Commands
 
-This page is made from the command line's own help by `docs/_commands.py`; `boxwright COMMAND --help` shows the same.
-`python -m boxwright` is `boxwright`. With `--json` stdout holds one JSON value and nothing else; progress and messages
-go to stderr. `--debug`, or `BOXWRIGHT_DEBUG=1`, shows where in the code an error comes from. Exit codes: 0 all is well;
-1 done, but with defects or unreadable files; 2 the input was refused; 130 stopped.
+This page is generated from the help of the command line by `docs/_commands.py`; `boxwright COMMAND --help` shows the
+same. `python -m boxwright` is `boxwright`. With `--json` stdout holds one JSON value and nothing else; progress and
+messages go to stderr. `--debug`, or `BOXWRIGHT_DEBUG=1`, shows where in the code an error comes from. Exit codes: 0
+success; 1 done, but with defects or unreadable files; 2 the input was refused; 130 stopped.
 """
 
 
-def options_of(function: Callable[..., int]) -> list[tuple[str, str, str, str]]:
-    """Name, values, default and help of each argument of a command, positional ones in capitals."""
+class Row(NamedTuple):
+    """A row of a command's table of arguments."""
+
+    option: str
+    values: str
+    default: str
+    help: str
+
+
+def options_of(function: Callable[..., int]) -> list[Row]:
+    """Return name, values, default and help of each argument of a command, positional ones in capitals."""
     rows = []
     hints = typing.get_type_hints(function, include_extras=True)
     for name, argument in inspect.signature(function).parameters.items():
-        annotation = hints[name]
-        parameter = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Parameter)), Parameter())
-        inner = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
         positional = argument.kind in (argument.POSITIONAL_ONLY, argument.VAR_POSITIONAL)
-        option = name.upper() if positional else f"--{name.replace('_', '-')}"
-        negatives = [parameter.negative] if isinstance(parameter.negative, str) else list(parameter.negative or ())
-        option = " ".join(f"`{text}`" for text in (option, *negatives))
         required = argument.default is argument.empty and argument.kind is not argument.VAR_POSITIONAL
-        default = "required" if required else _default(argument.default)
-        rows.append((option, _values(inner), default, parameter.help or ""))
+        parameter, inner = _split(hints[name])
+        if dataclasses.is_dataclass(inner):
+            rows += _fields_of(inner)
+        else:
+            default = "required" if required else _default(argument.default)
+            rows.append(_row(name, parameter, inner, default, positional))
     return rows
+
+
+def _fields_of(request: type) -> list[Row]:
+    """Return the rows of a request, whose fields are options of the command itself."""
+    hints = typing.get_type_hints(request, include_extras=True)
+    rows = []
+    for field in dataclasses.fields(request):
+        parameter, inner = _split(hints[field.name])
+        default = "required" if field.default is dataclasses.MISSING else _default(field.default)
+        rows.append(_row(field.name, parameter, inner, default, positional=False))
+    return rows
+
+
+def _split(annotation: Any) -> tuple[Parameter, Any]:
+    """Split ``Annotated[type, Parameter(...)]``, also where it is one member of a union."""
+    for part in (annotation, *typing.get_args(annotation)):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, Parameter):
+                return meta, typing.get_args(part)[0]
+    return Parameter(), annotation
+
+
+def _row(name: str, parameter: Parameter, inner: Any, default: str, positional: bool) -> Row:
+    given = parameter.name[0] if parameter.name else f"--{name.replace('_', '-')}"
+    option = name.upper() if positional else given
+    negatives = [parameter.negative] if isinstance(parameter.negative, str) else list(parameter.negative or ())
+    return Row(" ".join(f"`{text}`" for text in (option, *negatives)), _values(inner), default, parameter.help or "")
 
 
 def _values(annotation: Any) -> str:
@@ -84,7 +118,7 @@ def _default(value: object) -> str:
 
 
 def render() -> str:
-    """The page."""
+    """Return the page."""
     parts = [HEAD]
     for name, function in COMMANDS.items():
         rows = ["| option | value | default | |", "|---|---|---|---|"]

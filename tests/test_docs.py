@@ -320,7 +320,6 @@ def test_options_exist() -> None:
         for row in commands.options_of(function)
         for word in re.findall(r"--[a-z-]+", row[0])
     }
-    known |= {f"--no-{word.removeprefix('--')}" for word in known}  # of switches that are on unless it is said
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
         assert named <= known | others | {"--debug"}, page.name

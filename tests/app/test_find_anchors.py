@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.app.anchors import AnchorRequest, find_anchors
+from boxwright.app.anchors import find_anchors
+from boxwright.app.requests.data import AnchorRequest
 from boxwright.config.overlay import parse_set
 from boxwright.data.formats.coco import write_coco
 from boxwright.data.index import DetectionIndex, ImageRecord
@@ -60,7 +61,7 @@ def data(index: DetectionIndex, tmp_path: Path) -> Path:
 
 
 def test_report_counts_every_box_and_its_settings_parse(data: Path, index: DetectionIndex) -> None:
-    report = find_anchors(AnchorRequest(data=data, count=3, size=(64, 64)))
+    report = find_anchors(data, AnchorRequest(count=3, size=(64, 64)))
     assert (report.split, report.boxes + report.left_out) == ("train", int((~index.crowd).sum()))
     assert sum(report.counts) == report.boxes
     areas = [w * h for w, h in report.anchors]
@@ -74,22 +75,22 @@ def test_report_counts_every_box_and_its_settings_parse(data: Path, index: Detec
 
 @pytest.mark.parametrize(("recipe", "count", "unit"), [("yolov3", 9, "pixels"), ("yolov2", 5, "cells")])
 def test_the_settings_go_into_a_recipe(data: Path, recipe: str, count: int, unit: str) -> None:
-    report = find_anchors(AnchorRequest(data=data, count=count))
+    report = find_anchors(data, AnchorRequest(count=count))
     changed = resolve_recipe(recipe, sets=[report.settings[unit]]).detector
     assert isinstance(changed, YOLOv2Config | YOLOv3Config)
     np.testing.assert_allclose(np.array(changed.anchors) * (1 if unit == "pixels" else 32), report.anchors, atol=0.06)
 
 
 def test_the_geometry_matters(data: Path) -> None:
-    small, large = (find_anchors(AnchorRequest(data=data, count=2, size=(s, s))) for s in (64, 128))
+    small, large = (find_anchors(data, AnchorRequest(count=2, size=(s, s))) for s in (64, 128))
     np.testing.assert_allclose(np.array(small.anchors) * 2, large.anchors, rtol=0.05)
-    kept = find_anchors(AnchorRequest(data=data, count=2, resize="keep"))
+    kept = find_anchors(data, AnchorRequest(count=2, resize="keep"))
     assert kept.size is None
     assert kept.anchors != small.anchors
 
 
 def test_boxes_below_a_pixel_are_left_out_and_said(data: Path) -> None:
-    report = find_anchors(AnchorRequest(data=data, count=1, size=(8, 8)))
+    report = find_anchors(data, AnchorRequest(count=1, size=(8, 8)))
     assert report.left_out > 0
     assert f"{report.left_out} smaller than a pixel" in report.lines()[0]
 
@@ -100,11 +101,11 @@ def test_boxes_below_a_pixel_are_left_out_and_said(data: Path) -> None:
         ({"count": 999}, r"split train: 999 anchors from \d+ boxes of \d+ different sizes: ask for 1 to \d+"),
         ({"count": 0}, "ask for 1 to"),
         ({"count": 2, "size": (0, 10)}, "at least 1 pixel"),
-        ({"count": 2, "size": (9, 9), "resize": "keep"}, "leave --size out"),
+        ({"count": 2, "size": (9, 9), "resize": "keep"}, "omit --size"),
         ({"count": 2, "split": "dev"}, "has no split 'dev'; it has train"),
         ({"count": 2, "restarts": 0}, "restarts = 0"),
     ],
 )
 def test_refused_with_the_remedy(data: Path, request_: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_anchors(AnchorRequest(data=data, **request_))  # type: ignore[arg-type]
+        find_anchors(data, AnchorRequest(**request_))  # type: ignore[arg-type]

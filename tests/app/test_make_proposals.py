@@ -101,7 +101,7 @@ def test_a_search_that_was_stopped_goes_on(
 
     search.stop_before = 3
     assert main(words) == 130
-    assert "kept 3 of 5 images; the same command goes on from there" in capsys.readouterr().err
+    assert "kept 3 of 5 images; run the same command again to continue" in capsys.readouterr().err
     assert unfinished.is_file()
     assert not output.exists()
 
@@ -111,7 +111,7 @@ def test_a_search_that_was_stopped_goes_on(
     turned.save(changed)
     search.stop_before, search.searched = None, []
     assert main(words) == 0
-    assert "2 of 5 images were searched before" in capsys.readouterr().err
+    assert "2 of 5 images were searched earlier" in capsys.readouterr().err
     assert search.searched == [index.relative_path(i) for i in (1, 3, 4)], "and the picture that is another one now"
     assert not unfinished.exists()
     made = proposals_for(output, index, 5)

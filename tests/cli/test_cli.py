@@ -277,13 +277,11 @@ def test_one_plain_view_evaluates_as_the_recipe_does(run: Path, scenes: Path):
 def test_the_augmentations_on_offer_are_those_there_are():
     from typing import get_args
 
-    from boxwright.app import augment
-    from boxwright.cli import app as cli
+    from boxwright.app.requests.fields import AugmentName, MergeName
     from boxwright.detectors.contract.augmented import TEST_TIME, Merge
 
-    names = [name for member in get_args(get_args(cli.Augment)[0]) for name in get_args(member)]
-    assert names == list(TEST_TIME) == list(get_args(augment.Augment))
-    assert [name for member in get_args(get_args(cli.Merge)[0]) for name in get_args(member)] == list(get_args(Merge))
+    assert get_args(AugmentName) == tuple(TEST_TIME)
+    assert get_args(MergeName) == get_args(Merge)
 
 
 def test_resume_goes_on_and_refuses_what_is_not_there(
@@ -300,20 +298,22 @@ def test_resume_goes_on_and_refuses_what_is_not_there(
 
 
 def test_epochs_stretch_the_schedule(scenes: Path):
-    from boxwright.app.train import TrainRequest, requested_recipe
+    from boxwright.app.requests.training import TrainRequest
+    from boxwright.app.train import requested_recipe
 
-    recipe = requested_recipe(TrainRequest(recipe="faster-rcnn-r50-fpn", data=scenes, epochs=12))
+    recipe = requested_recipe("faster-rcnn-r50-fpn", TrainRequest(data=scenes, epochs=12))
     stage = recipe.stages[0]
     assert (stage.length, stage.unit) == (12, "epochs")
     assert stage.schedule.milestones == pytest.approx((8.0, 32 / 3))  # type: ignore[union-attr]
 
 
 def test_a_toml_file_changes_the_recipe(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from boxwright.app.train import TrainRequest, requested_recipe
+    from boxwright.app.requests.training import TrainRequest
+    from boxwright.app.train import requested_recipe
 
     config = tmp_path / "mine.toml"
     config.write_text("seed = 5\n[data]\nbatch_size = 2\n")
-    recipe = requested_recipe(TrainRequest(recipe=RECIPE, data=scenes, config=config, sets=["data.batch_size=6"]))
+    recipe = requested_recipe(RECIPE, TrainRequest(data=scenes, config=config, sets=("data.batch_size=6",)))
     assert (recipe.seed, recipe.data.batch_size) == (5, 6)
     config.write_text("[data]\nbatchsize = 2\n")
     message = fails(capsys, "train", RECIPE, "--data", scenes, "--config", config)
@@ -382,7 +382,7 @@ def test_anchors_are_reported_and_printed_to_be_pasted(scenes: Path, capsys: pyt
         ("data anchors SCENES", "--count"),
         ("data anchors SCENES --count 500", "different sizes: ask for 1 to"),
         ("data anchors SCENES --count 2 --split dev", "has no split 'dev'; it has train, val"),
-        ("data anchors SCENES --count 2 --resize keep --size 9 9", "leave --size out"),
+        ("data anchors SCENES --count 2 --resize keep --size 9 9", "omit --size"),
         ("train faster-rcnn-detnet59-fp --data SCENES", "did you mean 'faster-rcnn-detnet59-fpn'"),
         ("train --data SCENES", "needs a recipe"),
         (f"train {RECIPE} --data nowhere", "nowhere: there is no such file or folder"),
@@ -599,7 +599,7 @@ def test_the_demos_commands_are_real(demo: Path, scenes: Path, tmp_path: Path, c
     images = next(scenes.rglob("val*.jpg"))
     words = detect.replace("detect run", f"detect {run}").replace("YOUR_PICTURES", str(images))
     assert main(words.replace("--output found", f"--output {tmp_path / 'found'}").split()[1:]) == 0
-    assert "looked at 1 images" in capsys.readouterr().out
+    assert "processed 1 images" in capsys.readouterr().out
 
 
 def test_a_second_demo_replaces_the_first_and_prints_the_commands(

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.weights.published import catalogue
 from boxwright.weights.published.catalogue import BACKBONES, CATALOGUE, Published, PublishedFile
+from boxwright.weights.torchvision.detectors import faster_rcnn_mobilenet_config
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,9 @@ def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert "  darknet:yolov3-spp   AP50 60.6  252 MB\n" in text
     assert "torchvision" not in text
     assert "AP unknown" in text
-    assert "--publisher keras: none of torchvision" in refused(capsys, "weights", "list", "--publisher", "keras")
+    assert "--publisher keras: not a publisher; use one of torchvision" in refused(
+        capsys, "weights", "list", "--publisher", "keras"
+    )
 
 
 def test_list_fits_a_terminal(capsys: pytest.CaptureFixture[str]):
@@ -114,7 +118,7 @@ def test_fetch_to_a_folder(published: Published, tmp_path: Path, capsys: pytest.
 
 
 def test_fetch_of_what_has_no_name(capsys: pytest.CaptureFixture[str]):
-    assert "give a name that begins with one of torchvision:" in refused(capsys, "weights", "fetch", "yolo")
+    assert "give one that begins with one of torchvision:" in refused(capsys, "weights", "fetch", "yolo")
     assert "did you mean 'darknet:yolov3'" in refused(capsys, "weights", "fetch", "darknet:yolo3")
 
 
@@ -145,7 +149,35 @@ def test_convert_to_a_folder_and_back(ours: Path, tmp_path: Path, capsys: pytest
     assert "exists already" in refused(capsys, "weights", "convert", ours, "--output", folder)
     assert "ends in .safetensors, or a folder" in refused(capsys, "weights", "convert", ours, "--output", "a.pth")
     told = refused(capsys, "weights", "convert", ours, "--output", tmp_path / "b.safetensors", "--licence", "mit")
-    assert "stands in the card of a folder" in told
+    assert "is written to the model card of a folder" in told
+
+
+@pytest.mark.parametrize("words", [["--to", "torchvision"], ["--to", "detectron2"]], ids=" ".join)
+def test_export_refuses_what_the_other_program_lacks(
+    words: list[str], ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    told = refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "a.pth")
+    assert f"{ours}: " in told
+    assert not list(tmp_path.glob("*.pth"))
+    assert "ends in .pth" in refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "a.bin")
+    (tmp_path / "b.pth").write_bytes(b"")
+    assert "exists already" in refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "b.pth")
+
+
+def test_exported_weights_load_into_torchvision(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+
+    config, classes = faster_rcnn_mobilenet_config(), Classes.from_names(["cat", "dog"])
+    detector = build_detector(config, classes)
+    recipe = replace(get_recipe("faster-rcnn-r50-fpn"), detector=config)
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "deep" / "theirs.pth"
+    save_checkpoint(ours, detector.state_dict(), recipe, classes, {})
+    words = ["weights", "export", str(ours), "--to", "torchvision", "--output", str(theirs), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["detector"] == "faster_rcnn"
+    model = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, num_classes=3)
+    model.load_state_dict(torch.load(theirs, weights_only=True), strict=True)
+    assert [path.name for path in theirs.parent.iterdir()] == ["theirs.pth"]
 
 
 def test_push(ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -188,5 +220,5 @@ def test_a_published_backbone_is_no_detector(cache: Path, capsys: pytest.Capture
     assert "start one from it: `boxwright train RECIPE --backbone-weights torchvision:resnet50`" in told
     assert main(["weights", "show", "torchvision:resnet50"]) == 0
     shown = capsys.readouterr().out
-    assert "published    top-1 76.1 top-5 92.9 on ImageNet val" in shown
+    assert "published   top-1 76.1 top-5 92.9 on ImageNet val" in shown
     assert "no; fetch it: boxwright weights fetch torchvision:resnet50" in shown

@@ -105,7 +105,7 @@ def test_objects_without_masks_among_others_are_told_of(tmp_path: Path, capsys: 
     assert f"WARNING: {gone['val']}" in said_whole
     words = ["evaluate", str(run), "--data", str(scenes), "--device", "cpu"]
     assert main(words) == 0
-    assert f"Masks are not scored: {gone['val']}" in capsys.readouterr().out.replace("\n", " ")
+    assert f"Masks are not evaluated: {gone['val']}" in capsys.readouterr().out.replace("\n", " ")
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["masks_unscored"].startswith(gone["val"])

@@ -1,88 +1,78 @@
-"""Anchor shapes for a data set as a network sees it: what ``boxwright data anchors`` does."""
+"""Find anchor shapes for a data set by k-means: ``boxwright data anchors``."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from boxwright.anchors.kmeans import kmeans_anchors
+from boxwright.app.requests.data import AnchorRequest
 from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.network_sizes import Resize, network_sizes
 from boxwright.structures import InputError
 
 CELL = 32
-"""Side in pixels of the cells that YOLOv2 counts its anchors in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnchorRequest:
-    """What was asked for. ``size``: (height, width) of the network's input, for all ways to ``resize`` but "keep"."""
-
-    data: Path
-    count: int
-    size: tuple[int, int] | None = None
-    resize: Resize = "letterbox"
-    split: str | None = None
-    distance: Literal["iou", "euclid"] = "iou"
-    update: Literal["mean", "median"] = "mean"
-    restarts: int = 10
-    seed: int = 0
+"""Side in pixels of a grid cell, the unit of YOLOv2's anchors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorReport:
-    """``anchors``: (width, height) in pixels of the network's input by rising area; ``counts``: the boxes of each;
-    ``mean_iou`` of a box with its best anchor; ``boxes`` that took part; ``left_out``, those with a side below one
-    pixel; ``settings``: what to give to ``boxwright train`` as ``--set``, with anchors in "pixels" (YOLOv3) and in
-    "cells" (YOLOv2)."""
+    """Anchors found for a split, and how well they fit its boxes."""
 
     data: str
     split: str
     size: tuple[int, int] | None
+    """Height and width of the network's input; None if images keep their size."""
     resize: Resize
     boxes: int
+    """Number of boxes that were clustered."""
     left_out: int
+    """Number of boxes left out because a side is below one pixel."""
     anchors: list[tuple[float, float]]
+    """Width and height in pixels of the network's input, in ascending order of area."""
     counts: list[int]
+    """Number of boxes in the cluster of each anchor."""
     mean_iou: float
+    """Mean IoU of a box with its best anchor."""
     settings: dict[str, str]
+    """Values for ``boxwright train --set``: in "pixels" (YOLOv3) and in "cells" (YOLOv2)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The report as a person reads it."""
-        where = "the pictures' own pixels" if self.size is None else f"{self.size[0]} x {self.size[1]} ({self.resize})"
+        """Return the report as lines of text."""
+        where = (
+            "pixels of the original images" if self.size is None else f"{self.size[0]} x {self.size[1]} ({self.resize})"
+        )
         rows = [f"{w:8.1f} x {h:<8.1f} {n:>9,}" for (w, h), n in zip(self.anchors, self.counts, strict=True)]
         return [
             f"{self.split}: {len(self.anchors)} anchors for {self.boxes:,} boxes in {where}"
-            + (f"; {self.left_out:,} smaller than a pixel are left out" if self.left_out else ""),
+            + (f"; {self.left_out:,} smaller than a pixel left out" if self.left_out else ""),
             f"mean IoU {self.mean_iou:.4f}",
             f"{'width':>8} x {'height':<8} {'boxes':>9}",
             *rows,
-            "in pixels, as YOLOv3 counts them:",
+            "in pixels, for YOLOv3:",
             f"  --set {shlex.quote(self.settings['pixels'])}",
-            f"in cells of {CELL} pixels, as YOLOv2 counts them:",
+            f"in cells of {CELL} pixels, for YOLOv2:",
             f"  --set {shlex.quote(self.settings['cells'])}",
         ]
 
 
-def find_anchors(request: AnchorRequest) -> AnchorReport:
-    """Cluster the boxes of a split. Raises ``InputError`` for what does not fit, such as more anchors than boxes."""
+def find_anchors(data: Path, request: AnchorRequest) -> AnchorReport:
+    """Cluster the boxes of a split of ``data``. Raises InputError, for example for more anchors than boxes."""
     size = request.size
     if request.resize == "keep" and size is not None:
-        raise InputError(
-            '--resize keep leaves pictures at their own size; leave --size out, or resize with "letterbox"'
-        )
+        raise InputError("--resize keep does not resize images; omit --size, or use --resize letterbox")
     if request.resize != "keep":
         size = size or (416, 416)
         if min(size) < 1:
             raise InputError(f"--size {size[0]} {size[1]}: height and width must be at least 1 pixel")
-    index = _chosen_split(request.data, request.split)
+    index = _chosen_split(data, request.split)
     boxes = network_sizes(index, size, request.resize)
     seen = boxes[(boxes >= 1).all(1)]
     try:
@@ -90,11 +80,11 @@ def find_anchors(request: AnchorRequest) -> AnchorReport:
             seen, request.count, request.seed, request.restarts, request.distance, update=request.update
         )
     except InputError as error:
-        raise InputError(f"{request.data}, split {index.name}: {error}") from error
+        raise InputError(f"{data}, split {index.name}: {error}") from error
     pixels = [(round(w, 1), round(h, 1)) for w, h in found.shapes.tolist()]
     cells = [(round(w / CELL, 4), round(h / CELL, 4)) for w, h in found.shapes.tolist()]
     return AnchorReport(
-        data=str(request.data),
+        data=str(data),
         split=index.name,
         size=size,
         resize=request.resize,
@@ -108,7 +98,7 @@ def find_anchors(request: AnchorRequest) -> AnchorReport:
 
 
 def _chosen_split(path: Path, split: str | None) -> DetectionIndex:
-    """The split that was named, else train, else the only one."""
+    """Return the named split, else train, else the only one."""
     splits = open_splits(path)
     if split is None:
         split = "train" if "train" in splits or len(splits) > 1 else next(iter(splits))

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from boxwright.app.load import Loaded
+from boxwright.app.requests.fields import AugmentName, MergeName
 from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
-from boxwright.detectors.contract.augmented import TEST_TIME, Merge, TestTimeConfig, check_views, detect_augmented
+from boxwright.detectors.contract.augmented import TEST_TIME, TestTimeConfig, check_views, detect_augmented
 from boxwright.evaluation.coco import CocoEvaluation
 from boxwright.precision import Precision, autocast
 from boxwright.structures import InputError
 
-Augment = Literal["flip", "multiscale", "refinedet-320", "refinedet-320-coco", "refinedet-512", "refinedet-512-coco"]
 
-
-def named_test_time(augment: Augment | None, merge: Merge | None = None) -> TestTimeConfig | None:
+def named_test_time(augment: AugmentName | None, merge: MergeName | None = None) -> TestTimeConfig | None:
     """The augmentation called ``augment``, its detections merged by ``merge`` where given; None for none."""
     if augment is None:
         if merge is not None:

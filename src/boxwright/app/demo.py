@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.app.detection.predict import PredictOptions, PredictSummary, detect_files
+from boxwright.app.detection.predict import PredictSummary, detect_files
 from boxwright.app.evaluate import Scored, run_detector, score
 from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
-from boxwright.app.train import TrainRequest, start_training
+from boxwright.app.requests.inference import DetectRequest
+from boxwright.app.requests.training import DemoRequest, TrainRequest
+from boxwright.app.train import start_training
 from boxwright.backbones.count import count_parameters
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
@@ -30,7 +32,8 @@ from boxwright.evaluation.coco import CocoResult, json_safe
 from boxwright.evaluation.curves import confusion_matrix
 from boxwright.io.environment import versions
 from boxwright.io.files import atomic_text
-from boxwright.report.demo import Curve, Example, Report, duration, make_example, write_report
+from boxwright.report.demo import Curve, Example, Report, make_example, write_report
+from boxwright.report.page import duration
 from boxwright.structures import InputError
 from boxwright.training.logging.run_log import read_rows
 
@@ -41,22 +44,6 @@ _SIZE = 256  # what the recipe is made for
 _SCENES = SceneConfig(typical=0.9, distractors=(0, 3), hidden=0.5)
 _EXAMPLES = 12
 _MARKER = "demo.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoOptions:
-    """``images`` are drawn to train on, ``val_images`` to choose the best checkpoint by and ``test_images`` that serve
-    for the figures alone, squares of ``size`` pixels; ``steps`` of training, None for as many as the recipe has;
-    ``sets`` change the recipe as ``train --set`` does."""
-
-    images: int = 1000
-    val_images: int = 40
-    test_images: int = 80
-    size: int = _SIZE
-    steps: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    sets: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,59 +77,60 @@ class _Stages:
         self.seconds[name] = round(time.monotonic() - start, 2)
 
 
-def run_demo(output: Path, options: DemoOptions | None = None) -> DemoResult:
+def run_demo(request: DemoRequest) -> DemoResult:
     """Draw scenes, train the small DetNet Faster R-CNN, evaluate it, detect with it, and write ``report.html``.
 
     Everything goes into ``output``. What an earlier demo left there is replaced; a folder with anything else in it
     raises ``InputError``.
     """
-    options = options or DemoOptions()
-    _prepare(output, options)
+    output = request.output
+    _prepare(request)
     stages = _Stages(5)
-    with stages.stage(f"Drawing {options.images} scenes to train on and {options.test_images} to test on"):
-        _draw_scenes(output / "scenes", options)
+    with stages.stage(f"Drawing {request.images} scenes to train on and {request.test_images} to test on"):
+        _draw_scenes(output / "scenes", request)
     with stages.stage(f"Training {RECIPE}"):
         run = start_training(
+            RECIPE,
             TrainRequest(
-                recipe=RECIPE,
                 data=output / "scenes",
                 output=output / "run",
-                sets=_sets(options),
-                seed=options.seed,
-                device=options.device,
-            )
+                sets=_sets(request),
+                seed=request.seed,
+                device=request.device,
+            ),
         )
     index = open_dataset(output / "scenes", "test")
-    loaded = load(run.checkpoint, options.device)
+    loaded = load(run.checkpoint, request.device)
     with stages.stage("Evaluating on the scenes that it never saw"):
         scored = score(index, run_detector(loaded, index, str(output / "scenes")).detections())
     advice = scored.curves.overall.best_f1()
     threshold = math.floor(100 * advice.threshold) / 100 if advice else 0.5  # rounded up it might lose the last hit
     pictures = index.path(0).parent
     with stages.stage("Detecting in their picture files"):
-        choice = PredictOptions(threshold=threshold, device=options.device)
-        detected = detect_files(run.checkpoint, [pictures], output / "detections", choice)
+        choice = DetectRequest(output=output / "detections", threshold=threshold, device=request.device)
+        detected = detect_files(run.checkpoint, [pictures], choice)
     with stages.stage("Writing the report"):
-        report = _report(output, options, loaded, index, scored, detected, threshold, stages.seconds)
+        report = _report(request, loaded, index, scored, detected, threshold, stages.seconds)
         page = write_report(output / "report.html", report)
     assert isinstance(scored.result, CocoResult)
     commands = dict(_own_data_commands(threshold))
     result = DemoResult(str(page), str(run.checkpoint), scored.result.stats, stages.seconds, threshold, commands)
     with atomic_text(output / _MARKER) as file:
-        json.dump({"options": asdict(options), **result.to_dict()}, file, indent=1)
+        json.dump({"options": _json_options(request), **result.to_dict()}, file, indent=1)
     return result
 
 
-def _prepare(output: Path, options: DemoOptions) -> None:
+def _prepare(request: DemoRequest) -> None:
+    output = request.output
     for name, value in (
-        ("--images", options.images),
-        ("--val-images", options.val_images),
-        ("--test-images", options.test_images),
+        ("--images", request.images),
+        ("--val-images", request.val_images),
+        ("--test-images", request.test_images),
     ):
         if value < 1:
             raise InputError(f"{name} {value}: give 1 or more")
-    if options.steps is not None and options.steps < 1:
-        raise InputError(f"--steps {options.steps}: give 1 or more")
+    if request.steps is not None and request.steps < 1:
+        raise InputError(f"--steps {request.steps}: give 1 or more")
     ours = (output / _MARKER).is_file()
     if output.exists() and not ours and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: exists and is no earlier demo; choose another --output")
@@ -153,11 +141,11 @@ def _prepare(output: Path, options: DemoOptions) -> None:
         (output / "report.html").unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_text(output / _MARKER) as file:
-        json.dump({"options": asdict(options)}, file)
+        json.dump({"options": _json_options(request)}, file)
 
 
-def _draw_scenes(folder: Path, options: DemoOptions) -> None:
-    counts = {"train": options.images, "val": options.val_images, "test": options.test_images}
+def _draw_scenes(folder: Path, request: DemoRequest) -> None:
+    counts = {"train": request.images, "val": request.val_images, "test": request.test_images}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if cores > 1 and sum(counts.values()) >= 100 else 0  # below that, starting them takes longer
     done = 0
@@ -168,24 +156,30 @@ def _draw_scenes(folder: Path, options: DemoOptions) -> None:
             bar.advance(now - done)
             done = now
 
-        size = (options.size, options.size)
-        write_scenes(folder, counts, size, options.seed, "coco", config=_SCENES, progress=advance, workers=workers)
+        size = (request.size, request.size)
+        write_scenes(folder, counts, size, request.seed, "coco", config=_SCENES, progress=advance, workers=workers)
 
 
-def _sets(options: DemoOptions) -> list[str]:
+def _sets(request: DemoRequest) -> tuple[str, ...]:
     sets = []
-    if options.size != _SIZE:
-        sets += [f"data.{part}.0.size=[{options.size}, {options.size}]" for part in ("train", "eval")]
-    if options.steps is not None:
-        sets += [f"stages.0.length={options.steps}", "stages.0.unit=steps"]
-        if options.steps < 200:
+    if request.size != _SIZE:
+        sets += [f"data.{part}.0.size=[{request.size}, {request.size}]" for part in ("train", "eval")]
+    if request.steps is not None:
+        sets += [f"stages.0.length={request.steps}", "stages.0.unit=steps"]
+        if request.steps < 200:
             sets.append('stages.0.schedule.warmup="none"')  # it would outlast the training
-    return [*sets, *options.sets]
+    return (*sets, *request.sets)
+
+
+def _json_options(request: DemoRequest) -> dict[str, Any]:
+    """Return the options that shaped the demo, for its marker file."""
+    options = asdict(request)
+    del options["output"]
+    return options
 
 
 def _report(
-    output: Path,
-    options: DemoOptions,
+    request: DemoRequest,
     loaded: Loaded,
     index: DetectionIndex,
     scored: Scored,
@@ -194,10 +188,10 @@ def _report(
     seconds: dict[str, float],
 ) -> Report:
     assert isinstance(scored.result, CocoResult)
-    losses, validation = history(output / "run")
+    losses, validation = history(request.output / "run")
     training = next(value for name, value in seconds.items() if name.startswith("Training"))
     lead = (
-        f"{RECIPE}, trained from scratch in {duration(training)} on {options.images} scenes that Boxwright drew "
+        f"{RECIPE}, trained from scratch in {duration(training)} on {request.images} scenes that Boxwright drew "
         f"itself. Every figure is of {len(index)} other scenes, which served neither to train it nor to choose it."
     )
     rate = detected.images / max(detected.seconds, 1e-9)
@@ -219,7 +213,7 @@ def _report(
         timings=list(seconds.items()),
         commands=_own_data_commands(threshold),
         notes={"next": "The same three steps, on a folder of your own in COCO, VOC or YOLO format."},
-        footer=_footer(options),
+        footer=_footer(request),
     )
 
 
@@ -260,6 +254,6 @@ def _own_data_commands(threshold: float) -> list[tuple[str, str]]:
     ]
 
 
-def _footer(options: DemoOptions) -> str:
+def _footer(request: DemoRequest) -> str:
     parts = [f"{name} {version}" for name, version in versions().items()]
-    return " · ".join([*parts, f"seed {options.seed}", time.strftime("%Y-%m-%d")])
+    return " · ".join([*parts, f"seed {request.seed}", time.strftime("%Y-%m-%d")])

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-from boxwright.app.augment import Augment, named_test_time, run_augmented
+from boxwright.app.augment import named_test_time, run_augmented
 from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
-from boxwright.app.proposals import SELECTIVE_SEARCH, search
+from boxwright.app.proposals import search
+from boxwright.app.requests.inference import SELECTIVE_SEARCH, EvaluateRequest, Metric
 from boxwright.checkpoints.checkpoint import check_classes
 from boxwright.data.formats.opening import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.data.proposals.files import SUFFIX, ProposalsConfig
-from boxwright.detectors.contract.augmented import Merge, TestTimeConfig
+from boxwright.detectors.contract.augmented import TestTimeConfig
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
@@ -30,8 +30,6 @@ from boxwright.precision import Precision, check_precision
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
 from boxwright.training.validation import validate
-
-Metric = Literal["coco", "voc07", "voc12"]
 
 
 @dataclass(frozen=True)
@@ -141,35 +139,9 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
         json.dump(rows, file)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
-    """An evaluation as it was asked for: of ``checkpoint``, or of the COCO results file ``detections``.
-
-    ``proposals``: a file of them, or "selective-search", for a detector that finds none itself. ``augment`` and
-    ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the checkpoint's recipe that
-    act at test, changed. ``save`` and ``plots`` name a file and a folder to write detections and plots to.
-    """
-
-    data: Path
-    checkpoint: Path | str | None = None
-    detections: Path | None = None
-    split: str | None = None
-    metric: Metric = "coco"
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int = 0
-    precision: Precision = "fp32"
-    proposals: str | None = None
-    augment: Augment | None = None
-    merge: Merge | None = None
-    sets: Sequence[str] = ()
-    save: Path | None = None
-    plots: Path | None = None
-
-
-def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
+def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
     """What ``boxwright evaluate`` does. Raises ``InputError`` for all that does not fit together."""
-    if (request.checkpoint is None) == (request.detections is None):
+    if (checkpoint is None) == (request.detections is None):
         raise InputError("give a checkpoint, or a results file with --detections; one of the two")
     augment = named_test_time(request.augment, request.merge)
     if augment is not None and request.detections is not None:
@@ -184,8 +156,8 @@ def evaluate_request(request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
     else:
-        assert request.checkpoint is not None
-        loaded = load(request.checkpoint, request.device, request.sets)
+        assert checkpoint is not None
+        loaded = load(checkpoint, request.device, request.sets)
         with TemporaryDirectory() as folder:
             proposals = _proposals(request, loaded, index, Path(folder))
             evaluation = run_detector(

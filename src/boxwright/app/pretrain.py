@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from boxwright.app.requests.training import PretrainRequest
 from boxwright.config.overlay import apply_overlays, parse_set, read_overlay
 from boxwright.config.pretrain_recipe import PretrainRecipe
 from boxwright.data.classification.folders import open_folders
-from boxwright.recipes.pretrain import Preset, pretrain_recipe
+from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import InputError
-from boxwright.training.logging.progress import Log
 from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.pretrain import PretrainResult, pretrain
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainRequest:
-    """A run as it was asked for; ``backbone`` may be None when one is resumed. ``preset`` None: ``imagenet``."""
+def start_pretraining(name: str | None, request: PretrainRequest) -> PretrainResult:
+    """Resolve the recipe, open the images and train.
 
-    backbone: str | None
-    data: Path
-    preset: Preset | None = None
-    output: Path | None = None
-    resume: Path | None = None
-    sets: Sequence[str] = ()
-    config: Path | None = None
-    epochs: float | None = None
-    seed: int | None = None
-    workers: int | None = None
-    device: str = "auto"
-    licence: str = ""
-    log: Log = "auto"
-
-
-def start_pretraining(request: PretrainRequest) -> PretrainResult:
-    """Resolve the recipe, open the pictures, train. Raises ``InputError`` for all that does not fit."""
+    ``name``: of a backbone or of a detector's recipe; None to continue a run with its stored recipe. Raises InputError
+    for options that contradict each other and for everything that does not fit the recipe or the data.
+    """
     if request.resume is not None and request.output is not None:
         raise InputError("--resume names the run's own folder; leave --output out")
-    if request.backbone is None and request.resume is None:
+    if name is None and request.resume is None:
         raise InputError("name a backbone; `boxwright models --kind backbone` lists them")
     changed = [
         option
@@ -55,9 +39,9 @@ def start_pretraining(request: PretrainRequest) -> PretrainResult:
         )
         if given
     ]
-    if request.resume is not None and request.backbone is None and changed:
+    if request.resume is not None and name is None and changed:
         raise InputError(f"{', '.join(changed)} with --resume would change nothing: the run keeps its recipe")
-    recipe = None if request.backbone is None else requested_recipe(request)
+    recipe = None if name is None else requested_recipe(name, request)
     splits = open_folders(request.data)
     val = splits.get("val", splits.get("test"))
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "pretrain")
@@ -69,7 +53,6 @@ def start_pretraining(request: PretrainRequest) -> PretrainResult:
         device=request.device,
         resume=request.resume is not None,
         licence=request.licence,
-        log=request.log,
         resume_command=resume_command(request, output),
     )
 
@@ -82,12 +65,11 @@ def resume_command(request: PretrainRequest, output: Path) -> str:
     return shlex.join(parts)
 
 
-def requested_recipe(request: PretrainRequest) -> PretrainRecipe:
-    """The preset with every change that was asked for; the last of several changes to one value counts."""
-    assert request.backbone is not None
+def requested_recipe(name: str, request: PretrainRequest) -> PretrainRecipe:
+    """Return the preset with all requested overrides. The last of several for one setting counts."""
     overlays = [read_overlay(request.config)] if request.config is not None else []
     overlays += [parse_set(text) for text in request.sets]
-    recipe = apply_overlays(pretrain_recipe(request.backbone, request.preset or "imagenet"), overlays)
+    recipe = apply_overlays(pretrain_recipe(name, request.preset or "imagenet"), overlays)
     short = {"epochs": request.epochs, "seed": request.seed, "workers": request.workers}
     given = {name: value for name, value in short.items() if value is not None}
     if given.get("epochs", 1) <= 0:

@@ -1,4 +1,4 @@
-"""Proposals of a split by selective search or by a trained detector, into a file, with their recall."""
+"""Compute the proposals of a split by selective search or a trained detector, write them, and report recall."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from boxwright.app.load import load
 from boxwright.app.progress import ProgressBar
+from boxwright.app.requests.inference import SELECTIVE_SEARCH, ProposalsRequest
 from boxwright.data.config import DataConfig
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
@@ -25,20 +26,19 @@ from boxwright.heads.regions.rpn import RPN, Proposals
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
 
-SELECTIVE_SEARCH = "selective-search"
 _SECONDS_BETWEEN_SAVES = 300.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """The file, what is in it, and what it finds."""
+    """A proposal file that was written: its path, its proposals and their recall."""
 
     path: Path
     proposals: ProposalSet
     recall: list[RecallRow]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; recall is null where the split has no object."""
+        """Return plain values for JSON. Recall is None if the split has no objects."""
         rows = [{k: None if v != v else v for k, v in asdict(row).items()} for row in self.recall]
         return {
             "output": str(self.path),
@@ -49,27 +49,26 @@ class Made:
         }
 
 
-def make_proposals(
-    data: Path, split: str | None, method: str, output: Path, most: int, quality: Quality, workers: int, device: str
-) -> Made:
-    """Find, save and measure. ``method`` is "selective-search" or a checkpoint with a proposal network.
+def make_proposals(request: ProposalsRequest) -> Made:
+    """Compute and write the proposals of a split, and measure their recall.
 
-    A search that is stopped leaves what it has found beside ``output``, and the next one goes on from there.
+    A search that is stopped keeps its results in a file beside ``output``, and the next search continues from it.
     """
+    output, most, quality = request.output, request.most, request.quality
     if output.suffix != SUFFIX:
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}")
     if most < 1:
         raise InputError(f"--most {most}: at least 1")
-    index = open_dataset(data, split)
+    index = open_dataset(request.data, request.split)
     check_writable(output)
-    if method == SELECTIVE_SEARCH:
-        # A name for each setting: what another search left is not written over.
+    if request.method == SELECTIVE_SEARCH:
+        # Named by setting, so that a search with other settings does not overwrite it.
         unfinished = output.with_suffix(f".{quality}-{most}.unfinished{SUFFIX}")
-        made = search(index, most, quality, workers, unfinished)
+        made = search(index, most, quality, request.workers, unfinished)
         written = made.save(output)
         unfinished.unlink(missing_ok=True)
     else:
-        loaded = load(method, device)
+        loaded = load(request.method, request.device)
         made = propose(loaded.detector, index, most, loaded.device, f"proposal network of {loaded.path}")
         written = made.save(output)
     counts = [count for count in COUNTS if count < most]
@@ -83,10 +82,11 @@ def search(
     workers: int = 1,
     unfinished: Path | None = None,
 ) -> ProposalSet:
-    """The ``most`` best of selective search for each image. InputError where OpenCV is absent.
+    """Return the best ``most`` proposals of selective search for each image.
 
-    What stops the search, Ctrl-C or a picture that cannot be read, leaves what was found until then in the file
-    ``unfinished``, which also gets it every few minutes; images that are in it already are not searched again.
+    The results so far are written to the file ``unfinished`` every few minutes, and when Ctrl-C or an unreadable image
+    stops the search. Images that are in this file already are not searched again. Raises InputError if OpenCV is not
+    installed.
     """
     require_opencv()
     method = f"{SELECTIVE_SEARCH} {quality} (OpenCV)"
@@ -102,7 +102,7 @@ def search(
     kept_at = time.monotonic()
     with ProgressBar("selective search", len(index)) as bar:
         if found:
-            bar.say(f"{len(found)} of {len(index)} images were searched before: {unfinished}")
+            bar.say(f"{len(found)} of {len(index)} images were searched earlier: {unfinished}")
             bar.advance(len(found))
         try:
             with closing(search_all(index.subset(left), quality, workers)) as searched:
@@ -115,14 +115,14 @@ def search(
         except BaseException:
             keep()
             if unfinished is not None and found:
-                bar.say(f"kept {len(found)} of {len(index)} images; the same command goes on from there")
+                bar.say(f"kept {len(found)} of {len(index)} images; run the same command again to continue")
             raise
     columns = [found[i] for i in range(len(index))]
     return ProposalSet.build(index, [boxes for boxes, _ in columns], [scores for _, scores in columns], method)
 
 
 def _found_before(unfinished: Path, index: DetectionIndex) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """What a search left, by image of ``index``; without pictures that have changed."""
+    """Read the results of an unfinished search by position in ``index``, without images that have changed since."""
     if not unfinished.is_file():
         return {}
     before = read_proposals(unfinished)
@@ -138,7 +138,7 @@ def _found_before(unfinished: Path, index: DetectionIndex) -> dict[int, tuple[np
 
 @torch.inference_mode()
 def propose(detector: Detector, index: DetectionIndex, most: int, device: torch.device, method: str) -> ProposalSet:
-    """The proposals of a two-stage detector for each image, as many as it takes in training or ``most``."""
+    """Return the best ``most`` proposals of a two-stage detector for each image, at most as many as it trains on."""
     detector.eval()
     data = DataConfig(
         train=(), eval=tuple(detector.transforms), eval_batch_size=1, workers=0, pad_multiple=detector.pad_multiple
@@ -161,12 +161,15 @@ def propose(detector: Detector, index: DetectionIndex, most: int, device: torch.
 
 
 def network_proposals(detector: Detector, images: Images) -> Proposals:
-    """What the proposal network of ``detector`` finds, with its counts of training. InputError where it has none."""
+    """Run the proposal network of ``detector`` with the proposal counts of training.
+
+    Raises InputError if the detector has no proposal network.
+    """
     rpn = getattr(detector, "rpn", None)
     if not isinstance(rpn, RPN):
         raise InputError(
-            f"a detector of kind {detector.config.kind} has no proposal network; name the checkpoint of a Faster, Mask "
-            f"or R-FCN one, or --method {SELECTIVE_SEARCH}"
+            f"a detector of kind {detector.config.kind} has no proposal network; give the checkpoint of a Faster "
+            f"R-CNN, Mask R-CNN or R-FCN, or use --method {SELECTIVE_SEARCH}"
         )
     maps = detector.get_submodule("backbone")(detector.normalise(images))
     if isinstance(neck := getattr(detector, "neck", None), nn.Module):

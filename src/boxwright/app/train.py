@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from boxwright.app.requests.training import TrainRequest
 from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
 from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
-from boxwright.training.logging.progress import Log
 from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.loop import TrainResult, train
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """A run as it was asked for. ``recipe`` may be None when a run is resumed: the stored one counts.
+def start_training(name: str | None, request: TrainRequest) -> TrainResult:
+    """Resolve the recipe, open the data and train.
 
-    ``sets`` are ``a.b=c``; ``config`` a TOML file; ``seed``, ``workers`` and ``epochs`` are short for settings.
+    ``name``: of a recipe, or a TOML file; None to continue a run with its stored recipe. Raises InputError for options
+    that contradict each other and for everything that does not fit the recipe or the data.
     """
-
-    recipe: str | None
-    data: Path
-    output: Path | None = None
-    resume: Path | None = None
-    sets: Sequence[str] = ()
-    config: Path | None = None
-    seed: int | None = None
-    workers: int | None = None
-    epochs: float | None = None
-    device: str = "auto"
-    weights: Path | str | None = None
-    backbone_weights: Path | str | None = None
-    carry_classes: bool = True
-    tensorboard: bool = False
-    train_split: str | None = None
-    val_split: str | None = None
-    log: Log = "auto"
-
-
-def start_training(request: TrainRequest) -> TrainResult:
-    """Resolve the recipe, open the data, train. Raises ``InputError`` for all that does not fit."""
     if request.resume is not None and request.output is not None:
         raise InputError("--resume names the run's own folder; leave --output out")
-    if request.recipe is None and request.resume is None:
+    if name is None and request.resume is None:
         raise InputError("a new run needs a recipe; `boxwright models --kind detector` lists them")
     if request.resume is not None:
-        check_resume(request)
-    recipe = None if request.recipe is None else requested_recipe(request)
+        check_resume(name, request)
+    recipe = None if name is None else requested_recipe(name, request)
     train_index, val_index = training_splits(request.data, request.train_split, request.val_split)
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
     return train(
@@ -66,15 +43,14 @@ def start_training(request: TrainRequest) -> TrainResult:
         backbone_weights=request.backbone_weights,
         carry_classes=request.carry_classes,
         tensorboard=request.tensorboard,
-        log=request.log,
         resume_command=resume_command(request, output),
     )
 
 
-def check_resume(request: TrainRequest) -> None:
-    """InputError for what would change nothing: a resumed run has its recipe and weights already.
+def check_resume(name: str | None, request: TrainRequest) -> None:
+    """Raise InputError for options that have no effect on a resumed run, which has its recipe and weights already.
 
-    With the recipe named, its changes may be repeated; they are then compared with the run's.
+    If the recipe is named, its overrides may be repeated. They are then compared with those of the run.
     """
     changes = (
         ("--set", bool(request.sets)),
@@ -83,7 +59,7 @@ def check_resume(request: TrainRequest) -> None:
         ("--seed", request.seed is not None),
         ("--workers", request.workers is not None),
     )
-    given = [option for option, present in changes if present and request.recipe is None]
+    given = [option for option, present in changes if present and name is None]
     given += ["--weights"] if request.weights is not None else []
     given += ["--backbone-weights"] if request.backbone_weights is not None else []
     if given:
@@ -93,15 +69,14 @@ def check_resume(request: TrainRequest) -> None:
         )
 
 
-def requested_recipe(request: TrainRequest) -> Recipe:
-    """The recipe with every change that was asked for; the last of several changes to one value counts."""
-    assert request.recipe is not None
+def requested_recipe(name: str, request: TrainRequest) -> Recipe:
+    """Return the named recipe with all requested overrides. The last of several for one setting counts."""
     short = []
     if request.seed is not None:
         short.append(f"seed={request.seed}")
     if request.workers is not None:
         short.append(f"data.workers={request.workers}")
-    recipe = resolve_recipe(request.recipe, request.config, [*request.sets, *short])
+    recipe = resolve_recipe(name, request.config, [*request.sets, *short])
     return recipe if request.epochs is None else with_epochs(recipe, request.epochs)
 
 
@@ -159,7 +134,7 @@ def next_commands(result: TrainResult, data: Path) -> list[tuple[str, str]]:
     evaluate = ["boxwright", "evaluate", checkpoint, "--data", str(data)]
     return [
         ("evaluate it", shlex.join(evaluate)),
-        ("look at images with it", shlex.join(["boxwright", "detect", checkpoint]) + " IMAGES... --output detections"),
+        ("detect objects with it", shlex.join(["boxwright", "detect", checkpoint]) + " IMAGES... --output detections"),
     ]
 
 

@@ -1,127 +1,33 @@
-"""Published and foreign checkpoints for people: what there is, what one is, bringing it here, making it ours."""
+"""Describe, convert and export checkpoints, also those of other programs: ``boxwright weights``."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from boxwright.app.progress import ProgressBar
+import torch
+
+from boxwright.app.requests.weights import ImportOptions
 from boxwright.checkpoints.checkpoint import SUFFIX, Checkpoint, rebuild, save_checkpoint
-from boxwright.checkpoints.hub_cache import HUB_PREFIX, fetch_repository
 from boxwright.checkpoints.hub_folder import save_folder
 from boxwright.checkpoints.model_card import parameter_count
 from boxwright.checkpoints.opening import Opened, open_checkpoint
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.fast_rcnn import truncate_fc
+from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
+from boxwright.weights.detectron.detectron2 import export_detectron2
 from boxwright.weights.import_detector import read_names
-from boxwright.weights.published.catalogue import (
-    BACKBONES,
-    CATALOGUE,
-    PUBLISHERS,
-    Published,
-    PublishedFile,
-    find_published,
-    is_name,
-)
-from boxwright.weights.published.fetch import cached, fetch
-
-MEGA = 1e6
+from boxwright.weights.torchvision.export import export_torchvision
 
 
-def published_rows(publisher: str | None = None) -> list[dict[str, Any]]:
-    """Every published checkpoint that Boxwright reads, detectors first, or those of one publisher.
-
-    Name, kind (detector or backbone), data, figures on what, licence, bytes (roughly, None where unknown), files with
-    address, exact size and checksum as far as they are known, and the path in the cache, None where it is not fetched.
-    """
-    if publisher is not None and publisher not in PUBLISHERS:
-        raise InputError(f"--publisher {publisher}: none of {', '.join(PUBLISHERS)}")
-    return [_row(entry) for entry in (*CATALOGUE, *BACKBONES) if publisher in (None, entry.publisher)]
-
-
-def _row(entry: Published) -> dict[str, Any]:
-    here = cached(entry)
-    return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "publisher": entry.publisher,
-        "data": entry.data,
-        "measured_on": entry.measured_on,
-        "figures": entry.figures,
-        "licence": entry.licence,
-        "bytes": entry.about,
-        "files": [{"name": file.name, **asdict(file), "verified_by": file.known} for file in entry.files],
-        "path": None if here is None else str(here),
-    }
-
-
-def fetch_named(name: str, folder: Path | None = None) -> Path:
-    """Bring the published checkpoint ``name`` here, into ``folder`` or the cache, with a progress bar; its path."""
-    if name.startswith(HUB_PREFIX):
-        if folder is not None:
-            raise InputError(f"--to {folder}: a repository of the Hub stays in the Hub's own cache; leave --to out")
-        return fetch_repository(name)
-    if not is_name(name):
-        names = ", ".join(f"{p}:" for p in (*PUBLISHERS, "hf"))
-        raise InputError(
-            f"{name}: give a name that begins with one of {names}; `boxwright weights list` shows all but the last"
-        )
-    entry = find_published(name)
-    bars = _Bars()
-    try:
-        return fetch(entry, folder, bars)
-    finally:
-        bars.close()
-
-
-def is_backbone(name: str) -> bool:
-    """Whether the published checkpoint ``name`` is an ImageNet network and no detector."""
-    return is_name(name) and find_published(name).kind == "backbone"
-
-
-class _Bars:
-    """A bar a file, in whole megabytes."""
-
-    def __init__(self) -> None:
-        self._file: PublishedFile | None = None
-        self._bar: ProgressBar | None = None
-        self._shown = 0
-
-    def __call__(self, file: PublishedFile, done: int, total: int | None) -> None:
-        if file is not self._file or self._bar is None:
-            self.close()
-            size = total or file.size or file.about
-            title = f"fetching {file.name}, MB"
-            self._bar = ProgressBar(title, None if size is None else max(1, round(size / MEGA))).__enter__()
-            self._file, self._shown = file, 0
-        now = round(done / MEGA)
-        if now > self._shown:
-            self._bar.advance(now - self._shown)
-            self._shown = now
-
-    def close(self) -> None:
-        """End the bar under way."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-
-def describe(
-    source: str, classes: Path | None = None, publisher: str | None = None, size: int | None = None
-) -> dict[str, Any]:
-    """What ``source`` is: the row of what is published and no detector or not fetched, else what its file holds."""
-    if is_name(source) and not Path(source).exists():
-        entry = find_published(source)
-        if entry.kind == "backbone" or cached(entry) is None:
-            return {**_row(entry), "fetched": False}
-    return _described(_open(source, classes, publisher, size))
-
-
-def _described(opened: Opened) -> dict[str, Any]:
+def describe(source: str, options: ImportOptions) -> dict[str, Any]:
+    """Describe the detector in a checkpoint: source, architecture, size, classes, image preparation, metadata."""
+    opened = _open(source, options)
     checkpoint, path = opened
     return {
         "path": str(path),
@@ -146,25 +52,22 @@ def _backbone(checkpoint: Checkpoint) -> str:
 def convert(
     source: str,
     output: Path,
-    classes: Path | None = None,
-    publisher: str | None = None,
-    size: int | None = None,
+    options: ImportOptions,
     licence: str | None = None,
     ranks: Sequence[int] = (),
 ) -> Opened:
-    """Write ``source`` as a checkpoint of ours; what was written.
+    """Convert ``source`` to Boxwright's format and return the checkpoint that was written.
 
-    ``output`` is a ``.safetensors`` file, or a folder in the Hub's convention where it has no suffix. ``classes``: a
-    text file with a name on each line. ``ranks``: of the head's fully connected layers, by truncated SVD. InputError
-    where ``output`` exists.
+    ``output`` is a ``.safetensors`` file, or without a suffix a folder as on the Hub. ``licence`` goes into the model
+    card of a folder. ``ranks``: compress the fully connected layers of the head to them by truncated SVD. Raises
+    InputError if ``output`` exists.
     """
     if output.suffix not in ("", SUFFIX):
-        raise InputError(f"--output {output}: name a file that ends in {SUFFIX}, or a folder")
+        raise InputError(f"--output {output}: give a file name that ends in {SUFFIX}, or a folder name without suffix")
     if licence is not None and output.suffix:
-        raise InputError(f"--licence {licence}: stands in the card of a folder; name a folder with --output")
-    if output.exists():
-        raise InputError(f"--output {output}: exists already; choose another name")
-    opened = _open(source, classes, publisher, size)
+        raise InputError(f"--licence {licence}: is written to the model card of a folder; give a folder as --output")
+    _check_new(output)
+    opened = _open(source, options)
     checkpoint = truncated(opened, ranks) if ranks else opened.checkpoint
     if output.suffix == SUFFIX:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +78,10 @@ def convert(
 
 
 def truncated(opened: Opened, ranks: Sequence[int]) -> Checkpoint:
-    """The checkpoint of its detector with the given ranks. InputError where its head has other layers, or none."""
+    """Compress the fully connected layers of the head by truncated SVD to ``ranks``, one per layer.
+
+    Raises InputError if the head has another number of such layers.
+    """
     checkpoint = opened.checkpoint
     thin = truncate_fc(rebuild(checkpoint, opened.path), ranks)
     config = cast(DetectorConfig, thin.config)
@@ -183,5 +89,36 @@ def truncated(opened: Opened, ranks: Sequence[int]) -> Checkpoint:
     return Checkpoint(config, checkpoint.classes, thin.state_dict(), replace(checkpoint.recipe, detector=config), meta)
 
 
-def _open(source: str, classes: Path | None, publisher: str | None, size: int | None) -> Opened:
-    return open_checkpoint(source, None if classes is None else read_names(classes), publisher, size)
+def export_weights(
+    source: str, to: Literal["torchvision", "detectron2"], output: Path, options: ImportOptions
+) -> Opened:
+    """Write the weights of ``source`` as a ``.pth`` file that another program loads.
+
+    The file holds a state dict for torchvision and ``{"model": state dict}`` for detectron2. Raises InputError if
+    ``output`` exists, or naming the setting under which the other program would compute something else.
+    """
+    if output.suffix != ".pth":
+        raise InputError(f"--output {output}: give a file name that ends in .pth")
+    _check_new(output)
+    opened = _open(source, options)
+    detector = rebuild(opened.checkpoint, opened.path)
+    state: dict[str, Any]
+    try:
+        state = export_torchvision(detector) if to == "torchvision" else {"model": export_detectron2(detector)}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, buffer.getbuffer())
+    return Opened(opened.checkpoint, output)
+
+
+def _check_new(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"--output {output}: exists already; choose another name")
+
+
+def _open(source: str, options: ImportOptions) -> Opened:
+    classes = None if options.classes is None else read_names(options.classes)
+    return open_checkpoint(source, classes, options.publisher, options.size)

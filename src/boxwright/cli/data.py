@@ -1,56 +1,33 @@
-"""The commands under ``boxwright data``, and what all commands share."""
+"""The commands ``boxwright data``."""
 
 from __future__ import annotations
 
-import json
-import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-data_app = App(name="data", help="Check, look at, convert, measure and draw data sets.", help_epilogue="")
+from boxwright.app.requests.data import AnchorRequest
+from boxwright.app.requests.fields import WHERE, Data
+from boxwright.cli.common import FLAT, Json, examples, print_json, say
 
+if TYPE_CHECKING:
+    from boxwright.data.formats.check import CheckReport
 
-def examples(*lines: str) -> str:
-    """The end of a command's help. Long lines are broken as a shell has it, so that a reader sees where one goes on."""
-    wrapped = (
-        textwrap.wrap(line, 74, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in lines
-    )
-    return "Examples:\n\n" + "\n".join("    " + " \\\n    ".join(parts) for parts in wrapped)
+data_app = App(name="data", help="Check, show, convert, analyse and generate data sets.", help_epilogue="")
 
-
-WHERE = Group("Where it runs", sort_key=3)
-OUTPUT = Group("Output", sort_key=2)
-
-Data = Annotated[
-    Path, Parameter(help="The data set: a folder, a COCO .json or a YOLO data.yaml. Its format is recognised.")
-]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps. Auto takes a GPU if there is one.", group=WHERE)]
-Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout.", group=OUTPUT, show_default=False)]
-
-
-def print_json(value: Any) -> int:
-    """One line of JSON on stdout; the exit code 0."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
-    return 0
-
-
-def say(text: str) -> int:
-    """Text on stdout; the exit code 0."""
-    print(text)
-    return 0
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 @data_app.command(help_epilogue=examples("boxwright data check my_data"))
 def check(path: Data, /, *, json: Json = False) -> int:
-    """Report every defect of a data set with file and place.
+    """Report every defect of a data set with its file and position.
 
-    Reads all annotations and decodes all images. Exit code 1 when there are errors.
+    Reads all annotations and decodes all images. The exit code is 1 when there are errors.
     """
-    from boxwright.app.terminal import print_check
     from boxwright.data.formats.check import check_dataset
 
     report = check_dataset(path)
@@ -61,18 +38,44 @@ def check(path: Data, /, *, json: Json = False) -> int:
     return 0 if report.ok else 1
 
 
+def print_check(report: CheckReport, console: Console) -> None:
+    """Print the defects, a table of the splits, the classes, and the verdict."""
+    for problem in report.problems:
+        colour = _COLOURS[problem.severity]
+        console.print(f"[{colour}]{problem.severity}[/{colour}]", end=" ")
+        console.print(f"[{problem.kind}] {problem}", markup=False, highlight=False)
+    title = f"{report.path} ({report.format})"
+    table = Table(
+        "split", title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+    for heading in ("images", "empty", "boxes", "masks", "crowd", "difficult", "small", "medium", "large"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, split in report.splits.items():
+        counts = (split.images, split.images_without_objects, split.boxes, split.masks, split.crowd, split.difficult)
+        table.add_row(name, *map(str, counts), *(str(split.sizes[size]) for size in ("small", "medium", "large")))
+    console.print(table)
+    for name, split in report.splits.items():
+        ranked = sorted(split.classes.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{label} {count}" for label, count in ranked[:20])
+        more = f" and {len(ranked) - 20} more" if len(ranked) > 20 else ""
+        console.print(f"{name}: {len(ranked)} classes: {shown}{more}", markup=False, highlight=False)
+    counts = ", ".join(f"{report.count(severity)} {severity}s" for severity in ("error", "warning"))
+    verdict = "usable" if report.ok else "not usable until the errors are corrected"
+    console.print(f"{counts}, {report.count('info')} remarks: {verdict}")
+
+
 @data_app.command(help_epilogue=examples("boxwright data show my_data --output samples.html --count 12"))
 def show(
     path: Data,
     /,
     *,
     output: Annotated[Path, Parameter(help="The page to write, .html or .png.")] = Path("samples.html"),
-    count: Annotated[int, Parameter(help="Images of each split.")] = 24,
-    seed: Annotated[int, Parameter(help="Which images are chosen.")] = 0,
-    split: Annotated[str | None, Parameter(help="Only this split.")] = None,
+    count: Annotated[int, Parameter(help="Number of images per split.")] = 24,
+    seed: Annotated[int, Parameter(help="Seed of the choice of images.")] = 0,
+    split: Annotated[str | None, Parameter(help="Show only this split.")] = None,
     json: Json = False,
 ) -> int:
-    """Draw samples of a data set with their boxes and masks onto one page."""
+    """Draw sample images of a data set with their boxes and masks on one page."""
     from boxwright.data.formats.show import show_dataset
 
     page = show_dataset(path, output, count, seed, split)
@@ -86,25 +89,23 @@ def convert(
     /,
     *,
     to: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="The format to write.")],
-    images: Annotated[Literal["copy", "link"], Parameter(help="Copy images, or hard-link them.")] = "copy",
+    images: Annotated[Literal["copy", "link"], Parameter(help="Copy the images, or hard-link them.")] = "copy",
     masks: Annotated[
         bool,
-        Parameter(
-            help="Keep masks where the format has them (the default).", negative="--no-masks", show_default=False
-        ),
+        Parameter(help="Keep masks if the format has them (the default).", negative="--no-masks", show_default=False),
     ] = True,
     skip_bad_masks: Annotated[
         bool,
         Parameter(
-            help="Of COCO files: leave out polygons and run lengths that are no masks instead of stopping; their "
-            "objects keep their boxes. Each is said.",
+            help="In COCO files: drop invalid polygons and run lengths instead of stopping. The objects keep their "
+            "boxes, and every dropped mask is reported.",
             negative="",
             show_default=False,
         ),
     ] = False,
     json: Json = False,
 ) -> int:
-    """Write a data set in another format. Whatever is lost on the way is said."""
+    """Write a data set in another format. Everything that the format cannot hold is reported."""
     from boxwright.data.formats.convert import convert_dataset
 
     report = convert_dataset(path, output, to, images=images, masks=masks, skip_bad_masks=skip_bad_masks)
@@ -127,44 +128,17 @@ def anchors(
     path: Data,
     /,
     *,
-    count: Annotated[int, Parameter(help="Anchors to find.")],
-    size: Annotated[
-        tuple[int, int] | None,
-        Parameter(help="Height and width of the network's input. Default: 416 416.", show_default=False),
-    ] = None,
-    resize: Annotated[
-        Literal["letterbox", "warp", "keep"],
-        Parameter(help="How pictures get there: fitted, stretched, or not at all."),
-    ] = "letterbox",
-    split: Annotated[str | None, Parameter(help="Default: train, or the only one.")] = None,
-    distance: Annotated[
-        Literal["iou", "euclid"], Parameter(help="What k-means brings down: 1 - IoU, or sides.")
-    ] = "iou",
-    update: Annotated[Literal["mean", "median"], Parameter(help="The anchor of a cluster.")] = "mean",
-    restarts: Annotated[int, Parameter(help="Runs from other first anchors; the best counts.")] = 10,
-    seed: Annotated[int, Parameter(help="The same seed finds the same anchors.")] = 0,
+    request: Annotated[AnchorRequest, FLAT],
     json: Json = False,
 ) -> int:
-    """Find anchor shapes for a data set by k-means, in the pixels that the network sees.
+    """Find anchor shapes for a data set by k-means, in pixels of the network's input.
 
-    Reports how well they fit (mean IoU of each box with its best anchor) and the `--set` for `boxwright train`.
-    Crowd regions and boxes smaller than a pixel are left out.
+    Reports how well they fit, as the mean IoU of each box with its best anchor, and the `--set` option for
+    `boxwright train`. Crowd regions and boxes with a side below one pixel are left out.
     """
-    from boxwright.app.anchors import AnchorRequest, find_anchors
+    from boxwright.app.anchors import find_anchors
 
-    report = find_anchors(
-        AnchorRequest(
-            data=path,
-            count=count,
-            size=size,
-            resize=resize,
-            split=split,
-            distance=distance,
-            update=update,
-            restarts=restarts,
-            seed=seed,
-        )
-    )
+    report = find_anchors(path, request)
     return print_json(report.to_dict()) if json else say("\n".join(report.lines()))
 
 
@@ -173,19 +147,18 @@ def scenes(
     output: Annotated[Path, Parameter(help="A new folder.")],
     /,
     *,
-    train: Annotated[int, Parameter(help="Scenes to train on.")] = 200,
-    val: Annotated[int, Parameter(help="Scenes to validate on.")] = 50,
-    test: Annotated[int, Parameter(help="Scenes to test on.")] = 0,
-    size: Annotated[tuple[int, int], Parameter(help="Height and width in pixels, as 256 256.", show_default=False)] = (
-        256,
-        256,
-    ),
-    seed: Annotated[int, Parameter(help="The same seed draws the same scenes.")] = 0,
-    format: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="The format of the annotations.")] = "coco",
-    workers: Annotated[int, Parameter(help="Processes that draw; 0 draws in this one.", group=WHERE)] = 0,
+    train: Annotated[int, Parameter(help="Number of training scenes.")] = 200,
+    val: Annotated[int, Parameter(help="Number of validation scenes.")] = 50,
+    test: Annotated[int, Parameter(help="Number of test scenes.")] = 0,
+    size: Annotated[
+        tuple[int, int], Parameter(help="Height and width in pixels. Default: 256 256.", show_default=False)
+    ] = (256, 256),
+    seed: Annotated[int, Parameter(help="Seed of the scenes.")] = 0,
+    format: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="Format of the annotations.")] = "coco",
+    workers: Annotated[int, Parameter(help="Processes that draw. 0: draw in this process.", group=WHERE)] = 0,
     json: Json = False,
 ) -> int:
-    """Draw a data set of scenes with objects, masks, clutter and occlusion."""
+    """Generate a data set of synthetic scenes with objects, masks, clutter and occlusion."""
     from boxwright.data.scenes import write_scenes
 
     counts = {name: n for name, n in (("train", train), ("val", val), ("test", test)) if n}

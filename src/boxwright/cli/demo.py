@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 
-from boxwright.cli.data import Device, Json, print_json
+from boxwright.app.requests.training import DemoRequest
+from boxwright.cli.common import FLAT, Json, examples, print_json
+
+if TYPE_CHECKING:
+    from boxwright.app.demo import DemoResult
+
+EXAMPLES = examples("boxwright demo --output demo")
 
 
-def demo(
-    *,
-    output: Annotated[Path, Parameter(help="Folder of scenes, run and report.")] = Path("demo"),
-    images: Annotated[int, Parameter(help="Scenes to train on.")] = 1000,
-    val_images: Annotated[int, Parameter(help="Scenes to choose the best checkpoint by.")] = 40,
-    test_images: Annotated[int, Parameter(help="Scenes for the figures alone.")] = 80,
-    size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256,
-    steps: Annotated[int | None, Parameter(help="Steps of training. Default: the recipe's length.")] = None,
-    seed: Annotated[int, Parameter(help="Seed of scenes and training.")] = 0,
-    set: Annotated[
-        tuple[str, ...], Parameter(name="--set", help="Change a setting of the recipe.", show_default=False)
-    ] = (),
-    device: Device = "auto",
-    json: Json = False,
-) -> int:
-    """Draw scenes, train a small detector on them, and write a report: ten minutes on two cores, no download."""
-    from boxwright.app.demo import DemoOptions, run_demo
-    from boxwright.app.terminal import print_demo
+def demo(*, request: Annotated[DemoRequest, FLAT] = DemoRequest(), json: Json = False) -> int:
+    """Draw scenes, train a small detector on them and write a report: ten minutes on two cores, no download."""
+    from boxwright.app.demo import run_demo
 
-    options = DemoOptions(
-        images=images,
-        val_images=val_images,
-        test_images=test_images,
-        size=size,
-        steps=steps,
-        seed=seed,
-        device=device,
-        sets=set,
-    )
-    result = run_demo(output, options)
+    result = run_demo(request)
     if json:
         return print_json(result.to_dict())
     print_demo(result, Console(soft_wrap=True))
     return 0
+
+
+def print_demo(result: DemoResult, console: Console) -> None:
+    """Print the metrics, the path of the report and the commands for the user's own data."""
+    from boxwright.report.page import duration, percent
+
+    total = duration(sum(result.timings.values()))
+    metrics = f"AP50 {percent(result.stats['AP50'])} %, AP {percent(result.stats['AP'])} %"
+    console.print(f"{metrics} on the test scenes, after {total}.", highlight=False)
+    console.print(f"The report: {result.report}", highlight=False)
+    console.print("\nNow on your own data, in COCO, VOC or YOLO format:")
+    for purpose, command in result.commands.items():
+        console.print(f"  {purpose}\n     {command}", markup=False, highlight=False)

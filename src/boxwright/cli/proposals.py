@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cyclopts import Parameter
+from boxwright.app.requests.inference import ProposalsRequest
+from boxwright.cli.common import FLAT, Json, examples, print_json, say
 
-from boxwright.cli.data import OUTPUT, WHERE, Data, Device, Json, print_json, say
+EXAMPLES = examples(
+    "boxwright proposals --data voc --split train --output train.safetensors --workers 4",
+    "boxwright proposals --data voc --split train --method runs/faster-rcnn-r50-fpn-1 --output train.safetensors",
+)
 
 
-def proposals(
-    *,
-    data: Data,
-    split: Annotated[str | None, Parameter(help="Which split; may be left out where there is only one.")] = None,
-    method: Annotated[
-        str,
-        Parameter(help="selective-search, or the checkpoint of a detector with a proposal network, by path or name."),
-    ] = "selective-search",
-    output: Annotated[Path, Parameter(help="The file to write, .safetensors.", group=OUTPUT)],
-    most: Annotated[int, Parameter(help="Proposals kept of each image.")] = 2000,
-    quality: Annotated[
-        Literal["fast", "quality"], Parameter(help="Of selective search: quality finds more and takes longer.")
-    ] = "fast",
-    workers: Annotated[int, Parameter(help="Processes for selective search.", group=WHERE)] = 1,
-    device: Device = "auto",
-    json: Json = False,
-) -> int:
-    """Find boxes where objects may be, for detectors that are given them, such as Fast R-CNN.
+def proposals(*, request: Annotated[ProposalsRequest, FLAT], json: Json = False) -> int:
+    """Compute object proposals for a split, for detectors that take precomputed ones, such as Fast R-CNN.
 
-    Writes one file for a split and prints how many objects its best boxes find.
+    Writes one file per split and prints the recall of its best proposals.
     """
     from boxwright.app.proposals import make_proposals
 
-    made = make_proposals(data, split, method, output, most, quality, workers, device)
+    made = make_proposals(request)
     if json:
         return print_json(made.to_dict())
     say(f"wrote {len(made.proposals.boxes)} proposals of {len(made.proposals)} images to {made.path}")

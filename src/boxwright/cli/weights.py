@@ -1,41 +1,24 @@
-"""The commands ``boxwright weights``: checkpoints that others published, by name."""
+"""The commands ``boxwright weights``: published checkpoints, and files of other programs."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from boxwright.cli.data import OUTPUT, Json, examples, print_json, say
+from boxwright.app.requests.fields import OUTPUT
+from boxwright.app.requests.weights import ImportOptions, Source
+from boxwright.cli.common import FLAT, Json, examples, print_json, say
 
 weights_app = App(
     name="weights",
-    help="List, fetch, look at and convert checkpoints, also those that others published.",
+    help="List, fetch, describe, convert, export and upload checkpoints, also those of other programs.",
     default_parameter=Parameter(negative=()),
 )
 
-Source = Annotated[
-    str,
-    Parameter(
-        help="A name that `boxwright weights list` shows, hf:owner/name, or a path: our file or run, or another "
-        "program's .pth, .pkl, .caffemodel, or .weights with its .cfg beside it."
-    ),
-]
-ClassNames = Annotated[
-    Path | None,
-    Parameter(
-        help="A text file with a class on each line, in the order of the training; where the usual ones are wrong."
-    ),
-]
-InputSize = Annotated[
-    int | None,
-    Parameter(
-        help="Of the input, for RefineDet of 512 and torchvision's MobileNetV3 of 320: their weights do not tell."
-    ),
-]
-Whose = Annotated[str | None, Parameter(help="Whose file it must be. Default: found out by the names in it.")]
+Licence = Annotated[str | None, Parameter(help="Licence of the weights, for the model card, such as apache-2.0.")]
 
 
 @weights_app.command(
@@ -45,28 +28,29 @@ Whose = Annotated[str | None, Parameter(help="Whose file it must be. Default: fo
 def list_weights(
     *,
     publisher: Annotated[
-        str | None, Parameter(help="Only those of torchvision, detectron2, detectron, mmdet, darknet or ssd_pytorch.")
+        str | None,
+        Parameter(help="List only those of torchvision, detectron2, detectron, mmdet, darknet or ssd_pytorch."),
     ] = None,
     json: Json = False,
 ) -> int:
     """List the published checkpoints that can be fetched by name.
 
-    The figures are the publishers' own, on the data that they name. Nothing is downloaded by this.
+    The metrics are those that the publishers report, on the data set that they name. Nothing is downloaded.
     """
-    from boxwright.app.weights import published_rows
+    from boxwright.app.published import published_rows
 
     rows = published_rows(publisher)
     if json:
         return print_json(rows)
-    # Plain lines, because names must stand whole on a terminal of 80 columns: they are there to be copied.
+    # Plain lines and no table, so that names can be copied from a terminal of 80 columns.
     for heading, group in groupby(rows, lambda row: (row["publisher"], row["measured_on"])):
         members = list(group)
         width = max(len(row["name"]) for row in members)
-        say(f"{heading[0]}, figures on {heading[1]}")
+        say(f"{heading[0]}, metrics on {heading[1]}")
         for row in members:
             size = "" if row["bytes"] is None else f"  {row['bytes'] / 1e6:.0f} MB"
-            here = "  (here)" if row["path"] else ""
-            say(f"  {row['name']:{width}}  {_figures(row['figures'], row['kind'])}{size}{here}")
+            here = "  (fetched)" if row["path"] else ""
+            say(f"  {row['name']:{width}}  {_metrics(row['figures'], row['kind'])}{size}{here}")
     return say("fetch one:  boxwright weights fetch NAME")
 
 
@@ -82,16 +66,18 @@ def fetch(
     /,
     *,
     to: Annotated[
-        Path | None, Parameter(help="A folder. Default: the cache, where all commands find it by name.", group=OUTPUT)
+        Path | None,
+        Parameter(help="Target folder. Default: the cache, where all commands find it by name.", group=OUTPUT),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Download a published checkpoint, once; a download that broke off goes on where it was.
+    """Download a published checkpoint. An interrupted download is continued.
 
-    It is checked by the checksum and the size that its publisher gives, as far as there are any. The cache is
-    BOXWRIGHT_CACHE, else boxwright in XDG_CACHE_HOME or ~/.cache; proxies come from HTTPS_PROXY and NO_PROXY.
+    The file is verified against the checksum and size that its publisher states, where there are any. The cache is the
+    folder BOXWRIGHT_CACHE, else boxwright in XDG_CACHE_HOME or ~/.cache. Proxies are read from HTTPS_PROXY and
+    NO_PROXY.
     """
-    from boxwright.app.weights import fetch_named, is_backbone
+    from boxwright.app.published import fetch_named, is_backbone
 
     path = fetch_named(name, to)
     if json:
@@ -99,8 +85,8 @@ def fetch(
     use = str(path) if to is not None else name
     say(f"{name} is at {path}")
     if is_backbone(name):
-        return say(f"  start a detector from it:\n    boxwright train RECIPE --backbone-weights {use} --data ...")
-    return say(f"  look at images with it:\n    boxwright detect {use} IMAGES... --output detections")
+        return say(f"  train a detector from it:\n    boxwright train RECIPE --backbone-weights {use} --data ...")
+    return say(f"  detect objects with it:\n    boxwright detect {use} IMAGES... --output detections")
 
 
 @weights_app.command(
@@ -112,27 +98,29 @@ def show(
     source: Source,
     /,
     *,
-    classes: ClassNames = None,
-    publisher: Whose = None,
-    size: InputSize = None,
+    options: Annotated[ImportOptions, FLAT] = ImportOptions(),
     json: Json = False,
 ) -> int:
-    """Say what a checkpoint is: whose, which detector, which classes, and how it wants its images."""
-    from boxwright.app.weights import describe
+    """Describe a checkpoint: its publisher, detector, classes and how images are prepared for it."""
+    from boxwright.app.published import published_row
 
-    facts = describe(source, classes, publisher, size)
+    facts = published_row(source)
+    if facts is None:
+        from boxwright.app.weights import describe
+
+        facts = describe(source, options)
     return print_json(facts) if json else _show(facts)
 
 
 def _show(facts: dict[str, Any]) -> int:
     if not facts["fetched"]:
         rows = [
-            ("published", f"{_figures(facts['figures'], facts['kind'])} on {facts['measured_on']}"),
-            ("learnt from", facts["data"]),
+            ("published", f"{_metrics(facts['figures'], facts['kind'])} on {facts['measured_on']}"),
+            ("trained on", facts["data"]),
         ]
         rows += [("licence", facts["licence"])]
         rows += [("file", f"{file['url']} (verified by: {file['verified_by']})") for file in facts["files"]]
-        rows += [("here", facts["path"] or f"no; fetch it: boxwright weights fetch {facts['name']}")]
+        rows += [("fetched", facts["path"] or f"no; fetch it: boxwright weights fetch {facts['name']}")]
         title = facts["name"]
     else:
         names = facts["classes"]
@@ -142,7 +130,7 @@ def _show(facts: dict[str, Any]) -> int:
             ("from", facts["source"]),
             ("detector", f"{facts['detector']} on {facts['backbone']}, {facts['parameters'] / 1e6:.1f} M parameters"),
             ("classes", f"{len(names)}: {shown}"),
-            ("images", ", ".join(_view(view) for view in facts["images"]["eval"]) or "as they are"),
+            ("images", ", ".join(_view(view) for view in facts["images"]["eval"]) or "unchanged"),
             ("licence", imported.get("licence") or "not stated in the file"),
             ("file", f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)"),
         ]
@@ -154,14 +142,14 @@ def _show(facts: dict[str, Any]) -> int:
     return 0
 
 
-def _figures(figures: dict[str, float], kind: str) -> str:
-    """Figures in per cent, as publishers write them."""
-    told = (f"{key.removesuffix(' AP')} {100 * value:.1f}" for key, value in figures.items())
-    return " ".join(told) or ("AP unknown" if kind == "detector" else "top-1 unknown")
+def _metrics(figures: dict[str, float], kind: str) -> str:
+    """Format metrics in per cent, as publishers write them."""
+    texts = (f"{key.removesuffix(' AP')} {100 * value:.1f}" for key, value in figures.items())
+    return " ".join(texts) or ("AP unknown" if kind == "detector" else "top-1 unknown")
 
 
 def _view(tree: dict[str, Any]) -> str:
-    """A step of preparing an image, as the user sets it."""
+    """Format one transform of the image preparation."""
     shown = {key: value if isinstance(value, list) else [value] for key, value in tree.items()}
     marks = {"size": " x ", "short": "/", "long": "/"}
     sides = {key: mark.join(map(str, shown[key])) for key, mark in marks.items() if key in shown}
@@ -184,32 +172,59 @@ def convert(
     output: Annotated[
         Path, Parameter(help="A new .safetensors file; or a folder to upload to the Hugging Face Hub.", group=OUTPUT)
     ],
-    classes: ClassNames = None,
-    publisher: Whose = None,
-    size: InputSize = None,
-    licence: Annotated[str | None, Parameter(help="Of the weights, for the card in a folder, as apache-2.0.")] = None,
+    options: Annotated[ImportOptions, FLAT] = ImportOptions(),
+    licence: Licence = None,
     ranks: Annotated[
         tuple[int, ...],
         Parameter(
-            help="Make the head's fully connected layers products of such ranks, one each, by truncated SVD; 0 leaves "
-            "one whole.",
+            help="Compress the fully connected layers of the head by truncated SVD to these ranks, one per layer. 0 "
+            "leaves a layer unchanged.",
             consume_multiple=True,
             show_default=False,
         ),
     ] = (),
     json: Json = False,
 ) -> int:
-    """Write any checkpoint as one of ours: tensors, recipe and classes in one file that runs nothing.
+    """Convert any checkpoint to Boxwright's format: tensors, recipe and classes in one safetensors file.
 
-    Without a suffix, --output is a folder with config.json, model.safetensors and a card, as the Hub has them.
+    If --output has no suffix, it is a folder with config.json, model.safetensors and a model card, as on the Hub.
     """
     from boxwright.app.weights import convert as convert_checkpoint
 
-    checkpoint, path = convert_checkpoint(source, output, classes, publisher, size, licence, ranks)
+    checkpoint, path = convert_checkpoint(source, output, options, licence, ranks)
     if json:
         return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
     say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")
-    return say(f"  look at images with it:\n    boxwright detect {path} IMAGES... --output detections")
+    return say(f"  detect objects with it:\n    boxwright detect {path} IMAGES... --output detections")
+
+
+@weights_app.command(
+    help_epilogue=examples(
+        "boxwright weights export runs/faster-rcnn-r50-fpn-1 --to torchvision --output model.pth",
+        "boxwright weights export best.safetensors --to detectron2 --output model_final.pth",
+    )
+)
+def export(
+    source: Source,
+    /,
+    *,
+    to: Annotated[Literal["torchvision", "detectron2"], Parameter(help="The program that is to load the file.")],
+    output: Annotated[Path, Parameter(help="A new .pth file.", group=OUTPUT)],
+    options: Annotated[ImportOptions, FLAT] = ImportOptions(),
+    json: Json = False,
+) -> int:
+    """Export a detector's weights to a file that torchvision or detectron2 loads.
+
+    For torchvision the file holds a state dict for `model.load_state_dict`; label k is label k + 1 there. For
+    detectron2 it holds {"model": state dict} for `MODEL.WEIGHTS`. A setting under which the other program would compute
+    something else is an error.
+    """
+    from boxwright.app.weights import export_weights
+
+    checkpoint, path = export_weights(source, to, output, options)
+    if json:
+        return print_json({"output": str(path), "to": to, "detector": checkpoint.detector.kind})
+    return say(f"wrote {path}: {checkpoint.detector.kind} with {len(checkpoint.classes)} classes for {to}")
 
 
 @weights_app.command(
@@ -219,20 +234,20 @@ def convert(
     )
 )
 def push(
-    repository: Annotated[str, Parameter(help="Of the Hugging Face Hub, owner/name; it is made if need be.")],
+    repository: Annotated[
+        str, Parameter(help="Repository on the Hugging Face Hub, owner/name. It is created if it does not exist.")
+    ],
     source: Source,
     /,
     *,
-    licence: Annotated[str | None, Parameter(help="Of the weights, for the card, as apache-2.0.")] = None,
-    private: Annotated[
-        bool, Parameter(help="Let only its owner see the repository, if it is new.", show_default=False)
-    ] = False,
-    message: Annotated[str | None, Parameter(help="Of the commit.")] = None,
+    licence: Licence = None,
+    private: Annotated[bool, Parameter(help="Make the repository private, if it is new.", show_default=False)] = False,
+    message: Annotated[str | None, Parameter(help="Commit message.")] = None,
     json: Json = False,
 ) -> int:
-    """Upload a detector to the Hugging Face Hub: tensors, recipe and classes, with a card.
+    """Upload a detector to the Hugging Face Hub: tensors, recipe and classes, with a model card.
 
-    It needs `pip install 'boxwright[hub]'`, and `hf auth login` or HF_TOKEN for the right to write.
+    It needs `pip install 'boxwright[hub]'`, and `hf auth login` or HF_TOKEN for permission to write.
     """
     from boxwright.checkpoints.hub import push_to_hub
     from boxwright.checkpoints.hub_cache import HUB_PREFIX

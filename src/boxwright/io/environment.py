@@ -6,17 +6,20 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-import torchvision
+from typing import TYPE_CHECKING, Any
 
 import boxwright
 
+if TYPE_CHECKING:  # torch is loaded only by the functions that ask it
+    import torch
+
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers."""
+    """Return the versions of the packages on which the results of a run depend."""
+    import numpy as np
+    import torch
+    import torchvision
+
     return {
         "boxwright": boxwright.__version__,
         "python": platform.python_version(),
@@ -27,7 +30,9 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where a run happens."""
+    """Describe the machine and the device of a run."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "platform": platform.platform(),
@@ -41,6 +46,8 @@ def precision_note(device: torch.device, precision: str) -> str | None:
     """Return a warning if ``device`` has no bf16 instructions and has to emulate them, which is very slow."""
     if precision != "bf16":
         return None
+    import torch
+
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
     elif device.type == "cpu":
@@ -79,6 +86,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def peak_memory(device: torch.device) -> int | None:
     """Peak bytes: of tensors on a CUDA device, else of this process's resident memory; None where unknown."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource

@@ -22,7 +22,7 @@ from boxwright.evaluation.coco import DETNET_THRESHOLDS, CocoResult
 from boxwright.evaluation.curves import Advice, ConfusionMatrix, ThresholdCurves
 from boxwright.io.files import atomic_text
 from boxwright.report.charts import Axis, Series, line_chart, smooth
-from boxwright.report.page import hex_colour, page, percent, picture, table, tile_row
+from boxwright.report.page import duration, hex_colour, page, percent, picture, table, tile_row
 
 _INK = "var(--ink)"
 _PALETTE = ("#2b8cbe", "#d9822b", "#7a52b3", "#2f9e6e", "#c2416b", "#8a7a2b", "#5b6670")
@@ -305,14 +305,6 @@ def _timings_section(timings: Sequence[tuple[str, float]]) -> str:
 
 def _commands_section(commands: Sequence[tuple[str, str]]) -> str:
     return "".join(f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>" for what, command in commands)
-
-
-def duration(seconds: float) -> str:
-    """For reading: ``8.4 s``, ``3 min 20 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
 
 
 def _count(number: int, what: str) -> str:

@@ -121,6 +121,14 @@ def percent(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
+def duration(seconds: float) -> str:
+    """Format seconds for reading: ``8.4 s``, ``3 min 20 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
 def picture(image: Image.Image, alt: str, longest: int = 640) -> str:
     """An ``<img>`` with the picture inside it as JPEG, no side longer than ``longest``."""
     shown = image.convert("RGB")

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from boxwright.app.augment import Augment, named_test_time
+from boxwright.app.augment import named_test_time
 from boxwright.app.detection.batches import BatchRunner
 from boxwright.app.detection.results import Record, ResultFolder
 from boxwright.app.detection.sources import Source, find_sources
 from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
 from boxwright.app.load import file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
+from boxwright.app.requests.inference import DetectRequest
 from boxwright.data.images import read_image
 from boxwright.detections import Detections
-from boxwright.detectors.contract.augmented import Merge, check_views, detect_augmented
+from boxwright.detectors.contract.augmented import check_views, detect_augmented
 from boxwright.io.images import save_image
-from boxwright.precision import Precision
 from boxwright.structures import Classes, InputError
 
 _READERS = 2
@@ -63,63 +63,39 @@ class PredictSummary:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """``threshold``: the least score kept; ``batch_size`` None fits it to memory; ``every``: n-th frame of a video.
-
-    ``augment`` and ``merge``: test-time augmentation, see `boxwright.app.augment`. ``sets``: settings of the
-    checkpoint's recipe that act at test, changed.
-    """
-
-    threshold: float = 0.5
-    recursive: bool = False
-    batch_size: int | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    pictures: bool = True
-    every: int = 1
-    overwrite: bool = False
-    augment: Augment | None = None
-    merge: Merge | None = None
-    sets: tuple[str, ...] = ()
-
-
-def detect_files(
-    checkpoint: Path | str, sources: Sequence[str | Path], output: Path, options: PredictOptions | None = None
-) -> PredictSummary:
+def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request: DetectRequest) -> PredictSummary:
     """Detect with a checkpoint in files, folders, globs and videos; everything goes into the folder ``output``.
 
     Raises ``InputError`` for sources that do not exist, a checkpoint that cannot be used, and an ``output`` that holds
     the results of other settings. Sources that exist but cannot be read are in the summary's ``failed``.
     """
-    options = options or PredictOptions()
-    if not 0 <= options.threshold <= 1:
-        raise InputError(f"threshold {options.threshold:g}: scores lie between 0 and 1")
-    augment = named_test_time(options.augment, options.merge)
-    found = find_sources(sources, options.recursive)
-    loaded = load(checkpoint, options.device, options.sets)
-    model = for_inference(loaded.detector, loaded.device, options.precision)
+    if not 0 <= request.threshold <= 1:
+        raise InputError(f"threshold {request.threshold:g}: scores lie between 0 and 1")
+    augment = named_test_time(request.augment, request.merge)
+    found = find_sources(sources, request.recursive)
+    loaded = load(checkpoint, request.device, request.sets)
+    model = for_inference(loaded.detector, loaded.device, request.precision)
     settings = {
         "checkpoint": file_digest(loaded.path),
-        "threshold": options.threshold,
-        "precision": options.precision,
-        "pictures": options.pictures,
-        "every": options.every,
-        "augment": options.augment,
-        "merge": options.merge,
-        **({"set": list(options.sets)} if options.sets else {}),
+        "threshold": request.threshold,
+        "precision": request.precision,
+        "pictures": request.pictures,
+        "every": request.every,
+        "augment": request.augment,
+        "merge": request.merge,
+        **({"set": list(request.sets)} if request.sets else {}),
     }
     if augment is not None:
         check_views(model, augment)
 
     def detect(images: list[np.ndarray]) -> list[Detections]:
         if augment is not None:
-            return detect_augmented(model, images, augment, threshold=options.threshold)
-        return model.detect_arrays(images, threshold=options.threshold)
+            return detect_augmented(model, images, augment, threshold=request.threshold)
+        return model.detect_arrays(images, threshold=request.threshold)
 
-    runner = BatchRunner(detect, loaded.device, options.batch_size)
-    folder = ResultFolder(output, settings, options.overwrite)
-    return Prediction(runner, loaded.checkpoint.classes, folder, options.pictures, options.every).run(found)
+    runner = BatchRunner(detect, loaded.device, request.batch_size)
+    folder = ResultFolder(request.output, settings, request.overwrite)
+    return Prediction(runner, loaded.checkpoint.classes, folder, request.pictures, request.every).run(found)
 
 
 class Prediction:

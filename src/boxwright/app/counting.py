@@ -1,0 +1,114 @@
+"""Count parameters and multiply-adds of backbones and recipes.
+
+``python -m boxwright.app.counting`` writes the table that ``boxwright models`` shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from torch import Tensor, nn
+
+from boxwright.app.models import TABLE
+from boxwright.app.progress import ProgressBar
+from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
+from boxwright.config.recipe import Recipe
+from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, WarpConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.contract.detector import Detector
+from boxwright.io.files import atomic_text
+from boxwright.recipes import RECIPES, resolve_recipe
+from boxwright.structures import Classes
+
+COCO_CLASSES = 80
+"""Number of classes with which detectors are counted."""
+
+
+def all_rows() -> list[dict[str, Any]]:
+    """Count every named backbone and the detector of every recipe: name, kind, parameters, multiply_adds, input.
+
+    A backbone is counted as a classifier of 1000 classes at 224 by 224 (``input`` 224). A detector is counted with 80
+    classes on one image of the size at which its recipe evaluates, ``input`` [height, width], padded as in inference:
+    backbone, pyramid, proposal head on every level, and box head on all proposals that the recipe keeps. Only
+    convolutions and matrix products have multiply-adds; RoI pooling, NMS and element-wise operations have none.
+    """
+    rows = backbone_rows()
+    with ProgressBar("counting", len(rows) + len(RECIPES)) as bar:
+        bar.advance(len(rows))
+        for recipe in RECIPES.values():
+            rows.append(detector_row(recipe))
+            bar.advance()
+    return rows
+
+
+def table_text(rows: list[dict[str, Any]]) -> str:
+    """Format rows as the stored table: JSON with one row per line, so that a diff shows what changed."""
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+
+
+def recipe_row(name: str) -> dict[str, Any]:
+    """Count the detector of a recipe given by its name or as a TOML file."""
+    return detector_row(resolve_recipe(name, None, []))
+
+
+def detector_row(recipe: Recipe) -> dict[str, Any]:
+    """Count the detector of one recipe, as :func:`all_rows` does."""
+    size = input_size(recipe)
+    regions = None if recipe.data.proposals is None else recipe.data.proposals.most
+    parameters, multiply_adds = _cost(recipe.detector, size, regions)
+    return {
+        "name": recipe.name,
+        "kind": "detector",
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "input": list(size),
+    }
+
+
+@functools.cache
+def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) -> tuple[int, int]:
+    """Count parameters and multiply-adds at input ``size``; cached, because recipes share detectors.
+
+    ``regions``: maximum number of precomputed proposals; None for detectors that take none.
+    """
+    classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
+    detector = built_of_shapes(lambda: build_detector(config, classes))
+    if regions is not None:
+        detector.most_proposals = regions
+    return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
+
+
+def input_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of a padded landscape image as the recipe evaluates it."""
+    height, width = 0, 0
+    for transform in recipe.data.eval:
+        match transform:
+            case ResizeConfig(short=short, long=long):
+                height, width = short[0], long
+            case LetterboxConfig(size=size) | WarpConfig(size=size):
+                height, width = size
+            case _:
+                pass
+    if recipe.data.fixed_size is not None:
+        return recipe.data.fixed_size
+    multiple = recipe.data.pad_multiple
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+class _Outputs(nn.Module):
+    """Detector whose forward maps a normalised image to the raw outputs of its heads."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Map ``[B, 3, H, W]`` to the outputs of the heads."""
+        return self.detector.outputs(pixels)
+
+
+if __name__ == "__main__":
+    with atomic_text(TABLE) as file:
+        file.write(table_text(all_rows()))

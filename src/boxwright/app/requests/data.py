@@ -1,0 +1,37 @@
+"""Request of ``boxwright data anchors``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from boxwright.app.requests.fields import TrainSplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorRequest:
+    """Options of ``boxwright data anchors``. ``size`` is (height, width) of the network's input."""
+
+    count: Annotated[int, Parameter(help="Number of anchors to find.")]
+    size: Annotated[
+        tuple[int, int] | None,
+        Parameter(help="Height and width of the network's input. Default: 416 416.", show_default=False),
+    ] = None
+    resize: Annotated[
+        Literal["letterbox", "warp", "keep"],
+        Parameter(
+            help="How images are resized to it: letterbox keeps the aspect ratio, warp does not, keep does not resize."
+        ),
+    ] = "letterbox"
+    split: TrainSplit = None
+    distance: Annotated[
+        Literal["iou", "euclid"],
+        Parameter(help="Distance that k-means minimises: 1 - IoU, or Euclidean between the sides."),
+    ] = "iou"
+    update: Annotated[
+        Literal["mean", "median"], Parameter(help="How the anchor of a cluster is computed from its boxes.")
+    ] = "mean"
+    restarts: Annotated[int, Parameter(help="Runs from different initial anchors. The best one is kept.")] = 10
+    seed: Annotated[int, Parameter(help="Seed of the initial anchors.")] = 0

@@ -1,0 +1,63 @@
+"""Types of options that several commands share, each with its help text and its group in the help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from boxwright.precision import Precision as PrecisionName
+
+OUTPUT = Group("Output", sort_key=2)
+WHERE = Group("Where it runs", sort_key=3)
+
+AugmentName = Literal[
+    "flip", "multiscale", "refinedet-320", "refinedet-320-coco", "refinedet-512", "refinedet-512-coco"
+]
+MergeName = Literal["nms", "voting", "soft_voting", "soft_nms"]
+
+Checkpoint = Annotated[
+    str,
+    Parameter(
+        help="A checkpoint file, a run folder, or a published name such as torchvision:ssd300_vgg16 (see `boxwright "
+        "weights list`)."
+    ),
+]
+Data = Annotated[
+    Path, Parameter(help="The data set: a folder, a COCO .json or a YOLO data.yaml. The format is detected.")
+]
+TrainSplit = Annotated[str | None, Parameter(help="Default: train, or the only split.")]
+TestSplit = Annotated[str | None, Parameter(help="Default: val, else test, else the only split.")]
+Device = Annotated[
+    str, Parameter(help="auto, cpu, cuda, cuda:1 or mps. auto takes a GPU if there is one.", group=WHERE)
+]
+Precision = Annotated[
+    PrecisionName, Parameter(help="Floating-point precision; bf16 is faster where supported.", group=WHERE)
+]
+LoaderWorkers = Annotated[int | None, Parameter(help="Processes that load images.", group=WHERE)]
+Seed = Annotated[int | None, Parameter(help="Seed of all random numbers.")]
+Epochs = Annotated[float | None, Parameter(help="Length of the training. The schedule is stretched to fit.")]
+ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with changes to the recipe.")]
+Resume = Annotated[Path | None, Parameter(help="Continue the run in this folder.")]
+Augment = Annotated[
+    AugmentName | None,
+    Parameter(
+        help="Test-time augmentation: run on several views of each image (mirrored, at several sizes, or as RefineDet "
+        "is tested). Slower."
+    ),
+]
+Merge = Annotated[
+    MergeName | None,
+    Parameter(
+        help="How to merge the detections of the --augment views. Default: voting, or soft_voting for the -coco ones."
+    ),
+]
+TestSettings = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        help="Override a setting of the recipe, such as detector.rpn.post_nms=[2000,300]. May be repeated.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,115 @@
+"""Requests of the commands that train: ``train``, ``pretrain`` and ``demo``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from boxwright.app.requests.fields import (
+    OUTPUT,
+    ConfigFile,
+    Data,
+    Device,
+    Epochs,
+    LoaderWorkers,
+    Resume,
+    Seed,
+    TrainSplit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """Options of ``boxwright train``. ``epochs``, ``seed`` and ``workers`` are short for settings of the recipe."""
+
+    data: Data
+    output: Annotated[
+        Path | None, Parameter(help="A new folder for the run. Default: runs/RECIPE-N.", group=OUTPUT)
+    ] = None
+    sets: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            help="Override a setting of the recipe, such as data.batch_size=8. May be repeated.",
+            show_default=False,
+        ),
+    ] = ()
+    config: ConfigFile = None
+    epochs: Epochs = None
+    weights: Annotated[
+        str | None,
+        Parameter(help="Fine-tune from this checkpoint, a path or a name. Tensors that do not fit are skipped."),
+    ] = None
+    backbone_weights: Annotated[
+        str | None,
+        Parameter(
+            help="Initialise the backbone from an ImageNet network: a name, a file written by `boxwright pretrain`, or "
+            "one of torchvision, Caffe, Darknet, Detectron and others."
+        ),
+    ] = None
+    carry_classes: Annotated[
+        bool,
+        Parameter(
+            help="With --weights: keep the weights of classes that have the same name (the default).",
+            negative="--no-carry-classes",
+            show_default=False,
+        ),
+    ] = True
+    resume: Resume = None
+    seed: Seed = None
+    train_split: TrainSplit = None
+    val_split: Annotated[str | None, Parameter(help="Default: val, else test, else none.")] = None
+    device: Device = "auto"
+    workers: LoaderWorkers = None
+    tensorboard: Annotated[
+        bool, Parameter(help="Write a TensorBoard log as well.", group=OUTPUT, show_default=False)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRequest:
+    """Options of ``boxwright pretrain``. ``preset`` None means ``imagenet``."""
+
+    data: Annotated[Path, Parameter(help="A folder with train/CLASS/ and, for validation, val/CLASS/ below it.")]
+    preset: Annotated[
+        Literal["imagenet", "small"] | None,
+        Parameter(help="The recipe: imagenet (the default) for ImageNet, small for a few thousand small images."),
+    ] = None
+    output: Annotated[
+        Path | None, Parameter(help="A new folder for the run. Default: runs/BACKBONE-PRESET-N.", group=OUTPUT)
+    ] = None
+    sets: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            help="Override a setting of the recipe, such as crops.size=160. May be repeated.",
+            show_default=False,
+        ),
+    ] = ()
+    config: ConfigFile = None
+    epochs: Epochs = None
+    resume: Resume = None
+    seed: Seed = None
+    licence: Annotated[str, Parameter(help="Licence of the images, for the card in the file.")] = ""
+    device: Device = "auto"
+    workers: LoaderWorkers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest:
+    """Options of ``boxwright demo``. Scenes are squares of ``size`` pixels."""
+
+    output: Annotated[Path, Parameter(help="Folder of scenes, run and report.")] = Path("demo")
+    images: Annotated[int, Parameter(help="Number of training scenes.")] = 1000
+    val_images: Annotated[int, Parameter(help="Number of validation scenes, which select the best checkpoint.")] = 40
+    test_images: Annotated[int, Parameter(help="Number of test scenes, used for the reported metrics only.")] = 80
+    size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256
+    steps: Annotated[int | None, Parameter(help="Number of training steps. Default: the recipe's.")] = None
+    seed: Annotated[int, Parameter(help="Seed of scenes and training.")] = 0
+    sets: Annotated[
+        tuple[str, ...], Parameter(name="--set", help="Override a setting of the recipe.", show_default=False)
+    ] = ()
+    device: Device = "auto"

@@ -1,0 +1,43 @@
+"""What all commands share: the option ``--json``, output on stdout, examples at the end of a command's help."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from boxwright.app.requests.fields import OUTPUT
+
+Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout.", group=OUTPUT, show_default=False)]
+
+FLAT = Parameter(name="*")
+"""Marks a request whose fields are options of the command itself."""
+
+
+def examples(*lines: str) -> str:
+    """Format example command lines for the end of a command's help. Long ones are continued with a backslash."""
+    wrapped = (
+        textwrap.wrap(line, 74, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in lines
+    )
+    return "Examples:\n\n" + "\n".join("    " + " \\\n    ".join(parts) for parts in wrapped)
+
+
+def print_json(value: Any) -> int:
+    """Print one line of JSON on stdout and return exit code 0."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    return 0
+
+
+def say(text: str) -> int:
+    """Print text on stdout and return exit code 0."""
+    print(text)
+    return 0
+
+
+def is_main_process() -> bool:
+    """Return True in the one process of a distributed run that reports its result."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,58 @@
+"""The command ``boxwright evaluate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+
+from boxwright.app.requests.fields import Checkpoint
+from boxwright.app.requests.inference import EvaluateRequest
+from boxwright.cli.common import FLAT, Json, examples, print_json, say
+
+if TYPE_CHECKING:
+    from boxwright.app.evaluate import Scored
+
+EXAMPLES = examples(
+    "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --plots plots",
+    "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12",
+    "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --augment flip --merge nms",
+    "boxwright evaluate runs/faster-rcnn-vgg16-1 --data voc --set detector.rpn.post_nms=[2000,100]",
+)
+
+
+def evaluate(
+    checkpoint: Checkpoint | None = None,
+    /,
+    *,
+    request: Annotated[EvaluateRequest, FLAT],
+    json: Json = False,
+) -> int:
+    """Evaluate a detector on a data set: the 12 COCO metrics, results per class, AP and AR by IoU and object size."""
+    from boxwright.app.evaluate import evaluate_request
+
+    index, scored = evaluate_request(checkpoint, request)
+    if json:
+        return print_json({"data": str(request.data), "split": index.name, **scored.to_dict()})
+    print_scored(scored, Console())
+    for target in (request.save, request.plots):
+        if target is not None:
+            say(f"wrote {target}")
+    return 0
+
+
+def print_scored(scored: Scored, console: Console) -> None:
+    """Print the tables of the metric and the recommended score threshold."""
+    console.print(scored.result.table())
+    if scored.masks is not None:
+        console.print(scored.masks.table())
+    if scored.unscored is not None:
+        console.print(f"Masks are not evaluated: {scored.unscored}.", markup=False, highlight=False)
+    best = scored.curves.overall.best_f1()
+    if best is None:
+        console.print("No detection is correct, so no threshold is recommended.")
+        return
+    console.print(
+        f"Keep detections with a score of {best.threshold:.2f} or more for the best F1 ({best.f1:.3f}): "
+        f"precision {best.precision:.3f}, recall {best.recall:.3f} at IoU {scored.curves.iou:g}."
+    )

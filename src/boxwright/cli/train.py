@@ -1,0 +1,43 @@
+"""The command ``boxwright train``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from boxwright.app.requests.training import TrainRequest
+from boxwright.cli.common import FLAT, Json, examples, is_main_process, print_json, say
+
+EXAMPLES = examples(
+    "boxwright train faster-rcnn-detnet-small-fpn --data my_data",
+    "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --set data.batch_size=8",
+    "boxwright train faster-rcnn-r50-fpn --data my_data --weights torchvision:fasterrcnn_resnet50_fpn",
+    "boxwright train --data my_data --resume runs/faster-rcnn-detnet-small-fpn-1",
+    "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco",
+)
+
+
+def train(
+    recipe: Annotated[str | None, Parameter(help="The name of a recipe, or a TOML file with the key `base`.")] = None,
+    /,
+    *,
+    request: Annotated[TrainRequest, FLAT],
+    json: Json = False,
+) -> int:
+    """Train a detector: boxwright train RECIPE --data PATH.
+
+    `boxwright models --kind detector` lists the recipes. Ctrl-C stops after the current step, saves a checkpoint and
+    prints the command that continues the run. A resumed run keeps its recipe, so do not override settings then.
+    """
+    from boxwright.app.train import next_commands, result_dict, start_training
+
+    result = start_training(recipe, request)
+    if not is_main_process():
+        return 0
+    if json:
+        return print_json(result_dict(result, request.data))
+    say(f"trained {result.steps} steps; the checkpoint to use is {result.checkpoint}")
+    for purpose, command in next_commands(result, request.data):
+        say(f"  {purpose}:\n    {command}")
+    return 0
