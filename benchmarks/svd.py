@@ -31,7 +31,7 @@ from boxwright.data.formats.opening import open_dataset
 from boxwright.data.loading.loader import EvalLoader
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.detector import Detector
-from boxwright.detectors.fast_rcnn import truncate_fc
+from boxwright.heads.regions.truncated_svd import truncate_fc
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, Images, InputError
 from boxwright.training.distributed import Processes

@@ -21,9 +21,10 @@ from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.cli.app import main
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import DARKNET, MSRA, PixelConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.detectors.ssd import SSDConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.darknet import models as darknet_models
 from boxwright.weights.import_backbone import import_backbone

@@ -10,7 +10,8 @@ from boxwright.checkpoints.backbone_files import save_pretrained, start_backbone
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import IMAGENET
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config, LayersHeadConfig, StageHead
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead
 from boxwright.structures import Classes
 from tests.support.two_stage_cases import RPN, SMALL_C4
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig, given_proposals, truncate_fc
+from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
+from boxwright.heads.regions.proposals import given_proposals
+from boxwright.heads.regions.truncated_svd import truncate_fc
 from boxwright.structures import Classes, Images, InputError
 from tests.support.batches import example_images, example_targets
 from tests.support.two_stage_cases import SMALL_FAST, example_proposals

@@ -11,7 +11,7 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
@@ -20,6 +20,7 @@ from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 

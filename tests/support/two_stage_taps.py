@@ -8,7 +8,7 @@ from torch import Tensor
 from boxwright.detectors.contract.detector import Detector, prepared, sample_of
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import Images
 from tests.support.golden import GoldenCase, compare_share
 

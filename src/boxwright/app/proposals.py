@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from boxwright.app.load import load
 from boxwright.app.progress import ProgressBar
@@ -22,7 +21,7 @@ from boxwright.data.loading.loader import EvalLoader
 from boxwright.data.proposals.files import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.contract.detector import Detector
-from boxwright.heads.regions.rpn import RPN, Proposals
+from boxwright.heads.regions.proposals import Proposals, ProposesRegions
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
 
@@ -165,13 +164,9 @@ def network_proposals(detector: Detector, images: Images) -> Proposals:
 
     Raises InputError if the detector has no proposal network.
     """
-    rpn = getattr(detector, "rpn", None)
-    if not isinstance(rpn, RPN):
+    if not isinstance(detector, ProposesRegions):
         raise InputError(
             f"a detector of kind {detector.config.kind} has no proposal network; give the checkpoint of a Faster "
             f"R-CNN, Mask R-CNN or R-FCN, or use --method {SELECTIVE_SEARCH}"
         )
-    maps = detector.get_submodule("backbone")(detector.normalise(images))
-    if isinstance(neck := getattr(detector, "neck", None), nn.Module):
-        maps = neck(maps)
-    return rpn.proposals(maps[: len(rpn.anchors.strides)], images.sizes, training=True)
+    return detector.propose(images)

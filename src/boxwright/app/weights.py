@@ -17,7 +17,7 @@ from boxwright.checkpoints.model_card import parameter_count
 from boxwright.checkpoints.opening import Opened, open_checkpoint
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import DetectorConfig
-from boxwright.detectors.fast_rcnn import truncate_fc
+from boxwright.heads.regions.truncated_svd import truncate_fc
 from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
 from boxwright.weights.detectron.detectron2 import export_detectron2

@@ -14,13 +14,10 @@ paper measured means and deviations of each class on the training set (``targets
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from boxwright.backbones.build import BackboneConfig, build_backbone
@@ -29,16 +26,12 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
-from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHead, StageHeadConfig
-from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import pool_regions
-from boxwright.heads.regions.box_head import BoxHead, linear_of
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.box_head import BoxHead
+from boxwright.heads.regions.proposals import given_proposals
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
-
-T = TypeVar("T", bound=Detector)
 
 
 def _paper_head() -> LayersHeadConfig:
@@ -77,10 +70,7 @@ class FastRCNN(Detector):
                 f"Fast R-CNN reads one map, but the backbone gives {names}; set detector.backbone.out_levels to one"
             )
         self.channels, self.stride, count = levels[0].channels, levels[0].stride, len(classes)
-        if isinstance(config.head, StageHeadConfig):
-            self.head: BoxHead | StageHead = StageHead(config.head, config.backbone, self.channels, count)
-        else:
-            self.head = BoxHead(config.head, self.channels, count)
+        self.head = build_region_head(config.head, config.backbone, self.channels, count)
         if config.targets == "measured":
             self.head.statistics = TargetStatistics(1 if config.head.class_agnostic else count)
 
@@ -101,13 +91,11 @@ class FastRCNN(Detector):
         """Two losses with ``targets``, detections without, both on ``images.proposals``."""
         proposals = given_proposals(images)
         fmap = self.backbone(self.normalise(images))[0]
+        table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
-            logits, deltas = self.head(self._pooled(fmap, proposals.boxes))
-            return self.head.detections(logits, deltas, proposals, images.sizes)
+            return self.head.detect(table, proposals, images.sizes)
         usable = targets.usable(self.config.difficult)
-        sample = self.head.choose(proposals, targets, usable, self.sample_seeds(images))
-        logits, deltas = self.head(self._pooled(fmap, sample.boxes))
-        return self.head.loss(logits, deltas, sample)
+        return self.head.losses(table, proposals, targets, usable, self.sample_seeds(images))
 
     def pretrained_parts(self) -> list[nn.Module]:
         """The backbone, and with it the stages that work on regions."""
@@ -123,50 +111,3 @@ class FastRCNN(Detector):
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
         return list(self.head(fmap.new_zeros(len(pixels), self.most_proposals, side, side, self.channels)))
-
-    def _pooled(self, fmap: Tensor, boxes: Tensor) -> Tensor:
-        table = FeatureTable.from_maps([fmap], [self.stride])
-        return pool_regions(table, boxes, self.config.head.pooling)  # [B, R, P, P, C]
-
-
-def given_proposals(images: Images) -> Proposals:
-    """``images.proposals``, cut at the images' edges; those without area are no proposals. InputError without any."""
-    if images.proposals is None:
-        raise InputError(
-            "this detector finds no proposals of its own and the images came without; make them with `boxwright "
-            "proposals` and name the file (data.proposals), or set Images.proposals"
-        )
-    given = images.proposals.float()
-    boxes = clip_boxes(given if given.shape[1] else given.new_zeros(len(given), 1, 4), images.sizes)
-    return Proposals(boxes, boxes.new_zeros(boxes.shape[:2]), (boxes[..., 2:] > boxes[..., :2]).all(-1))
-
-
-@torch.no_grad()
-def truncate_fc(detector: T, ranks: Sequence[int]) -> T:
-    """A copy whose head's fully connected layers have the given ranks (§3.1, truncated SVD); its ``config`` says so.
-
-    Each layer ``W`` becomes two, ``Sigma_t V_t^T`` without bias and ``U_t`` with the old one, and nothing between; 0
-    leaves a layer whole. The paper: (1024, 256) for fc6 and fc7, a third less time, 0.3 points of mAP. Works for every
-    detector whose head is a `BoxHead`. Raises InputError for ranks that do not fit.
-    """
-    head, config = getattr(detector, "head", None), detector.config
-    if not isinstance(head, BoxHead):
-        raise InputError("truncated SVD is for fully connected layers, and the head of this detector has none")
-    if any(head.config.ranks):
-        raise InputError(f"the head has ranks {head.config.ranks} already; begin with the detector that was trained")
-    thin_config = replace(head.config, ranks=tuple(ranks))
-    widths = [head.layers[0].in_features, *head.config.hidden]
-    layers = nn.ModuleList(linear_of(a, b, rank) for (a, b), rank in zip(pairwise(widths), ranks, strict=True))
-    for old, new, rank in zip(head.layers, layers, ranks, strict=True):
-        state = old.state_dict()
-        if rank > 0:
-            u, sigma, vh = torch.linalg.svd(state["weight"].float(), full_matrices=False)
-            state = {"0.weight": sigma[:rank, None] * vh[:rank], "1.weight": u[:, :rank], "1.bias": state["bias"]}
-        new.load_state_dict(state)
-    twin = copy.deepcopy(detector)
-    thin = twin.get_submodule("head")
-    assert isinstance(thin, BoxHead)
-    like = next(head.layers.parameters())
-    thin.layers, thin.config, thin.settings = layers.to(like.device, like.dtype), thin_config, thin_config
-    twin.config = replace(config, head=thin_config)
-    return twin.train(detector.training)

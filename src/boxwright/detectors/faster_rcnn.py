@@ -26,8 +26,8 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.rpn import RPN, RPNConfig
 from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
@@ -66,55 +66,40 @@ class FasterRCNN(Detector):
         self.strides = [level.stride for level in self.neck.levels]
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
-        """Four losses with ``targets``, detections without."""
-        maps = self.neck(self.backbone(self.normalise(images)))
-        shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
-        anchors = self.rpn.anchors.by_level(shapes, maps[0].device)
+        """Return four losses if ``targets`` are given, else detections."""
+        maps = self.features(images)
+        table = FeatureTable.from_maps(maps, self._strides(images, maps))
+        pooled = table.first(self.config.pooled_levels)
+        proposals = self.rpn.proposals(maps, images.sizes, training=targets is not None)
         if targets is None:
-            return self._detections(images, maps, anchors)
-        return self._losses(images, targets, maps, anchors)
+            return self.head.detect(pooled, proposals, images.sizes)
+        usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
+        losses = self.rpn.losses(maps, images.sizes, targets, usable, seeds, table)
+        return losses | self.head.losses(pooled, proposals, targets, usable, seeds)
+
+    def features(self, images: Images) -> list[Tensor]:
+        """Compute the maps of the pyramid, ``[B, C, H, W]`` each."""
+        return self.neck(self.backbone(self.normalise(images)))
+
+    @torch.no_grad()
+    def propose(self, images: Images) -> Proposals:
+        """Return the proposals that a training step would use."""
+        return self.rpn.proposals(self.features(images), images.sizes, training=True)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
-        """See :class:`Detector`."""
+        """Return width and height in pixels of the RPN's anchors."""
         return self.rpn.anchors.shapes
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Objectness and deltas of each level, then class logits and deltas of as many regions as are proposed."""
+        """Return objectness and deltas of each level, then class logits and deltas of as many regions as proposed."""
         maps = self.neck(self.backbone(pixels))
         logits, deltas = self.rpn(maps)
         side, proposals = self.config.head.pooling.size, self.config.rpn.post_nms[1]
         regions = maps[0].new_zeros(len(pixels), proposals, side, side, self.config.neck.channels)
         return [*logits, *deltas, *self.head(regions)]
 
-    def _detections(self, images: Images, maps: list[Tensor], anchors: list[Tensor]) -> DetectionBatch:
-        logits, deltas = self.rpn(maps)
-        proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
-        pooled_levels = self.config.pooled_levels
-        table = FeatureTable.from_maps(maps[:pooled_levels], self._strides(images, maps[:pooled_levels]))
-        pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
-        class_logits, box_deltas = self.head(pooled)
-        return self.head.detections(class_logits, box_deltas, proposals, images.sizes)
-
-    def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
-        seeds = self.sample_seeds(images)
-        usable = targets.usable(self.config.difficult)
-
-        # Which anchors and regions the losses look at is decided without a graph; only those are computed with one.
-        with torch.no_grad():
-            logits, deltas = self.rpn([fmap.detach() for fmap in maps])
-            proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=True)
-        every_anchor = torch.cat(anchors)
-        choice, target = self.rpn.choose(every_anchor, targets, usable, images.sizes, seeds)
-        sample = self.head.choose(proposals, targets, usable, seeds)
-
-        table = FeatureTable.from_maps(maps, self._strides(images, maps))
-        losses = self.rpn.loss(table, maps, every_anchor, choice, target)
-        pooled = pool_regions(table.first(self.config.pooled_levels), sample.boxes, self.config.head.pooling)
-        class_logits, box_deltas = self.head(pooled)
-        return losses | self.head.loss(class_logits, box_deltas, sample)
-
     def _strides(self, images: Images, maps: list[Tensor]) -> list[float]:
-        """Input pixels for each cell of the maps, as ``region_scale`` counts them."""
+        """Return the input pixels of a cell of each map, as ``region_scale`` counts them."""
         if self.config.region_scale == "stride":
-            return [float(stride) for stride in self.strides[: len(maps)]]
+            return [float(stride) for stride in self.strides]
         return [images.pixels.shape[2] / fmap.shape[2] for fmap in maps]

@@ -18,7 +18,7 @@ all code, where the paper took all (``pre_nms``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,18 +26,14 @@ from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.build import BackboneConfig, build_backbone
-from boxwright.backbones.detnet import DetNetConfig, detnet_stages
-from boxwright.backbones.layers.blocks import Stage, build_stage, initialise
-from boxwright.backbones.layers.norm import stage_norm
-from boxwright.backbones.resnet import ResNetConfig, resnet_stages
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
-from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionConfig, RegionHead, predictors
-from boxwright.heads.regions.rpn import RPN, Proposals, RPNConfig
+from boxwright.heads.regions.box_head import BoxHead
+from boxwright.heads.regions.proposals import Proposals
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
+from boxwright.heads.regions.rpn import RPN, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 PAPER_RPN = RPNConfig(
@@ -50,37 +46,6 @@ PAPER_RPN = RPNConfig(
     filter_first=True,
 )
 """§3.1, §3.3: nine anchors, those across the border left out of training; 2000 proposals in training, 300 at test."""
-
-
-def _paper_post() -> PostprocessConfig:
-    return PostprocessConfig(nms_iou=0.3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayersHeadConfig(BoxHeadConfig):
-    """fc6 and fc7 of VGG-16 or ZF with dropout on 7 x 7 cells (ZF: 6 x 6), 128 regions an image."""
-
-    kind: Literal["layers"] = "layers"
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(method="pool", inclusive=True))
-    hidden: tuple[int, ...] = (4096, 4096)
-    dropout: float = 0.5
-    samples: int = 128
-    post: PostprocessConfig = field(default_factory=_paper_post)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageHeadConfig(RegionConfig):
-    """The stages of a ResNet or DetNet above the map, on each region, then the mean of their output.
-
-    ``stride``: of the first of them; None is the backbone's own: 2 in a ResNet, on 14 x 14 cells; 1 with
-    ``pooling.size`` 7 computes the same at a quarter of the cost of stride 1 on 14 x 14 (Mask R-CNN, appendix).
-    """
-
-    kind: Literal["stages"] = "stages"
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))
-    stride: Literal[1, 2] | None = None
-    samples: int = 128
-    post: PostprocessConfig = field(default_factory=_paper_post)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,49 +63,6 @@ class FasterRCNNC4Config:
     difficult: bool = True
 
 
-class StageHead(RegionHead):
-    """Residual stages as the layers of a region (ResNet, appendix A). Their names are the backbone's."""
-
-    def __init__(self, config: StageHeadConfig, backbone: BackboneConfig, channels: int, num_classes: int) -> None:
-        super().__init__(config, num_classes)
-        self.config = config
-        self.stages = nn.ModuleDict()
-        kept, stages = stages_above(backbone)
-        if config.stride is not None:
-            stages[0] = replace(stages[0], stride=config.stride)
-        for stage in stages:
-            norm = stage_norm(kept.norm, stage.number, kept.freeze_at)
-            self.stages[f"layer{stage.number - 1}"] = build_stage(channels, stage, norm, kept.stride_in_1x1)
-            channels = stage.out
-        initialise(self.stages, kept.zero_init_residual)
-        self.scores, self.deltas = predictors(channels, num_classes, config.class_agnostic)
-
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
-        x = self.features(pooled)
-        return self.scores(x).float(), self.deltas(x).float().unflatten(-1, (-1, 4))
-
-    def features(self, pooled: Tensor) -> Tensor:
-        """What the last two layers look at, ``[B, R, C]``."""
-        x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
-        for stage in self.stages.values():
-            x = stage(x)
-        return x.mean((2, 3)).reshape(pooled.shape[0], pooled.shape[1], -1)
-
-
-def stages_above(config: BackboneConfig) -> tuple[ResNetConfig | DetNetConfig, list[Stage]]:
-    """The stages that ``config`` has above its last level, and itself. InputError where it has none."""
-    top = max(config.out_levels)
-    if isinstance(config, ResNetConfig | DetNetConfig):
-        every = resnet_stages(config) if isinstance(config, ResNetConfig) else detnet_stages(config)
-        if above := [stage for stage in every if stage.number > top]:
-            return config, above
-    raise InputError(
-        f"detector.head.kind = stages needs a resnet or detnet with stages above its last level, but the backbone is "
-        f"{config.kind} up to stage {top}; set detector.backbone.out_levels=[4], or detector.head.kind=layers"
-    )
-
-
 class FasterRCNNC4(Detector):
     """Backbone, proposals from its map, a head on regions of the same map."""
 
@@ -156,10 +78,7 @@ class FasterRCNNC4(Detector):
             )
         self.rpn = RPN(config.rpn, levels)
         self.channels, self.stride, count = levels[0].channels, levels[0].stride, len(classes)
-        if isinstance(config.head, StageHeadConfig):
-            self.head: BoxHead | StageHead = StageHead(config.head, config.backbone, self.channels, count)
-        else:
-            self.head = BoxHead(config.head, self.channels, count)
+        self.head = build_region_head(config.head, config.backbone, self.channels, count)
 
     def __call__(  # type: ignore[override]
         self, images: Images, targets: Targets | None = None, proposals: Proposals | None = None
@@ -172,27 +91,23 @@ class FasterRCNNC4(Detector):
     ) -> dict[str, Tensor] | DetectionBatch:
         """Four losses with ``targets``, with ``proposals`` too only the last two; detections without."""
         fmap = self.backbone(self.normalise(images))[0]
+        table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
             found = self.rpn.proposals([fmap], images.sizes, training=False)
-            logits, deltas = self.head(self._pooled(fmap, found.boxes))
-            return self.head.detections(logits, deltas, found, images.sizes)
-        seeds = self.sample_seeds(images)
-        usable = targets.usable(self.config.difficult)
-
+            return self.head.detect(table, found, images.sizes)
+        usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
         losses: dict[str, Tensor] = {}
         if proposals is None and self._wants("rpn_objectness", "rpn_box"):
-            losses |= self.rpn.losses([fmap], images.sizes, targets, usable, seeds)
+            losses |= self.rpn.losses([fmap], images.sizes, targets, usable, seeds, table)
         if self._wants("classification", "box"):
             if proposals is None:
                 proposals = self.rpn.proposals([fmap], images.sizes, training=True)
-            sample = self.head.choose(proposals, targets, usable, seeds)
-            logits, deltas = self.head(self._pooled(fmap, sample.boxes))
-            losses |= self.head.loss(logits, deltas, sample)
+            losses |= self.head.losses(table, proposals, targets, usable, seeds)
         return losses
 
     @torch.no_grad()
     def propose(self, images: Images) -> Proposals:
-        """The proposals that a training step of this network would take."""
+        """Return the proposals that a training step would use."""
         return self.rpn.proposals(self.backbone(self.normalise(images)), images.sizes, training=True)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
@@ -215,10 +130,6 @@ class FasterRCNNC4(Detector):
         side = self.config.head.pooling.size
         regions = fmap.new_zeros(len(pixels), self.config.rpn.post_nms[1], side, side, self.channels)
         return [*logits, *deltas, *self.head(regions)]
-
-    def _pooled(self, fmap: Tensor, boxes: Tensor) -> Tensor:
-        table = FeatureTable.from_maps([fmap], [self.stride])
-        return pool_regions(table, boxes, self.config.head.pooling)  # [B, R, P, P, C]
 
     def _wants(self, *names: str) -> bool:
         return self.wanted_losses is None or any(name in self.wanted_losses for name in names)

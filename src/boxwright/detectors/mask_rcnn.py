@@ -30,6 +30,7 @@ from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionSample
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.rpn import RPN, RPNConfig
 from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
@@ -68,16 +69,34 @@ class MaskRCNN(Detector):
         self.paste = config.mask.paste
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
-        """Five losses with ``targets``, whose masks are needed; detections with masks without."""
-        maps = self.neck(self.backbone(self.normalise(images)))
-        shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
-        anchors = self.rpn.anchors.by_level(shapes, maps[0].device)
+        """Return five losses if ``targets`` are given, which need masks, else detections with masks."""
+        maps = self.features(images)
+        table = FeatureTable.from_maps(maps, self.strides)
+        pooled = table.first(self.config.pooled_levels)
+        proposals = self.rpn.proposals(maps, images.sizes, training=targets is not None)
         if targets is None:
-            return self._detections(images, maps, anchors)
-        return self._losses(images, targets, maps, anchors)
+            found = self.head.detect(pooled, proposals, images.sizes)
+            regions = pool_regions(pooled, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
+            return found._replace(masks=self.mask_head.masks(regions, found.labels, found.valid))
+        if targets.masks is None:
+            raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
+        usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
+        losses = self.rpn.losses(maps, images.sizes, targets, usable, seeds, table)
+        sample = self.head.choose(proposals, targets, usable, seeds)
+        losses |= self.head.loss(*self.head.predict(pooled, sample.boxes), sample)
+        return losses | self._mask_loss(pooled, sample, targets.masks)
+
+    def features(self, images: Images) -> list[Tensor]:
+        """Compute the maps of the pyramid, ``[B, C, H, W]`` each."""
+        return self.neck(self.backbone(self.normalise(images)))
+
+    @torch.no_grad()
+    def propose(self, images: Images) -> Proposals:
+        """Return the proposals that a training step would use."""
+        return self.rpn.proposals(self.features(images), images.sizes, training=True)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
-        """See :class:`Detector`."""
+        """Return width and height in pixels of the RPN's anchors."""
         return self.rpn.anchors.shapes
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
@@ -93,39 +112,6 @@ class MaskRCNN(Detector):
         labels = torch.zeros((batch, found), dtype=torch.int64, device=pixels.device)
         masks = self.mask_head(maps[0].new_zeros(batch, found, side, side, channels), labels)
         return [*logits, *deltas, *self.head(regions), masks]
-
-    def _detections(self, images: Images, maps: list[Tensor], anchors: list[Tensor]) -> DetectionBatch:
-        logits, deltas = self.rpn(maps)
-        proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=False)
-        pooled_levels = self.config.pooled_levels
-        table = FeatureTable.from_maps(maps[:pooled_levels], self.strides[:pooled_levels])
-        pooled = pool_regions(table, proposals.boxes, self.config.head.pooling)  # [B, R, P, P, C]
-        class_logits, box_deltas = self.head(pooled)
-        found = self.head.detections(class_logits, box_deltas, proposals, images.sizes)
-
-        pooled = pool_regions(table, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
-        return found._replace(masks=self.mask_head.masks(pooled, found.labels, found.valid))
-
-    def _losses(self, images: Images, targets: Targets, maps: list[Tensor], anchors: list[Tensor]) -> dict[str, Tensor]:
-        if targets.masks is None:
-            raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
-        seeds = self.sample_seeds(images)
-        usable = targets.usable(self.config.difficult)
-
-        with torch.no_grad():
-            logits, deltas = self.rpn([fmap.detach() for fmap in maps])
-            proposals = self.rpn.propose(logits, deltas, anchors, images.sizes, training=True)
-        every_anchor = torch.cat(anchors)
-        choice, target = self.rpn.choose(every_anchor, targets, usable, images.sizes, seeds)
-        sample = self.head.choose(proposals, targets, usable, seeds)
-
-        table = FeatureTable.from_maps(maps, self.strides)
-        losses = self.rpn.loss(table, maps, every_anchor, choice, target)
-        table = table.first(self.config.pooled_levels)
-        pooled = pool_regions(table, sample.boxes, self.config.head.pooling)  # [B, S, P, P, C]
-        class_logits, box_deltas = self.head(pooled)
-        losses |= self.head.loss(class_logits, box_deltas, sample)
-        return losses | self._mask_loss(table, sample, targets.masks)
 
     def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor) -> dict[str, Tensor]:
         """L_mask, on the F regions of each image among which all positives are."""

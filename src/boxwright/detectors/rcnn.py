@@ -37,12 +37,11 @@ from boxwright.data.index import DetectionIndex
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
-from boxwright.detectors.fast_rcnn import given_proposals
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 

@@ -34,7 +34,8 @@ from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead
-from boxwright.heads.regions.rpn import RPN, Proposals, RPNConfig
+from boxwright.heads.regions.proposals import Proposals
+from boxwright.heads.regions.rpn import RPN, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Level, Targets
 
 RFCN_RPN = RPNConfig(
@@ -89,12 +90,12 @@ class RFCNConfig:
     difficult: bool = True
 
 
-class ScoreMaps(RegionHead):
+class ScoreMaps(RegionHead[RFCNHeadConfig, Tensor]):
     """k x k (K + 1) maps of scores and 4 k x k maps of box offsets, and their votes over regions (§2.2)."""
 
     def __init__(self, config: RFCNHeadConfig, level: Level, num_classes: int) -> None:
         super().__init__(config, num_classes)
-        self.config, self.stride = config, level.stride
+        self.stride = level.stride
         width, bins = config.channels or level.channels, config.pooling.size**2
         self.reduce = None if config.channels is None else nn.Conv2d(level.channels, width, 1)
         self.scores = nn.Conv2d(width, bins * (num_classes + 1), 1)
@@ -114,20 +115,19 @@ class ScoreMaps(RegionHead):
             fmap = F.relu(self.reduce(fmap), inplace=True)
         return torch.cat([self.scores(fmap), self.deltas(fmap)], dim=1)
 
-    def vote(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, R, K + 1]`` and deltas ``[B, R, 1 or K, 4]`` of regions ``[B, R, 4]``: means of their bins."""
-        pooled = pool_position_sensitive(maps, boxes, self.stride, self.config.pooling).mean((2, 3))
+    def predict(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Vote: average each region's bins over the score maps ``features`` (§2.2, eq. 1)."""
+        pooled = pool_position_sensitive(features, boxes, self.stride, self.config.pooling).mean((2, 3))
         return pooled[..., : self.num_classes + 1], pooled[..., self.num_classes + 1 :].unflatten(-1, (-1, 4))
 
-    def learn(
-        self, maps: Tensor, proposals: Proposals, targets: Targets, usable: Tensor, seeds: Tensor
+    def losses(
+        self, features: Tensor, proposals: Proposals, targets: Targets, usable: Tensor, seeds: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of the sampled regions, or with OHEM of the hardest of all (§2.3)."""
+        """Compute the losses of sampled regions, or with OHEM of the hardest of all regions (§2.3)."""
         if self.hard is None:
-            sample = self.choose(proposals, targets, usable, seeds)
-            return self.loss(*self.vote(maps, sample.boxes), sample)
+            return super().losses(features, proposals, targets, usable, seeds)
         sample, matches = self.candidates(proposals, targets, usable)
-        entropy, box = self.losses_of_each(*self.vote(maps, sample.boxes), sample)
+        entropy, box = self.losses_of_each(*self.predict(features, sample.boxes), sample)
         choice = self.hard(entropy + self.config.box_weight * box, matches, sample.boxes)
         entropy, box = (
             torch.where(choice.valid, loss.gather(1, choice.chosen), 0.0) for loss in (entropy, box)
@@ -157,11 +157,17 @@ class RFCN(Detector):
         proposals = self.rpn.proposals(features[:1], images.sizes, training=targets is not None)
         maps = self.head(features[-1])
         if targets is None:
-            return self.head.detections(*self.head.vote(maps, proposals.boxes), proposals, images.sizes)
+            return self.head.detect(maps, proposals, images.sizes)
         seeds = self.sample_seeds(images)
         usable = targets.usable(self.config.difficult)
         losses = self.rpn.losses(features[:1], images.sizes, targets, usable, seeds)
-        return losses | self.head.learn(maps, proposals, targets, usable, seeds)
+        return losses | self.head.losses(maps, proposals, targets, usable, seeds)
+
+    @torch.no_grad()
+    def propose(self, images: Images) -> Proposals:
+        """Return the proposals that a training step would use."""
+        features = self.backbone(self.normalise(images))
+        return self.rpn.proposals(features[:1], images.sizes, training=True)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""

@@ -45,9 +45,9 @@ from boxwright.data.transforms.configs import (
     ResizeConfig,
 )
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import LayersHeadConfig, StageHeadConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
 
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)

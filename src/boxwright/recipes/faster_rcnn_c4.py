@@ -53,9 +53,10 @@ from boxwright.config.recipe import (
 )
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LargeScaleJitterConfig, ResizeConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"

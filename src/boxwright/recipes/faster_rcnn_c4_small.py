@@ -20,8 +20,9 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import AdamWConfig, CosineConfig, Recipe, Source, Stage, ValidationConfig, WarmupConfig
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from boxwright.config.recipe import FitStage, Recipe, Stage
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.structures import Classes, InputError
 from boxwright.training.optimiser import check_prefixes, has_prefix
 
@@ -35,7 +36,7 @@ class StageStarts:
             if isinstance(stage, FitStage):
                 continue
             check_prefixes(stage.reset, names, f"stages.{i}.reset")
-            if stage.proposals == "before" and not hasattr(detector, "propose"):
+            if stage.proposals == "before" and not isinstance(detector, FasterRCNNC4):
                 raise InputError(
                     f"stages.{i}.proposals = 'before': a {recipe.detector.kind} takes no proposals from outside; only "
                     "a faster_rcnn_c4 does"

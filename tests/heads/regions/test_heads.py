@@ -7,7 +7,7 @@ from boxwright.anchors.coder import BoxCoder
 from boxwright.heads.losses import box_regression_loss, smooth_l1
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import InputError, Targets
 
 

@@ -12,8 +12,9 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config, LayersHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
 from boxwright.detectors.rfcn import RFCN, RFCNConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError
 from boxwright.weights.caffe.models import import_caffe, recognise_caffe
 from boxwright.weights.caffe.protobuf import CaffeLayer, CaffeModel, read_caffemodel

@@ -17,6 +17,7 @@ from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
 from boxwright.detectors.ssd import SSDConfig
+from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
@@ -96,8 +97,8 @@ def test_c4_equals_detectron2s(shared_golden: Path) -> None:
     case.check("img0/features/res4", fmap)
     check_rpn(case, 0, detector, [fmap], ["c4"])
     proposals = check_proposals(case, 0, detector, [fmap], images.sizes)
-    pooled = detector._pooled(fmap, proposals.boxes)  # type: ignore[operator]
     head = detector.head
+    pooled = head.pool(FeatureTable.from_maps([fmap], [16]), proposals.boxes)  # type: ignore[union-attr, operator]
     case.check("img0/roi/box_features", head.features(pooled)[0])  # type: ignore[union-attr, operator]
     logits, deltas = head(pooled)  # type: ignore[operator]
     case.check("img0/roi/cls_logits", logits[0])

@@ -16,7 +16,7 @@ from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import assign_levels, pool_regions
 from boxwright.heads.postprocess import suppress
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC
 from boxwright.weights.common.imported import build_imported

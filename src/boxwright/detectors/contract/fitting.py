@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from boxwright.anchors.coder import BoxCoder
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.ridge import RidgeFitConfig
-from boxwright.heads.regions.rpn import Proposals
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, Targets
 

@@ -6,10 +6,11 @@ Symbols: B images, R regions an image, K foreground classes, P cells of the pool
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,12 @@ from boxwright.anchors.coder import BoxCoder, Coder
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
+from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.indexing import take_rows
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.regions.rpn import Proposals
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import DetectionBatch, InputError, Targets
 
@@ -62,7 +64,14 @@ class RegionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoxHeadConfig(RegionConfig):
+class PooledConfig(RegionConfig):
+    """Constants of second stages that pool."""
+
+    pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxHeadConfig(PooledConfig):
     """A second stage of fully connected layers, and 3x3 convolutions before them where there are any.
 
     ``hidden``: widths of the former. ``ranks``: where given, one for each of them: such a layer is two linear maps of
@@ -72,7 +81,6 @@ class BoxHeadConfig(RegionConfig):
     statistics over all regions sampled.
     """
 
-    pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
     hidden: tuple[int, ...] = (1024, 1024)
     ranks: tuple[int, ...] = ()
     dropout: float = 0.0
@@ -102,6 +110,11 @@ class BoxHeadConfig(RegionConfig):
             )
 
 
+Features = TypeVar("Features")
+AnyRegionConfig = TypeVar("AnyRegionConfig", bound=RegionConfig)
+AnyPooledConfig = TypeVar("AnyPooledConfig", bound=PooledConfig)
+
+
 class RegionSample(NamedTuple):
     """Regions of a training step: ``boxes`` ``[B, S, 4]``, their target ``labels`` (K is background) and
     ``target`` boxes, ``positive`` and ``valid`` bool ``[B, S]``; ``truth`` int64 ``[B, S]``: the ground-truth row each
@@ -126,17 +139,17 @@ class RegionSample(NamedTuple):
         )
 
 
-class RegionHead(nn.Module):
-    """Which regions are learnt from, their losses, and what becomes of them at inference; no layers yet.
+class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
+    """A second stage: RoI sampling, losses and post-processing. Subclasses add the layers.
 
-    ``statistics``: of box offsets on the training set, where a detector measures them; None where ``weights`` of the
-    configuration are all.
+    ``Features`` is what the regions are read from: the table of a pyramid, or R-FCN's score maps. ``statistics`` holds
+    the mean and deviation of box offsets for a detector that measures them on its training set, else None.
     """
 
-    def __init__(self, config: RegionConfig, num_classes: int) -> None:
+    def __init__(self, config: AnyRegionConfig, num_classes: int) -> None:
         super().__init__()
         self.statistics: TargetStatistics | None = None
-        self.settings, self.num_classes = config, num_classes
+        self.config, self.num_classes = config, num_classes
         self.coder = BoxCoder(
             weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
         )
@@ -149,12 +162,27 @@ class RegionHead(nn.Module):
         )
         self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
 
+    @abstractmethod
+    def predict(self, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, float32, of regions ``[B, R, 4]``."""
+
+    def losses(
+        self, features: Features, proposals: Proposals, targets: Targets, usable: Tensor, seeds: Tensor
+    ) -> dict[str, Tensor]:
+        """Sample regions and compute their losses (Fast R-CNN §2.3)."""
+        sample = self.choose(proposals, targets, usable, seeds)
+        return self.loss(*self.predict(features, sample.boxes), sample)
+
+    def detect(self, features: Features, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
+        """Classify and refine all proposals, then run NMS within each class."""
+        return self.detections(*self.predict(features, proposals.boxes), proposals, sizes)
+
     @torch.no_grad()
     def candidates(self, proposals: Proposals, targets: Targets, usable: Tensor) -> tuple[RegionSample, Matches]:
         """All regions that could be learnt from, with their targets: the proposals and, with ``add_truth``, the ground
         truth itself. ``valid`` are those that are positive or background."""
         boxes, valid = proposals.boxes, proposals.valid
-        if self.settings.add_truth:
+        if self.config.add_truth:
             boxes = torch.cat([boxes, targets.boxes], dim=1)
             valid = torch.cat([valid, usable], dim=1)
         matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
@@ -179,10 +207,10 @@ class RegionHead(nn.Module):
         """Log loss, and box loss of the positives' own class, of each region: ``[B, S]`` twice; 0 where not valid."""
         entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none")
         entropy = torch.where(sample.valid, entropy.reshape(sample.labels.shape), 0.0)
-        own = torch.zeros_like(sample.labels) if self.settings.class_agnostic else sample.labels
+        own = torch.zeros_like(sample.labels) if self.config.class_agnostic else sample.labels
         own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
         delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-        kind, beta, coder = self.settings.box_loss, self.settings.beta, self.coder_of(own)
+        kind, beta, coder = self.config.box_loss, self.config.beta, self.coder_of(own)
         box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, coder, kind, beta)
         return entropy, box
 
@@ -197,11 +225,11 @@ class RegionHead(nn.Module):
 
     def total(self, entropy: Tensor, box: Tensor, counted: Tensor) -> dict[str, Tensor]:
         """The loss from that of each region, both ``[B, S]``; ``counted`` are the regions sampled."""
-        if self.settings.normalizer == "fixed":
-            total: Tensor | int = self.settings.samples * len(counted)
+        if self.config.normalizer == "fixed":
+            total: Tensor | int = self.config.samples * len(counted)
         else:
             total = counted.sum().clamp(min=1)
-        return {"classification": entropy.sum() / total, "box": self.settings.box_weight * box.sum() / total}
+        return {"classification": entropy.sum() / total, "box": self.config.box_weight * box.sum() / total}
 
     @torch.no_grad()
     def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
@@ -209,13 +237,13 @@ class RegionHead(nn.Module):
         classes = self.num_classes
         scores = logits.softmax(-1)[..., :classes]  # [B, R, K]
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)
-        score, index = best_candidates(scores.flatten(1), self.settings.post)
+        score, index = best_candidates(scores.flatten(1), self.config.post)
         region, label = index // classes, index % classes
         reference = take_rows(proposals.boxes, region)
-        agnostic = self.settings.class_agnostic
+        agnostic = self.config.class_agnostic
         row, column = (region, torch.zeros_like(label)) if agnostic else (index, label)
         delta = take_rows(deltas.flatten(1, 2), row)
-        return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.settings.post)
+        return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.config.post)
 
 
 def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential:
@@ -228,13 +256,24 @@ def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential
     return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
 
 
-class BoxHead(RegionHead):
+class PooledHead(RegionHead[AnyPooledConfig, FeatureTable]):
+    """A second stage whose layers run on RoI-pooled features."""
+
+    def pool(self, table: FeatureTable, boxes: Tensor) -> Tensor:
+        """Pool the features of regions ``[B, R, 4]``: ``[B, R, P, P, C]``."""
+        return pool_regions(table, boxes, self.config.pooling)
+
+    def predict(self, features: FeatureTable, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool, then apply the layers."""
+        return self(self.pool(features, boxes))
+
+
+class BoxHead(PooledHead[BoxHeadConfig]):
     """Convolutions, if any, fully connected layers on what they give, flattened; then class logits (background last)
     and box offsets."""
 
     def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
         super().__init__(config, num_classes)
-        self.config = config
         planes = [channels] + [config.conv_channels] * config.convs
         self.convs = nn.ModuleList(
             ConvNormAct(a, b, 3, norm=config.norm, act=nn.ReLU(inplace=True)) for a, b in pairwise(planes)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from boxwright.geometry.feature_table import FeatureTable, patch_rows
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms
 from boxwright.heads.losses import BoxLoss, box_regression_loss
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import InputError, Level, Targets
 
 
@@ -93,14 +94,6 @@ class RPNConfig:
             raise InputError(f"rpn.score_threshold = {self.score_threshold}: at least 0 and below 1")
 
 
-class Proposals(NamedTuple):
-    """``boxes`` ``[B, R, 4]``, ``scores`` ``[B, R]`` (logits, falling), ``valid`` bool ``[B, R]``; no gradient."""
-
-    boxes: Tensor
-    scores: Tensor
-    valid: Tensor
-
-
 class RPN(nn.Module):
     """One head, shared by all levels: 3x3 convolution, ReLU, objectness and box offsets of each anchor."""
 
@@ -155,17 +148,24 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def proposals(self, maps: Sequence[Tensor], sizes: Tensor, training: bool) -> Proposals:
-        """From maps to proposals in one go: the dense head without a graph, then :meth:`propose`."""
+        """Propose regions from ``maps``, computed without a graph; ``training`` chooses between the two counts."""
         logits, deltas = self([fmap.detach() for fmap in maps])
         return self.propose(logits, deltas, self.anchors_of(maps), sizes, training)
 
     def losses(
-        self, maps: Sequence[Tensor], sizes: Tensor, targets: Targets, usable: Tensor, seeds: Tensor
+        self,
+        maps: Sequence[Tensor],
+        sizes: Tensor,
+        targets: Targets,
+        usable: Tensor,
+        seeds: Tensor,
+        table: FeatureTable | None = None,
     ) -> dict[str, Tensor]:
-        """From maps to losses in one go: :meth:`choose`, then :meth:`loss`."""
+        """Compute both losses from ``maps``. ``table`` holds the same maps; it is built here if not given."""
         anchors = torch.cat(self.anchors_of(maps))
         choice, target = self.choose(anchors, targets, usable, sizes, seeds)
-        return self.loss(FeatureTable.from_maps(maps, self.anchors.strides), maps, anchors, choice, target)
+        table = FeatureTable.from_maps(maps, self.anchors.strides) if table is None else table
+        return self.loss(table, maps, anchors, choice, target)
 
     def scores(self, logits: Tensor, proposing: bool) -> Tensor:
         """Foreground logit of each anchor, ``[B, n, a or 2a] -> [B, n * a]``."""

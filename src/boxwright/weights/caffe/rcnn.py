@@ -25,11 +25,12 @@ from boxwright.backbones.zf import ZFConfig
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.layers import Taking, background_last, check_count, resnet_depth

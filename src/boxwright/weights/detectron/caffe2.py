@@ -26,13 +26,14 @@ from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
+from boxwright.heads.regions.region_heads import StageHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.flattened_regions import first_layer_channels_last

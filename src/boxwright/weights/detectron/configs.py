@@ -8,7 +8,7 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.pixels import IMAGENET_255_BGR
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, LayersHeadConfig, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
 from boxwright.geometry.paste import PasteConfig
@@ -16,6 +16,7 @@ from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.weights.common.state_checks import Depth
 

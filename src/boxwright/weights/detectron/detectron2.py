@@ -24,9 +24,10 @@ from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET_255_BGR, PixelConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config, StageHeadConfig
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.heads.regions.region_heads import StageHeadConfig
 from boxwright.structures import Classes, InputError, Level
 from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import Imported

@@ -1,0 +1,103 @@
+"""Second stages on one map: fully connected layers (VGG-16, ZF), or the backbone's own last stages (ResNet, DetNet).
+
+Symbols: B images, R regions an image, P cells of the pooled side, C channels, K foreground classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+from boxwright.backbones.build import BackboneConfig
+from boxwright.backbones.detnet import DetNetConfig, detnet_stages
+from boxwright.backbones.layers.blocks import Stage, build_stage, initialise
+from boxwright.backbones.layers.norm import stage_norm
+from boxwright.backbones.resnet import ResNetConfig, resnet_stages
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, PooledConfig, PooledHead, predictors
+from boxwright.structures import InputError
+
+
+def _paper_post() -> PostprocessConfig:
+    return PostprocessConfig(nms_iou=0.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersHeadConfig(BoxHeadConfig):
+    """fc6 and fc7 of VGG-16 or ZF with dropout on 7 x 7 cells (ZF: 6 x 6), 128 regions an image."""
+
+    kind: Literal["layers"] = "layers"
+    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(method="pool", inclusive=True))
+    hidden: tuple[int, ...] = (4096, 4096)
+    dropout: float = 0.5
+    samples: int = 128
+    post: PostprocessConfig = field(default_factory=_paper_post)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageHeadConfig(PooledConfig):
+    """The stages of a ResNet or DetNet above the map, on each region, then the mean of their output.
+
+    ``stride``: of the first of them; None is the backbone's own: 2 in a ResNet, on 14 x 14 cells; 1 with
+    ``pooling.size`` 7 computes the same at a quarter of the cost of stride 1 on 14 x 14 (Mask R-CNN, appendix).
+    """
+
+    kind: Literal["stages"] = "stages"
+    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))
+    stride: Literal[1, 2] | None = None
+    samples: int = 128
+    post: PostprocessConfig = field(default_factory=_paper_post)
+
+
+class StageHead(PooledHead[StageHeadConfig]):
+    """Residual stages on each region (ResNet, appendix A). Their tensors are named as in the backbone."""
+
+    def __init__(self, config: StageHeadConfig, backbone: BackboneConfig, channels: int, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.stages = nn.ModuleDict()
+        kept, stages = stages_above(backbone)
+        if config.stride is not None:
+            stages[0] = replace(stages[0], stride=config.stride)
+        for stage in stages:
+            norm = stage_norm(kept.norm, stage.number, kept.freeze_at)
+            self.stages[f"layer{stage.number - 1}"] = build_stage(channels, stage, norm, kept.stride_in_1x1)
+            channels = stage.out
+        initialise(self.stages, kept.zero_init_residual)
+        self.scores, self.deltas = predictors(channels, num_classes, config.class_agnostic)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
+        x = self.features(pooled)
+        return self.scores(x).float(), self.deltas(x).float().unflatten(-1, (-1, 4))
+
+    def features(self, pooled: Tensor) -> Tensor:
+        """Compute the inputs of the last two layers, ``[B, R, C]``."""
+        x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
+        for stage in self.stages.values():
+            x = stage(x)
+        return x.mean((2, 3)).reshape(pooled.shape[0], pooled.shape[1], -1)
+
+
+def stages_above(config: BackboneConfig) -> tuple[ResNetConfig | DetNetConfig, list[Stage]]:
+    """Return ``config`` and its stages above its last output level. Raises InputError if there are none."""
+    top = max(config.out_levels)
+    if isinstance(config, ResNetConfig | DetNetConfig):
+        every = resnet_stages(config) if isinstance(config, ResNetConfig) else detnet_stages(config)
+        if above := [stage for stage in every if stage.number > top]:
+            return config, above
+    raise InputError(
+        f"detector.head.kind = stages needs a resnet or detnet with stages above its last level, but the backbone is "
+        f"{config.kind} up to stage {top}; set detector.backbone.out_levels=[4], or detector.head.kind=layers"
+    )
+
+
+def build_region_head(
+    config: LayersHeadConfig | StageHeadConfig, backbone: BackboneConfig, channels: int, num_classes: int
+) -> BoxHead | StageHead:
+    """Build the head that ``config`` describes on a map of ``channels`` of the network ``backbone``."""
+    if isinstance(config, StageHeadConfig):
+        return StageHead(config, backbone, channels, num_classes)
+    return BoxHead(config, channels, num_classes)
