@@ -1,6 +1,7 @@
 """Every detector, small enough to test."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from boxwright.detectors.build import DetectorConfig
 from tests.support.dense_cases import SMALL_REFINEDET, SMALL_RETINANET, SMALL_SSD
@@ -15,20 +16,22 @@ from tests.support.two_stage_cases import (
 from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN, SMALL_YOLOV3
 
 
-@dataclass(frozen=True)
-class Case:
-    """A detector small enough to test.
+Normaliser = Literal["image", "batch", "average"]
 
-    ``size``: height and width of its inputs, at least 128 x 160 if ``any_size``. ``spread``: ends of the names of the
-    parameters that must be drawn wide so that untrained scores differ. ``batch_normalised``: its losses are divided by
-    a count over the whole batch (SSD, RetinaNet), so that they are no means over images.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A detector small enough to test."""
 
     config: DetectorConfig
     size: tuple[int, int] = (128, 160)
+    """Height and width of its inputs, at least 128 x 160 if ``any_size``."""
     any_size: bool = True
+    """False for a detector whose input has one size."""
     spread: tuple[str, ...] = ("scores.weight", "deltas.weight", "objectness.weight")
-    batch_normalised: bool = False
+    """Ends of the names of the parameters that are drawn wide, so that untrained scores differ."""
+    normaliser: Normaliser = "image"
+    """What a loss is divided by: a count of its image, a count over the batch, or a moving average of such counts."""
 
 
 YOLO_HEADS = ("output.weight",)
@@ -36,25 +39,26 @@ REFINEDET_HEADS = tuple(f"{module}.convs.{level}.weight" for module in ("arm", "
 SSD_HEADS = tuple(f"heads.{i}.{layer}.weight" for i in range(4) for layer in ("predict", "deltas.1", "scores.1"))
 
 CASES: dict[str, Case] = {
-    "faster_rcnn": Case(small_faster_rcnn()),
+    "faster_rcnn": Case(config=small_faster_rcnn()),
     "mask_rcnn": Case(
-        SMALL_MASK_RCNN,
+        config=SMALL_MASK_RCNN,
         spread=("scores.weight", "deltas.weight", "objectness.weight", "predict.weight"),
-        batch_normalised=True,  # its mask loss is
+        normaliser="batch",  # of its mask loss
     ),
-    **{name: Case(config) for name, config in (SMALL_C4 | SMALL_RFCN | SMALL_RCNN).items()},
-    **{name: Case(config, batch_normalised=True) for name, config in (SMALL_FAST | SMALL_RETINANET).items()},
-    "yolov1": Case(SMALL_YOLOV1, size=(160, 160), any_size=False, spread=YOLO_HEADS),
-    "yolov1_modern": Case(SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, spread=YOLO_HEADS),
-    "yolov2": Case(SMALL_YOLOV2, spread=YOLO_HEADS),
-    "yolov2_modern": Case(SMALL_YOLOV2_MODERN, spread=YOLO_HEADS),
-    **{name: Case(config, spread=("predict.weight",)) for name, config in SMALL_YOLOV3.items()},
+    **{name: Case(config=config) for name, config in (SMALL_C4 | SMALL_RFCN | SMALL_RCNN).items()},
+    **{name: Case(config=config, normaliser="batch") for name, config in (SMALL_FAST | SMALL_RETINANET).items()},
+    "yolov1": Case(config=SMALL_YOLOV1, size=(160, 160), any_size=False, spread=YOLO_HEADS),
+    "yolov1_modern": Case(config=SMALL_YOLOV1_MODERN, size=(160, 160), any_size=False, spread=YOLO_HEADS),
+    "yolov2": Case(config=SMALL_YOLOV2, spread=YOLO_HEADS),
+    "yolov2_modern": Case(config=SMALL_YOLOV2_MODERN, spread=YOLO_HEADS),
+    **{name: Case(config=config, spread=("predict.weight",)) for name, config in SMALL_YOLOV3.items()},
     **{
-        name: Case(config, size=(128, 192), spread=REFINEDET_HEADS, batch_normalised=True)
+        name: Case(config=config, size=(128, 192), spread=REFINEDET_HEADS, normaliser="batch")
         for name, config in SMALL_REFINEDET.items()
     },
     **{
-        name: Case(config, any_size=False, spread=SSD_HEADS, batch_normalised=True)
+        name: Case(config=config, any_size=False, spread=SSD_HEADS, normaliser="batch")
         for name, config in SMALL_SSD.items()
     },
 }
+CASES["retinanet_average"] = replace(CASES["retinanet_average"], normaliser="average")

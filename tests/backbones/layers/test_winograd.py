@@ -71,8 +71,7 @@ def test_bfloat16_costs_little_more_than_rounding_its_output(height: int, width:
     ("instructions", "tiles", "gains"), [(True, False, True), (True, True, False), (False, False, False)]
 )
 def test_bfloat16_gains_on_some_processors(instructions: bool, tiles: bool, gains: bool, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(winograd, "bfloat16_units", lambda: (instructions, tiles))
     wide, narrow = nn.Conv2d(256, 256, 3, padding=1).bfloat16(), nn.Conv2d(128, 128, 3, padding=1).bfloat16()
     assert isinstance(use_winograd(nn.Sequential(wide))[0], WinogradConv2d) == gains
     assert not isinstance(use_winograd(nn.Sequential(narrow))[0], WinogradConv2d)

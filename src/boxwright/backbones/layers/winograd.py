@@ -113,12 +113,17 @@ def use_winograd_in_training(module: _Module) -> _Module:
     return _replaced(module, LearningWinogradConv2d, lambda dtype: scheme if dtype == torch.float32 else None)
 
 
+def bfloat16_units() -> tuple[bool, bool]:
+    """Return whether the processor has bfloat16 instructions of AVX-512, and tile units (AMX)."""
+    # These two have no public names in all the versions of torch that we allow.
+    return torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+
+
 def _inference_scheme(dtype: torch.dtype) -> Scheme | None:
     """What serves numbers of this type on this processor, if anything does."""
     if dtype == torch.bfloat16:
-        # These two have no public names in all the versions of torch that we allow.
-        tiles, plain = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
-        return TWO if plain and not tiles else None
+        instructions, tiles = bfloat16_units()
+        return TWO if instructions and not tiles else None
     return FOUR if dtype == torch.float32 else None
 
 
