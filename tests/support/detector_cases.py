@@ -15,7 +15,6 @@ from tests.support.two_stage_cases import (
 )
 from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN, SMALL_YOLOV2, SMALL_YOLOV2_MODERN, SMALL_YOLOV3
 
-
 Normaliser = Literal["image", "batch", "average"]
 
 

@@ -1,1 +1,1 @@
-"""Published checkpoints in our layout: one importer a publisher."""
+"""Importers of published checkpoints: a folder for each publisher."""

@@ -1,4 +1,4 @@
-"""An ImageNet network that somebody published, whoever it was: what the file holds says whose it is."""
+"""Import a published ImageNet network as a backbone: find the publisher by the content of the file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ _HEAD = 512
 
 
 class BackboneImporter(NamedTuple):
-    """``recognise`` looks at names alone; ``read`` is strict. Both take what :func:`read_foreign` gives."""
+    """The importer of one publisher's backbones. Both functions take the result of :func:`read_foreign`."""
 
     recognise: Callable[[Content], bool]
+    """Return True for a file of this publisher, by the names of its tensors alone."""
     read: Callable[[Content], ImportedBackbone]
+    """Convert the file. Raises InputError for anything unknown or missing in it."""
 
 
 def _torchvision(content: Content) -> bool:
@@ -52,15 +54,15 @@ IMPORTERS_OF_BACKBONES: tuple[BackboneImporter, ...] = (
     BackboneImporter(recognise_resnet, import_resnet),
     BackboneImporter(recognise_reduced_vgg, import_reduced_vgg),
 )
-"""Asked in this order. Caffe's and Darknet's files are known by how they begin."""
+"""All importers in the order in which they are asked. Files of Caffe and Darknet are known by their first bytes."""
 
 
 def import_backbone(path: Path | str) -> ImportedBackbone:
-    """The ImageNet network that the file at ``path`` holds, complete.
+    """Import the ImageNet network in the file at ``path``.
 
-    By its content it is one of ``KNOWN``. Darknet's files need no ``.cfg`` where their length tells what they are; one
-    that lies beside them counts. Raises InputError, which names the file, for one that is absent, damaged, not
-    understood, incomplete, or a detector's.
+    ``KNOWN`` lists the networks. Darknet's files need no ``.cfg`` where their length tells the network; a ``.cfg``
+    beside the file has precedence. Raises InputError, with the path, for a file that is absent, damaged, unknown or
+    incomplete, or that holds a detector.
     """
     path = Path(path)
     try:
@@ -104,6 +106,6 @@ def _detector(path: Path, publisher: str) -> InputError:
 
 
 def _cfg_of(weights: Path) -> Path | None:
-    """The cfg beside ``weights``: of ``darknet53.conv.74`` it may be ``darknet53.conv.cfg`` or ``darknet53.cfg``."""
+    """Return the cfg beside ``weights``: for ``darknet53.conv.74``, ``darknet53.conv.cfg`` or ``darknet53.cfg``."""
     names = (weights.with_suffix(".cfg").name, f"{weights.name}.cfg", f"{weights.name.split('.')[0]}.cfg")
     return next((weights.with_name(name) for name in names if weights.with_name(name).is_file()), None)

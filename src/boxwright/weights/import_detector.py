@@ -1,4 +1,4 @@
-"""A checkpoint that somebody else wrote, whoever it was: the importer that knows its tensors takes it."""
+"""Import a published detector: find the publisher by the names of the tensors and run its importer."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ State = Mapping[str, Any]
 
 
 class Importer(NamedTuple):
-    """``models``: what it reads, for people. ``recognise`` looks at names alone; ``read`` is strict. ``read_sized``
-    takes the size of the input too, where there are models whose weights do not tell it."""
+    """The importer of one publisher's detectors."""
 
     publisher: str
+    """Name of the publisher, as the user writes it."""
     models: str
+    """The models that it reads, in words."""
     recognise: Callable[[State], bool]
+    """Return True for a file of this publisher, by the names of its tensors alone."""
     read: Callable[[State, Classes | None], Imported]
+    """Convert the file. Raises InputError for anything unknown or missing in it."""
     read_sized: Callable[[State, Classes | None, int], Imported] | None = None
+    """Convert the file for a given input size; None where the weights always tell the size."""
 
 
 def _torchvision_sized(state: State, classes: Classes | None, size: int) -> Imported:
     if size != 320:
-        raise InputError(f"size {size}: only 320 has to be said, of Faster R-CNN on MobileNetV3; leave others out")
+        raise InputError(f"size {size}: only 320 can be given, for Faster R-CNN on MobileNetV3; leave other sizes out")
     return import_torchvision(state, classes, small=True)
 
 
@@ -78,7 +82,7 @@ IMPORTERS: tuple[Importer, ...] = (
     ),
     Importer("detnet_pytorch", "guoruoqian's DetNet-59 on FPN", recognise_detnet_pytorch, import_detnet_pytorch),
 )
-"""Asked in this order. Caffe and Darknet are not among them: their files are told by how they end."""
+"""All importers in the order in which they are asked. Files of Caffe and Darknet are known by their suffix instead."""
 _BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
 
 _CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.\d+)?|head(?:\.fc)?|heads\.head)\.(?:weight|bias)")
@@ -89,22 +93,22 @@ _BACKBONE = re.compile(
 
 
 def publishers() -> tuple[str, ...]:
-    """Who can be named as the publisher of a file."""
+    """Return the names that ``publisher`` may have."""
     return (*(importer.publisher for importer in IMPORTERS), *_BY_SUFFIX.values())
 
 
 def import_checkpoint(
     path: Path | str, classes: Classes | None = None, publisher: str | None = None, size: int | None = None
 ) -> Imported:
-    """The detector that the file at ``path`` holds.
+    """Import the detector in the file at ``path``.
 
-    ``classes``: names in the order of the file's training, where the publisher's own (COCO's 80, VOC's 20) are not the
-    right ones. ``publisher``: whose file it must be; None finds out. ``size``: of the input, for networks whose weights
-    do not tell it: 512 for the larger RefineDet, 320 for torchvision's smaller Faster R-CNN on MobileNetV3.
+    ``classes``: the names, in the order of the training, where the publisher's own (80 of COCO, 20 of VOC) do not
+    apply. ``publisher``: the expected publisher; None detects it. ``size``: input size in pixels, for networks whose
+    weights do not tell it: 512 for the larger RefineDet, 320 for torchvision's smaller Faster R-CNN on MobileNetV3.
 
-    Darknet's ``.weights`` need their ``.cfg`` beside them, and take names from a ``.names`` there. Raises InputError
-    that says what was expected and found, for a file that nobody recognises, that another publisher wrote, that holds a
-    classifier or a backbone, or half a detector.
+    Darknet's ``.weights`` need their ``.cfg`` beside them. Class names are read from a ``.names`` file there. Raises
+    InputError with what was expected and found, for a file that no importer recognises, that comes from another
+    publisher, that holds a classifier or a backbone, or that is incomplete.
     """
     path = Path(path)
     if publisher is not None and publisher not in publishers():
@@ -134,7 +138,7 @@ def import_checkpoint(
 
 
 def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | None) -> Imported:
-    """What ``read`` gives, its classes called ``classes``. InputError where there are not as many."""
+    """Run ``read`` and rename its classes to ``classes``. Raises InputError where the counts differ."""
     imported = read(None)
     count = len(imported.classes)
     if classes is None:
@@ -151,7 +155,7 @@ def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | N
 
 
 def _named(path: Path, read: Callable[[], Imported]) -> Imported:
-    """What ``read`` gives; the file is named in an error that does not name it."""
+    """Run ``read`` and add the path to errors that lack it."""
     try:
         return read()
     except InputError as error:
@@ -182,7 +186,7 @@ def _importer_of(state: State, path: Path, publisher: str | None) -> Importer:
 
 
 def _unrecognised(state: State) -> str:
-    """What a file is, as far as its names tell, that no importer takes."""
+    """Describe a file that no importer takes, as far as its names tell."""
     tensors = tensors_in(state, "model", "state_dict", "model_state_dict", "state_dict_ema", "ema", "net", "weights")
     if not tensors:
         return f"no tensors in it; its entries are {_listing(list(state))}"
@@ -213,12 +217,11 @@ def _listing(names: list[str], most: int = 6, quote: bool = True) -> str:
 
 
 def darknet_cfg(weights: Path) -> Path:
-    """The cfg beside ``weights``. InputError where there is none."""
+    """Return the cfg beside ``weights``. Raises InputError where there is none."""
     cfg = weights.with_suffix(".cfg")
     if not cfg.is_file():
         raise InputError(
-            f"{weights}: needs the cfg that it was trained with, which says what its numbers are; put it beside it as "
-            f"{cfg.name}"
+            f"{weights}: needs the cfg that it was trained with, which describes its layers; put it there as {cfg.name}"
         )
     return cfg
 
@@ -233,18 +236,18 @@ def _import_darknet(weights: Path, classes: Classes | None) -> Imported:
 
 
 def read_names(path: Path) -> Classes:
-    """The classes of a text file with a name on each line, as Darknet's ``coco.names``."""
+    """Read the classes from a text file with one name per line, such as Darknet's ``coco.names``."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read: {error.strerror}; give a text file with a class on each line"
+            f"{path}: cannot be read: {error.strerror}; give a text file with one class per line"
         ) from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: no text; give a file with a class on each line") from None
+        raise InputError(f"{path}: not a text file; give a file with one class per line") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise InputError(f"{path}: no names in it; give a file with a class on each line")
+        raise InputError(f"{path}: no names in it; give a file with one class per line")
     try:
         return Classes.from_names(names)
     except InputError as error:

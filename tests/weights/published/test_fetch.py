@@ -25,8 +25,8 @@ FAST = Patience(timeout=60, attempts=3, pause=0.01)
 class Server:
     """How the server behaves, and what it was asked for.
 
-    ``codes`` are answered first, one a request. ``cut`` and ``stall``: after so many bytes of a request's body, once per
-    entry, it closes the connection or sends nothing more.
+    ``codes`` are answered first, one a request. ``cut`` and ``stall``: after so many bytes of a request's body, once
+    per entry, it closes the connection or sends nothing more.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""Taking the layers of a Caffe network one by one, until none is left."""
+"""Convert the layers of a Caffe network one by one, and check that none is left."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from boxwright.weights.caffe.protobuf import CaffeModel
 from boxwright.weights.common.prior_heads import joined_head
 
 VGG16 = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
-"""Index of each convolution in our ``features``, by stage: conv{stage}_{place}."""
+"""Index of each convolution in our ``features``, by stage, for Caffe's conv{stage}_{number}."""
 
 RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Taking:
-    """``state`` grows by each layer that is taken, under our names. ``source``: publisher and model, for errors."""
+    """Collects layers of ``model`` under our names in ``state``. ``source``: publisher and model, for errors."""
 
     def __init__(self, model: CaffeModel, source: str) -> None:
         self.model, self.source = model, source
@@ -26,7 +26,7 @@ class Taking:
         self.left = dict.fromkeys(model.weighted)
 
     def blobs(self, layer: str, counts: Sequence[int]) -> tuple[Tensor, ...]:
-        """The layer's blobs, of which there must be as many as one of ``counts``."""
+        """Return the blobs of a layer. Raises InputError unless their number is one of ``counts``."""
         found = self.model.layers.get(layer)
         if found is None or not found.blobs:
             raise InputError(
@@ -42,33 +42,33 @@ class Taking:
         return found.blobs
 
     def conv(self, ours: str, layer: str, bias: bool = True) -> None:
-        """A convolution, of either direction."""
+        """Convert a convolution, transposed or not."""
         blobs = self.blobs(layer, (2,) if bias else (1,))
         self.state[f"{ours}.weight"] = blobs[0]
         if bias:
             self.state[f"{ours}.bias"] = blobs[1].flatten()
 
     def matrix(self, layer: str) -> tuple[Tensor, Tensor]:
-        """Weight ``[out, in]`` and bias ``[out]`` of a fully connected layer."""
+        """Return weight ``[out, in]`` and bias ``[out]`` of a fully connected layer."""
         weight, bias = self.blobs(layer, (2,))
         return weight.reshape(-1, weight.shape[-1]), bias.flatten()
 
     def conv_norm(self, conv: str, norm: str, layer: str, bn: str, scale: str) -> None:
-        """A convolution, and its batch norm, which Caffe splits into one layer that normalises and one that scales."""
+        """Convert a convolution and its batch norm, which Caffe splits into a normalising and a scaling layer."""
         blobs = self.blobs(layer, (1, 2))
         self.state[f"{conv}.weight"] = blobs[0]
         mean, var, count = self.blobs(bn, (3,))
         gamma, beta = self.blobs(scale, (2,))
-        # Sums are kept there beside the weight of all batches in them; without any batch they are zero.
+        # Caffe keeps weighted sums and their total weight. Without any batch both are zero.
         share = 0.0 if count.item() == 0 else 1 / count.item()
         mean, var = mean.flatten() * share, var.flatten() * share
-        if len(blobs) == 2:  # ResNet-50's first convolution has a bias, which its norm takes off again
+        if len(blobs) == 2:  # The first convolution of ResNet-50 has a bias, which its norm subtracts again.
             mean = mean - blobs[1].flatten()
         parts = {"weight": gamma.flatten(), "bias": beta.flatten(), "running_mean": mean, "running_var": var}
         self.state |= {f"{norm}.{name}": value for name, value in parts.items()}
 
     def head(self, ours: str, layer: str) -> None:
-        """The two convolutions of SSD's heads, ``{layer}_mbox_loc`` and ``_conf``, as one."""
+        """Convert the two convolutions of an SSD head, ``{layer}_mbox_loc`` and ``_conf``, to one."""
         offsets, scores = (self.blobs(f"{layer}_mbox_{part}", (2,)) for part in ("loc", "conf"))
         cells = offsets[0].shape[0] // 4
         if scores[0].shape[0] % max(cells, 1):
@@ -82,7 +82,7 @@ class Taking:
             self.state[f"{ours}.{part}"] = joined_head(offset, score)
 
     def vgg16(self, prefix: str = "backbone", reduced: bool = False) -> None:
-        """conv1_1 to conv5_3, and with ``reduced`` fc6 and fc7 as convolutions."""
+        """Convert conv1_1 to conv5_3, and with ``reduced`` also fc6 and fc7 as convolutions."""
         for stage, indices in VGG16.items():
             for place, index in enumerate(indices, start=1):
                 self.conv(f"{prefix}.features.{index}", f"conv{stage}_{place}")
@@ -91,7 +91,7 @@ class Taking:
             self.conv(f"{prefix}.fc7", "fc7")
 
     def resnet(self, depth: int, prefix: str = "backbone", last: int = 5) -> None:
-        """The stem and stages 2 to ``last``."""
+        """Convert the stem and stages 2 to ``last``."""
         self.conv_norm(f"{prefix}.conv1", f"{prefix}.bn1", "conv1", "bn_conv1", "scale_conv1")
         for stage, count in enumerate(RESNET_BLOCKS[depth], start=2):
             for number, block in enumerate(block_names(count, lettered=depth == 50)):
@@ -99,7 +99,7 @@ class Taking:
                     self.residual(f"{prefix}.layer{stage - 1}.{number}", f"{stage}{block}", number == 0)
 
     def residual(self, ours: str, block: str, projects: bool) -> None:
-        """A bottleneck, ``res{block}_branch2a`` and so on; ``projects``: whether its shortcut is a convolution."""
+        """Convert a bottleneck, ``res{block}_branch2a`` and so on. ``projects``: its shortcut is a convolution."""
         branches = [("branch2a", "conv1", "bn1"), ("branch2b", "conv2", "bn2"), ("branch2c", "conv3", "bn3")]
         if projects:
             branches.append(("branch1", "downsample.0", "downsample.1"))
@@ -108,7 +108,7 @@ class Taking:
             self.conv_norm(f"{ours}.{conv}", f"{ours}.{norm}", *layers)
 
     def done(self) -> dict[str, Tensor]:
-        """The state, once every layer with weights is in it."""
+        """Return the state dict. Raises InputError if a layer with weights was not converted."""
         if self.left:
             raise InputError(
                 f"{self.model.origin}: {len(self.left)} layers with weights are not of {self.source}, the first is "
@@ -118,14 +118,14 @@ class Taking:
 
 
 def block_names(count: int, lettered: bool) -> list[str]:
-    """How the blocks of a stage are called: a b c ..., but a b1 b2 ... in the long stages of ResNet-101 and 152."""
+    """Return the names of a stage's blocks: a b c ..., but a b1 b2 ... in the long stages of ResNet-101 and 152."""
     if lettered or count == 3:
         return list("abcdef"[:count])
     return ["a", *(f"b{n}" for n in range(1, count))]
 
 
 def resnet_depth(model: CaffeModel) -> int | None:
-    """Depth of the ResNet among the layers; None where there is none of 50, 101 or 152."""
+    """Return the depth of the ResNet among the layers, 50, 101 or 152; None if there is none."""
     if "res2a_branch2a" not in model.layers:
         return None
     fourth = sum(name.startswith("res4") and name.endswith("_branch2a") for name in model.layers)
@@ -133,7 +133,7 @@ def resnet_depth(model: CaffeModel) -> int | None:
 
 
 def check_count(model: CaffeModel, count: int, classes: Classes | None) -> None:
-    """InputError where names are given for another number of classes than the file is for."""
+    """Raise InputError if ``classes`` has another number of names than the file has classes."""
     if classes is not None and len(classes) != count:
         raise InputError(
             f"{model.origin}: is for {count} classes and background, but {len(classes)} names were given; give "
@@ -142,5 +142,5 @@ def check_count(model: CaffeModel, count: int, classes: Classes | None) -> None:
 
 
 def background_last(values: Tensor, share: int = 1) -> Tensor:
-    """Rows of class scores with background, which has the first ``share`` rows, at the end."""
+    """Move the rows of background, the first ``share`` rows of class scores, to the end."""
     return torch.cat([values[share:], values[:share]])

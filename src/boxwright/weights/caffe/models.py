@@ -1,4 +1,4 @@
-"""From a ``.caffemodel`` to a detector or a pretrained classifier: which of the published networks it is."""
+"""Import a detector or a pretrained classifier from a ``.caffemodel``."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ KNOWN = (
 
 
 def recognise_caffe(model: CaffeModel) -> bool:
-    """Whether it is one of the detectors that :func:`import_caffe` takes."""
+    """Return True for a detector that :func:`import_caffe` reads."""
     return any(known(model) for known in (recognise_refinedet, recognise_ssd, recognise_rfcn, recognise_rcnn))
 
 
 def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | None = None) -> Imported:
-    """The detector of a ``.caffemodel``.
+    """Import the detector of a ``.caffemodel``.
 
-    ``classes``: None for VOC's or COCO's by their count, else ``class_0`` and so on. ``size``: of RefineDet's input,
-    which its weights do not tell, 320 or 512; None is 320. Every layer with weights is used. InputError where the file
-    is of another network, lacks a layer or has one more, or is for another number of classes.
+    ``classes``: None for names of VOC or COCO by their number, else ``class_0`` and so on. ``size``: input size of
+    RefineDet, which its weights do not tell, 320 or 512; None is 320. Every layer with weights is used. Raises
+    InputError for another network, for a missing or extra layer, or for another number of classes.
     """
     if recognise_refinedet(model):
         return import_refinedet(model, classes, size or 320)
@@ -53,16 +53,16 @@ def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | 
 
 
 def recognise_caffe_backbone(model: CaffeModel) -> bool:
-    """Whether it is an ImageNet network that :func:`import_caffe_backbone` takes."""
+    """Return True for an ImageNet network that :func:`import_caffe_backbone` reads."""
     detector = any(name in model.layers for name in ("cls_score", "rfcn_cls", "conv4_3_norm", "TL3_1", "rpn_cls_score"))
     return not detector and ("conv5_3" in model.layers or "fc8" in model.layers or resnet_depth(model) is not None)
 
 
 def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
-    """VGG-16, its reduced form, ZF, or ResNet-50, 101 or 152 as they were trained on ImageNet, of any width.
+    """Import VGG-16, its reduced form, ZF, or ResNet-50, 101 or 152 as trained on ImageNet, of any width.
 
-    The reduced VGG-16 serves SSD and RefineDet; its own classifier, if the file has one, is left out. InputError where
-    the file is of another network.
+    The reduced VGG-16 is the backbone of SSD and RefineDet; a classifier in its file is left out. Raises InputError for
+    another network.
     """
     if not recognise_caffe_backbone(model):
         raise InputError(
@@ -99,7 +99,7 @@ def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
 
 
 def _classifier(taking: Taking) -> None:
-    """fc6, fc7 and fc8."""
+    """Convert fc6, fc7 and fc8."""
     for place, layer in ((0, "fc6"), (3, "fc7"), (6, "fc8")):
         weight, bias = taking.matrix(layer)
         taking.state |= {f"fc.{place}.weight": weight, f"fc.{place}.bias": bias}

@@ -1,9 +1,9 @@
-"""Caffe's ``.caffemodel``: a protocol-buffer message with the layers of a network, their settings and their numbers.
+"""Read Caffe's ``.caffemodel``: a protocol-buffer message with the layers of a network, their settings and parameters.
 
 The wire format is a sequence of fields, each a key (field number and type), then a varint, 4 or 8 bytes, or a length
-and so many bytes. Of a NetParameter only the layers matter: field 100, or field 2 in files from before 2015 ("V1"), and
-in each its name, type and blobs. The file is mapped into memory and read once, from the first byte to the last;
-gradients are stepped over.
+and so many bytes. Of a NetParameter only the layers are read: field 100, or field 2 in files from before 2015 ("V1"),
+and in each its name, type and blobs. The file is mapped into memory and read once, from start to end. Gradients are
+skipped.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _V1_KINDS = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution", 15: "LRN
 
 
 class CaffeLayer(NamedTuple):
-    """A layer. ``blobs``: float32, in the shapes that the file states (files from before 2015 state four dimensions,
-    with ones in front). ``settings``: its other messages, undecoded, by field number; see :func:`fields_of`."""
+    """A layer. ``blobs``: float32 in the shapes stated in the file (files from before 2015 state four dimensions, with
+    leading ones). ``settings``: its other messages, undecoded, by field number; see :func:`fields_of`.
+    """
 
     name: str
     kind: str
@@ -38,7 +39,7 @@ class CaffeLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class CaffeModel:
-    """``layers`` in the order of the file, by name. ``origin``: the file, for errors."""
+    """A network. ``layers``: by name, in the order of the file. ``origin``: the file, for errors."""
 
     name: str
     layers: dict[str, CaffeLayer]
@@ -46,13 +47,14 @@ class CaffeModel:
 
     @property
     def weighted(self) -> list[str]:
-        """Names of the layers that have numbers."""
+        """Names of the layers that have parameters."""
         return [name for name, layer in self.layers.items() if layer.blobs]
 
 
 class Field(NamedTuple):
-    """A field of a message: its ``number``, its wire type ``kind``, and an integer (varint) or bytes. ``at``: the byte
-    of the file where its value begins."""
+    """A field of a message: its ``number``, its wire type ``kind``, and an integer (varint) or bytes. ``at``: the
+    offset of its value in the file.
+    """
 
     number: int
     kind: int
@@ -61,7 +63,7 @@ class Field(NamedTuple):
 
 
 def read_caffemodel(path: Path | str) -> CaffeModel:
-    """The network of a ``.caffemodel``. InputError where the file is absent, truncated, or something else."""
+    """Read the network of a ``.caffemodel``. Raises InputError where it is absent, truncated or of another format."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -75,7 +77,7 @@ def read_caffemodel(path: Path | str) -> CaffeModel:
 
 
 def begins_as_caffemodel(start: bytes) -> bool:
-    """Whether a file that begins with ``start`` begins as a NetParameter does: with its name, or with a layer."""
+    """Return True if ``start`` begins a NetParameter: with its name, or with a layer."""
     layers = (b"\xa2\x06", b"\x12")
     if start.startswith(layers):
         return True
@@ -85,7 +87,7 @@ def begins_as_caffemodel(start: bytes) -> bool:
 
 
 def fields_of(message: bytes | memoryview, origin: str = "message", start: int = 0) -> Iterator[Field]:
-    """The fields of a message in order; ``start`` is its place in the file, for errors."""
+    """Iterate over the fields of a message. ``start`` is its offset in the file, for errors."""
     view, at = memoryview(message), 0
     while at < len(view):
         key, after = _varint(view, at, origin, start)
@@ -113,7 +115,7 @@ def fields_of(message: bytes | memoryview, origin: str = "message", start: int =
 
 
 def _varint(view: memoryview, at: int, origin: str, start: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and where it ends."""
+    """Read a varint: groups of seven bits, lowest first. Returns the value and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(view):
@@ -148,7 +150,7 @@ def _network(view: memoryview, origin: str) -> CaffeModel:
 
 
 def _layer(field: Field, old: bool, origin: str) -> CaffeLayer:
-    """``old``: as Caffe wrote them before 2015, with other field numbers."""
+    """Decode a layer. ``old``: in the format from before 2015, with other field numbers."""
     name_field, kind_field, blob_field = (4, 5, 6) if old else (1, 2, 7)
     name, kind, blobs, settings = "", "", [], {}
     assert isinstance(field.value, memoryview)
@@ -180,7 +182,9 @@ def _blob(field: Field, layer: str, origin: str) -> Tensor:
         if part.number in (5, 8) and isinstance(part.value, memoryview):
             width = 4 if part.number == 5 else 8
             if len(part.value) % width:
-                raise InputError(f"{origin}: layer {layer!r} has numbers of {len(part.value)} bytes, which is no whole")
+                raise InputError(
+                    f"{origin}: layer {layer!r} has {len(part.value)} bytes of numbers, not a multiple of {width}"
+                )
             floats.append(np.frombuffer(part.value, "<f4" if width == 4 else "<f8").astype(np.float32))
         elif part.number == 7 and isinstance(part.value, memoryview):
             for dim in fields_of(part.value, origin, part.at):
@@ -214,7 +218,7 @@ def _text(field: Field, origin: str) -> str:
 
 
 def floats_of(message: bytes, number: int) -> list[float]:
-    """All values of the float field ``number`` of a message, packed or one by one."""
+    """Return all values of the float field ``number`` of a message, packed or not."""
     found: list[float] = []
     for field in fields_of(message):
         if field.number == number and isinstance(field.value, memoryview):
@@ -223,6 +227,6 @@ def floats_of(message: bytes, number: int) -> list[float]:
 
 
 def integer_of(message: bytes, number: int, default: int) -> int:
-    """The last value of the integer or boolean field ``number``."""
+    """Return the last value of the integer or boolean field ``number``."""
     return next((f.value for f in reversed([*fields_of(message)]) if f.number == number and isinstance(f.value, int)),
                 default)  # fmt: skip

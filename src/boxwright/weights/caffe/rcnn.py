@@ -1,13 +1,14 @@
-"""Fast R-CNN and Faster R-CNN of rbgirshick, and R-FCN of YuwenXiong/py-R-FCN, from their ``.caffemodel``.
+"""Import Fast R-CNN and Faster R-CNN of rbgirshick, and R-FCN of YuwenXiong/py-R-FCN, from their ``.caffemodel``.
 
-Background is class 0 there and has boxes; regions are flattened with channels first; the files hold box offsets as they
-are, because the code folds the targets' deviations into the weights when it writes them. Here they are taken out again:
-``head.weights`` stays what it is in training, and the numbers are the same. All else is options of our detectors.
+There, background is class 0 and has boxes, and regions are flattened with channels first. The files hold unnormalised
+box offsets, because the code multiplies the standard deviations of the targets into the weights on saving. The importer
+divides them out again: ``head.weights`` is the same as in training, and the results are equal. All else is an option of
+our detectors.
 
-Four things stay apart. NMS runs on the resized image here and on the original there, whose pixels are the ones it adds
-1 to. Proposals are at least 16 pixels of the resized image wide and high here, of the original there. Fast R-CNN's code
-gives all regions that fall on the same cells the box of one of them, and its proposals ended with their last pixel:
-the numbers are its own where it is given the same, and files of ours hold a pixel more.
+Four differences remain. NMS runs on the resized image here and on the original there, where it adds 1 to sides.
+Proposals have a minimum side of 16 pixels of the resized image here, of the original there. Fast R-CNN's code gives all
+regions that fall on the same cells the box of one of them. Its proposals include their last pixel: with the same
+proposals the results are equal, and our proposal files hold one pixel more.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
 
 DROPOUT = 108
-"""The field of a layer that says how it drops units."""
+"""Field of a layer with the settings of dropout."""
 
 SIDES = (ResizeConfig(short=(600,), long=1000, interpolation="aliased"),)
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)
@@ -47,7 +48,7 @@ _SCALES = {9: (128, 256, 512), 12: (64, 128, 256, 512), 15: (32, 64, 128, 256, 5
 
 
 def rpn_config(channels: int, anchors: int, proposals: tuple[int, int], pre_nms: tuple[int, int]) -> RPNConfig:
-    """The first stage of py-faster-rcnn. ``proposals`` and ``pre_nms``: in training, at test."""
+    """Return the RPN of py-faster-rcnn. ``proposals`` and ``pre_nms``: in training, and at test."""
     return RPNConfig(
         anchors=AnchorConfig(sizes=(_SCALES[anchors],), rounding="caffe", centre="pixel", order="ratio"),
         channels=channels,
@@ -68,12 +69,12 @@ def rpn_config(channels: int, anchors: int, proposals: tuple[int, int], pre_nms:
 
 
 def recognise_rcnn(model: CaffeModel) -> bool:
-    """Whether it is a Fast or Faster R-CNN whose head is fc6 and fc7."""
+    """Return True for a Fast or Faster R-CNN with a head of fc6 and fc7."""
     return {"cls_score", "bbox_pred", "fc7"} <= model.layers.keys()
 
 
 def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
-    """Fast R-CNN on VGG-16, or Faster R-CNN on VGG-16 or ZF: told apart by their layers."""
+    """Import Fast R-CNN on VGG-16, or Faster R-CNN on VGG-16 or ZF, detected by their layers."""
     if "conv5_3" in model.layers:
         network: Literal["vgg16", "zf"] = "vgg16"
     elif "conv5" in model.layers and "rpn_conv/3x3" in model.layers:
@@ -107,7 +108,7 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
             difficult=False,
         )
     else:
-        # Its widths have no 1, save in NMS and overlaps.
+        # Widths do not include the last pixel, except in NMS and overlaps.
         head = _layers_config(side, offset=0.0, samples=64, floor=0.1)
         post = replace(head.post, score_threshold=0.0, candidates=4000)
         config = FastRCNNConfig(backbone=backbone, head=replace(head, post=post), pixels=MSRA)
@@ -137,7 +138,9 @@ def _layers_config(side: int, offset: float, samples: int, floor: float) -> Laye
 
 
 def _layers_head(taking: Taking, side: int, halved: bool) -> int:
-    """fc6, fc7 and what follows them; the number of classes. ``halved``: their outputs count half at test."""
+    """Convert the head and return the number of classes. ``halved``: halve the outputs of fc6 and fc7, see
+    :func:`_halved`.
+    """
     share = 0.5 if halved else 1.0
     weight, bias = taking.matrix("fc6")
     if weight.shape[1] % side**2:
@@ -161,7 +164,9 @@ def _layers_head(taking: Taking, side: int, halved: bool) -> int:
 
 
 def _halved(model: CaffeModel, network: str) -> bool:
-    """Whether dropout halves at test what it did not double in training, ``scale_train: false``: ZF's way."""
+    """Return True if dropout halves outputs at test (``scale_train: false``), as in ZF, instead of doubling them in
+    training.
+    """
     layer = model.layers.get("drop6")
     if layer is None or DROPOUT not in layer.settings:
         return network == "zf"
@@ -169,7 +174,7 @@ def _halved(model: CaffeModel, network: str) -> bool:
 
 
 def _rpn(taking: Taking) -> tuple[int, int]:
-    """The first stage; its anchors in a cell, and its channels."""
+    """Convert the RPN and return its anchors per cell and its channels."""
     taking.conv("rpn.convs.0", "rpn_conv/3x3")
     taking.conv("rpn.objectness", "rpn_cls_score")
     taking.conv("rpn.deltas", "rpn_bbox_pred")
@@ -181,14 +186,14 @@ def _rpn(taking: Taking) -> tuple[int, int]:
 
 
 def recognise_rfcn(model: CaffeModel) -> bool:
-    """Whether it is an R-FCN on a ResNet."""
+    """Return True for an R-FCN on a ResNet."""
     return {"rfcn_cls", "rfcn_bbox"} <= model.layers.keys() and resnet_depth(model) is not None
 
 
 def import_rfcn(model: CaffeModel, classes: Classes | None = None) -> Imported:
-    """R-FCN on ResNet-50 or 101, with one box for all classes.
+    """Import R-FCN on ResNet-50 or 101, with class-agnostic boxes.
 
-    The authors' MATLAB code keeps the proposals' network in a file of its own; such files are refused.
+    The authors' MATLAB code keeps the proposal network in a file of its own. Such files are refused.
     """
     depth = resnet_depth(model)
     assert depth in (50, 101, 152)
@@ -216,7 +221,7 @@ def import_rfcn(model: CaffeModel, classes: Classes | None = None) -> Imported:
     deviations = torch.tensor(DEVIATIONS).repeat_interleave(bins)
     for part in ("weight", "bias"):
         state[f"head.scores.{part}"] = background_last(state[f"head.scores.{part}"], bins)
-        offsets = state[f"head.deltas.{part}"][4 * bins :]  # the first four are of background
+        offsets = state[f"head.deltas.{part}"][4 * bins :]  # the first four belong to background
         state[f"head.deltas.{part}"] = offsets * deviations.reshape(-1, *[1] * (offsets.ndim - 1))
     return Imported(
         source=f"YuwenXiong/py-R-FCN rfcn_resnet{depth}",

@@ -1,7 +1,8 @@
-"""SSD300 and SSD512 with VGG-16 of weiliu89/caffe, and RefineDet of sfzhang15/RefineDet, from their ``.caffemodel``.
+"""Import SSD300 and SSD512 on VGG-16 of weiliu89/caffe, and RefineDet of sfzhang15/RefineDet, from their
+``.caffemodel``.
 
-Scores and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last
-here. Otherwise our defaults are these files' own conventions.
+There, scores and offsets of a map are separate convolutions and background is class 0. Here they are one convolution
+and background is last. Otherwise our defaults are the conventions of these files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
 
 PRIOR_BOX = 203
-"""The field of a layer that says which boxes it makes."""
+"""Field of a layer with the settings of its default boxes."""
 
 _RATIOS = {
     300: ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,)),
@@ -38,15 +39,15 @@ _SIZES = {
 
 
 def recognise_ssd(model: CaffeModel) -> bool:
-    """Whether it is an SSD on VGG-16."""
+    """Return True for an SSD on VGG-16."""
     return "conv4_3_norm_mbox_loc" in model.layers and "P3_mbox_loc" not in model.layers
 
 
 def import_ssd(model: CaffeModel, classes: Classes | None = None) -> Imported:
-    """SSD300 or SSD512, told apart by their layers.
+    """Import SSD300 or SSD512, detected by their layers.
 
-    The default boxes are read from the file, which has the settings of its layers; a file without them has VOC's where
-    there are 20 classes, and COCO's otherwise. Since June 2016 Caffe cuts their sizes to whole pixels.
+    The default boxes are read from the settings in the file. A file without them gets those of VOC for 20 classes, and
+    those of COCO otherwise. Since June 2016 Caffe truncates their sizes to whole pixels.
     """
     size: Literal[300, 512] = 512 if "conv10_2_mbox_loc" in model.layers else 300
     sources = ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 10 if size == 300 else 11))]
@@ -83,7 +84,7 @@ def import_ssd(model: CaffeModel, classes: Classes | None = None) -> Imported:
 
 
 def _priors(model: CaffeModel, sources: list[str]) -> PriorConfig | None:
-    """What the file says of its default boxes; None where it says nothing. InputError where ours cannot be these."""
+    """Read the default boxes; None where the file has none. Raises InputError where ours cannot reproduce them."""
     layers = [model.layers.get(f"{source}_mbox_priorbox") for source in sources]
     messages = [layer.settings[PRIOR_BOX] for layer in layers if layer is not None and PRIOR_BOX in layer.settings]
     if len(messages) != len(sources):
@@ -109,14 +110,15 @@ def _priors(model: CaffeModel, sources: list[str]) -> PriorConfig | None:
 
 
 def recognise_refinedet(model: CaffeModel) -> bool:
-    """Whether it is a RefineDet, on VGG-16 or ResNet-101."""
+    """Return True for a RefineDet on VGG-16 or ResNet-101."""
     return "TL3_1" in model.layers and "P6-up" in model.layers
 
 
 def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: int = 320) -> Imported:
-    """RefineDet on VGG-16 or ResNet-101. ``size``: of its input, 320 or 512; nothing in the weights tells them apart.
+    """Import RefineDet on VGG-16 or ResNet-101.
 
-    COCO's (80 classes) end with Soft-NMS, as in the authors' test code.
+    ``size``: input size, 320 or 512, which the weights do not tell. Models of COCO (80 classes) end with Soft-NMS, as
+    in the authors' test code.
     """
     if size < 64 or size % 64:
         raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; its models have 320 or 512")
@@ -160,7 +162,7 @@ def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: in
 
 
 def _transfer(taking: Taking, ours: str, layer: str, norm: bool) -> None:
-    """A layer of a transfer block: a convolution, or a transposed one, with or without a batch norm."""
+    """Convert a layer of a transfer block: a convolution or transposed convolution, with or without batch norm."""
     if norm:
         taking.conv_norm(f"{ours}.0", f"{ours}.1", layer, f"{layer}_bn", f"{layer}_scale")
     else:

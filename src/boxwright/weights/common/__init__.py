@@ -1,1 +1,1 @@
-"""Parts that all importers share: reading files safely, recognising them, renaming tensors."""
+"""Parts that importers share: reading files safely, checking state dicts, renaming tensors."""

@@ -1,6 +1,6 @@
-"""The classes of the two data sets that published detectors are trained on, in the order that their files keep.
+"""Class names of COCO and VOC in the order of published checkpoints.
 
-COCO gave 80 of the ids 1..90; publishers whose heads have 91 columns index them by these ids. VOC's are alphabetical.
+COCO uses 80 of the ids 1..90. Heads with 91 columns are indexed by these ids. VOC's names are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ VOC = Classes.from_names(
 
 
 def default_classes(count: int) -> Classes:
-    """The classes of a checkpoint that names none: COCO's where there are 80, VOC's where 20, else ``class_0``, ..."""
+    """Return default names for ``count`` classes: COCO's for 80, VOC's for 20, else ``class_0``, ``class_1``, ..."""
     known = {len(COCO): COCO, len(VOC): VOC}
     return known.get(count) or Classes.from_names([f"class_{number}" for number in range(count)])

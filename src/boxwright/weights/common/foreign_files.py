@@ -1,4 +1,4 @@
-"""Files of weights as others publish them, read as plain dicts of tensors, numbers and text; nothing in them runs."""
+"""Read published weights files as plain dicts of tensors, numbers and text. No code in the files is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boxwright.weights.common.pickles import RefusedError, names_in, plain, stan
 
 _EXPECTED = "a checkpoint (.pth, .pt, .th by torch.save, .pkl of numpy arrays, or .safetensors)"
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-"""What torch wrote first before it wrote zip archives (1.6)."""
+"""First bytes of torch's files before version 1.6, which introduced zip archives."""
 
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"<!doctype", "a web page: the download failed; download the file itself"),
@@ -31,14 +31,13 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 
 
 def read_foreign(path: Path | str) -> dict[str, Any]:
-    """The content of a published file: nested dicts and lists of tensors, numbers and text, by its own names.
+    """Read the content of a published file: nested dicts and lists of tensors, numbers and text.
 
-    By its first bytes, not its name, it is a zip archive of torch (its tensors stay in the file until they are used),
-    torch's older form, a pickle of numpy arrays (detectron2, Detectron; by Python 2 or 3), or safetensors. What is none
-    of tensor, number and text, such as training logs, is left out.
+    The format is detected by the first bytes: torch's zip archive (its tensors are mapped from the file), torch's older
+    format, a pickle of numpy arrays (detectron2 and Detectron, by Python 2 or 3), or safetensors. Other objects, such
+    as training logs, are left out.
 
-    Raises InputError for a file that is absent, empty, cut short, something else, or that would have to run code to be
-    read; it never does.
+    Raises InputError for a file that is absent, empty, truncated or of another format, or that names code to run.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,9 +66,9 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
 
 
 def tensors_in(content: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
-    """The tensors of ``content[wrapper]`` for the first of ``wrappers`` that it has, else its own.
+    """Return the tensors of ``content[wrapper]`` for the first of ``wrappers`` that exists, else those of ``content``.
 
-    Without the ``module.`` that a parallel training put before every name.
+    The prefix ``module.`` of data-parallel training is removed.
     """
     inner: Mapping[str, Any] = content
     for wrapper in wrappers:
@@ -125,7 +124,7 @@ def _read_archive(path: Path) -> Any:
 
 
 def _read_torch(path: Path, names: set[str], mmap: bool) -> Any:
-    """By torch's own restricted unpickler, in which placeholders stand for what means nothing to us."""
+    """Load a file by torch's restricted unpickler, with placeholders for classes that are not needed."""
     # torch looks Python 2's names up as Python 3's.
     known = [(stand_in(n), n.replace("__builtin__.", "builtins.")) for n in sorted(names) if stand_in(n) is not None]
     try:
@@ -140,7 +139,7 @@ def _read_torch(path: Path, names: set[str], mmap: bool) -> Any:
 
 
 def _of_torch(name: str) -> bool:
-    """Whether a ``module.name`` is one that every checkpoint of torch has."""
+    """Return True for a ``module.name`` that ordinary checkpoints of torch contain."""
     if name.startswith(("collections.", "_codecs.", "torch._utils.", "torch.nn.parameter.", "torch._tensor.")):
         return True
     return name.startswith("torch.") and name.count(".") == 1

@@ -1,4 +1,4 @@
-"""A published image classifier in our terms: what a detector's backbone starts from."""
+"""The result of importing an ImageNet network: its configuration and its tensors under our names."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from boxwright.weights.common.imported import load_whole
 
 
 class ImportedBackbone(NamedTuple):
-    """``state``: the tensors of a :class:`Classifier` on the backbone that ``config`` describes, as far as the file has
-    them: ``backbone.*`` is complete, ``fc.*`` complete or left out. ``pixels``: how the publisher prepares them.
-    ``data``: what it learnt on.
-
-    ``config.norm`` is ``frozen_bn`` where the file has a scale and a shift in place of whole batch norms, which have
-    their statistics in them already: such norms cannot live."""
+    """An imported image classifier, or the backbone of one."""
 
     source: str
+    """Publisher and model, such as "torchvision resnet50"."""
     config: BackboneConfig
+    """The backbone. Its norm is ``frozen_bn`` where the file has a scale and a shift instead of whole batch norms: the
+    statistics are merged into them, so such norms cannot be trained."""
     pixels: PixelConfig
+    """The publisher's normalisation of pixels."""
     state: dict[str, Tensor]
+    """Tensors of a :class:`Classifier`: ``backbone.*`` is complete, ``fc.*`` is complete or absent."""
     data: str = "ImageNet"
+    """The data set of the training."""
 
     @property
     def classes(self) -> int | None:
-        """How many classes its last layer tells apart; None where the file has no such layer."""
+        """Number of classes of the last layer; None where the file has no such layer."""
         last = [value for name, value in self.state.items() if name.startswith("fc.") and name.endswith("bias")]
         return len(last[-1]) if last else None
 
 
 def build_classifier(imported: ImportedBackbone, origin: str) -> nn.Module:
-    """The classifier with its weights, in eval mode; the bare backbone where the file has no classifier on top.
+    """Build the classifier in eval mode, or the bare backbone where the file has no classifier.
 
-    ``origin``: the file, for errors. InputError where a tensor is missing, left over or of another shape. The weights
-    are the tensors of ``imported.state`` themselves, not copies.
+    ``origin``: the file, for errors. The weights are the tensors of ``imported.state``, not copies. Raises InputError
+    where a tensor is missing, left over or of another shape.
     """
     count = imported.classes
     with unallocated_parameters(), torch.random.fork_rng(devices=[]):

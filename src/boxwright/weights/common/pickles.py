@@ -1,8 +1,8 @@
-"""Pickles read without running anything that is in them.
+"""Read pickles without running code from them.
 
-A pickle names functions and its reader calls them. Here every name stands for something of this file: numpy's arrays
-and scalars are put together from their bytes, mappings become plain ones, and what publishers store beside their
-weights (training logs, configurations) becomes an empty placeholder. All other names are refused.
+A pickle names functions and its reader calls them. Here every name stands for an object of this module: numpy's arrays
+and scalars are built from their bytes, mappings become plain ones, and other objects stored beside the weights
+(training logs, configurations) become an empty placeholder. All other names are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class RefusedError(pickle.UnpicklingError):
-    """A pickle needs ``name``, which is none of the above."""
+    """Raised for a pickle that needs ``name``, which is not among the known names."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -28,7 +28,7 @@ class RefusedError(pickle.UnpicklingError):
 
 
 class Placeholder:
-    """Stands for an object that is neither a tensor, a number nor text; takes anything and keeps nothing."""
+    """Placeholder for an object that is not a tensor, number or text. It accepts any arguments and stores nothing."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class Placeholder:
 
 
 class _Builder:
-    """A function that a pickle may call. Not a plain function, for a pickle can set attributes of those."""
+    """A function that a pickle may call. It is a class because a pickle could set attributes of a plain function."""
 
     __slots__ = ("_build",)
 
@@ -61,7 +61,7 @@ class _Builder:
 
 
 class _Dtype:
-    """numpy's dtype as a pickle has it: a code such as ``f4``, then a state with the order of bytes."""
+    """A pickled numpy dtype: a code such as ``f4``, then a state with the byte order."""
 
     __slots__ = ("_code", "_order")
 
@@ -72,7 +72,7 @@ class _Dtype:
         self._order = _text(state[1])
 
     def numpy(self) -> np.dtype[Any] | None:
-        """The dtype; None for what torch has no type for: text, records, objects."""
+        """Return the dtype; None for types that torch does not have: text, records, objects."""
         if self._code not in _NUMBERS or self._order not in "<>=|":
             return None
         return np.dtype(self._order + self._code)
@@ -82,7 +82,7 @@ _NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f
 
 
 class _Array:
-    """numpy's ndarray: made empty, then given (version, shape, dtype, Fortran order, bytes)."""
+    """A pickled numpy array: created empty, then filled from (version, shape, dtype, Fortran order, bytes)."""
 
     __slots__ = ("_tensor",)
 
@@ -94,7 +94,7 @@ class _Array:
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: _Dtype, shape: Any, order: str) -> _Array:
-        """Read ``data`` in place; it stays what it is where it is no number."""
+        """Fill the array from ``data``. It stays empty where the dtype is not numeric."""
         kind = dtype.numpy()
         if kind is None:
             return self
@@ -108,7 +108,7 @@ class _Array:
 
     @property
     def tensor(self) -> Tensor | None:
-        """The array; None where it holds no numbers."""
+        """The array as a tensor; None where it is not numeric."""
         return self._tensor
 
 
@@ -122,7 +122,7 @@ def _scalar(dtype: _Dtype, data: Any = None) -> Any:
 
 
 def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into old pickles."""
+    """Decode bytes as Python 3 writes them into old pickles."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("bytes in an unknown coding")
     return text.encode("latin1")
@@ -142,20 +142,22 @@ _ARRAYS: dict[str, Any] = {
     **{f"{module}.bytes": _Builder(lambda: b"") for module in ("__builtin__", "builtins")},  # of arrays without numbers
 }
 _MAPPINGS = ("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict", "addict.addict.Dict")
-_BESIDE = (
+_NOT_NEEDED = (
     *("mmengine.", "mmcv.", "mmdet.", "mmcls.", "mmpretrain.", "detectron2.", "fvcore.", "yacs.", "omegaconf."),
     *("pathlib.", "datetime.", "argparse.Namespace", "builtins.getattr", "__builtin__.getattr"),
 )
-"""What is stored beside weights and means nothing to us. ``getattr`` names the methods of a log, and is not called."""
+"""Prefixes of objects that are stored beside weights and not needed. ``getattr`` names methods of a log and is never
+called.
+"""
 
 
 def stand_in(name: str) -> Any:
-    """What stands for ``module.name`` in a torch file where torch itself knows nothing safe for it; None if refused."""
+    """Return the object to use for ``module.name`` in a torch file where torch has no safe one; None if refused."""
     if name in _ARRAYS:
         return _ARRAYS[name]
     if name in _MAPPINGS:
         return OrderedDict
-    return Placeholder if name.startswith(_BESIDE) else None
+    return Placeholder if name.startswith(_NOT_NEEDED) else None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -171,16 +173,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(file: IO[bytes]) -> Any:
-    """The content of a pickle of numpy arrays, numbers and text, by Python 2 or 3, in which arrays are still packed.
+    """Read a pickle of numpy arrays, numbers and text, written by Python 2 or 3. Arrays are still packed.
 
-    RefusedError where it names anything else; many other errors where it is cut short or none.
+    Raises RefusedError where it names anything else, and other errors where it is truncated or not a pickle.
     """
     # As bytes: Python 2's text and numbers alike then need no copy to be read.
     return _Unpickler(file, encoding="bytes").load()
 
 
 def names_in(file: IO[bytes], pickles: int = 1) -> set[str]:
-    """All ``module.name`` that the next pickles of ``file`` name, without acting on any."""
+    """Return every ``module.name`` in the next pickles of ``file`` without loading them."""
     names: set[str] = set()
     for _ in range(pickles):
         texts: list[str] = []
@@ -198,7 +200,7 @@ _DROPPED = object()
 
 
 def plain(value: Any) -> Any:
-    """``value`` as dicts, lists, tensors, numbers and text; what is none of these is left out of its dict or list."""
+    """Convert ``value`` to dicts, lists, tensors, numbers and text, and drop all other objects from them."""
     kept = _plain(value)
     return None if kept is _DROPPED else kept
 

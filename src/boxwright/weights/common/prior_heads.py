@@ -1,4 +1,4 @@
-"""From heads with a convolution for offsets and one for scores to ours of SSD's kind."""
+"""Join separate convolutions for offsets and scores into one head, as our SSD has it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from boxwright.structures import Classes, InputError
 
 
 def check_class_count(count: int, classes: Classes | None) -> None:
-    """InputError where names are given for another number of classes than the ``count`` of a checkpoint."""
+    """Raise InputError if ``classes`` has another number of names than the ``count`` of a checkpoint."""
     if count < 1:
         raise InputError("the checkpoint's first head is for no class at all; is the file whole?")
     if classes is not None and len(classes) != count:
@@ -20,9 +20,9 @@ def check_class_count(count: int, classes: Classes | None) -> None:
 
 
 def joined_head(offsets: Tensor, scores: Tensor, background_first: bool = True) -> Tensor:
-    """One layer's weight or bias from two: for every prior of a cell its 4 offsets, its scores, and background last.
+    """Join the weights or biases of two layers: for every prior of a cell 4 offsets, the scores, background last.
 
-    ``offsets`` ``[a * 4, ...]`` and ``scores`` ``[a * (K + 1), ...]``, where background is class 0, or the last.
+    ``offsets``: ``[a * 4, ...]``. ``scores``: ``[a * (K + 1), ...]``, with background as the first or the last class.
     """
     cell = offsets.shape[0] // 4
     offsets, scores = offsets.unflatten(0, (cell, 4)), scores.unflatten(0, (cell, -1))

@@ -1,4 +1,4 @@
-"""What importers ask of a foreign state dict before they build anything: which ResNet, how many classes."""
+"""Checks of a published state dict: depth of the ResNet, number of classes, unknown tensors and models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from boxwright.weights.common.class_names import default_classes
 
 Depth = Literal[50, 101, 152]
 _DEPTHS: dict[int, Depth] = {6: 50, 23: 101, 36: 152}
-"""Blocks in stage 4 of the ResNets with bottlenecks."""
+"""Depth of a ResNet with bottlenecks by its number of blocks in stage 4."""
 
 
 def resnet_depth(state: Mapping[str, Tensor], stage4: str, source: str) -> Depth:
-    """The depth of a ResNet from the numbers of its blocks in stage 4.
+    """Return the depth of a ResNet from its blocks in stage 4.
 
-    ``stage4``: a pattern whose first group is the number, as ``layer3\\.(\\d+)\\.``; the tensor of its 3x3 convolution
-    has to be named with ``conv2`` or ``branch2b``, so that groups (ResNeXt) can be told.
+    ``stage4``: a pattern whose first group is the number of a block, such as ``layer3\\.(\\d+)\\.``. The name of a 3x3
+    convolution must contain ``conv2`` or ``branch2b``: its shape shows groups, and ResNeXt is refused.
     """
     blocks = {int(found[1]): name for name in state if (found := re.search(stage4, name))}
     if len(blocks) not in _DEPTHS or max(blocks) + 1 != len(blocks):
@@ -37,14 +37,14 @@ def resnet_depth(state: Mapping[str, Tensor], stage4: str, source: str) -> Depth
 
 
 def rows_of(state: Mapping[str, Tensor], name: str, source: str) -> int:
-    """Length of the tensor ``name`` along its first axis; InputError where it is missing."""
+    """Return the length of the tensor ``name`` along its first axis. Raises InputError where it is missing."""
     if name not in state:
         raise InputError(f"a checkpoint of {source} without {name} among its {len(state)} tensors; is the file whole?")
     return state[name].shape[0]
 
 
 def chosen_classes(count: int, given: Classes | None, source: str) -> Classes:
-    """``given``, or the usual names where none are; InputError where the checkpoint is for another number."""
+    """Return ``given``, or default names for None. Raises InputError where the checkpoint has another number."""
     if given is None:
         return default_classes(count)
     if len(given) != count:
@@ -58,7 +58,7 @@ def chosen_classes(count: int, given: Classes | None, source: str) -> Classes:
 
 
 def refuse_keys(unknown: Iterable[str], source: str) -> None:
-    """InputError that names the keys which are not of ``source``; nothing where there are none."""
+    """Raise InputError if there are keys that do not belong to ``source``."""
     names = list(unknown)
     if names:
         raise InputError(
@@ -68,5 +68,5 @@ def refuse_keys(unknown: Iterable[str], source: str) -> None:
 
 
 def refuse_model(source: str, what: str, instead: str) -> NoReturn:
-    """InputError for a model that is recognised and that nothing here computes."""
+    """Raise InputError for a model that is recognised but not supported."""
     raise InputError(f"{source} {what} has no counterpart here; give {instead}")

@@ -1,4 +1,4 @@
-"""Names of tensors in two layouts, as one table that is read in both directions."""
+"""A table of tensor names in two layouts, usable in both directions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class Renaming:
     """Pairs of templates, theirs and ours, such as ``("fc.{part}", "head.{part}")``.
 
-    A field in braces stands for one part of a dotted name and is the same on both sides. The first pair that fits
-    counts.
+    A field in braces stands for one part of a dotted name and is the same on both sides. The first matching pair is
+    used.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -20,19 +20,19 @@ class Renaming:
         self._to_theirs = [(_pattern(ours), theirs) for theirs, ours in pairs]
 
     def ours(self, name: str) -> str | None:
-        """Our name of what they call ``name``; None if it is not in the table."""
+        """Return our name for their ``name``; None if it is not in the table."""
         return _renamed(name, self._to_ours)
 
     def theirs(self, name: str) -> str | None:
-        """Their name of what we call ``name``; None if it is not in the table."""
+        """Return their name for our ``name``; None if it is not in the table."""
         return _renamed(name, self._to_theirs)
 
     def import_all(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """The tensors under our names, and the names that are not in the table."""
+        """Return the tensors under our names, and the names that are not in the table."""
         return _all(state, self.ours)
 
     def export_all(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """The tensors under their names, and the names that are not in the table."""
+        """Return the tensors under their names, and the names that are not in the table."""
         return _all(state, self.theirs)
 
 

@@ -1,1 +1,1 @@
-"""Importers of Darknet: cfg and weights files, and YOLOv1 to v3."""
+"""Importers of Darknet: cfg and weights files, YOLOv1 to YOLOv3."""

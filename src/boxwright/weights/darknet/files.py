@@ -1,8 +1,9 @@
-"""Darknet's two files: the cfg that describes a network, and the ``.weights`` that hold its numbers in the cfg's order.
+"""Read Darknet's two files: the cfg that describes a network, and the ``.weights`` with its parameters in the cfg's
+order.
 
-A ``.weights`` file has no names and no shapes, only a header and then little-endian float32, layer after layer. What
-belongs where follows from the cfg alone, so a file that was made for another cfg shows only in its length: it must be
-used up exactly (or, for the backbone files that people train from, end after a whole layer).
+A ``.weights`` file has no names and no shapes, only a header and then little-endian float32, layer after layer. The cfg
+alone tells which layer a number belongs to, so a file made for another cfg is detected only by its length: it must be
+used up exactly, or, for pretrained backbones, end after a whole layer.
 
 Symbols: C channels, H W rows and columns of a layer's map.
 """
@@ -27,12 +28,12 @@ Shape = tuple[int, int, int]
 
 ALIASES = {"conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool", "network": "net"}
 SILENT = ("dropout", "shortcut", "detection", "region", "yolo", "softmax", "cost")
-"""Layers without numbers of their own whose output has the shape of what is before them."""
+"""Layers without parameters that keep the shape of their input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of a cfg. ``index`` counts layers from 0 after ``[net]``, which is -1; ``place`` is for errors."""
+    """A section of a cfg. ``index`` counts layers from 0 after ``[net]``, which is -1. ``place`` names it in errors."""
 
     kind: str
     index: int
@@ -40,14 +41,14 @@ class Section:
     options: Mapping[str, str]
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """The option as a whole number; InputError where it is none, or absent without a default."""
+        """Return an option as an integer. Raises InputError where it is not one, or is absent and has no default."""
         value = self.number(name, default)
         if value != int(value):
             raise InputError(f"{self.place}: [{self.kind}] has {name} = {value:g}; it must be a whole number")
         return int(value)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """The option as a number; InputError as above."""
+        """Return an option as a number. Raises InputError as :meth:`integer` does."""
         if name in self.options:
             return self.numbers(name)[0]
         if default is None:
@@ -55,7 +56,7 @@ class Section:
         return default
 
     def numbers(self, name: str) -> list[float]:
-        """The option's numbers, which commas separate; empty where it is absent."""
+        """Return the comma-separated numbers of an option; empty where it is absent."""
         parts = [part for part in self.options.get(name, "").split(",") if part]
         try:
             return [float(part) for part in parts]
@@ -66,7 +67,7 @@ class Section:
 
 
 class DarknetLayer(NamedTuple):
-    """A layer with its numbers.
+    """A layer with its parameters.
 
     ``arrays`` in the order of the file, empty where the layer has none: ``bias``, ``weight``, and with batch norm
     ``scale``, ``mean``, ``var``. Weights are ``[out, in / groups, k, k]`` (convolutional), ``[out, in]`` (connected),
@@ -80,7 +81,7 @@ class DarknetLayer(NamedTuple):
 
 
 class DarknetNetwork(NamedTuple):
-    """A cfg with its weights. ``seen``: images that it was trained on; ``version`` as in the header, such as (0, 2)."""
+    """A cfg with its weights. ``seen``: number of training images. ``version``: that of the header, such as (0, 2)."""
 
     net: Section
     layers: tuple[DarknetLayer, ...]
@@ -88,12 +89,12 @@ class DarknetNetwork(NamedTuple):
     version: tuple[int, int]
 
     def of_kind(self, kind: str) -> list[DarknetLayer]:
-        """The layers of one kind, in order."""
+        """Return the layers of one kind, in order."""
         return [layer for layer in self.layers if layer.section.kind == kind]
 
 
 def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
-    """The sections of a cfg, ``[net]`` first. InputError names the line."""
+    """Parse the sections of a cfg, ``[net]`` first. Errors name the line."""
     sections: list[Section] = []
     options: dict[str, str] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -116,7 +117,7 @@ def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
 
 
 def plan_layers(sections: list[Section]) -> list[tuple[Section, Shape, Shape, dict[str, tuple[int, ...]]]]:
-    """Each layer's section, input and output shape, and the shapes of its arrays in the order of the file."""
+    """Return for each layer its section, its input and output shapes, and the shapes of its arrays in file order."""
     net = sections[0]
     shape: Shape = (net.integer("channels", 3), net.integer("height"), net.integer("width"))
     outputs: list[Shape] = []
@@ -195,16 +196,16 @@ def _route(section: Section, earlier: list[Shape]) -> Shape:
 
 
 def read_darknet(cfg: Path | str, weights: Path | str, prefix: bool = False) -> DarknetNetwork:
-    """The network of the file ``cfg`` with the numbers of the file ``weights``.
+    """Read the network of the file ``cfg`` with the parameters in the file ``weights``.
 
-    ``prefix``: the weights may end after any whole layer, as those of a backbone do (``darknet19_448.conv.23``); the
-    layers beyond are left out. Raises InputError where the file cannot be that cfg's.
+    ``prefix``: the weights may end after any whole layer, as pretrained backbones do (``darknet19_448.conv.23``). Later
+    layers are then left out. Raises InputError where the file does not fit the cfg.
     """
     return read_sections(read_cfg(cfg), weights, prefix, str(cfg))
 
 
 def read_cfg(cfg: Path | str) -> list[Section]:
-    """The sections of the file ``cfg``. InputError where it cannot be read or is no cfg."""
+    """Read the sections of the file ``cfg``. Raises InputError where it cannot be read or is not a cfg."""
     try:
         return parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"), str(cfg))
     except OSError as error:
@@ -214,7 +215,7 @@ def read_cfg(cfg: Path | str) -> list[Section]:
 def read_sections(
     sections: list[Section], weights: Path | str, prefix: bool = False, origin: str = "the network"
 ) -> DarknetNetwork:
-    """The network that ``sections`` of a cfg describe, as :func:`read_darknet`; ``origin`` is for errors."""
+    """Read the network that ``sections`` describe, like :func:`read_darknet`. ``origin`` names it in errors."""
     weights = Path(weights)
     version, seen, transposed, header, found = _opened(weights)
     plan = plan_layers(sections)
@@ -236,17 +237,17 @@ def read_sections(
 
 
 def count_floats(weights: Path | str) -> float:
-    """How many numbers the file ``weights`` holds after its header; no whole number where it was cut short."""
+    """Return how many floats follow the header of ``weights``; not an integer where the file is truncated."""
     return _opened(Path(weights))[-1]
 
 
 def begins_as_darknet(start: bytes) -> bool:
-    """Whether a file that begins with ``start``, 12 bytes or more, has the header of Darknet 0.1 or 0.2."""
+    """Return True if ``start``, 12 bytes or more, is a header of Darknet 0.1 or 0.2."""
     return len(start) >= 12 and start[:4] == bytes(4) and struct.unpack("<i", start[4:8])[0] in (1, 2)
 
 
 def _opened(weights: Path) -> tuple[tuple[int, int], int, bool, int, float]:
-    """What the header says, see :func:`_read_header`, and how many floats there are."""
+    """Return the header, see :func:`_read_header`, and the number of floats."""
     try:
         with weights.open("rb") as file:
             start = file.read(20)
@@ -258,10 +259,12 @@ def _opened(weights: Path) -> tuple[tuple[int, int], int, bool, int, float]:
 
 
 def _read_header(start: bytes, origin: Path) -> tuple[tuple[int, int], int, bool, int]:
-    """Version, images seen, whether matrices of connected layers lie transposed, and bytes of the header.
+    """Return version, images seen, whether matrices of connected layers are transposed, and the size of the header in
+    bytes.
 
     Files before version 0.2 count images in 32 bits, later ones in 64. The oldest begin with three floats (learning
-    rate, momentum, decay), which read as integers are huge; their connected layers lie (inputs, outputs).
+    rate, momentum, decay), which are huge when read as integers. Their connected layers are stored as (inputs,
+    outputs).
     """
     if len(start) < 16:
         raise InputError(f"{origin}: has {len(start)} bytes, too few for the header of a Darknet weights file")
@@ -282,7 +285,7 @@ def _fitting(
     cfg: str,
     prefix: bool,
 ) -> int:
-    """How many layers the file holds. InputError unless its floats are exactly those layers'."""
+    """Return how many layers the file holds. Raises InputError unless its floats are exactly those of the layers."""
     ends = np.cumsum([sum(math.prod(shape) for shape in arrays.values()) for *_, arrays in plan])
     total = int(ends[-1]) if len(plan) else 0
     if found == total:
@@ -298,7 +301,7 @@ def _fitting(
 
 
 def check_classes(section: Section, count: int) -> None:
-    """InputError where the detecting layer ``section`` is for another number of classes than ``count``."""
+    """Raise InputError if the output layer ``section`` has another number of classes than ``count``."""
     classes = section.integer("classes", 20)
     if classes != count:
         raise InputError(
@@ -308,10 +311,11 @@ def check_classes(section: Section, count: int) -> None:
 
 
 def state_in_order(module: nn.Module, network: DarknetNetwork, origin: str = "weights") -> dict[str, Tensor]:
-    """The state dict entries of ``module`` whose layers, in the order in which it registers them, are those of
-    ``network`` in the order of the file; a batch norm belongs to the layer registered before it.
+    """Return the state dict of ``module`` with the parameters of ``network``, matched by order.
 
-    InputError names the first layer that differs in shape or in having a batch norm; ``origin`` is for errors.
+    The layers of ``module`` in the order of registration must be those of ``network`` in the order of the file. A batch
+    norm belongs to the layer registered before it. Raises InputError naming the first layer that differs in shape or in
+    having a batch norm. ``origin`` names the source in errors.
     """
     layers = [layer for layer in network.layers if layer.arrays]
     units = _units(module)

@@ -1,4 +1,4 @@
-"""From Darknet's two files to a detector, or to a pretrained trunk."""
+"""Import a YOLO detector or a pretrained backbone from Darknet's cfg and weights files."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _DETECTING = {"detection": "YOLOv1", "region": "YOLOv2", "yolo": "YOLOv3"}
 
 
 def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Imported:
-    """The YOLOv1, v2 or v3, tiny or with SPP, of the files ``cfg`` and ``weights``.
+    """Import a YOLOv1, v2 or v3, tiny and SPP variants included.
 
-    ``classes`` in the order of the file of names that it was trained with; None for VOC's or COCO's by their count,
-    else ``class_0`` and so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later ones fit it
-    in. InputError where the files do not fit each other or the classes, or are no YOLO.
+    ``classes``: names in the order of the training; None for names of VOC or COCO by their number, else ``class_0`` and
+    so on. YOLOv1, and YOLOv2 of 2016, stretch an image to the network's input; later versions letterbox it. Raises
+    InputError where the files do not fit each other or the classes, or hold no YOLO.
     """
     network = read_darknet(cfg, weights)
     sections = [network.net, *(layer.section for layer in network.layers)]
@@ -86,7 +86,7 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
 
 
 def _of_2016(detector: YOLOv2) -> bool:
-    """Whether it stacks the finer map as it is, as the first generation did."""
+    """Return True if the network stacks the finer map without reducing it, as the first generation did."""
     return detector.config.passthrough is not None and detector.config.narrow is None
 
 
@@ -96,12 +96,12 @@ def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None =
 
 
 def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) -> ImportedBackbone:
-    """The trunk in the file ``weights``, and its classifier where there is one.
+    """Import the backbone in the file ``weights``, and its classifier where there is one.
 
-    ``cfg``: of a classifier (darknet19.cfg, darknet53.cfg) or of a detector; the weights may end after any layer from
-    the trunk's last on, as those do that people train from: ``darknet19_448.conv.23``, ``darknet53.conv.74``. None:
-    the length of the file tells which trunk it is, alone or below a classifier of ImageNet's 1000 classes. InputError
-    where the layers are of no trunk of ours, or go on to those of a detector.
+    ``cfg``: of a classifier (darknet19.cfg, darknet53.cfg) or of a detector. The weights may end after any layer from
+    the last one of the backbone on, as pretrained files do: ``darknet19_448.conv.23``, ``darknet53.conv.74``. None: the
+    length of the file tells the backbone, with or without a classifier of ImageNet's 1000 classes. Raises InputError
+    where the layers belong to no known backbone, or include those of a detector.
     """
     sections = _sections_by_length(weights) if cfg is None else read_cfg(cfg)
     network = read_sections(sections, weights, prefix=True, origin=str(cfg or "its length"))
@@ -131,7 +131,9 @@ def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) 
 
 
 def _sections_by_length(weights: Path | str) -> list[Section]:
-    """The cfg of the one trunk, with or without the classifier of 1000 classes, of as many numbers as the file has."""
+    """Return the cfg of the backbone, with or without a classifier of 1000 classes, that has as many parameters as the
+    file.
+    """
     found = count_floats(weights)
     for variant in VARIANTS:
         for norm in (True, False):
@@ -148,7 +150,7 @@ def _sections_by_length(weights: Path | str) -> list[Section]:
 
 
 def _sections(variant: str, norm: bool) -> list[Section]:
-    """A cfg of the trunk and a classifier of 1000 classes on it, which are its last two sections."""
+    """Return a cfg of the backbone and a classifier of 1000 classes, its last two sections."""
     sections = [Section("net", -1, variant, {"height": "256", "width": "256"})]
 
     def add(kind: str, **options: int) -> None:
@@ -166,7 +168,7 @@ def _sections(variant: str, norm: bool) -> list[Section]:
 
 
 def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Variant, int]:
-    """The longest of our trunks with which the layers begin, and how many it has."""
+    """Return the longest known backbone at the beginning of the layers, and its number of layers."""
     given = [_shape(layer.section) for layer in layers]
     fitting = []
     for name, stages in VARIANTS.items():
@@ -183,7 +185,7 @@ def _trunk(layers: Sequence[DarknetLayer], region: bool, place: str) -> tuple[Va
 
 
 def _convolutions(layer: Layer | str) -> list[tuple[int, int, int]]:
-    """Channels, kernel and stride of each convolution in an entry of the table."""
+    """Return channels, kernel and stride of each convolution in an entry of the table."""
     if isinstance(layer, Conv):
         return [(layer.channels, layer.kernel, layer.stride)]
     if isinstance(layer, Residual):

@@ -1,7 +1,7 @@
-"""Darknet's YOLOv1 networks in our layout: those of 2015 without batch norm, and those of 2016 with it.
+"""Import Darknet's YOLOv1 networks: those of 2015 without batch norm, and those of 2016 with it.
 
-They differ in more than numbers (fully connected or untied layers, two or three boxes a cell), so the configuration is
-found in the cfg. Our modules are registered in the order of Darknet's files.
+They differ in structure (fully connected or locally connected layers, two or three boxes per cell), so the
+configuration is read from the cfg. Our modules are registered in the order of Darknet's files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from boxwright.weights.darknet.files import DarknetNetwork, Section, check_class
 
 
 def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
-    """The detector that the sections of a cfg describe. InputError where it is no YOLOv1, or of an unknown trunk."""
+    """Return the detector that a cfg describes. Raises InputError where it is not YOLOv1 or has an unknown backbone."""
     net, detection = sections[0], [section for section in sections if section.kind == "detection"]
     if not detection:
         raise InputError(f"{net.place}: has no [detection] layer, so that it is no YOLOv1")
@@ -58,7 +58,7 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
 
 
 def _variant(convs: Sequence[Section], place: str) -> Variant:
-    """The trunk whose convolutions are those of the cfg."""
+    """Return the backbone with the convolutions of the cfg."""
     wanted = [(s.integer("filters", 1), s.integer("size", 1), s.integer("stride", 1)) for s in convs]
     for name, stages in VARIANTS.items():
         layers = [layer for stage in stages for layer in stage]
@@ -69,7 +69,7 @@ def _variant(convs: Sequence[Section], place: str) -> Variant:
 
 
 def yolov1_state(detector: YOLOv1, network: DarknetNetwork) -> dict[str, Tensor]:
-    """The state dict of ``detector`` from a network that was read with its weights. InputError where they differ."""
+    """Return the state dict of ``detector`` from ``network``. Raises InputError where their layers differ."""
     for layer in network.of_kind("detection"):
         check_classes(layer.section, len(detector.classes))
     return state_in_order(detector, network, network.net.place)

@@ -1,6 +1,6 @@
-"""Darknet's YOLOv2 and Tiny YOLOv2, of both generations, in our layout.
+"""Import Darknet's YOLOv2 and Tiny YOLOv2, of both generations.
 
-Our modules are registered in the order of Darknet's files, so only the configuration has to be found in the cfg.
+Our modules are registered in the order of Darknet's files, so only the configuration is read from the cfg.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section, check_classes, state_in_order
 
 TRUNK = {True: 18, False: 7}
-"""Convolutions of Darknet-19 without its classifier, and of the tiny trunk."""
+"""Number of convolutions of Darknet-19 without its classifier, and of the tiny backbone."""
 
 
 def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
-    """The detector that the sections of a cfg describe: yolov2, yolov2-tiny, and the same for other data.
+    """Return the detector that a cfg describes: yolov2, yolov2-tiny, and the same networks for other data.
 
-    The first generation (2016) stacks all 512 channels of the finer map, the second narrows them to 64 before.
+    The first generation (2016) stacks all 512 channels of the finer map, the second reduces them to 64 first. Raises
     InputError where the cfg is neither.
     """
     place, region = sections[0].place, [section for section in sections if section.kind == "region"]
@@ -61,7 +61,7 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
 
 
 def yolov2_state(detector: YOLOv2, network: DarknetNetwork) -> dict[str, Tensor]:
-    """The state dict of ``detector`` from a network that was read with its weights. InputError where they differ."""
+    """Return the state dict of ``detector`` from ``network``. Raises InputError where their layers differ."""
     for layer in network.of_kind("region"):
         check_classes(layer.section, len(detector.classes))
     state = state_in_order(detector, network, network.net.place)

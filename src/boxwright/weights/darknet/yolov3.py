@@ -1,7 +1,7 @@
-"""Darknet's YOLOv3, YOLOv3-spp and YOLOv3-tiny in our layout.
+"""Import Darknet's YOLOv3, YOLOv3-spp and YOLOv3-tiny.
 
-Our modules are registered in the order of Darknet's files, so only the configuration has to be found in the cfg.
-Darknet numbers scales from coarse to fine, we from fine to coarse.
+Our modules are registered in the order of Darknet's files, so only the configuration is read from the cfg. Darknet
+numbers scales from coarse to fine, we from fine to coarse.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from boxwright.weights.darknet.files import DarknetNetwork, Section, state_in_or
 
 
 def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
-    """The detector that the sections of a cfg describe: yolov3, yolov3-spp, yolov3-tiny, and the same with other
-    anchors, masks or classes. InputError where it is none of them.
+    """Return the detector that a cfg describes: yolov3, yolov3-spp, yolov3-tiny, also with other anchors, masks or
+    classes.
 
-    The file yolov3-tiny.cfg names the masks 0,1,2 for its finer scale since August 2018, but the published weights were
-    trained with 1,2,3: edit that line for them (or ``masks`` here), or their AP50 on COCO falls from .332 to .178.
+    Since August 2018 the file yolov3-tiny.cfg has the masks 0,1,2 for its finer scale, but the published weights were
+    trained with 1,2,3. Edit that line for them (or ``masks`` here), or their AP50 on COCO falls from .332 to .178.
+    Raises InputError where the cfg is none of these.
     """
     layers = [section for section in sections if section.kind == "yolo"]
     place = sections[0].place
@@ -53,7 +54,7 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
 
 
 def yolov3_state(detector: YOLOv3, network: DarknetNetwork) -> dict[str, Tensor]:
-    """The state dict of ``detector`` from a network that was read with its weights. InputError where they differ."""
+    """Return the state dict of ``detector`` from ``network``. Raises InputError where their layers differ."""
     for layer in network.of_kind("yolo"):
         classes = layer.section.integer("classes", 20)
         if classes != len(detector.classes):

@@ -1,13 +1,13 @@
-"""Detectron's detectors (the first one, in Caffe2) in our layout: Faster R-CNN on ResNet C4 and FPN, Mask R-CNN and
+"""Import the detectors of Detectron, the first one in Caffe2: Faster R-CNN on ResNet C4 and FPN, Mask R-CNN and
 RetinaNet on FPN.
 
-Its files are Python 2 pickles of numpy arrays: ``{"blobs": {...}, "cfg": ...}`` with the momentum of every parameter
-beside it. Background comes first and has a box and a mask that were never trained; batch norms are a scale and a shift.
+Its files are Python 2 pickles of numpy arrays, ``{"blobs": {...}, "cfg": ...}``, with the momentum of every parameter
+beside it. Background is first and has an untrained box and mask. Batch norms are a scale and a shift.
 
-Its conventions are those of Caffe: boxes include their last pixel, anchors stand on pixels' centres and have rounded
-sides, RoIAlign is the first one without the half-pixel shift, NMS drops at the threshold itself. Detections come out
-in that convention too: a side is one pixel longer than ``x2 - x1``. One difference stays: among proposals it wants the
-centre inside the image, which after clipping can only fail on the last half pixel.
+Its conventions are those of Caffe: boxes include their last pixel, anchors are centred on pixels and have rounded
+sides, RoIAlign has no half-pixel shift, and NMS suppresses at the threshold itself. Its detections follow that
+convention too: a side is one pixel longer than ``x2 - x1``. One difference remains: it drops proposals whose centre is
+outside of the image, which after clipping affects only the last half pixel.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ _NORM_PARTS = (
     *(("s", "weight"), ("b", "bias"), ("gamma", "weight"), ("beta", "bias")),
     *(("running_mean", "running_mean"), ("running_var", "running_var")),
 )
-"""A scale and a shift; pretrained ResNets may have whole norms."""
+"""Parts of a norm: a scale and a shift. Pretrained ResNets may have whole norms."""
 
 
 def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfig:
-    """The configuration under which its ``e2e_faster_rcnn_R-*-FPN`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``e2e_faster_rcnn_R-*-FPN``."""
     return FasterRCNNConfig(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
         rpn=_RPN,
@@ -79,7 +79,7 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
 
 
 def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
-    """The configuration under which its ``e2e_faster_rcnn_R-*-C4`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``e2e_faster_rcnn_R-*-C4``."""
     return FasterRCNNC4Config(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(4,)),
         rpn=replace(
@@ -96,7 +96,7 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
 
 
 def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
-    """The configuration under which its ``e2e_mask_rcnn_R-*-FPN`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``e2e_mask_rcnn_R-*-FPN``."""
     boxes = faster_rcnn_config(depth, freeze_at)
     return MaskRCNNConfig(
         backbone=boxes.backbone,
@@ -108,7 +108,7 @@ def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
 
 
 def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
-    """The configuration under which its ``retinanet_R-*-FPN`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``retinanet_R-*-FPN``."""
     return RetinaNetConfig(
         backbone=ResNetConfig(
             depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)
@@ -126,17 +126,17 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
 
 
 def recognise_detectron(content: Mapping[str, Any]) -> bool:
-    """Whether ``content`` of a file has Detectron's names: a detector or a pretrained ResNet."""
+    """Return True if the content of a file has Detectron's names: a detector or a pretrained ResNet."""
     return any(re.match(r"res\d_\d+_branch2[abc]_w$", name) for name in tensors_in(content, "blobs"))
 
 
 def import_detectron(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
-    """The detector in ``content``, as :func:`read_foreign` gives it: the whole file, or its ``blobs`` alone.
+    """Import the detector in ``content``, the result of :func:`read_foreign`: the whole file, or its ``blobs`` alone.
 
-    ``classes``: names in the checkpoint's order; without them 80 are COCO's, 20 VOC's, others ``class_0``, ...
+    ``classes``: names in the checkpoint's order; None for COCO's for 80, VOC's for 20, else ``class_0``, ...
 
-    Raises InputError for what is no detector of Detectron's, one that nothing here computes (Keypoint R-CNN, Mask
-    R-CNN on C4, ResNeXt, group norm), other numbers of classes, and tensors that are missing from the file.
+    Raises InputError for other files, for unsupported models (Keypoint R-CNN, Mask R-CNN on C4, ResNeXt, group norm),
+    for another number of classes, and for missing tensors.
     """
     if not recognise_detectron(content):
         first = next(iter(tensors_in(content, "blobs")), "there are no tensors at all")
@@ -162,7 +162,7 @@ def import_detectron(content: Mapping[str, Any], classes: Classes | None = None)
 
 
 def with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the mean 0 and the variance 1 - eps for norms that are only a scale and a shift."""
+    """Add the mean 0 and the variance 1 - eps to norms that are only a scale and a shift."""
     full = dict(state)
     for name, value in state.items():
         if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", name):
@@ -176,7 +176,7 @@ Model = Literal["faster_rcnn FPN", "mask_rcnn FPN", "faster_rcnn C4", "retinanet
 
 
 def _without_momentum(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what training left, and without what a classifier left: its last layer, a bias that nobody adds."""
+    """Drop the momentum of the training, and the last layer and unused bias of the classifier."""
     left = re.compile(r".*_momentum|lr|conv1_b|(fc1000|pred)_[wb]")
     return {name: value for name, value in blobs.items() if not left.fullmatch(name)}
 
@@ -206,7 +206,7 @@ def _has(blobs: Mapping[str, Tensor], start: str) -> bool:
 
 
 def _config(blobs: Mapping[str, Tensor], kind: Model, depth: Depth, source: str) -> tuple[DetectorConfig, int]:
-    """The configuration, and the number of classes without background."""
+    """Return the configuration, and the number of classes without background."""
     if kind == "retinanet FPN":
         boxes, scores = (rows_of(blobs, f"retnet_{part}_pred_fpn3_w", source) for part in ("bbox", "cls"))
         return retinanet_config(depth), scores * 4 // max(boxes, 1)
@@ -236,12 +236,12 @@ def _background_last(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
-    """Weight and bias of each pair of a blob and a layer of ours."""
+    """Return the pairs of names of weight and bias, for pairs of a blob and our layer."""
     return [(f"{blob}_{a}", f"{layer}.{b}") for blob, layer in pairs for a, b in _PARTS]
 
 
 def stage_pairs(ours: str, stages: tuple[int, ...]) -> list[tuple[str, str]]:
-    """Of the residual stages; ``ours`` is our prefix with its dot."""
+    """Return the pairs of names of the residual stages. ``ours`` is our prefix with its dot."""
     pairs: list[tuple[str, str]] = []
     branches = (("branch2a", "conv1", "bn1"), ("branch2b", "conv2", "bn2"), ("branch2c", "conv3", "bn3"))
     for stage in stages:
@@ -253,7 +253,7 @@ def stage_pairs(ours: str, stages: tuple[int, ...]) -> list[tuple[str, str]]:
 
 
 def stem_pairs(ours: str) -> list[tuple[str, str]]:
-    """Of the stem."""
+    """Return the pairs of names of the stem."""
     norm = [(f"res_conv1_bn_{a}", f"{ours}bn1.{b}") for a, b in _NORM_PARTS]
     return [("conv1_w", f"{ours}conv1.weight"), *norm]
 

@@ -1,4 +1,4 @@
-"""The configurations under which the weights of detectron2's model zoo compute what they compute there."""
+"""Configurations that reproduce the models of detectron2's model zoo."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from boxwright.weights.common.state_checks import Depth
 
 _POOLING = RoIPoolingConfig(sampling_ratio=0, level_epsilon=1e-8)
 _NOT_EMPTY = 1e-6
-"""It drops boxes whose sides are not above 0, and those alone: clipping leaves many at the border."""
+"""detectron2 drops only boxes whose sides are not above 0. Clipping leaves many of them at the border."""
 
 
 def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfig:
-    """The configuration under which its ``faster_rcnn_R_*_FPN`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``faster_rcnn_R_*_FPN``."""
     return FasterRCNNConfig(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
         rpn=RPNConfig(beta=0.0, crowd_ignore=None, min_size=_NOT_EMPTY),
@@ -47,7 +47,7 @@ def _rpn_of_one_map() -> RPNConfig:
 
 
 def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
-    """The configuration under which its ``faster_rcnn_R_*_C4`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``faster_rcnn_R_*_C4``."""
     return FasterRCNNC4Config(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(4,)),
         rpn=_rpn_of_one_map(),
@@ -63,9 +63,9 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
 
 
 def faster_rcnn_dc5_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4Config:
-    """The configuration under which its ``faster_rcnn_R_*_DC5`` weights compute what they compute there.
+    """Return the configuration that reproduces ``faster_rcnn_R_*_DC5``.
 
-    Stage 5 is dilated and stays at stride 16; proposals and two fully connected layers read its map.
+    Stage 5 is dilated and keeps stride 16. The RPN and a head with two fully connected layers read its map.
     """
     return FasterRCNNC4Config(
         backbone=ResNetConfig(
@@ -91,7 +91,7 @@ def faster_rcnn_dc5_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC
 
 
 def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
-    """The configuration under which its ``mask_rcnn_R_*_FPN`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``mask_rcnn_R_*_FPN``."""
     boxes = faster_rcnn_config(depth, freeze_at)
     return MaskRCNNConfig(
         backbone=boxes.backbone,
@@ -103,9 +103,9 @@ def mask_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> MaskRCNNConfig:
 
 
 def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
-    """The configuration under which its ``retinanet_R_*_FPN`` weights compute what they compute there.
+    """Return the configuration that reproduces ``retinanet_R_*_FPN``.
 
-    Boxes meet NMS as they are; only what is left is cut to the image.
+    NMS runs on unclipped boxes, and only its result is clipped to the image.
     """
     return RetinaNetConfig(
         backbone=ResNetConfig(

@@ -1,11 +1,12 @@
-"""detectron2's detectors in our layout and back: Faster R-CNN on ResNet C4, dilated C5 and FPN; Mask R-CNN and
-RetinaNet on FPN.
+"""Import and export detectron2's detectors: Faster R-CNN on ResNet C4, dilated C5 and FPN; Mask R-CNN and RetinaNet on
+FPN.
 
 Published files are pickles of numpy arrays, ``{"model": ..., "__author__": ...}``, and its own checkpoints torch files
 with the same ``model``; :func:`boxwright.weights.common.foreign_files.read_foreign` reads both.
 
-What a state dict does not say is taken from detectron2's model zoo: anchors (unless the file has them), thresholds, and
-that weights whose pixels are not divided by a deviation are MSRA's, with the stride in the first 1x1 convolution.
+Settings that a state dict does not tell are taken from detectron2's model zoo: anchors (unless the file has them) and
+thresholds. Weights whose pixels are not divided by a standard deviation are MSRA's, with the stride in the first 1x1
+convolution.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _READ = "Faster R-CNN on C4, DC5 or FPN, or RetinaNet or Mask R-CNN on FPN"
 
 
 def recognise_detectron2(content: Mapping[str, Any]) -> bool:
-    """Whether ``content`` of a file is a detector of detectron2's, supported or not."""
+    """Return True if the content of a file is a detector of detectron2, supported or not."""
     names = tensors_in(content, "model")
     return any(re.match(r"backbone\.(bottom_up\.)?(res\d\.\d+\.|stem\.conv1\.)", name) for name in names)
 
@@ -67,14 +68,14 @@ def recognise_detectron2(content: Mapping[str, Any]) -> bool:
 def import_detectron2(
     content: Mapping[str, Any], classes: Classes | None = None, stride_in_1x1: bool | None = None
 ) -> Imported:
-    """The detector in ``content``, as :func:`read_foreign` gives it: the whole file, or its ``model`` alone.
+    """Import the detector in ``content``, the result of :func:`read_foreign`: the whole file, or its ``model`` alone.
 
-    Model, depth, number of classes, and whether boxes are for each class are read off the tensors. ``classes``: names
-    in the checkpoint's order; without them 80 are COCO's, 20 VOC's, others ``class_0``, ... ``stride_in_1x1``: where
-    the ResNet has its strides, if not as the file's pixels suggest (MSRA's: in the 1x1).
+    Model, depth, number of classes and class-agnostic boxes are detected from the tensors. ``classes``: names in the
+    checkpoint's order; None for COCO's for 80, VOC's for 20, else ``class_0``, ... ``stride_in_1x1``: position of the
+    strides in the ResNet; None follows the pixels of the file (MSRA's: in the 1x1).
 
-    Raises InputError for what is no detector of detectron2's, one that nothing here computes (Cascade, Keypoint and
-    Panoptic R-CNN, Mask R-CNN on C4, ResNeXt), other numbers of classes, and tensors that are missing from the file.
+    Raises InputError for other files, for unsupported models (Cascade, Keypoint and Panoptic R-CNN, Mask R-CNN on C4,
+    ResNeXt), for another number of classes, and for missing tensors.
     """
     if not recognise_detectron2(content):
         raise InputError(
@@ -109,12 +110,12 @@ def import_detectron2(
 
 
 def export_detectron2(detector: Detector) -> dict[str, Tensor]:
-    """What detectron2 loads as ``{"model": ...}``: the tensors of ``detector`` under its names, not copied.
+    """Return the tensors of ``detector`` under detectron2's names, not copied, to be saved as ``{"model": ...}``.
 
-    For the architectures that both have: those that :func:`import_detectron2` reads. ``pixel_mean`` and ``pixel_std``
-    are among them where they are not MSRA's. The configuration there has to say what tensors do not (depth, strides,
-    anchors, thresholds). Raises InputError where detectron2 has no name for a layer, or no way to compute what a
-    setting of the detector asks for.
+    Supported are the architectures that :func:`import_detectron2` reads. ``pixel_mean`` and ``pixel_std`` are included
+    where they are not MSRA's. The configuration there must state what tensors do not tell (depth, strides, anchors,
+    thresholds). Raises InputError where detectron2 has no name for a layer, or cannot reproduce a setting of the
+    detector.
     """
     config = detector.config
     kind = _kind_of_config(config)
@@ -148,7 +149,7 @@ def _first_name(content: Mapping[str, Any]) -> str:
 
 
 def _kind_of(state: Mapping[str, Tensor]) -> Kind:
-    """Which model the names belong to; InputError for those that only detectron2 has."""
+    """Return the model of a state dict. Raises InputError for models that only detectron2 has."""
     for pattern, title in _OTHER_MODELS:
         if found := next((name for name in state if re.match(pattern, name)), None):
             refuse_model("detectron2's", f"{title} ({found})", _READ)
@@ -196,7 +197,7 @@ def _config(state: Mapping[str, Tensor], kind: Kind, depth: Depth, source: str) 
 
 
 def _with_pixels(config: Any, state: Mapping[str, Tensor], stride_in_1x1: bool | None) -> Any:
-    """With the pixels that the file states, if it does. Its mean is in the order of the channels: blue is darkest."""
+    """Set the pixels stated in the file, if any. The order of the mean tells the channels: blue has the lowest."""
     pixels = IMAGENET_255_BGR
     if "pixel_mean" in state and "pixel_std" in state:
         mean, std = (tuple(state[name].flatten().tolist()) for name in ("pixel_mean", "pixel_std"))
@@ -209,7 +210,7 @@ def _with_pixels(config: Any, state: Mapping[str, Tensor], stride_in_1x1: bool |
 
 
 def _with_anchors(config: Any, state: Mapping[str, Tensor], kind: Kind) -> Any:
-    """With the anchors of the first cells that files of before 2020 carry, where they are not the zoo's."""
+    """Set the anchors of the first cells, stored in files of before 2020, where they are not those of the model zoo."""
     pattern = r"(?:proposal_generator\.)?anchor_generator\.cell_anchors\.(\d+)"
     cells = {int(found[1]): value for name, value in state.items() if (found := re.fullmatch(pattern, name))}
     if not cells:
@@ -268,7 +269,7 @@ _FIXED: dict[str, Any] = {
     "offset": 0.0,
     "pooled_levels": 4,
 }
-"""Settings that change what weights compute and that detectron2 knows in one form only."""
+"""Settings that affect the results and that detectron2 has in one form only."""
 
 
 def _check_exportable(config: Any) -> None:

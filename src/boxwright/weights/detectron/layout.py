@@ -1,7 +1,7 @@
-"""detectron2's names and shapes for the parts that its detectors share with ours, in both directions.
+"""Names and shapes of detectron2 for the parts that its detectors share with ours, in both directions.
 
-Two things differ besides names: a pooled region is flattened with channels first, and a pyramid's ResNet is called
-``backbone.bottom_up``, a ResNet alone ``backbone``. Background comes last and has no box, as ours.
+Two things differ besides names: a pooled region is flattened with channels first, and the ResNet of a pyramid is called
+``backbone.bottom_up``, a ResNet alone ``backbone``. Background is last and has no box, as in ours.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from boxwright.weights.common.flattened_regions import first_layer_channels_firs
 from boxwright.weights.common.tensor_names import Renaming
 
 Kind = Literal["fpn", "c4", "dc5", "retinanet"]
-"""Faster or Mask R-CNN on a pyramid; Faster R-CNN on C4, or on a dilated C5; RetinaNet."""
+"""Model: Faster or Mask R-CNN on a pyramid, Faster R-CNN on C4, the same on a dilated C5, or RetinaNet."""
 
 
 def resnet_pairs(theirs: str, ours: str, stages: tuple[int, ...] = (2, 3, 4, 5)) -> list[tuple[str, str]]:
-    """Of the residual stages, each prefix with its dot."""
+    """Return the pairs of names of the residual stages. Each prefix ends with its dot."""
     pairs: list[tuple[str, str]] = []
     for stage in stages:
         a, b = f"{theirs}res{stage}.{{block}}.", f"{ours}layer{stage - 1}.{{block}}."
@@ -32,7 +32,7 @@ def resnet_pairs(theirs: str, ours: str, stages: tuple[int, ...] = (2, 3, 4, 5))
 
 
 def stem_pairs(theirs: str, ours: str) -> list[tuple[str, str]]:
-    """Of the stem."""
+    """Return the pairs of names of the stem."""
     return [
         (f"{theirs}stem.conv1.weight", f"{ours}conv1.weight"),
         (f"{theirs}stem.conv1.norm.{{part}}", f"{ours}bn1.{{part}}"),
@@ -83,11 +83,11 @@ NAMES: dict[Kind, Renaming] = {
 
 
 def to_ours(state: Mapping[str, Tensor], kind: Kind) -> tuple[dict[str, Tensor], list[str]]:
-    """Our state dict from detectron2's, and the names in it that are not of such a model."""
+    """Convert a state dict of detectron2. Returns ours, and the names that do not belong to such a model."""
     ours, unknown = NAMES[kind].import_all(state)
     return first_layer_channels_last(ours), unknown
 
 
 def to_theirs(state: Mapping[str, Tensor], kind: Kind) -> tuple[dict[str, Tensor], list[str]]:
-    """detectron2's state dict from ours, and the names of ours that it has none for."""
+    """Convert our state dict to detectron2's. Returns theirs, and our names without a counterpart."""
     return NAMES[kind].export_all(first_layer_channels_first(state))

@@ -1,8 +1,8 @@
-"""ResNets that Detectron and detectron2 start their trainings from, as backbones of ours.
+"""Import the pretrained ResNets of Detectron and detectron2 as backbones.
 
-``ImageNetPretrained/MSRA/R-50.pkl`` and ``R-101.pkl`` hold Detectron's names, with a scale and a shift for each norm in
-Detectron's own files and whole norms in detectron2's, and take BGR pixels minus their mean;
-``ImageNetPretrained/torchvision/R-50.pkl`` holds detectron2's names, and takes RGB pixels as torchvision does.
+``ImageNetPretrained/MSRA/R-50.pkl`` and ``R-101.pkl`` use Detectron's names and take BGR pixels minus their mean.
+Detectron's own files hold a scale and a shift per norm, detectron2's hold whole norms.
+``ImageNetPretrained/torchvision/R-50.pkl`` uses detectron2's names and takes RGB pixels as torchvision does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASSIFIER = re.compile(r"(stem\.)?(fc|linear)\..*|(fc1000|pred)_[wb]|conv1_b|l
 
 
 def recognise_resnet(content: Mapping[str, Any]) -> bool:
-    """Whether ``content`` of a file is such a ResNet and no detector."""
+    """Return True if the content of a file is such a ResNet and not a detector."""
     names = tensors_in(content, "blobs", "model")
     head = re.compile(r"(conv_rpn|cls_score|retnet_|fpn_)|(backbone|roi_heads|proposal_generator|head)\.")
     body = re.compile(r"res2_0_branch2a_w|res2\.0\.conv1\.weight")
@@ -39,9 +39,9 @@ def recognise_resnet(content: Mapping[str, Any]) -> bool:
 
 
 def import_resnet(content: Mapping[str, Any]) -> ImportedBackbone:
-    """The ResNet in ``content``, as :func:`read_foreign` gives it. Its classifier is left out.
+    """Import the ResNet in ``content``, the result of :func:`read_foreign`, without its classifier.
 
-    Raises InputError for what is none of the two forms, ResNeXt, and a file that is not whole.
+    Raises InputError for other files, for ResNeXt, and for an incomplete file.
     """
     tensors = tensors_in(content, "blobs", "model")
     if not recognise_resnet(content):

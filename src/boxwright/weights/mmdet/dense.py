@@ -1,12 +1,12 @@
-"""MMDetection 3's one-stage detectors in our layout: RetinaNet, SSD and YOLOv3.
+"""Import MMDetection 3's one-stage detectors: RetinaNet, SSD and YOLOv3.
 
-RetinaNet: P7 is a convolution of P6 itself, without the ReLU; a cell's anchors come by ratio, then by size.
+RetinaNet: P7 is a convolution of P6 without a ReLU. Anchors of a cell are ordered by ratio, then by size.
 
-SSD: scores and offsets of a map are separate convolutions there and one here. Its best pairs of prior and class are
-counted on each map, ours over all maps, more of them: the 200 that are kept are the same unless NMS leaves fewer.
+SSD: scores and offsets of a map are separate convolutions there and one here. It selects the best pairs of prior and
+class on each map, ours over all maps and more of them: the 200 detections are the same unless NMS leaves fewer.
 
-YOLOv3: channels of a cell come by anchor, then x y w h, objectness, classes, as Darknet's. Before NMS it wants 0.05 of
-the class alone and 0.005 of the objectness, and nothing of their product, which is the score.
+YOLOv3: channels of a cell are ordered by anchor, then x y w h, objectness, classes, as in Darknet. Before NMS it
+requires 0.05 of the class and 0.005 of the objectness separately, and no minimum of their product, the score.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from boxwright.weights.common.state_checks import chosen_classes, refuse_keys, r
 from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.mmdet.file import MMDetFile, resnet_names
 
-_NOT_EMPTY = 1e-6  # it drops boxes whose sides are not above 0, and those alone
+_NOT_EMPTY = 1e-6  # MMDetection drops only boxes whose sides are not above 0
 _RETINANET_NAMES = Renaming(
     [
         *resnet_names(),
@@ -59,7 +59,7 @@ _SSD_NAMES = Renaming(
 
 
 def _conv_bn(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
-    """A convolution and its norm, ``conv`` and ``bn`` there, 0 and 1 here."""
+    """Return the pairs of names of a convolution and its norm, ``conv`` and ``bn`` there, 0 and 1 here."""
     return [
         (f"{theirs}.{a}.{{part}}", f"{ours}.{b}.{{part}}")
         for theirs, ours in pairs
@@ -90,7 +90,7 @@ _YOLO_NAMES = Renaming(
 
 
 def retinanet_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -> RetinaNetConfig:
-    """The configuration under which its ``retinanet_r*_fpn`` weights compute what they compute there.
+    """Return the configuration that reproduces ``retinanet_r*_fpn``.
 
     ``caffe``: the style of the ResNet; false is torchvision's.
     """
@@ -108,9 +108,9 @@ def retinanet_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -
 
 
 def ssd_config(side: int = 300, smallest: int = 15) -> SSDConfig:
-    """The configuration under which its ``ssd300`` and ``ssd512`` weights compute what they compute there.
+    """Return the configuration that reproduces ``ssd300`` and ``ssd512``.
 
-    ``smallest``: the second map's prior in percent of ``side``: 15 and 10 for COCO, 20 and 15 for VOC.
+    ``smallest``: the prior of the second map in percent of ``side``: 15 and 10 for COCO, 20 and 15 for VOC.
     """
     first = {(300, 15): 7, (300, 20): 10, (512, 10): 4, (512, 15): 7}.get((side, smallest))
     if first is None:
@@ -140,7 +140,7 @@ def ssd_config(side: int = 300, smallest: int = 15) -> SSDConfig:
 
 
 def yolov3_config() -> YOLOv3Config:
-    """The configuration under which its ``yolov3_d53`` weights compute what they compute there, in use."""
+    """Return the configuration that reproduces ``yolov3_d53`` at inference."""
     return YOLOv3Config(
         ignore_iou=0.5,
         small_weight=False,
@@ -151,7 +151,7 @@ def yolov3_config() -> YOLOv3Config:
 
 
 def import_retinanet(file: MMDetFile, classes: Classes | None) -> Imported:
-    """See :func:`boxwright.weights.mmdet.two_stage.import_mmdet`."""
+    """Import RetinaNet, as :func:`~boxwright.weights.mmdet.two_stage.import_mmdet` does."""
     source = "MMDetection retinanet FPN"
     depth = resnet_depth(file.state, r"^backbone\.layer3\.(\d+)\.", source)
     state, unknown = _RETINANET_NAMES.import_all(file.state)
@@ -175,7 +175,7 @@ def import_retinanet(file: MMDetFile, classes: Classes | None) -> Imported:
 
 
 def import_ssd(file: MMDetFile, classes: Classes | None) -> Imported:
-    """See :func:`boxwright.weights.mmdet.two_stage.import_mmdet`."""
+    """Import SSD, as :func:`~boxwright.weights.mmdet.two_stage.import_mmdet` does."""
     maps = len({name.split(".")[2] for name in file.state if name.startswith("bbox_head.cls_convs.")})
     if maps not in (6, 7):
         raise InputError(f"MMDetection's SSD on {maps} maps; expected 6 (SSD300) or 7 (SSD512); is the file whole?")
@@ -207,7 +207,7 @@ def import_ssd(file: MMDetFile, classes: Classes | None) -> Imported:
 
 
 def import_yolov3(file: MMDetFile, classes: Classes | None) -> Imported:
-    """See :func:`boxwright.weights.mmdet.two_stage.import_mmdet`."""
+    """Import YOLOv3, as :func:`~boxwright.weights.mmdet.two_stage.import_mmdet` does."""
     source = "MMDetection yolov3"
     if not file.has("backbone.conv_res_block"):
         refuse_model("MMDetection's", "YOLOv3 on another backbone than Darknet-53", "one on Darknet-53")

@@ -1,4 +1,4 @@
-"""What a checkpoint of MMDetection 3 says besides its tensors, and the names of its ResNet."""
+"""Read the metadata of an MMDetection 3 checkpoint, and the names of its ResNet."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from boxwright.weights.common.foreign_files import tensors_in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MMDetFile:
-    """``state``: its tensors; ``names`` of the classes, or none; ``text`` of its configuration, or none."""
+    """Content of a checkpoint. ``state``: its tensors. ``names``: of the classes, may be empty. ``text``: of its
+    configuration, may be empty.
+    """
 
     state: dict[str, Tensor]
     names: tuple[str, ...]
     text: str
 
     def has(self, start: str) -> bool:
-        """Whether a tensor's name begins with ``start``."""
+        """Return True if the name of a tensor begins with ``start``."""
         return any(name.startswith(start) for name in self.state)
 
     @property
     def caffe(self) -> bool:
-        """Whether the ResNet has Caffe's strides and pixels.
+        """True if the ResNet has Caffe's strides and pixels.
 
-        Where no configuration says so, norms that are only a scale and a shift do: they come from MSRA's weights.
+        Without a configuration it is detected by norms that are only a scale and a shift: they come from MSRA's
+        weights.
         """
         if self.text:
             return re.search(r"style\s*=\s*['\"]caffe['\"]", self.text) is not None
@@ -38,7 +41,7 @@ class MMDetFile:
         return mean is not None and not mean.any().item()
 
     def classes(self, count: int) -> Classes | None:
-        """The file's own names, with the ids of the data set where they are one's; None where it has none that fit."""
+        """Return the file's own names, with the ids of a known data set; None where the names do not fit ``count``."""
         if len(self.names) != count or len(set(self.names)) != count:
             return None
         usual = default_classes(count)
@@ -46,7 +49,7 @@ class MMDetFile:
 
 
 def read_parts(content: Mapping[str, Any]) -> MMDetFile:
-    """From the content of a file, whole or its ``state_dict`` alone."""
+    """Read the content of a file, whole or its ``state_dict`` alone."""
     meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
     assert isinstance(meta, dict)
     data = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
@@ -65,7 +68,7 @@ def read_parts(content: Mapping[str, Any]) -> MMDetFile:
 
 
 def resnet_names() -> list[tuple[str, str]]:
-    """Of the ResNet: torchvision's names on both sides."""
+    """Return the pairs of names of the ResNet: torchvision's on both sides."""
     pairs = [("backbone.conv1.{part}", "backbone.conv1.{part}"), ("backbone.bn1.{part}", "backbone.bn1.{part}")]
     for layer in ("conv1", "conv2", "conv3", "bn1", "bn2", "bn3", "downsample.0", "downsample.1"):
         names = [f"backbone.layer{n}.{{block}}.{layer}.{{part}}" for n in (1, 2, 3, 4)]

@@ -1,12 +1,12 @@
-"""MMDetection 3's detectors in our layout: Faster R-CNN, Mask R-CNN and RetinaNet on ResNet with FPN, SSD300 and SSD512
-on VGG-16, and YOLOv3 on Darknet-53.
+"""Import MMDetection 3's detectors: Faster R-CNN, Mask R-CNN and RetinaNet on ResNet with FPN, SSD300 and SSD512 on
+VGG-16, and YOLOv3 on Darknet-53.
 
-Its files are torch's, ``{"meta": ..., "state_dict": ...}``; ``meta`` has the names of the classes and the text of the
-configuration, of which the parts that tensors do not show are used where they are there: the style of the ResNet
+Its files are torch's, ``{"meta": ..., "state_dict": ...}``. ``meta`` has the class names and the text of the
+configuration. Two settings that tensors do not tell are read from the text if it is there: the style of the ResNet
 (``caffe``: MSRA's weights, BGR, strides in the 1x1) and the smallest prior of SSD.
 
-Background comes last, as ours. One difference stays: it bounds the logarithm of a side's ratio below too, by the
-inverse of the bound above, which a trained network does not reach. :mod:`boxwright.weights.mmdet.dense` has the
+Background is last, as in ours. One difference remains: it also bounds the logarithm of a side's ratio from below, by
+the inverse of the upper bound, which a trained network does not reach. :mod:`boxwright.weights.mmdet.dense` has the
 one-stage detectors.
 """
 
@@ -36,7 +36,7 @@ from boxwright.weights.mmdet.dense import import_retinanet, import_ssd, import_y
 from boxwright.weights.mmdet.file import MMDetFile, read_parts, resnet_names
 
 _READ = "Faster R-CNN, Mask R-CNN or RetinaNet on ResNet with FPN, SSD300 or SSD512 on VGG-16, or YOLOv3 on Darknet-53"
-_NOT_EMPTY = 1e-6  # it drops boxes whose sides are not above 0, and those alone
+_NOT_EMPTY = 1e-6  # MMDetection drops only boxes whose sides are not above 0
 _POOLING = RoIPoolingConfig(sampling_ratio=0)
 
 _NAMES = Renaming(
@@ -58,7 +58,7 @@ _NAMES = Renaming(
 
 
 def faster_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -> FasterRCNNConfig:
-    """The configuration under which its ``faster-rcnn_r*_fpn`` weights compute what they compute there.
+    """Return the configuration that reproduces ``faster-rcnn_r*_fpn``.
 
     ``caffe``: the style of the ResNet; false is torchvision's.
     """
@@ -71,7 +71,7 @@ def faster_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2)
 
 
 def mask_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -> MaskRCNNConfig:
-    """The configuration under which its ``mask-rcnn_r*_fpn`` weights compute what they compute there."""
+    """Return the configuration that reproduces ``mask-rcnn_r*_fpn``."""
     boxes = faster_rcnn_config(depth, caffe, freeze_at)
     return MaskRCNNConfig(
         backbone=boxes.backbone,
@@ -83,7 +83,7 @@ def mask_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -
 
 
 def recognise_mmdet(content: Mapping[str, Any]) -> bool:
-    """Whether ``content`` of a file is a detector of MMDetection's, supported or not."""
+    """Return True if the content of a file is a detector of MMDetection, supported or not."""
     names = read_parts(content).state
     neck = r"neck\.((lateral|fpn)_convs|detect\d|extra_layers)\."
     head = r"bbox_head\.(cls_convs|reg_convs|convs_pred|retina_\w+)\.|rpn_head\.rpn_\w+\.|roi_head\.\w+_head\."
@@ -91,12 +91,12 @@ def recognise_mmdet(content: Mapping[str, Any]) -> bool:
 
 
 def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
-    """The detector in ``content``, as :func:`read_foreign` gives it: the whole file, or its ``state_dict`` alone.
+    """Import the detector in ``content``, the result of :func:`read_foreign`: the whole file, or its ``state_dict``
+    alone.
 
-    ``classes``: names in the checkpoint's order; without them those of the file, or for 80 COCO's, for 20 VOC's.
+    ``classes``: names in the checkpoint's order; None for those of the file, else COCO's for 80, VOC's for 20.
 
-    Raises InputError for what is no detector of MMDetection's, one that nothing here computes, other numbers of
-    classes, and tensors that are missing from the file.
+    Raises InputError for other files, for unsupported models, for another number of classes, and for missing tensors.
     """
     if not recognise_mmdet(content):
         first = next(iter(read_parts(content).state), "there are no tensors at all")

@@ -1,9 +1,10 @@
-"""DetNet-59 of guoruoqian/DetNet_pytorch in our layout: the ImageNet classifier, and Faster R-CNN with FPN.
+"""Import DetNet-59 of guoruoqian/DetNet_pytorch: the ImageNet classifier, and Faster R-CNN with FPN.
 
-The classifier's file is a bare state dict. The detector's is a dictionary whose entry ``model`` is one; give either.
-Besides names, these differ: background is class 0 there and has boxes, the first layer of the head is a convolution
-over the whole pooled region, and DetNet's extra shortcut has a name of its own. The port's habits are options of our
-detector, stated in :func:`faster_rcnn_config`; its files need them all, also those that are defects.
+The file of the classifier is a bare state dict. That of the detector is a dictionary whose entry ``model`` is one; both
+forms are accepted. Besides names, three things differ: background is class 0 there and has boxes, the first layer of
+the head is a convolution over the whole pooled region, and DetNet's extra shortcut has a name of its own. The port's
+conventions are options of our detector, stated in :func:`faster_rcnn_config`. Its files need them all, including those
+that are defects.
 """
 
 from __future__ import annotations
@@ -51,18 +52,18 @@ _HEADS = {
 }
 _BLOCKS = r"(\d+\.(?:conv|bn)\d\.\w+|\d+\.(?:downsample|extra_conv)\.[01]\.\w+)"
 NO_LIMIT = 2**16
-"""Longest side of an image, in pixels: the port's limit is commented out."""
+"""Maximum longer side of an image, in pixels. The port's own limit is commented out."""
 
 
 def faster_rcnn_config(
     classes: int = 20, freeze_at: int = 2, proposals: int = 300, class_agnostic: bool = False
 ) -> FasterRCNNConfig:
-    """The configuration under which the port's detectors compute what they compute there.
+    """Return the configuration that reproduces the port's detectors.
 
-    ``classes``: of the objects; every pair of a proposal and a class may enter NMS. ``freeze_at``: leading stages that
-    do not learn. ``proposals``: at test, 300, or 1000 under its large-scale settings. Two things stay apart: NMS runs
-    on the resized image here and on the original there, whose pixels are the ones it adds 1 to; and images of a batch
-    are padded with zeros here, while there a batch of one has no padding.
+    ``classes``: number of classes; every pair of a proposal and a class may enter NMS. ``freeze_at``: number of leading
+    stages that are frozen. ``proposals``: at test, 300, or 1000 with its large-scale settings. Two differences remain:
+    NMS runs on the resized image here and on the original there, where it adds 1 to sides; and images of a batch are
+    padded with zeros here, while a batch of one has no padding there.
     """
     return FasterRCNNConfig(
         backbone=DetNetConfig(stride_in_1x1=False, norm="frozen_bn", freeze_at=freeze_at),
@@ -101,18 +102,18 @@ def faster_rcnn_config(
 
 
 def recognise_detnet_pytorch(state: Mapping[str, Any]) -> bool:
-    """Whether ``state`` is one of the port's detectors, as the file has it or its ``model`` entry."""
+    """Return True for a detector of the port: the whole file or its ``model`` entry."""
     return "RCNN_layer5.0.0.extra_conv.0.weight" in _tensors(state)
 
 
 def import_detnet_pytorch(
     state: Mapping[str, Any], classes: Classes | None = None, large_scale: bool = False
 ) -> Imported:
-    """The port's Faster R-CNN with DetNet-59 and FPN, class-agnostic or not.
+    """Import the port's Faster R-CNN with DetNet-59 and FPN, class-agnostic or not.
 
-    ``state``: of the file, or its ``model`` entry. ``classes``: None for VOC's or COCO's by their count, else
-    ``class_0`` and so on. ``large_scale``: its settings ``_ls``, a short side of 800 and 1000 proposals, with which its
-    COCO models were trained. Raises InputError naming what is missing, or is not of that model.
+    ``state``: the whole file, or its ``model`` entry. ``classes``: None for names of VOC or COCO by their number, else
+    ``class_0`` and so on. ``large_scale``: its settings ``_ls``, a short side of 800 and 1000 proposals, of its COCO
+    models. Raises InputError naming missing keys and keys of other models.
     """
     given = _tensors(state)
     if not recognise_detnet_pytorch(given):
@@ -141,7 +142,7 @@ def import_detnet_pytorch(
         if not agnostic:
             ours[f"head.deltas.{part}"] = ours[f"head.deltas.{part}"][4:]
     first, second = ours["head.layers.0.weight"], ours["head.layers.1.weight"]
-    ours["head.layers.0.weight"] = first.permute(0, 2, 3, 1).flatten(1)  # a region lies with its channels last here
+    ours["head.layers.0.weight"] = first.permute(0, 2, 3, 1).flatten(1)  # regions are flattened with channels last here
     ours["head.layers.1.weight"] = second.flatten(1)
     return Imported(
         source="DetNet_pytorch detnet59 fpn",
@@ -154,12 +155,12 @@ def import_detnet_pytorch(
 
 
 def recognise_detnet_classifier(state: Mapping[str, Any]) -> bool:
-    """Whether ``state`` is the port's ImageNet classifier, ``detnet59.pth``."""
+    """Return True for the port's ImageNet classifier, ``detnet59.pth``."""
     return "layer5.0.extra_conv.0.weight" in _tensors(state)
 
 
 def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
-    """The port's ImageNet classifier: 317 tensors. InputError naming the keys that are not of it."""
+    """Import the port's ImageNet classifier: 317 tensors. Raises InputError naming keys of other models."""
     given = _tensors(state)
     ours: dict[str, Tensor] = {}
     unknown = []
@@ -180,7 +181,7 @@ def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file's state dict, without the prefix of data parallelism and later versions' counters."""
+    """Return the tensors of a state dict, without the prefix of data parallelism and without batch counters."""
     inner = state.get("model", state)
     if not isinstance(inner, Mapping):
         return {}
@@ -189,7 +190,7 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _name(key: str) -> str | None:
-    """Our name of a tensor of the detector; None for a key that is not of it."""
+    """Return our name of a tensor of the detector; None for keys that it does not have."""
     layer, _, part = key.rpartition(".")
     if layer in _PYRAMID:
         return f"neck.{_PYRAMID[layer]}.conv.{part}"

@@ -1,8 +1,8 @@
-"""RefineDet of luuuyi/RefineDet.PyTorch (VGG-16, 320 or 512) in our layout.
+"""Import RefineDet of luuuyi/RefineDet.PyTorch (VGG-16, 320 or 512).
 
-Its files are plain state dicts, with or without ``module.`` before every key. Besides names, two things differ: scores
-and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last here.
-:func:`refinedet_config` states the conventions under which the weights were trained.
+Its files are plain state dicts, with or without ``module.`` before every key. There, scores and offsets of a map are
+separate convolutions and background is class 0. Here they are one convolution and background is last.
+:func:`refinedet_config` states the other conventions of the training.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FC = {31: "fc6", 33: "fc7"}
 
 
 def refinedet_config() -> RefineDetConfig:
-    """The configuration under which the port's weights compute what they compute there.
+    """Return the configuration that reproduces the port.
 
-    Its anchors are no wider or higher than the input, which at 512 changes nothing. The port feeds RGB, and resizes by
+    Its anchors are not wider or higher than the input, which at 512 changes nothing. The port takes RGB, and resizes by
     plain bilinear interpolation: ``WarpConfig(size=(320, 320), interpolations=("aliased",))``.
     """
     return RefineDetConfig(
@@ -45,7 +45,7 @@ def refinedet_config() -> RefineDetConfig:
 
 
 def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from the port's. Raises InputError naming the keys that are not of that model."""
+    """Convert the port's state dict. Raises InputError naming keys of other models."""
     given = {key.removeprefix("module."): value for key, value in state.items()}
     ours: dict[str, Tensor] = {}
     unknown = []
@@ -71,16 +71,16 @@ def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recognise_refinedet_pytorch(state: Mapping[str, Tensor]) -> bool:
-    """Whether ``state`` is the port's."""
+    """Return True for a state dict of the port."""
     keys = {key.removeprefix("module.") for key in state}
     return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= keys
 
 
 def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None, size: int = 320) -> Imported:
-    """The port's RefineDet. ``size``: of its input, 320 or 512; nothing in the weights tells them apart.
+    """Import the port's RefineDet. ``size``: its input size, 320 or 512, which the weights do not tell.
 
-    ``classes``: None for VOC's by their count, else ``class_0`` and so on. InputError where keys are missing or of
-    another model, or where the names are too many or too few.
+    ``classes``: None for names of VOC by their number, else ``class_0`` and so on. Raises InputError for missing keys,
+    for keys of another model, and for another number of names.
     """
     if size < 64 or size % 64:
         raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; the port's models have 320 or 512")
@@ -103,13 +103,13 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
 
 
 def _joined(offsets: Tensor, scores: Tensor) -> Tensor:
-    """One layer's weight or bias: for every anchor its offsets, its scores, and background last."""
+    """Join the weights or biases of two layers: for every anchor its offsets, its scores, and background last."""
     offsets, scores = (t.unflatten(0, (_PER_CELL, -1)) for t in (offsets, scores))
     return torch.cat([offsets, scores[:, 1:], scores[:, :1]], dim=1).flatten(0, 1)
 
 
 def _name(key: str) -> str | None:
-    """Our name of a tensor that keeps its shape; None for a key that is not of the port."""
+    """Return our name of a tensor that keeps its shape; None for keys that the port does not have."""
     if found := re.fullmatch(r"vgg\.(\d+)\.(weight|bias)", key):
         index = int(found[1])
         return f"backbone.{_FC.get(index, f'features.{index}')}.{found[2]}"
@@ -118,7 +118,7 @@ def _name(key: str) -> str | None:
     if found := re.fullmatch(r"extras\.([01])\.(weight|bias)", key):
         return f"top.{found[1]}.0.{found[2]}"
     if found := re.fullmatch(r"tcb([012])\.(\d+)\.(weight|bias)", key):
-        # Lists of layers, flattened: two convolutions and a ReLU a map, one transposed convolution, ReLU, conv, ReLU.
+        # Flattened lists of layers: two convolutions and a ReLU a map, one transposed convolution, ReLU, conv, ReLU.
         part, index = found[1], int(found[2])
         place = {
             "0": f"lateral.{index // 3}.{0 if index % 3 == 0 else 1}",

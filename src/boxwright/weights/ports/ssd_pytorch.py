@@ -1,8 +1,8 @@
-"""SSD300 of amdegroot/ssd.pytorch (VGG-16), and weights of Caffe's that were converted for it, in our layout.
+"""Import SSD300 of amdegroot/ssd.pytorch (VGG-16), and Caffe's weights that were converted for it.
 
-Its files are plain state dicts, with or without ``module.`` before every key. Besides names, two things differ: scores
-and offsets of a map are separate convolutions there and one here, and background is class 0 there and the last here.
-:func:`ssd_config` states the conventions under which the port's weights were trained.
+Its files are plain state dicts, with or without ``module.`` before every key. There, scores and offsets of a map are
+separate convolutions and background is class 0. Here they are one convolution and background is last.
+:func:`ssd_config` states the other conventions of the training.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _FC = {31: "fc6", 33: "fc7"}
 
 
 def ssd_config() -> SSDConfig:
-    """The configuration under which the port's VOC weights compute what they compute there.
+    """Return the configuration that reproduces the port's VOC model.
 
-    The port feeds RGB, and resizes by plain bilinear interpolation:
-    ``WarpConfig(size=(300, 300), interpolations=("aliased",))``. It means to keep 200 detections an image but keeps all
-    that are left of the best 200 of each class.
+    The port takes RGB, and resizes by plain bilinear interpolation: ``WarpConfig(size=(300, 300),
+    interpolations=("aliased",))``. It intends to keep 200 detections per image, but keeps all that NMS leaves of the
+    best 200 of each class.
     """
     return SSDConfig(
         l2_eps="root",
@@ -51,7 +51,7 @@ def ssd_config() -> SSDConfig:
 
 
 def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from the port's. Raises InputError naming the keys that are not of that model."""
+    """Convert the port's state dict. Raises InputError naming keys of other models."""
     given = {key.removeprefix("module."): value for key, value in state.items()}
     ours: dict[str, Tensor] = {}
     unknown = []
@@ -75,16 +75,16 @@ def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recognise_ssd_pytorch(state: Mapping[str, Tensor]) -> bool:
-    """Whether ``state`` is the port's, or one that was made for it."""
+    """Return True for a state dict of the port, or one that was converted for it."""
     keys = {key.removeprefix("module.") for key in state}
     return {"L2Norm.weight", "loc.0.weight", "conf.0.weight"} <= keys
 
 
 def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None) -> Imported:
-    """The port's SSD300.
+    """Import the port's SSD300.
 
-    ``classes``: None for VOC's by their count, else ``class_0`` and so on; the port has no COCO model. InputError where
-    keys are missing or of another model, or where the names are too many or too few.
+    ``classes``: None for names of VOC by their number, else ``class_0`` and so on; the port has no COCO model. Raises
+    InputError for missing keys, for keys of another model, and for another number of names.
     """
     if not recognise_ssd_pytorch(state):
         raise InputError(
@@ -105,14 +105,14 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
 
 
 def recognise_reduced_vgg(content: Mapping[str, Any]) -> bool:
-    """Whether ``content`` of a file is the VGG-16 that the port's trainings start from, ``vgg16_reducedfc.pth``."""
+    """Return True for ``vgg16_reducedfc.pth``, the VGG-16 from which the port's trainings start."""
     return {"0.weight", "28.weight", "31.weight", "33.weight"} <= tensors_in(content, "state_dict").keys()
 
 
 def import_reduced_vgg(content: Mapping[str, Any]) -> ImportedBackbone:
-    """The reduced VGG-16 of ImageNet as the port has it, of any width. InputError naming what is not of it.
+    """Import the port's reduced VGG-16 of ImageNet, of any width. Raises InputError for unknown tensors.
 
-    It came from Caffe, but the port feeds it RGB.
+    The weights come from Caffe, but the port feeds them RGB.
     """
     given = tensors_in(content, "state_dict")
     source = "ssd.pytorch vgg16_reducedfc"
@@ -124,7 +124,7 @@ def import_reduced_vgg(content: Mapping[str, Any]) -> ImportedBackbone:
 
 
 def _name(key: str) -> str | None:
-    """Our name of a tensor that keeps its shape; None for a key that is not of the port."""
+    """Return our name of a tensor that keeps its shape; None for keys that the port does not have."""
     if key == "L2Norm.weight":
         return "l2.weight"
     if found := re.fullmatch(r"vgg\.(\d+)\.(weight|bias)", key):

@@ -1,1 +1,1 @@
-"""The catalogue of published checkpoints and the download of its files."""
+"""The catalogue of published checkpoints, and the download of their files."""

@@ -1,8 +1,8 @@
-"""Checkpoints that others published and Boxwright reads: where they lie, what they are, how to know them again.
+"""Catalogue of published checkpoints that Boxwright can read: address, training data, reported metrics, checksum.
 
-A literal table. Nothing is invented: a checksum stands here only where the publisher gives one (torchvision and
-MMDetection put the first digits of the SHA-256 into a file's name, detectron2 of the MD5), a size in bytes only where
-it is known to the byte. ``None`` means unknown.
+A literal table. A checksum stands here only where the publisher gives one: torchvision and MMDetection put the first
+digits of the SHA-256 into the file name, detectron2 those of the MD5. A size in bytes stands only where it is known
+exactly. ``None`` means unknown.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ Publisher: TypeAlias = Literal["torchvision", "detectron2", "detectron", "mmdet"
 PUBLISHERS: tuple[Publisher, ...] = ("torchvision", "detectron2", "detectron", "mmdet", "darknet", "ssd_pytorch")
 
 NAME = re.compile(rf"({'|'.join(PUBLISHERS)}):(.+)")
-"""What a name looks like: publisher, colon, what the publisher calls it."""
+"""Pattern of a name: publisher, colon, the name that the publisher uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFile:
-    """One file of a checkpoint.
-
-    ``size``: its bytes, where they are known exactly; ``about``: roughly, for people. ``sha256`` and ``md5``: the first
-    hex digits of its digests. ``edit``: text to replace in it after download, and what by.
-    """
+    """One file of a checkpoint."""
 
     url: str
+    """Address of the file."""
     size: int | None = None
+    """Exact size in bytes."""
     about: int | None = None
+    """Approximate size in bytes, for display."""
     sha256: str | None = None
+    """First hex digits of the SHA-256."""
     md5: str | None = None
+    """First hex digits of the MD5."""
     edit: tuple[str, str] | None = None
+    """A text to replace after the download, and its replacement."""
 
     @property
     def name(self) -> str:
-        """The file's name, the last part of its address."""
+        """File name: the last part of the address."""
         return self.url.rsplit("/", 1)[1]
 
     @property
     def known(self) -> str:
-        """What a download is verified by, in words."""
+        """The checks of a download, in words."""
         parts = [f"{len(digits)} digits of {kind}" for kind, digits in self._digests() if digits]
         parts += ["size"] if self.size is not None else []
         return " and ".join(parts) or "unknown"
@@ -54,22 +56,24 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published checkpoint.
-
-    ``data``: what it was trained on. ``figures``: what the publisher reports, in 0..1, as ``{"AP": 0.37}``, on
-    ``measured_on``; empty where that is unknown. ``licence`` is the publisher's. The first of ``files`` has the
-    weights. ``input_size``: of images, where the weights do not tell it. ``kind``: a detector, or an ImageNet network
-    that a detector's backbone starts from.
-    """
+    """A published checkpoint."""
 
     name: str
+    """Publisher, colon, and the publisher's own name of the checkpoint."""
     data: str
+    """Training data."""
     measured_on: str
+    """Data of the reported metrics."""
     figures: dict[str, float]
+    """Metrics that the publisher reports, in 0..1, such as ``{"AP": 0.37}``; empty where unknown."""
     licence: str
+    """The publisher's licence."""
     files: tuple[PublishedFile, ...]
+    """The files. The first has the weights."""
     input_size: int | None = None
+    """Size of the input in pixels where the weights do not tell it."""
     kind: Literal["detector", "backbone"] = "detector"
+    """A detector, or an ImageNet network for its backbone."""
 
     @property
     def publisher(self) -> str:
@@ -78,7 +82,7 @@ class Published:
 
     @property
     def about(self) -> int | None:
-        """Rough bytes of all files together; None where not even that is known."""
+        """Approximate size of all files in bytes; None where the first is unknown."""
         sizes = [file.size or file.about for file in self.files]
         return None if sizes[0] is None else sum(size or 0 for size in sizes)
 
@@ -319,12 +323,12 @@ _BY_NAME = {entry.name: entry for entry in (*CATALOGUE, *BACKBONES)}
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` is written like a published checkpoint's name, known or not."""
+    """Return True if ``text`` has the form of a published name, known or not."""
     return NAME.fullmatch(text) is not None
 
 
 def find_published(name: str) -> Published:
-    """The entry called ``name``. InputError with the nearest names, and the command that lists them all."""
+    """Return the entry called ``name``. Raises InputError with the nearest names and the command that lists all."""
     if name in _BY_NAME:
         return _BY_NAME[name]
     near = nearest(name, _BY_NAME) or ";"

@@ -1,6 +1,7 @@
-"""Published checkpoints into the cache: resumed after a break, checked, and there in one step or not at all.
+"""Download published checkpoints into the cache: resumed after an interruption, verified, and moved into place
+atomically.
 
-Nothing here runs unless a person asks for it by name. Standard library only: proxies come from the usual environment
+Downloads start only on explicit request. Only the standard library is used: proxies come from the usual environment
 variables (``HTTPS_PROXY``, ``NO_PROXY``), certificates from the system.
 """
 
@@ -27,7 +28,7 @@ from boxwright.structures import InputError
 from boxwright.weights.published.catalogue import Published, PublishedFile
 
 Progress = Callable[[PublishedFile, int, int | None], None]
-"""Called with the file, its bytes that are here, and all its bytes where the server says how many."""
+"""Callback with the file, its downloaded bytes, and its total bytes where the server states them."""
 
 CHUNK = 1 << 18
 PART = ".part"
@@ -36,20 +37,24 @@ TAG = ".part.tag"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """``timeout``: seconds without a byte after which a server counts as stalled. ``attempts``: tries, each of which
-    goes on where the last one broke. ``pause``: seconds before the second try, doubled before each later one."""
+    """Limits for a slow or failing server."""
 
     timeout: float = 30.0
+    """Seconds without a byte after which a server counts as stalled."""
     attempts: int = 5
+    """Number of attempts. Each resumes where the last one stopped."""
     pause: float = 1.0
+    """Seconds before the second attempt, doubled before each later one."""
 
 
 class _Again(Exception):
-    """What may be over by the next try. Its text says what happened."""
+    """Raised for a failure that another attempt may pass. Its text describes the failure."""
 
 
 def cache_folder() -> Path:
-    """``BOXWRIGHT_CACHE``, else ``boxwright`` in ``XDG_CACHE_HOME``, else in ``~/.cache``. It need not exist."""
+    """Return the cache folder: ``BOXWRIGHT_CACHE``, else ``boxwright`` in ``XDG_CACHE_HOME`` or ``~/.cache``. It need
+    not exist.
+    """
     if own := os.environ.get("BOXWRIGHT_CACHE"):
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -57,18 +62,18 @@ def cache_folder() -> Path:
 
 
 def folder_of(entry: Published) -> Path:
-    """Where in the cache the files of ``entry`` lie."""
+    """Return the folder of the cache for the files of ``entry``."""
     return cache_folder() / "weights" / entry.publisher / entry.name.split(":", 1)[1].replace("/", "--")
 
 
 def cached(entry: Published) -> Path | None:
-    """The weights of ``entry`` in the cache; None unless all its files are there."""
+    """Return the path of the weights in the cache; None unless all files of ``entry`` are there."""
     paths = [folder_of(entry) / file.name for file in entry.files]
     return paths[0] if all(path.is_file() for path in paths) else None
 
 
 def require_cached(entry: Published) -> Path:
-    """The weights of ``entry`` in the cache. InputError with the command that fetches them where they are absent."""
+    """Return the path of the weights in the cache. Raises InputError with the command that fetches them."""
     path = cached(entry)
     if path is None:
         raise InputError(
@@ -88,10 +93,10 @@ def fetch(
     progress: Progress | None = None,
     patience: Patience = Patience(),
 ) -> Path:
-    """Download what is missing of ``entry`` into ``folder`` (default: the cache); the path of the weights.
+    """Download the missing files of ``entry`` into ``folder`` (default: the cache) and return the path of the weights.
 
-    A file that is there already is checked and kept. InputError where the network, the server, the disk or the
-    checksum says no; what has come down so far is kept for the next call, except where it is wrong.
+    Files that exist are verified and kept. Raises InputError on a failure of network, server, disk or checksum. A
+    partial file is kept for the next call unless its content is wrong.
     """
     folder = folder_of(entry) if folder is None else folder
     try:
@@ -137,7 +142,7 @@ def _fetch_file(file: PublishedFile, path: Path, progress: Progress | None, pati
 
 
 def _download(file: PublishedFile, part: Path, progress: Progress | None, timeout: float) -> None:
-    """Bring ``part`` to its full length, going on where it ends if the server's file is still the same."""
+    """Complete ``part``, resuming from its end if the file on the server is unchanged."""
     with _opened(file, part, timeout) as answer:
         held = part.stat().st_size if part.is_file() else 0
         if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
@@ -164,7 +169,7 @@ def _download(file: PublishedFile, part: Path, progress: Progress | None, timeou
 
 
 def _resumable(part: Path) -> tuple[int, str | None]:
-    """How much of the file is here, and the server's tag of it; (0, None) where it cannot be gone on with."""
+    """Return the size of the partial file and its tag from the server; (0, None) where it cannot be resumed."""
     tag = part.with_name(part.name.removesuffix(PART) + TAG)
     if part.is_file() and tag.is_file() and part.stat().st_size:
         return part.stat().st_size, tag.read_text(encoding="utf-8")
@@ -172,7 +177,7 @@ def _resumable(part: Path) -> tuple[int, str | None]:
 
 
 def _note_tag(part: Path, headers: Any) -> None:
-    """Keep what lets a later request ask for the rest of just this file: without it there is no resuming."""
+    """Store the tag that a later request needs to resume this very file. Without one there is no resuming."""
     path = part.with_name(part.name.removesuffix(PART) + TAG)
     tag = headers.get("ETag")
     if tag is None or tag.startswith("W/"):  # a weak one does not promise the same bytes
@@ -190,7 +195,7 @@ def _forget(part: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(file: PublishedFile, part: Path, timeout: float) -> Iterator[Any]:
-    """The server's answer; trouble sorted into what may pass (``_Again``) and what will not (InputError)."""
+    """Open the response of the server. Temporary failures raise ``_Again``, permanent ones InputError."""
     held, tag = _resumable(part)
     headers = {"User-Agent": f"boxwright/{boxwright.__version__}"}
     if tag is not None:
@@ -259,7 +264,7 @@ def _check_room(part: Path, needed: int) -> None:
 
 
 def _fault(file: PublishedFile, path: Path) -> str | None:
-    """What is wrong with the file at ``path``; None where it is as published, as far as that is known."""
+    """Return the fault of the file at ``path``; None if it matches the published size and checksum, where known."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
         return f"it has {size:,} bytes and not {file.size:,}"

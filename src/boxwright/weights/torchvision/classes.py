@@ -1,7 +1,7 @@
-"""Which columns of a torchvision head stand for which classes.
+"""Map the columns of a torchvision head to classes.
 
-torchvision counts labels from 1, with 0 for background, and COCO's by their ids: 91 columns, of which 11 were never
-trained. A column is therefore never taken for its number among those in use.
+torchvision counts labels from 1, with 0 for background, and labels COCO's classes by their ids: 91 columns, of which 11
+were never trained. Therefore a column is looked up by its label and never by its rank among the used ones.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ COCO_COLUMNS = 91
 
 
 def columns_of_classes(columns: int, classes: Classes | None, background: bool) -> tuple[Classes, list[int]]:
-    """The classes of a head with ``columns``, and the column of each.
+    """Return the classes of a head with ``columns`` columns, and the column of each class.
 
-    ``background``: whether column 0 is background (softmax), or any category (RetinaNet). Without ``classes`` 91
-    columns are COCO's, 21 VOC's, and others are named by their label, ``class_1``, ... With them, there are as many as
-    columns without the first, or (RetinaNet) as columns; else COCO's names tell their columns, or their ids are the
-    labels. InputError where none is so.
+    ``background``: True where column 0 is background (softmax), False where it is an ordinary category (RetinaNet).
+    Without ``classes``, 91 columns are COCO's, 21 are VOC's, and others are named by their label, ``class_1``, ... With
+    ``classes``, their number is that of the columns without the first, or (RetinaNet) that of the columns; otherwise
+    COCO's names select the columns, or the ids of the classes are the labels. Raises InputError where none of these
+    holds.
     """
     first = 1 if background else 0
     if classes is None:
@@ -44,8 +45,9 @@ def columns_of_classes(columns: int, classes: Classes | None, background: bool) 
 
 
 def columns_to_export(classes: Classes) -> tuple[list[int], int]:
-    """The label of each class in an exported head, and its number of columns: COCO's ids for COCO's classes, else 1
-    and up."""
+    """Return the label of each class in an exported head, and its number of columns: COCO's ids for COCO's classes,
+    else 1 and up.
+    """
     if classes.names == COCO.names:
         return list(COCO.ids), COCO_COLUMNS
     return list(range(1, len(classes) + 1)), len(classes) + 1

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet classifiers as backbones of ours: ResNet, VGG, MobileNetV2 and MobileNetV3-Large."""
+"""Import torchvision's ImageNet classifiers as backbones: ResNet, VGG, MobileNetV2 and MobileNetV3-Large."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from boxwright.weights.common.imported_backbone import ImportedBackbone
 
 
 def recognise_torchvision_classifier(state: Mapping[str, Tensor]) -> bool:
-    """Whether ``state`` has the names of a ResNet, VGG or MobileNet of torchvision's classification."""
+    """Return True if ``state`` is that of a torchvision ResNet, VGG or MobileNet."""
     resnet = {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= state.keys()
     vgg = "features.0.weight" in state and any(re.fullmatch(r"classifier\.[036]\.weight", key) for key in state)
     return resnet or vgg or "features.0.0.weight" in state
 
 
 def import_torchvision_classifier(state: Mapping[str, Tensor]) -> ImportedBackbone:
-    """The classifier that ``state``, a model's state dict, belongs to, seen from names and shapes; of any width.
+    """Import the classifier in ``state``, detected by names and shapes, of any width.
 
-    VGG-16's file for SSD ("features") has numbers in its convolutions only, and wants its pixels as Caffe does.
-    InputError for other models.
+    VGG-16's file for SSD ("features") has finite values in its convolutions only, and takes its pixels as Caffe does.
+    Raises InputError for other models.
     """
     if "layer1.0.conv1.weight" in state:
         return _resnet(state)
@@ -52,8 +52,8 @@ def _resnet(state: Mapping[str, Tensor]) -> ImportedBackbone:
     middle = state.get(f"layer1.0.conv{2 if block == 'bottleneck' else 1}.weight")
     if depth is None or middle is None or tuple(middle.shape) != (width, width, 3, 3):
         raise InputError(
-            f"a residual network of {blocks} {block} blocks, but no plain ResNet; wider and grouped ones "
-            "have no place here"
+            f"a residual network of {blocks} {block} blocks, but no plain ResNet; wide and grouped ones "
+            "are not supported"
         )
     return ImportedBackbone(
         f"torchvision resnet{depth}",
@@ -95,9 +95,10 @@ def _mobilenet(state: Mapping[str, Tensor]) -> ImportedBackbone:
 
 
 def reduced_layers(classifier: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """fc6 and fc7 of VGG's reduced form (SSD §3, DeepLab) from the ``classifier`` of a whole VGG-16 of any publisher.
+    """Return fc6 and fc7 of VGG's reduced form (SSD §3, DeepLab) from the ``classifier`` of a full VGG-16.
 
-    Every fourth unit, and of the 7 x 7 places that a unit of fc6 reads every third, which its dilation spreads again.
+    They keep every fourth unit, and every third of the 7 x 7 positions that a unit of fc6 reads. The dilation of the
+    reduced fc6 spreads them again.
     """
     fc6, fc7 = classifier["0.weight"], classifier["3.weight"]
     kernels = fc6.unflatten(1, (-1, 7, 7))[::4, :, ::3, ::3]

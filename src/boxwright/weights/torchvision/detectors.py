@@ -1,12 +1,12 @@
-"""torchvision's two-stage detectors and RetinaNets in our layout: configurations, and state dicts in both directions.
+"""Configurations and state dicts of torchvision's two-stage detectors and RetinaNets, in both directions.
 
-Faster R-CNN (``fasterrcnn_resnet50_fpn``, its ``_v2``, and ``fasterrcnn_mobilenet_v3_large_fpn``): besides names, three
-things differ. torchvision keeps background as class 0 and trains no box for it, flattens a pooled region with channels
-first, and has conventions that the configurations state. Mask R-CNN (``maskrcnn_resnet50_fpn`` and ``_v2``) has a map
-for background too. RetinaNet (``retinanet_resnet50_fpn`` and ``_v2``): its sigmoid head has a column for every category
-id, also for 0 and for the ids that COCO never gave.
+Faster R-CNN (``fasterrcnn_resnet50_fpn``, its ``_v2``, and ``fasterrcnn_mobilenet_v3_large_fpn``) differs from ours in
+names and in three more ways. torchvision has background as class 0 and trains no box for it, it flattens a pooled
+region with channels first, and it has conventions that the configurations state. Mask R-CNN (``maskrcnn_resnet50_fpn``
+and ``_v2``) has a mask for background too. The sigmoid head of RetinaNet (``retinanet_resnet50_fpn`` and ``_v2``) has a
+column for every category id, including 0 and the ids that COCO does not use.
 
-``labels``, wherever it is asked for, are the columns of their heads that our classes have, in the order of our classes.
+``labels`` are the columns of their heads for our classes, in the order of our classes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from boxwright.weights.common.flattened_regions import FIRST_LAYER, channels_fir
 from boxwright.weights.torchvision.names import RETINANET, in_names_of_today, two_stage_names
 
 SILENT = -1000.0
-"""Bias of a column that no class has: its probability is 0 in any precision."""
+"""Bias of a column without a class: its probability is 0 in any precision."""
 
 
 def faster_rcnn_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: float = 1e-5) -> FasterRCNNConfig:
-    """The configuration under which torchvision's weights compute what they compute there.
+    """Return the configuration that reproduces torchvision's Faster R-CNN on ResNet.
 
-    ``version``: 1 is ``fasterrcnn_resnet50_fpn`` with frozen norms, 2 is ``fasterrcnn_resnet50_fpn_v2`` with live ones
-    in backbone, pyramid and box head. ``norm_eps``: what the backbone's norms add to a variance: 0 in the published
-    weights of version 1, 1e-5 in all others.
+    ``version``: 1 is ``fasterrcnn_resnet50_fpn`` with frozen norms, 2 is ``fasterrcnn_resnet50_fpn_v2`` with trained
+    ones in backbone, pyramid and box head. ``norm_eps``: added to a variance by the norms of the backbone; 0 in the
+    published weights of version 1, 1e-5 in all others.
     """
     head = BoxHeadConfig(pooling=RoIPoolingConfig(aligned=False), beta=1 / 9, crowd_ignore=None, normalizer="sampled")
     config = FasterRCNNConfig(
@@ -69,9 +69,9 @@ def faster_rcnn_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps:
 
 
 def faster_rcnn_mobilenet_config(small: bool = False, freeze_at: int = 3) -> FasterRCNNConfig:
-    """The same of ``fasterrcnn_mobilenet_v3_large_fpn``; ``small``: of ``fasterrcnn_mobilenet_v3_large_320_fpn``.
+    """Return the configuration of ``fasterrcnn_mobilenet_v3_large_fpn``, or with ``small`` of its ``_320_fpn``.
 
-    Two levels of one stride, 32, and a pooled one; regions are pooled from the first.
+    It has two levels of stride 32 and a pooled one. Regions are pooled from the first.
     """
     boxes = faster_rcnn_config()
     return replace(
@@ -94,7 +94,7 @@ def faster_rcnn_mobilenet_config(small: bool = False, freeze_at: int = 3) -> Fas
 
 
 def mask_rcnn_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: float = 1e-5) -> MaskRCNNConfig:
-    """The same of ``maskrcnn_resnet50_fpn`` and its ``_v2``, the norms of whose mask head are frozen here."""
+    """Return the configuration of ``maskrcnn_resnet50_fpn`` or its ``_v2``, with frozen norms in the mask head."""
     boxes = faster_rcnn_config(version, freeze_at, norm_eps)
     return MaskRCNNConfig(
         backbone=boxes.backbone,
@@ -110,10 +110,10 @@ def mask_rcnn_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: f
 
 
 def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: float = 1e-5) -> RetinaNetConfig:
-    """The configuration under which the weights of torchvision's RetinaNet compute what they compute there.
+    """Return the configuration that reproduces torchvision's RetinaNet.
 
-    ``version``: 1 is ``retinanet_resnet50_fpn`` with frozen norms, 2 is ``retinanet_resnet50_fpn_v2``, whose backbone
-    has live batch norms, whose head has group norms and whose boxes learn by GIoU. ``norm_eps``: see
+    ``version``: 1 is ``retinanet_resnet50_fpn`` with frozen norms. 2 is ``retinanet_resnet50_fpn_v2`` with trained
+    batch norms in the backbone, group norms in the head and GIoU as box loss. ``norm_eps``: see
     :func:`faster_rcnn_config`.
     """
     sizes = tuple((base, int(base * 2 ** (1 / 3)), int(base * 2 ** (2 / 3))) for base in (32, 64, 128, 256, 512))
@@ -139,9 +139,9 @@ def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: f
 
 
 def faster_rcnn_state(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Our state dict from that of torchvision's Faster or Mask R-CNN, of any version and age.
+    """Convert the state dict of torchvision's Faster or Mask R-CNN, of any version and age.
 
-    ``labels``: see above, from 1; None keeps all. Raises InputError naming the keys that are not of those models.
+    ``labels``: see the head of the module, from 1; None keeps all. Raises InputError naming keys of other models.
     """
     state = in_names_of_today(state)
     names = two_stage_names(on_mobilenet(state), box_convs(state), "roi_heads.mask_head.0.1.weight" in state)
@@ -166,9 +166,10 @@ mask_rcnn_state = faster_rcnn_state
 
 
 def exported_faster_rcnn(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int) -> dict[str, Tensor]:
-    """The inverse of :func:`faster_rcnn_state`: a state dict for torchvision's model of ``columns`` classes.
+    """Convert back to a state dict for torchvision's model of ``columns`` classes: the inverse of
+    :func:`faster_rcnn_state`.
 
-    Columns that are not among ``labels`` are :data:`SILENT`.
+    Columns that are not among ``labels`` get the bias :data:`SILENT`.
     """
     ours = dict(ours)
     if FIRST_LAYER not in ours or any(name.startswith("head.layers.1.0.") for name in ours):
@@ -190,10 +191,10 @@ def exported_faster_rcnn(ours: Mapping[str, Tensor], labels: Sequence[int], colu
 
 
 def retinanet_state(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Our state dict from that of torchvision's RetinaNet, either version.
+    """Convert the state dict of torchvision's RetinaNet, of either version.
 
     ``labels``: the category ids to keep, in the order of our classes, such as COCO's 80; None keeps every column.
-    Raises InputError naming the keys that are not of that model.
+    Raises InputError naming keys of other models.
     """
     ours, unknown = RETINANET.import_all(in_names_of_today(state))
     if unknown:
@@ -215,7 +216,7 @@ def retinanet_state(state: Mapping[str, Tensor], labels: Sequence[int] | None = 
 
 
 def exported_retinanet(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int) -> dict[str, Tensor]:
-    """The inverse of :func:`retinanet_state`; see :func:`exported_faster_rcnn`."""
+    """Convert back for torchvision, like :func:`exported_faster_rcnn`: the inverse of :func:`retinanet_state`."""
     ours = dict(ours)
     cell = ours["head.deltas.bias"].shape[0] // 4
     for part, silent in (("weight", 0.0), ("bias", SILENT)):
@@ -227,24 +228,24 @@ def exported_retinanet(ours: Mapping[str, Tensor], labels: Sequence[int], column
 
 
 def spread(rows: Tensor, labels: Sequence[int], columns: int, fill: float) -> Tensor:
-    """``rows`` ``[K, ...]`` at ``labels`` of ``[columns, ...]``, and ``fill`` elsewhere."""
+    """Place ``rows`` ``[K, ...]`` at ``labels`` of a tensor ``[columns, ...]`` with ``fill`` elsewhere."""
     out = rows.new_full((columns, *rows.shape[1:]), fill)
     out[torch.tensor(list(labels))] = rows
     return out
 
 
 def on_mobilenet(state: Mapping[str, Tensor]) -> bool:
-    """Whether the backbone of a state dict, in names of today, is a MobileNet: a list of layers without names."""
+    """Return True if the backbone of a state dict, in current names, is a MobileNet."""
     return "backbone.body.0.0.weight" in state
 
 
 def box_convs(state: Mapping[str, Tensor]) -> int:
-    """Convolutions of a box head, in names of today."""
+    """Return the number of convolutions of the box head of a state dict, in current names."""
     return sum(key.startswith("roi_heads.box_head.") and value.dim() == 4 for key, value in state.items())
 
 
 def _pooled_channels(ours: Mapping[str, Tensor]) -> int:
-    """Channels of the maps that the box head's first linear layer reads."""
+    """Return the channels of the maps that the first linear layer of the box head reads."""
     last = [value for name, value in ours.items() if name.startswith("head.convs.") and value.dim() == 4]
     if last:
         return last[-1].shape[0]

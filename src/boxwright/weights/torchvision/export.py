@@ -1,4 +1,4 @@
-"""Our detectors as state dicts that torchvision's own models load."""
+"""Export detectors as state dicts that torchvision's own models load."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from boxwright.weights.torchvision.detectors import (
 )
 from boxwright.weights.torchvision.ssd import exported_ssd, exported_ssdlite, ssd_config, ssdlite_config
 
-# What no state dict carries and no picture that is looked at depends on: how the detector learns, and what the caller
-# gives to torchvision's constructor (thresholds, counts, means).
+# Settings that a state dict does not carry and inference does not depend on: those of the training, and arguments of
+# torchvision's constructor (thresholds, counts, means).
 _FREE = {
     *("freeze_at", "zero_init_residual", "crowd_ignore", "normalizer", "beta", "samples", "positive_fraction"),
     *("positive_iou", "negative_iou", "negative_floor", "low_quality", "add_truth", "box_loss", "box_weight"),
@@ -41,15 +41,15 @@ _FREE = {
 
 
 def export_torchvision(detector: Detector) -> dict[str, Tensor]:
-    """The detector's weights for torchvision's model of the same kind, which loads them with ``strict=True``.
+    """Return the detector's weights for torchvision's model of the same kind, which loads them with ``strict=True``.
 
-    The model is the one that :func:`~boxwright.weights.torchvision.importer.import_torchvision` would name, with norms
-    that add 1e-5 to a variance (as all have that are built without published weights; SSDlite's add 1e-3), and with a
-    column more than there are classes: label ``k`` is ``k + 1`` there. COCO's 80 classes stand at their ids in 91
-    columns, as in torchvision's own files. Thresholds, numbers of boxes, means and deviations are arguments of its
-    constructor: give it the detector's. Tensors are on the CPU.
+    The model is the one that :func:`~boxwright.weights.torchvision.importer.import_torchvision` would name. Its norms
+    add 1e-5 to a variance (as all do that are built without published weights; those of SSDlite add 1e-3), and it has
+    one column more than there are classes: label ``k`` is ``k + 1`` there. COCO's 80 classes are placed at their ids in
+    91 columns, as in torchvision's own files. Thresholds, numbers of boxes, means and deviations are arguments of its
+    constructor: pass the detector's. Tensors are on the CPU.
 
-    Raises InputError naming the first setting under which torchvision would compute something else.
+    Raises InputError naming the first setting that torchvision cannot reproduce.
     """
     config = detector.config
     labels, columns = columns_to_export(detector.classes)
@@ -89,7 +89,7 @@ def _eps(backbone: Any) -> float:
 
 
 def _structure(config: Any) -> Any:
-    """torchvision's settings for a detector of this structure."""
+    """Return torchvision's configuration of a detector of this structure."""
     match config:
         case FasterRCNNConfig() | MaskRCNNConfig():
             return _two_stage(config)
@@ -122,12 +122,12 @@ def _ssdlite(config: SSDConfig) -> SSDConfig:
 
 
 def _resnet_like(backbone: Any, usual: Any) -> Any:
-    """``usual``, as deep as ``backbone``: torchvision has all depths."""
+    """Return ``usual`` with the depth of ``backbone``: torchvision has all depths."""
     return replace(usual, depth=backbone.depth) if isinstance(backbone, ResNetConfig) else usual
 
 
 def _check(mine: Any, theirs: Any, place: str = "") -> None:
-    """InputError at the first setting that differs and matters."""
+    """Raise InputError at the first setting that differs and affects the results."""
     if is_dataclass(mine) and type(mine) is type(theirs):
         for field in fields(mine):
             if field.name not in _FREE:

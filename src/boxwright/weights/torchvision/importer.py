@@ -1,4 +1,4 @@
-"""Which of torchvision's models a state dict is of, and that model in our terms."""
+"""Import torchvision's detectors: detect the model of a state dict and convert it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _RETINANET = "head.classification_head.cls_logits.weight"
 _SSD = "head.classification_head.module_list.0.weight"
 _SSDLITE = "head.classification_head.module_list.0.1.weight"
 _FOREIGN = {
-    "roi_heads.keypoint_predictor.": "Keypoint R-CNN, and no detector here finds keypoints",
+    "roi_heads.keypoint_predictor.": "Keypoint R-CNN, and no detector here predicts keypoints",
     "head.regression_head.bbox_ctrness.": "FCOS, which is not among the detectors here",
 }
 
 
 def recognise_torchvision(content: Mapping[str, Any]) -> bool:
-    """Whether a file's ``content`` has the names of one of torchvision's detectors, also of those unknown here."""
+    """Return True if the content of a file is one of torchvision's detectors, supported or not."""
     state = in_names_of_today(tensors_in(content, "model", "state_dict"))
     body = any(key.startswith(("backbone.body.", "backbone.features.")) for key in state)
     return body and any(key in state for key in (_TWO_STAGE, _RETINANET, _SSD, _SSDLITE))
@@ -59,19 +59,19 @@ def import_torchvision(
     norm_eps: float | None = None,
     small: bool = False,
 ) -> Imported:
-    """The detector that ``content``, a model's state dict, belongs to: which one is seen from names and shapes.
+    """Import the detector in ``content``, a model's state dict, detected by names and shapes.
 
-    Faster and Mask R-CNN and RetinaNet on a ResNet with FPN, each in its first and second version, Faster R-CNN on
-    MobileNetV3, SSD300 and SSDlite320. ``classes``: those of the head, see
-    :func:`~boxwright.weights.torchvision.classes.columns_of_classes`; None for COCO's where there are 91 columns, VOC's
-    where 21, else numbers.
+    Supported are Faster R-CNN, Mask R-CNN and RetinaNet on a ResNet with FPN, each in its first and second version,
+    Faster R-CNN on MobileNetV3, SSD300 and SSDlite320. ``classes``: those of the head, see
+    :func:`~boxwright.weights.torchvision.classes.columns_of_classes`; None for COCO's for 91 columns, VOC's for 21,
+    else numbers.
 
-    The state dict may lie under "model", as torchvision's training scripts save it. Two things are not written in a
-    state dict. ``norm_eps``: what frozen norms of a ResNet add to a variance; None for 0 in COCO's files, as
-    torchvision builds their models, and 1e-5 elsewhere. ``small``: the model of MobileNetV3 is the one for images of
-    320 pixels.
+    The state dict may be the entry "model" of a file, as torchvision's training scripts save it. A state dict does not
+    tell two settings. ``norm_eps``: added to a variance by frozen norms of a ResNet; None for 0 in COCO's files, as
+    torchvision builds their models, and 1e-5 elsewhere. ``small``: the MobileNetV3 model is the one for images of 320
+    pixels.
 
-    Raises InputError for a model that is none of these, and where ``classes`` do not fit.
+    Raises InputError for other models, and where ``classes`` do not fit.
     """
     state = in_names_of_today(tensors_in(content, "model", "state_dict"))
     for start, what in _FOREIGN.items():
@@ -163,18 +163,19 @@ def _ssd(state: dict[str, Tensor], classes: Classes | None) -> Imported:
 
 
 def _resize(short: int, long: int) -> ResizeConfig:
-    """As torchvision's detectors resize: without antialiasing, sides rounded down."""
+    """Return the resizing of torchvision's detectors: without antialiasing, sides rounded down."""
     return ResizeConfig(short=(short,), long=long, interpolation="aliased", rounding="down")
 
 
 def _live(state: Mapping[str, Tensor]) -> bool:
-    """Whether the backbone's norms were live: frozen ones count no batches."""
+    """Return True if the norms of the backbone were trained. Frozen norms have no batch counter."""
     return any(key.startswith("backbone.body.") and key.endswith("num_batches_tracked") for key in state)
 
 
 def _norm_eps(state: Mapping[str, Tensor], bias: Tensor, given: float | None) -> float:
-    """torchvision builds the models of its COCO files with an eps of 0, if their norms are frozen; see SILENT for ours
-    among them."""
+    """Return the eps of a ResNet's norms: torchvision builds its COCO models with 0 if the norms are frozen. Our
+    exports among them are detected by the bias SILENT.
+    """
     if given is not None:
         return given
     published = len(bias) == COCO_COLUMNS and not _live(state) and not bool((bias == SILENT).any())
@@ -182,7 +183,7 @@ def _norm_eps(state: Mapping[str, Tensor], bias: Tensor, given: float | None) ->
 
 
 def _resnet(state: Mapping[str, Tensor], usual: object, eps: float) -> ResNetConfig:
-    """``usual`` with the depth that the blocks tell, and live norms where they were live."""
+    """Return ``usual`` with the depth of the blocks, and with trained norms where they were trained."""
     assert isinstance(usual, ResNetConfig)
     found = [re.fullmatch(r"backbone\.body\.layer(\d)\.(\d+)\.conv1\.weight", key) for key in state]
     stages = [int(match[1]) for match in found if match]
@@ -199,7 +200,7 @@ def _resnet(state: Mapping[str, Tensor], usual: object, eps: float) -> ResNetCon
 
 
 def _own(ours: dict[str, Tensor], backbone: object, mask_norms: bool = False) -> dict[str, Tensor]:
-    """``ours`` without the counters of norms that are frozen here: they have none."""
+    """Return ``ours`` without the batch counters of norms that are frozen here."""
     frozen: tuple[str, ...] = ("mask_head.",) if mask_norms else ()
     if isinstance(backbone, ResNetConfig):
         stages = ["backbone.bn1.", *(f"backbone.layer{n - 1}." for n in range(2, backbone.freeze_at + 1))]

@@ -1,4 +1,4 @@
-"""Names of tensors in torchvision's detectors and in ours, and the names that its older files have."""
+"""Names of tensors in torchvision's detectors and in ours, and the names in its older files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OLD: tuple[tuple[str, str], ...] = (
 
 
 def in_names_of_today(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` as torchvision has written it since version 0.13 (2022)."""
+    """Rename the tensors of an old file as torchvision has written them since version 0.13 (2022)."""
     return {_of_today(key): value for key, value in state.items()}
 
 
@@ -43,7 +43,7 @@ def _mobilenet() -> list[tuple[str, str]]:
 
 
 def _pyramid(first: int, levels: int) -> list[tuple[str, str]]:
-    """Of levels P``first`` and up."""
+    """Return the pairs of names of levels P``first`` and up."""
     return [
         (f"backbone.fpn.{block}_blocks.{i}.{number}.{{part}}", f"neck.{name}.P{first + i}.{layer}.{{part}}")
         for i in range(levels)
@@ -53,10 +53,10 @@ def _pyramid(first: int, levels: int) -> list[tuple[str, str]]:
 
 
 def two_stage_names(mobile: bool, box_convs: int, mask_norm: bool) -> Renaming:
-    """Of Faster and Mask R-CNN.
+    """Return the names of Faster and Mask R-CNN.
 
-    ``mobile``: on a MobileNet. ``box_convs``: convolutions of the box head; ``mask_norm``: whether the mask head's have
-    norms.
+    ``mobile``: on a MobileNet. ``box_convs``: number of convolutions of the box head. ``mask_norm``: the convolutions
+    of the mask head have norms.
     """
     linear = ("fc6", "fc7") if box_convs == 0 else tuple(str(box_convs + 1 + 2 * i) for i in range(2))
     mask = "{n}.conv" if mask_norm else "{n}"

@@ -1,10 +1,11 @@
-"""torchvision's SSD300 with VGG-16 (``ssd300_vgg16``) and SSDlite (``ssdlite320_mobilenet_v3_large``) in our layout.
+"""Configurations and state dicts of torchvision's SSD300 (``ssd300_vgg16``) and SSDlite
+(``ssdlite320_mobilenet_v3_large``).
 
-Besides names, background is class 0 there and the last here, and there are conventions that the configurations state.
-SSD300's scores and offsets of a map are separate convolutions there and one here. SSDlite's MobileNet is cut in two
-there, inside the block that leaves stride 16.
+Besides names, background is class 0 there and last here, and the configurations state further conventions. Scores and
+offsets of a map are separate convolutions in their SSD300 and one here. The MobileNet of their SSDlite is split in two,
+inside the block that leaves stride 16.
 
-``labels``, wherever it is asked for, are the columns of their heads that our classes have, in the order of our classes.
+``labels`` are the columns of their heads for our classes, in the order of our classes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ _SSD = Renaming(
 
 
 def _mobilenet_names() -> list[tuple[str, str]]:
-    """Block 13 is cut behind its expansion, and the second part counts from it."""
+    """Return the pairs of names of the blocks. Block 13 is split after its expansion; the second part has its own
+    count.
+    """
     pairs = [("backbone.features.0.13.{a}.{b}", "backbone.features.13.block.0.{a}.{b}")]
     for place in ("{n}.{c}.{b}", "{n}.{c}.{a}.{b}"):
         pairs += [(f"backbone.features.1.0.{place}", f"backbone.features.13.block.{place}")]
@@ -74,9 +77,9 @@ _SSDLITE = Renaming(
 
 
 def ssd_config(freeze_at: int = 1) -> SSDConfig:
-    """The configuration under which the weights of ``ssd300_vgg16`` compute what they compute there.
+    """Return the configuration that reproduces ``ssd300_vgg16``.
 
-    Its anchors are those of COCO. ``freeze_at``: leading stages that do not learn, 1 by default there.
+    Its anchors are those of COCO. ``freeze_at``: number of leading stages that are frozen, 1 by default there.
     """
     return SSDConfig(
         backbone=VGGConfig(depth=16, fc="reduced", out_levels=(4, 6), freeze_at=freeze_at),
@@ -90,10 +93,10 @@ def ssd_config(freeze_at: int = 1) -> SSDConfig:
 
 
 def ssdlite_config(reduced: bool = True) -> SSDConfig:
-    """The same of ``ssdlite320_mobilenet_v3_large``.
+    """Return the configuration that reproduces ``ssdlite320_mobilenet_v3_large``.
 
-    ``reduced``: half the channels at stride 32, as the published weights have; torchvision's model that starts from a
-    classifier has them all.
+    ``reduced``: half the channels at stride 32, as in the published weights. torchvision's model that starts from a
+    classifier has all of them.
     """
     widths = (512, 256, 256, 128)
     return SSDConfig(
@@ -114,9 +117,9 @@ def ssdlite_config(reduced: bool = True) -> SSDConfig:
 
 
 def ssd_state(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Our state dict from that of ``ssd300_vgg16``; ``labels``: see above, from 1; None keeps all.
+    """Convert the state dict of ``ssd300_vgg16``. ``labels``: see the head of the module, from 1; None keeps all.
 
-    Raises InputError naming the keys that are not of that model.
+    Raises InputError naming keys of other models.
     """
     heads: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
@@ -143,9 +146,9 @@ def ssd_state(state: Mapping[str, Tensor], labels: Sequence[int] | None = None) 
 
 
 def exported_ssd(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int) -> dict[str, Tensor]:
-    """The inverse of :func:`ssd_state`: a state dict for torchvision's model of ``columns`` classes.
+    """Convert back to a state dict for torchvision's model of ``columns`` classes: the inverse of :func:`ssd_state`.
 
-    Columns that are not among ``labels`` are silent.
+    Columns that are not among ``labels`` get the bias SILENT.
     """
     heads: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
@@ -164,7 +167,7 @@ def exported_ssd(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int
 
 
 def ssdlite_state(state: Mapping[str, Tensor], columns: int, labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Our state dict from that of ``ssdlite320_mobilenet_v3_large`` of ``columns`` classes; see :func:`ssd_state`."""
+    """Convert the state dict of ``ssdlite320_mobilenet_v3_large`` of ``columns`` classes, like :func:`ssd_state`."""
     ours, unknown = _SSDLITE.import_all(state)
     if unknown:
         raise InputError(
@@ -178,7 +181,7 @@ def ssdlite_state(state: Mapping[str, Tensor], columns: int, labels: Sequence[in
 
 
 def exported_ssdlite(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int) -> dict[str, Tensor]:
-    """The inverse of :func:`ssdlite_state`; see :func:`exported_ssd`."""
+    """Convert back for torchvision, like :func:`exported_ssd`: the inverse of :func:`ssdlite_state`."""
     ours = dict(ours)
     for name, value in ours.items():
         if match := re.fullmatch(r"heads\.\d\.scores\.1\.(weight|bias)", name):
@@ -189,7 +192,7 @@ def exported_ssdlite(ours: Mapping[str, Tensor], labels: Sequence[int], columns:
 
 
 def _spread_scores(rows: Tensor, labels: Sequence[int], columns: int, kind: str) -> Tensor:
-    """Scores ``[a, K + 1, ...]``, background last, as ``[a * columns, ...]``, background first."""
+    """Reorder scores ``[a, K + 1, ...]``, background last, to ``[a * columns, ...]``, background first."""
     turned = torch.cat([rows[:, -1:], rows[:, :-1]], dim=1).transpose(0, 1)
     fill = SILENT if kind == "bias" else 0.0
     return spread(turned, [0, *labels], columns, fill).transpose(0, 1).flatten(0, 1)
