@@ -20,7 +20,7 @@ from tests.support import caffe_reference as ref
 
 
 def narrow(config: BackboneConfig) -> BackboneConfig:
-    """``width`` is a number of channels here and a factor there."""
+    """Return the configuration with a narrow width, which is a number of channels or a factor."""
     width: Any = getattr(config, "width")  # noqa: B009
     return replace(config, width=8 if isinstance(width, int) else min(width, 0.25))  # type: ignore[call-arg]
 
@@ -32,7 +32,7 @@ def classifier_of(backbone: BackboneConfig) -> dict[str, Tensor]:
 
 
 def write_pretrained(folder: Path, backbone: BackboneConfig, pixels: PixelConfig) -> Path:
-    """What ``boxwright pretrain`` writes, as far as it is read here."""
+    """Write a file of ``boxwright pretrain`` with the fields that the tests read."""
     card = {
         "backbone": to_tree(narrow(backbone)),
         "pixels": to_tree(pixels),
@@ -56,7 +56,7 @@ def write_caffe_resnet(folder: Path) -> tuple[Path, Tensor]:
 
 
 def write_msra(folder: Path, width: int = 8) -> tuple[Path, Tensor]:
-    """Detectron's, as Python 2 wrote it: norms are a scale and a shift."""
+    """Write a ResNet of Detectron as Python 2 pickles it, with a scale and a shift per norm."""
     blobs: dict[str, np.ndarray] = {}
     rng = np.random.default_rng(1)
 

@@ -26,7 +26,7 @@ def example_targets() -> Targets:
 
 
 def with_masks(targets: Targets, height: int = 128, width: int = 160) -> Targets:
-    """An ellipse in each box."""
+    """Add a mask to each object: an ellipse in its box."""
     x1, y1, x2, y2 = targets.boxes[..., None, None].unbind(2)
     x, y = (torch.arange(width) + 0.5)[None, None, None], (torch.arange(height) + 0.5)[None, None, :, None]
     across, down = (x2 - x1).clamp(min=1) / 2, (y2 - y1).clamp(min=1) / 2
@@ -35,7 +35,7 @@ def with_masks(targets: Targets, height: int = 128, width: int = 160) -> Targets
 
 
 def answering(detector: Detector, out: Tensor) -> Detector:
-    """The detector, as if its network gave ``out`` whatever it saw."""
+    """Make the network of ``detector`` return ``out`` for any input."""
     detector.outputs = lambda pixels: [out]  # type: ignore[method-assign]
     return detector
 
@@ -46,7 +46,7 @@ def blank_images(batch: int, height: int, width: int) -> Images:
 
 
 def padded_targets(boxes: list[list[list[float]]], labels: list[list[int]]) -> Targets:
-    """Padded targets of ragged lists of corners."""
+    """Return padded targets from ragged lists of corners and labels."""
     room = max(1, *(len(each) for each in boxes))
     padded = torch.tensor([each + [[0.0] * 4] * (room - len(each)) for each in boxes])
     valid = torch.tensor([[i < len(each) for i in range(room)] for each in boxes])
@@ -56,7 +56,7 @@ def padded_targets(boxes: list[list[list[float]]], labels: list[list[int]]) -> T
 
 
 def relative_boxes(targets: Targets, b: int, height: int, width: int) -> list[tuple[Box, int]]:
-    """The objects of image ``b`` in Darknet's form: centre and size as shares of the image's sides, and the label."""
+    """Return the objects of image ``b`` in Darknet's form: centre and size in shares of the image, and label."""
     found = []
     for (x1, y1, x2, y2), label in zip(
         targets.boxes[b, targets.valid[b]].tolist(), targets.labels[b, targets.valid[b]].tolist(), strict=True

@@ -9,7 +9,7 @@ from tests.support.caffe_reference import Random
 
 
 def first_blob_small(random: Random, name: str) -> None:
-    """Pixels reach 150, where other maps stay near 1."""
+    """Scale the first layer down: pixels reach 150, other maps stay near 1."""
     weight, *bias = random.blobs[name]
     random.blobs[name] = (weight / 60, *bias)
 
@@ -18,7 +18,7 @@ STAGES_101 = {2: list("abc"), 3: ["a", "b1", "b2", "b3"], 4: ["a", *(f"b{n}" for
 
 
 def published(blobs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]) -> CaffeModel:
-    """A network of full size whose numbers take no memory."""
+    """Return a network of full size whose parameters take no memory."""
     layers = {
         name: CaffeLayer(name, "", tuple(torch.zeros(1).expand(shape) for shape in shapes), {})  # type: ignore[arg-type]
         for name, shapes in blobs.items()

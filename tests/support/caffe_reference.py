@@ -1,4 +1,4 @@
-"""Writing ``.caffemodel`` files, and a small Caffe of our own that computes what is in them.
+"""Write ``.caffemodel`` files, and compute their networks by Caffe's rules.
 
 Nothing here uses the library: the wire format is written field by field, and layers follow Caffe's definitions.
 """
@@ -24,14 +24,14 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, value: int | bytes) -> bytes:
-    """A varint, or bytes behind their length."""
+    """Encode a varint, or bytes after their length."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def floats(number: int, *values: float) -> bytes:
-    """Floats one by one, as Caffe writes repeated fields that are not packed."""
+    """Encode floats one by one, as Caffe writes repeated fields that are not packed."""
     return b"".join(varint(number << 3 | 5) + struct.pack("<f", value) for value in values)
 
 
@@ -56,13 +56,13 @@ def old_layer(name: str, kind: int, tensors: tuple[Tensor, ...] = ()) -> bytes:
 
 
 def write(path: Path, blobs: Blobs, extra: bytes = b"") -> Path:
-    """A file with these layers, in order; ``extra``: more of them, written before."""
+    """Write a file with these layers, in order. ``extra``: further layers, written before them."""
     path.write_bytes(field(1, b"net") + extra + b"".join(layer(n, "Convolution", t) for n, t in blobs.items()))
     return path
 
 
 class Random:
-    """Blobs of layers, drawn so that values neither grow nor vanish on their way."""
+    """Random blobs of layers, scaled so that activations neither grow nor vanish."""
 
     def __init__(self, seed: int = 0) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -79,7 +79,7 @@ class Random:
         self.blobs[name] = (self.draw(out, inputs, scale=gain * math.sqrt(2 / inputs)), self.draw(out, scale=0.1))
 
     def norm(self, bn: str, scale: str, channels: int, count: float = 2.5, gain: float = 1.0) -> None:
-        """Statistics are sums there: ``count`` times what they are means of."""
+        """Run a batch norm whose stored statistics are multiplied by ``count``."""
         mean, var = self.draw(channels, scale=0.1), 0.5 + torch.rand(channels, generator=self.generator)
         self.blobs[bn] = (mean * count, var * count, torch.tensor([count]))
         self.blobs[scale] = (gain + self.draw(channels, scale=0.1), self.draw(channels, scale=0.1))
@@ -116,7 +116,7 @@ class Random:
 
 
 class Net:
-    """Caffe's layers on the blobs of a file."""
+    """Caffe's layers, computed with the blobs of a file."""
 
     def __init__(self, blobs: Blobs) -> None:
         self.blobs = blobs
@@ -137,7 +137,9 @@ class Net:
 
     @staticmethod
     def pool(x: Tensor, kernel: int = 2, stride: int = 2, pad: int = 0) -> Tensor:
-        """Max over windows, as many as ``ceil`` says; the last must begin within the input or its padding."""
+        """Run max pooling with the output size rounded by ``ceil``; the last window must begin within the input or its
+        padding.
+        """
         sides = []
         for length in x.shape[2:]:
             count = math.ceil((length + 2 * pad - kernel) / stride) + 1
@@ -156,7 +158,7 @@ class Net:
         return torch.stack(rows, -2)
 
     def vgg(self, x: Tensor, last_pool: bool = False) -> dict[str, Tensor]:
-        """conv4_3 and conv5_3, both after their ReLU."""
+        """Return conv4_3 and conv5_3 after their ReLU."""
         found = {}
         for stage, count in enumerate((2, 2, 3, 3, 3), start=1):
             for place in range(1, count + 1):
@@ -181,7 +183,7 @@ class Net:
         return (out + shortcut).relu()
 
     def resnet(self, x: Tensor, stages: dict[int, list[str]], dilated: bool) -> dict[int, Tensor]:
-        """The output of each stage."""
+        """Return the output of each stage."""
         x = self.norm(self.conv(x, "conv1", 2, 3), "bn_conv1", "scale_conv1").relu()
         x = self.pool(x, 3, 2)
         found = {}
@@ -195,7 +197,7 @@ class Net:
 
 
 def greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int = 10_000) -> list[int]:
-    """py-faster-rcnn's: widths have one more, and what overlaps by more than ``threshold`` goes."""
+    """Run the NMS of py-faster-rcnn: sides include the last pixel, overlaps above ``threshold`` are suppressed."""
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, keep = list(np.argsort(-scores, kind="stable")), []
     while order and len(keep) < most:
@@ -213,7 +215,7 @@ def greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: in
 
 
 def transformed(boxes: np.ndarray, deltas: np.ndarray, offset: float) -> np.ndarray:
-    """py-faster-rcnn's boxes from ``[n, 4]`` offsets: their widths have one more, the result takes none off."""
+    """Decode ``[n, 4]`` offsets as py-faster-rcnn does: widths include the last pixel, results subtract nothing."""
     width, height = boxes[:, 2] - boxes[:, 0] + offset, boxes[:, 3] - boxes[:, 1] + offset
     x, y = boxes[:, 0] + 0.5 * width + deltas[:, 0] * width, boxes[:, 1] + 0.5 * height + deltas[:, 1] * height
     width, height = width * np.exp(deltas[:, 2]), height * np.exp(deltas[:, 3])
@@ -225,7 +227,9 @@ def clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def base_anchors(sizes: tuple[int, ...], base: int = 16) -> np.ndarray:
-    """py-faster-rcnn's: ratios are rounded at the base, then enlarged; inclusive corners about (7.5, 7.5)."""
+    """Return the base anchors of py-faster-rcnn: ratios are rounded at the base and then enlarged; inclusive corners
+    about (7.5, 7.5).
+    """
     rows = []
     for ratio in (0.5, 1.0, 2.0):
         width = np.round(np.sqrt(base * base / ratio))
@@ -239,7 +243,7 @@ def base_anchors(sizes: tuple[int, ...], base: int = 16) -> np.ndarray:
 def proposals(
     scores: Tensor, deltas: Tensor, sizes: tuple[int, ...], image: tuple[int, int], before: int, after: int
 ) -> np.ndarray:
-    """py-faster-rcnn's proposal layer on raw outputs ``[1, 2 a, h, w]`` and ``[1, 4 a, h, w]``, for a scale of 1."""
+    """Run the proposal layer of py-faster-rcnn on raw outputs ``[1, 2 a, h, w]`` and ``[1, 4 a, h, w]``, at scale 1."""
     base = base_anchors(sizes)
     count, (height, width) = len(base), scores.shape[2:]
     pairs = scores[0].reshape(2, count, height, width)
@@ -257,12 +261,12 @@ def proposals(
 
 
 def away(x: float) -> int:
-    """To the nearest whole number, halves away from zero, as C's round."""
+    """Round to the nearest integer, halves away from zero, as C's round."""
     return int(math.floor(abs(x) + 0.5) * (1 if x >= 0 else -1))
 
 
 def roi_pool(fmap: Tensor, boxes: np.ndarray, cells: int) -> Tensor:
-    """Caffe's ROIPooling at a scale of 1/16: ``[n, C, cells, cells]``."""
+    """Run Caffe's ROIPooling at a scale of 1/16: ``[n, C, cells, cells]``."""
     _, channels, height, width = fmap.shape
     out = torch.zeros(len(boxes), channels, cells, cells)
     for number, box in enumerate(boxes):
@@ -280,7 +284,7 @@ def roi_pool(fmap: Tensor, boxes: np.ndarray, cells: int) -> Tensor:
 
 
 def psroi_pool(fmap: Tensor, boxes: np.ndarray, cells: int) -> Tensor:
-    """R-FCN's PSROIPooling at a scale of 1/16, and the mean over its bins: ``[n, C]``."""
+    """Run R-FCN's PSROIPooling at a scale of 1/16 and average its bins: ``[n, C]``."""
     _, channels, height, width = fmap.shape
     out = torch.zeros(len(boxes), channels // cells**2)
     for number, box in enumerate(boxes):
@@ -302,7 +306,7 @@ def psroi_pool(fmap: Tensor, boxes: np.ndarray, cells: int) -> Tensor:
 def detections(
     boxes: np.ndarray, scores: np.ndarray, image: tuple[int, int], threshold: float, most: int
 ) -> np.ndarray:
-    """Rows of class (from 0), score, box: NMS at 0.3 within each class, then the best. ``boxes`` ``[n, K + 1, 4]``."""
+    """Return rows of class (from 0), score, box: NMS at 0.3 per class, then the best. ``boxes``: ``[n, K + 1, 4]``."""
     rows = []
     for k in range(1, scores.shape[1]):
         chosen = scores[:, k] > threshold

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def write_image(path: Path, height: int = 40, width: int = 60, seed: int = 0, **options: Any) -> Path:
-    """A noisy colour image, so that two seeds never give the same file."""
+    """Write a noise image. Two seeds never give the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -17,7 +17,7 @@ def write_image(path: Path, height: int = 40, width: int = 60, seed: int = 0, **
 
 
 def coco_content(count: int = 2) -> dict[str, Any]:
-    """A valid COCO file of ``count`` images of 60x40 with a box each, categories 3 and 7."""
+    """Return a valid COCO file of ``count`` images of 60x40 with a box each, categories 3 and 7."""
     return {
         "images": [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in range(1, count + 1)],
         "annotations": [
@@ -29,7 +29,7 @@ def coco_content(count: int = 2) -> dict[str, Any]:
 
 
 def write_coco_files(folder: Path, content: dict[str, Any] | None = None, split: str = "train") -> Path:
-    """The content as instances_SPLIT.json with its images in ``images/``; returns the JSON."""
+    """Write the content as instances_SPLIT.json with its images in ``images/``. Returns the path of the JSON."""
     content = coco_content() if content is None else content
     for number, entry in enumerate(content["images"]):
         path = folder / "images" / str(entry.get("file_name", "none.png"))
@@ -43,7 +43,7 @@ def write_coco_files(folder: Path, content: dict[str, Any] | None = None, split:
 def voc_xml(
     name: str, boxes: list[tuple[str, float, float, float, float]], size: str = "60 40", extra: str = ""
 ) -> str:
-    """A VOC annotation; ``size`` is "width height" or empty for no size at all."""
+    """Return a VOC annotation. ``size`` is "width height", or empty for none."""
     width, height = size.split() if size else ("", "")
     sized = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>" if size else ""
     objects = "".join(
@@ -55,7 +55,7 @@ def voc_xml(
 
 
 def write_voc_files(root: Path, stems: dict[str, list[str]]) -> Path:
-    """A VOC root with one box an image; ``stems`` by split."""
+    """Write a VOC root with one box per image; ``stems`` by split."""
     for split, names in stems.items():
         for number, stem in enumerate(names):
             write_image(root / "JPEGImages" / f"{stem}.jpg", seed=number + len(stem))
@@ -68,7 +68,7 @@ def write_voc_files(root: Path, stems: dict[str, list[str]]) -> Path:
 
 
 def write_yolo_files(root: Path, lines: dict[str, str], yaml: str | None = None) -> Path:
-    """A YOLO root: ``lines`` by "split/stem" is the text of each label file; returns the data.yaml."""
+    """Write a YOLO root: ``lines`` by "split/stem" are the texts of the label files. Returns the path of data.yaml."""
     for number, (place, text) in enumerate(lines.items()):
         write_image(root / "images" / f"{place}.png", seed=number)
         label = root / "labels" / f"{place}.txt"
@@ -80,7 +80,7 @@ def write_yolo_files(root: Path, lines: dict[str, str], yaml: str | None = None)
 
 
 def class_folders(root: Path, per_class: int = 4, splits: tuple[str, ...] = ("train", "val"), side: int = 20) -> Path:
-    """Reddish and bluish noise, so that a small network can tell them apart."""
+    """Write class folders of reddish and bluish noise, which a small network can tell apart."""
     rng = np.random.default_rng(0)
     for split in splits:
         for channel, name in ((0, "red"), (2, "blue")):

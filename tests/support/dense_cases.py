@@ -39,7 +39,7 @@ SMALL_SSD = {
 
 
 def small_retinanet(**changes: object) -> RetinaNetConfig:
-    """On DetNet, whose strides here are 8, 16, 16, 16 and 32."""
+    """Return a small RetinaNet on DetNet, with strides 8, 16, 16, 16 and 32."""
     config = RetinaNetConfig(
         backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6)),
         neck=FPNConfig(channels=16, extra="conv_c", extra_strides=(2,)),
@@ -76,7 +76,7 @@ def small_refinedet(**changes: object) -> RefineDetConfig:
 
 
 def small_refinedet_detnet() -> RefineDetConfig:
-    """Three of its four maps have one stride."""
+    """Return a small RefineDet on DetNet. Three of its four maps have the same stride."""
     backbone = DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(3, 4, 5, 6))
     return small_refinedet(backbone=backbone, top="none", l2_scales=(None,) * 4, head_block=8)
 

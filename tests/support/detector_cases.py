@@ -1,4 +1,4 @@
-"""Every detector, small enough to test."""
+"""A small configuration of every detector, for the tests of the contract."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,7 +30,7 @@ class Case:
     spread: tuple[str, ...] = ("scores.weight", "deltas.weight", "objectness.weight")
     """Ends of the names of the parameters that are drawn wide, so that untrained scores differ."""
     normaliser: Normaliser = "image"
-    """What a loss is divided by: a count of its image, a count over the batch, or a moving average of such counts."""
+    """Divisor of a loss: a count of its image, a count over the batch, or a moving average of such counts."""
 
 
 YOLO_HEADS = ("output.weight",)

@@ -12,7 +12,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 @torch.inference_mode()
 def check_classifier(case: GoldenCase, model: Classifier) -> None:
-    """Every stage and the logits of both images."""
+    """Compare every stage and the logits of both images with the stored outputs."""
     found: dict[str, Tensor] = {}
     hook = model.backbone.get_submodule("layer1").register_forward_pre_hook(lambda _, x: found.update(maxpool=x[0]))
     for number in range(len(case.spec["images"])):

@@ -1,4 +1,4 @@
-"""A data set in memory, as small as evaluation needs it, and pycocotools as the oracle."""
+"""A small data set in memory, and pycocotools as the reference of its metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FakeAnnotations(NamedTuple):
 
 @dataclass
 class FakeIndex:
-    """What evaluation uses of a DetectionIndex, over a COCO dict; ``difficult`` is read from the annotations."""
+    """The part of a DetectionIndex that evaluation uses, over a COCO dict with ``difficult`` in its annotations."""
 
     dataset: dict[str, Any]
 
@@ -58,7 +58,7 @@ class FakeIndex:
 
 
 class Oracle(NamedTuple):
-    """pycocotools' numbers: the twelve (-1 where undefined) and its arrays."""
+    """Results of pycocotools: the twelve metrics (-1 where undefined) and its arrays."""
 
     stats: np.ndarray
     precision: np.ndarray
@@ -73,7 +73,7 @@ def run_pycocotools(
     limits: tuple[int, ...] = (1, 10, 100),
     use_categories: bool = True,
 ) -> Oracle:
-    """Score with pycocotools, quietly, leaving the arguments alone."""
+    """Score with pycocotools, without output and without changing the arguments."""
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = copy.deepcopy({"info": {}, **truth})
@@ -90,7 +90,7 @@ def run_pycocotools(
 
 
 def two_squares() -> FakeIndex:
-    """Two images, two classes with sparse ids out of order; image 5 has a cat and a dog, image 3 a dog."""
+    """Return two images and two classes with sparse ids out of order. Image 5 has a cat and a dog, image 3 a dog."""
     boxes = [(5, 9, [10, 10, 40, 40]), (5, 4, [60, 60, 20, 20]), (3, 4, [0, 0, 100, 100])]
     return FakeIndex(
         {
@@ -105,7 +105,7 @@ def two_squares() -> FakeIndex:
 
 
 def random_case(seed: int, masks: bool = False) -> tuple[FakeIndex, list[dict[str, Any]]]:
-    """Objects and detections with what makes trouble: crowds, ties, duplicates, wrong classes, id 0 nowhere, 130 boxes.
+    """Return objects and detections with difficult cases: crowds, ties, duplicates, wrong classes, no id 0, 130 boxes.
 
     Coordinates are multiples of 4 for some seeds, so that equal overlaps and overlaps exactly at a threshold occur.
     """
@@ -157,23 +157,23 @@ def random_case(seed: int, masks: bool = False) -> tuple[FakeIndex, list[dict[st
 
 
 def diamond(box: list[float]) -> list[float]:
-    """A polygon inside a box ``x y w h``."""
+    """Return a polygon inside a box ``x y w h``."""
     x, y, w, h = box
     return [x, y + h / 2, x + w / 2, y, x + w, y + h / 2, x + w / 2, y + h]
 
 
 def rle_of(polygons: list[list[float]], height: int, width: int) -> dict[str, Any]:
-    """Polygons as one run-length mask with text counts, as results files have them."""
+    """Return polygons as one run-length mask with text counts, as in results files."""
     return text_rle(mask_tools.merge(mask_tools.frPyObjects(polygons, height, width)))
 
 
 def text_rle(rle: dict[str, Any]) -> dict[str, Any]:
-    """The same mask with its counts as text."""
+    """Return the same mask with its counts as text."""
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode()}
 
 
 def as_columns(index: FakeIndex, detections: list[dict[str, Any]]) -> DetectionColumns:
-    """A results list as columns, boxes untouched."""
+    """Return a results list as columns, with boxes unchanged."""
     masks = [d["segmentation"] for d in detections] if detections and "segmentation" in detections[0] else None
     return DetectionColumns(
         np.array([d["image_id"] for d in detections], dtype=np.int64),

@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text and its first line's number in the page."""
+    """A fenced block: its language, its text, and the number of its first line in the page."""
 
     language: str
     text: str
@@ -24,7 +24,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line and what a page shows of its output."""
+    """A command line and the output that the page shows."""
 
     words: list[str]
     shown: list[str]
@@ -32,12 +32,12 @@ class Command:
 
     @property
     def code(self) -> int:
-        """The exit code that the page promises."""
+        """The exit code that the page shows."""
         return 2 if any(line.startswith("error: ") for line in self.shown) else 0
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """All fenced blocks of a page."""
+    """Return all fenced blocks of a page."""
     found: list[Block] = []
     lines = page.read_text(encoding="utf-8").splitlines()
     start, language = 0, ""
@@ -54,7 +54,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[Command]:
-    """The commands of a block of ``bash`` (a line each) or ``console`` (after ``$``, with output)."""
+    """Return the commands of a block of ``bash`` (one per line) or ``console`` (after ``$``, with output)."""
     found: list[Command] = []
     text = re.sub(r"\\\n\s*", " ", block.text)  # a line that goes on after a backslash
     for number, line in enumerate(text.splitlines(), start=block.line):
@@ -66,13 +66,13 @@ def commands_of(block: Block) -> list[Command]:
 
 
 def all_commands() -> list[tuple[str, Command]]:
-    """Every command of every page."""
+    """Return every command of every page."""
     shells = [(p, b) for p in PAGES for b in blocks_of(p) if b.language in ("bash", "console")]
     return [(page.name, command) for page, block in shells for command in commands_of(block)]
 
 
 def boxwright_words(words: list[str]) -> list[str] | None:
-    """What follows ``boxwright`` in a command line, also under ``torchrun``; None for other programs."""
+    """Return the arguments of ``boxwright`` in a command line, also under ``torchrun``; None for other programs."""
     if words[0] == "boxwright":
         return words[1:]
     for i in range(len(words) - 1):
@@ -82,7 +82,7 @@ def boxwright_words(words: list[str]) -> list[str] | None:
 
 
 def load_script(name: str) -> Any:
-    """One of the scripts that lie beside the pages, as a module."""
+    """Load a script of the folder of the pages as a module."""
     spec = importlib.util.spec_from_file_location(f"docs{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""The names and shapes in published files, written down from their makers' networks and not from our importers."""
+"""Names and shapes of published files, written down from the publishers' networks and not from our importers."""
 
 import math
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def filled(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
-    """Random numbers in those shapes, above 0 so that they can be variances."""
+    """Return random tensors of these shapes, above 0 so that they can be variances."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.rand(shape, generator=generator) + 0.5 for name, shape in shapes.items()}
 
 
 def on_meta(shapes: Shapes) -> dict[str, Tensor]:
-    """Tensors without numbers, for what only looks at names and shapes."""
+    """Return tensors without data, for tests of names and shapes."""
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def loaded(imported: Imported) -> Detector:
-    """The detector with the very tensors of ``imported``, without drawing others first."""
+    """Build the detector with the tensors of ``imported``, without random initialisation."""
     with torch.device("meta"):
         detector = build_detector(imported.config, imported.classes)
     missing, unexpected = detector.load_state_dict(imported.state, strict=False, assign=True)
@@ -43,7 +43,7 @@ def assert_same(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 def bottlenecks(depth: int, stages: tuple[int, ...]) -> Iterator[tuple[int, int, int, int, int, bool]]:
-    """Stage, block, inputs, middle and outputs of each bottleneck, and whether its shortcut has a projection."""
+    """Iterate over the bottlenecks: stage, block, inputs, middle, outputs, and True with a projection."""
     for stage in stages:
         out = 256 * 2 ** (stage - 2)
         for block in range(BLOCKS[depth][stage - 2]):
@@ -96,7 +96,7 @@ def d2_layers(inputs: int) -> Shapes:
 
 
 def detectron2_shapes(kind: str, depth: int = 50, classes: int = 80, agnostic: bool = False) -> Shapes:
-    """``kind``: fpn, mask, c4, dc5 or retinanet."""
+    """Return the shapes of a detectron2 model. ``kind``: fpn, mask, c4, dc5 or retinanet."""
     pyramid = kind in ("fpn", "mask", "retinanet")
     root = "backbone.bottom_up." if pyramid else "backbone."
     shapes: Shapes = {f"{root}stem.conv1.weight": (64, 3, 7, 7), **d2_norm(f"{root}stem.conv1.norm", 64)}
@@ -131,8 +131,9 @@ _BRANCHES = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "sho
 
 
 def detectron_blobs(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The blobs of a Detectron model that computes what a detectron2 ``state`` does: norms folded into a scale and a
-    shift, background first and with a box and a mask of its own, and the momentum of each parameter beside it."""
+    """Convert a detectron2 ``state`` to the blobs of an equivalent Detectron model: norms folded into a scale and a
+    shift, background first with a box and a mask of its own, and the momentum of each parameter beside it.
+    """
     blobs: dict[str, Tensor] = {}
     depth4 = 1 + max(int(n.split("res4.")[1].split(".")[0]) for n in state if "res4." in n)
     last = {"2": 2, "3": 3, "4": depth4 - 1, "5": 2}  # the block whose sum is a stage's map
@@ -181,7 +182,7 @@ def detectron_blobs(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mmdet_two_stage(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an MMDetection Faster or Mask R-CNN that computes what a detectron2 ``state`` does."""
+    """Convert a detectron2 ``state`` to that of an equivalent MMDetection Faster or Mask R-CNN."""
     names = {
         "conv": "rpn_head.rpn_conv", "objectness_logits": "rpn_head.rpn_cls", "anchor_deltas": "rpn_head.rpn_reg",
         "fc1": "roi_head.bbox_head.shared_fcs.0", "fc2": "roi_head.bbox_head.shared_fcs.1",
@@ -215,7 +216,7 @@ def mmdet_two_stage(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mmdet_yolov3_shapes(classes: int = 80) -> Shapes:
-    """YOLOv3 on Darknet-53, in the order of its modules."""
+    """Return the shapes of YOLOv3 on Darknet-53, in the order of its modules."""
     shapes: Shapes = {}
 
     def conv(name: str, inputs: int, outputs: int, kernel: int) -> None:
@@ -242,7 +243,7 @@ def mmdet_yolov3_shapes(classes: int = 80) -> Shapes:
 
 
 def mmdet_ssd512_shapes(classes: int = 20) -> Shapes:
-    """SSD512 on VGG-16."""
+    """Return the shapes of SSD512 on VGG-16."""
     shapes: Shapes = {}
     channels = 3
     widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6

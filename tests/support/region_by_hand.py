@@ -1,8 +1,8 @@
-"""The training rules of YOLOv1 and YOLOv2 as loops over plain numbers: what the dense losses are compared with.
+"""Reference losses of YOLOv1 and YOLOv2, written as loops over single values.
 
-Both follow the order in which the authors' code goes through an image and writes, for each output, how hard it is
-pulled where; a later rule overwrites an earlier one. A pull of ``scale`` towards ``target`` has the loss
-``scale / 2 * (target - value)^2``; of classes under a softmax it is ``scale`` times the log loss.
+Both follow the order in which the authors' code visits an image, and record for each output the scale and target of its
+gradient. A later rule overwrites an earlier one. A pull of ``scale`` towards ``target`` has the loss ``scale / 2 *
+(target - value)^2``; for classes under a softmax it is ``scale`` times the log loss.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def sigmoid(x: float) -> float:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """IoU."""
+    """Return the IoU of two boxes."""
     sides = []
     for centre, length in ((0, 2), (1, 3)):
         low = max(a[centre] - a[length] / 2, b[centre] - b[length] / 2)
@@ -36,7 +36,7 @@ def overlap(a: Box, b: Box) -> float:
 def region_pulls(
     raw: np.ndarray, truths: list[tuple[Box, int]], anchors: list[tuple[float, float]], seen: int, **rules: Any
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Losses of one image and their gradient for a map ``raw`` ``[a * (5 + K), H, W]``."""
+    """Return the losses of one image and their gradient for a map ``raw`` ``[a * (5 + K), H, W]``."""
     per_anchor, height, width = len(raw) // len(anchors), raw.shape[1], raw.shape[2]
     classes = per_anchor - 5
     pulls: dict[tuple[int, int, int, str], tuple[float, float]] = {}
@@ -112,7 +112,9 @@ def region_pulls(
 def detection_pulls(
     out: np.ndarray, truths: list[tuple[Box, int]], grid: int, each: int, rescore: bool = True
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Losses of one image and their gradient for the flat vector ``out``; of objects in one cell the first counts."""
+    """Return the losses of one image and their gradient for the flat vector ``out``. Of several objects in a cell the
+    first is used.
+    """
     cells = grid * grid
     classes = len(out) // cells - 5 * each
     first_confidence, first_box = cells * classes, cells * (classes + each)

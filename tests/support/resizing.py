@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def darknet_resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bilinear with the corners of both images on each other, as Darknet resizes: ``[height, width, 3]``."""
+    """Resize bilinearly with aligned corners, as Darknet does: ``[height, width, 3]``."""
     out = image.astype(np.float32) / 255
     for axis, side in ((1, width), (0, height)):
         at = np.linspace(0, out.shape[axis] - 1, side)
@@ -17,7 +17,7 @@ def darknet_resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def darknet_letterbox(image: np.ndarray, side: int) -> tuple[Tensor, int, int]:
-    """``[1, 3, side, side]`` in 0..1, and the size of the image inside."""
+    """Letterbox an image as Darknet does. Returns ``[1, 3, side, side]`` in 0..1, and the size of the image inside."""
     height, width = image.shape[:2]
     inner_width, inner_height = (side, height * side // width) if width > height else (width * side // height, side)
     canvas = np.full((side, side, 3), 0.5, np.float32)
@@ -27,7 +27,9 @@ def darknet_letterbox(image: np.ndarray, side: int) -> tuple[Tensor, int, int]:
 
 
 def opencv_resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """cv2.resize of uint8 ``[h, w, 3]`` with INTER_LINEAR, to the bit: weights of 11 bits, each product cut short."""
+    """Reproduce cv2.resize of uint8 ``[h, w, 3]`` with INTER_LINEAR bit for bit: weights of 11 bits, each product
+    truncated.
+    """
     left, right, from_left, from_right = _taps(array.shape[1], width, clamp=True)
     wide = array.astype(np.int64)
     rows = wide[:, left] * from_left[:, None] + wide[:, right] * from_right[:, None]

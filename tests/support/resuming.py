@@ -1,4 +1,4 @@
-"""Stop a run, resume it and compare what it leaves."""
+"""Helpers to stop a run, resume it and compare its files."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ from boxwright.training.logging.run_log import read_rows
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it to save anything."""
+    """Raised in place of a kill: no handler in the library catches it."""
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf of nested dicts and lists by its path."""
+    """Return every leaf of nested dicts and lists by its path."""
     if isinstance(value, dict):
         return {k: v for key in value for k, v in flat(value[key], f"{path}/{key}").items()}
     if isinstance(value, list | tuple):
@@ -34,12 +34,12 @@ def assert_same_bits(one: Path, other: Path) -> None:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
+    """Return the log without values that depend on the clock."""
     return [{k: v for k, v in r.items() if k not in ("images_per_second", "memory")} for r in read_rows(folder)]
 
 
 def interrupts(*steps: int) -> Any:
-    """A log that presses Ctrl-C after each of these steps, before what follows it; rows must come every step."""
+    """Return a log function that sends SIGINT after each of these steps. Rows must come every step."""
 
     def log(line: str) -> None:
         if line.startswith(tuple(f"step {step}/" for step in steps)):

@@ -1,4 +1,4 @@
-"""Small pictures with painted objects for the tests of transforms and loaders."""
+"""Small images with painted objects for the tests of transforms and loaders."""
 
 from pathlib import Path
 
@@ -16,7 +16,9 @@ COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], d
 
 
 def painted(boxes: list[list[int]], height: int = 60, width: int = 90, labels: list[int] | None = None) -> Sample:
-    """Black with one filled rectangle a box, and its mask. Odd labels are crowds, label 2 and more is difficult."""
+    """Return a black image with one filled rectangle per box, and its mask. Odd labels are crowds, labels from 2 on are
+    difficult.
+    """
     labels = list(range(len(boxes))) if labels is None else labels
     image = torch.zeros((3, height, width), dtype=torch.uint8)
     masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
@@ -42,7 +44,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def write_index(
     folder: Path, count: int = 13, sizes: tuple[tuple[int, int], ...] = ((40, 60), (60, 40))
 ) -> DetectionIndex:
-    """Pictures of noise with 0..3 rectangles each, a polygon per box; id 100 + i, sizes (height, width) in turn."""
+    """Write noise images with 0..3 rectangles each and a polygon per box; id 100 + i, sizes (height, width) in turn."""
     rng = np.random.default_rng(0)
     records = []
     for i in range(count):

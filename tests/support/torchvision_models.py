@@ -1,4 +1,4 @@
-"""torchvision's detectors with random weights, and what they and ours give on the way from pixels to detections."""
+"""torchvision's detectors with random weights, and pairs of their tensors and ours from pixels to detections."""
 
 import re
 from collections.abc import Iterator
@@ -33,9 +33,11 @@ FIXED = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 
 
 class Tap(NamedTuple):
-    """What ours and the reference have at a place, and how far apart they may be: ``tolerance`` of the largest.
+    """A pair of tensors, ours and the reference's. ``tolerance``: the allowed difference, relative to the largest
+    value.
 
-    Of lists, in which near ties may swap, ``ours`` is the share of the reference's rows that are among ours, against 1.
+    For lists, in which near ties may swap, ``ours`` is the share of the reference's rows that are among ours, against
+    1.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Tap(NamedTuple):
     tolerance: float
 
     def check(self) -> None:
-        """Raise AssertionError beyond the tolerance, or note it where the fixtures' comparisons are noted."""
+        """Raise AssertionError beyond the tolerance, or record the difference inside ``noted``."""
         if self.name.startswith("share"):
             compare_share(self.name.removeprefix("share of "), self.ours.item(), 1 - self.tolerance)
         else:
@@ -53,7 +55,7 @@ class Tap(NamedTuple):
 
 
 def pictures(batch: int, height: int, width: int) -> Tensor:
-    """Smooth random images, uint8 ``[B, 3, H, W]``."""
+    """Return smooth random images, uint8 ``[B, 3, H, W]``."""
     generator = torch.Generator().manual_seed(height + width)
     coarse = torch.rand((batch, 3, height // 16, width // 16), generator=generator)
     return (nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
@@ -70,7 +72,9 @@ SPREADS = {
 
 
 def spread_outputs(model: nn.Module, layers: str, spread: float, pixels: Tensor) -> None:
-    """Scale the weights of layers whose names match, so that the outputs of each on an image spread by ``spread``."""
+    """Scale the weights of the matching layers so that their outputs on an image have the standard deviation
+    ``spread``.
+    """
     found = [m for n, m in model.named_modules() if re.fullmatch(layers, n) and isinstance(m, nn.Conv2d | nn.Linear)]
     seen: dict[nn.Module, list[Tensor]] = {module: [] for module in found}
     hooks = [
@@ -84,7 +88,9 @@ def spread_outputs(model: nn.Module, layers: str, spread: float, pixels: Tensor)
 
 
 def random_model(name: str, columns: int, size: int = 128) -> nn.Module:
-    """Norms that have seen an image, scores and offsets spread; images whose short side is ``size`` are not resized."""
+    """Return a model whose norms have seen an image, with spread scores and offsets. Images whose short side is
+    ``size`` are not resized.
+    """
     torch.manual_seed(columns)
     settings: dict[str, Any] = {} if name in FIXED else {"min_size": size, "max_size": 8 * size}
     build = getattr(torchvision.models.detection, name)
@@ -122,20 +128,20 @@ def names(count: int) -> Classes:
 
 
 def imported(name: str, model: nn.Module, columns: int) -> Detector:
-    """Ours, of all columns but the first."""
+    """Import the model with all columns except the first."""
     found = import_torchvision(model.state_dict(), names(columns - 1), small="320_fpn" in name)
     return build_imported(found, name)
 
 
 def taps(name: str, columns: int, batch: int, height: int, width: int) -> Iterator[Tap]:
-    """Those of random weights, converted."""
+    """Iterate over the pairs of a model with random weights."""
     theirs = random_model(name, columns, min(height, width))
     yield from taps_between(name, theirs, imported(name, theirs, columns), batch, height, width)
 
 
 @torch.inference_mode()
 def taps_between(name: str, theirs: nn.Module, ours: Any, batch: int, height: int, width: int) -> Iterator[Tap]:
-    """Every place where the two can be compared. Heads on regions get torchvision's regions."""
+    """Iterate over all pairs of two models. Heads on regions get torchvision's regions."""
     pixels = pictures(batch, *((FIXED[name],) * 2 if name in FIXED else (height, width)))
     seen: dict[str, Any] = {}
     hooks = [
@@ -217,6 +223,6 @@ def _detection_taps(found: Any, expected: list[dict[str, Tensor]], shift: int) -
 
 
 def _share(mine: Tensor, reference: Tensor, within: float) -> tuple[Tensor, Tensor]:
-    """Share of the reference's rows that are among ours, against all: near ties may swap."""
+    """Return the share of the reference's rows that are among ours, against 1: near ties may swap."""
     near = (mine[:, None] - reference).abs().amax(-1).amin(0) <= within
     return near.float().mean(), torch.tensor(1.0)

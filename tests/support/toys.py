@@ -1,4 +1,4 @@
-"""A tiny detector and data set: everything the loop needs of a detector, in milliseconds a step."""
+"""A tiny detector and data set with everything that training needs, at milliseconds per step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLASSES = Classes.from_names(["dark", "light"])
 
 
 class Toy(Detector):
-    """One box an image: its centre and size from the pooled picture, its class from a linear layer.
+    """A detector with one box per image: centre and size from the pooled image, class from a linear layer.
 
     Losses are means over the images of a batch. ``drop`` draws from torch's global state.
     """
@@ -75,7 +75,7 @@ def build_toy(config: Any, classes: Classes) -> Toy:
 
 
 def toy_index(folder: Path, count: int, seed: int = 0, size: tuple[int, int] = (24, 32)) -> DetectionIndex:
-    """Noise pictures with one filled rectangle each, dark or light."""
+    """Write noise images with one filled rectangle each, dark or light."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -125,7 +125,7 @@ def toy_recipe(steps: int = 8, **changes: Any) -> Recipe:
 
 
 def save_proposals(index: DetectionIndex, path: Path, count: int = 16) -> str:
-    """Boxes around the objects, better and worse, and boxes anywhere."""
+    """Save proposals: boxes near the objects, and random boxes."""
     rng = np.random.default_rng(0)
     boxes, scores = [], []
     for i in range(len(index)):

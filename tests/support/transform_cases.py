@@ -44,7 +44,7 @@ GEOMETRIC: list[TransformConfig] = [
 
 
 class Others:
-    """The other pictures that a mosaic fetches: one object of label 3, or none."""
+    """The other images of a mosaic: one object of label 3, or none."""
 
     def __len__(self) -> int:
         return 2

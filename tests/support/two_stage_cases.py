@@ -93,7 +93,7 @@ SMALL_RCNN = {
 
 
 def example_proposals(batch: int, height: int, width: int, count: int = 24) -> Tensor:
-    """``[batch, count, 4]`` boxes spread over the image, and some padding."""
+    """Return ``[batch, count, 4]`` boxes spread over the image, the last three of them padding."""
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand((batch, count, 2, 2), generator=generator).sort(dim=2).values.flatten(2)
     boxes = corners * torch.tensor([width, height, width, height])
@@ -148,7 +148,7 @@ SMALL_MASK_RCNN = MaskRCNNConfig(
 
 
 def plain_logits(module: MaskHead, pooled: Tensor) -> Tensor:
-    """All maps, by torch's own layers: ``[N, K, m, m]``."""
+    """Compute all masks by torch's own layers: ``[N, K, m, m]``."""
     x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
     for conv in module.convs:
         x = F.relu(conv(x))

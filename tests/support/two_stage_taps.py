@@ -1,4 +1,4 @@
-"""Every tensor between an image and its detections in a two-stage detector, compared with the stored ones of a case."""
+"""Compare every tensor of a two-stage detector, from the image to the detections, with the stored ones."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from tests.support.golden import GoldenCase, compare_share
 
 
 def pil_images(case: GoldenCase, number: int, multiple: int) -> Images:
-    """Image ``number`` resized as detectron2 does and padded below and on the right."""
+    """Return image ``number`` resized as detectron2 does and padded on the bottom and right."""
     height, width = case.spec["images"][number]["resized"]
     picture = Image.fromarray(case.picture(number)).resize((width, height), Image.Resampling.BILINEAR)
     padded = [-(-side // multiple) * multiple for side in (height, width)]
@@ -24,13 +24,15 @@ def pil_images(case: GoldenCase, number: int, multiple: int) -> Images:
 
 
 def share_near(mine: Tensor, stored: Tensor, limit: float = 1.0) -> float:
-    """Share of the stored rows that are near one of mine."""
+    """Return the share of the stored rows that have a row of mine nearby."""
     near = (mine[:, None] - stored).abs().amax(-1) < limit
     return near.any(0).float().mean().item()
 
 
 def share_detected(case: GoldenCase, name: str, labels: Tensor, scores: Tensor, boxes: Tensor) -> float:
-    """Share of the stored detections (class, score, box in pixels of the original) that are among the given ones."""
+    """Return the share of the stored detections (class, score, box in pixels of the original) that are among the given
+    ones.
+    """
     limits = case.spec["outputs"][name]["suggested"]
     tolerance = torch.tensor([0.5, limits["score_tol"], *[limits["box_tol"]] * 4])
     rows = torch.cat([labels[:, None].float(), scores[:, None], boxes], dim=1)
@@ -38,14 +40,14 @@ def share_detected(case: GoldenCase, name: str, labels: Tensor, scores: Tensor, 
 
 
 def original_scale(case: GoldenCase, number: int) -> Tensor:
-    """What takes boxes in the resized image to the original, ``[4]``."""
+    """Return the factors from the resized image to the original, ``[4]``."""
     entry = case.spec["images"][number]
     height, width = entry["resized"]
     return torch.tensor([entry["width"] / width, entry["height"] / height]).repeat(2)
 
 
 def check_rpn(case: GoldenCase, number: int, detector: Detector, maps: list[Tensor], names: list[str]) -> None:
-    """Raw outputs of the RPN on each level."""
+    """Compare the raw outputs of the RPN on each level."""
     logits, deltas = detector.rpn(maps)  # type: ignore[operator]
     for name, fmap, logit, delta in zip(names, maps, logits, deltas, strict=True):
         height, width = fmap.shape[2:]
@@ -55,7 +57,7 @@ def check_rpn(case: GoldenCase, number: int, detector: Detector, maps: list[Tens
 
 
 def check_proposals(case: GoldenCase, number: int, detector: Detector, maps: list[Tensor], sizes: Tensor) -> Proposals:
-    """Proposals against the stored ones, which are returned: the heads' outputs belong to those."""
+    """Compare proposals with the stored ones and return those: the stored outputs of the heads belong to them."""
     stored = torch.from_numpy(case.stored[f"img{number}/proposals"])
     found = detector.rpn.proposals(maps, sizes, training=False)  # type: ignore[union-attr, operator]
     mine = torch.cat([found.boxes[0, : len(stored)], found.scores[0, : len(stored), None]], dim=1)
@@ -66,7 +68,7 @@ def check_proposals(case: GoldenCase, number: int, detector: Detector, maps: lis
 
 
 def check_fpn_detector(case: GoldenCase, number: int, detector: Detector) -> None:
-    """All taps of Faster R-CNN and of the box branch of Mask R-CNN, then the detections end to end."""
+    """Compare all tensors of Faster R-CNN or of the box branch of Mask R-CNN, then the detections end to end."""
     images = pil_images(case, number, 32)
     height, width = case.spec["images"][number]["resized"]
     case.check(f"img{number}/image", images.pixels[0, :, :height, :width].flip(0).float())
@@ -97,7 +99,7 @@ def check_fpn_detector(case: GoldenCase, number: int, detector: Detector) -> Non
 
 
 def check_detected(case: GoldenCase, number: int, detector: Detector, least: float) -> None:
-    """The share of the stored detections that the detector finds by itself, from the picture on."""
+    """Compare the detections of the whole detector, from the image on, with the stored ones."""
     found = detector.detect_samples([prepared(sample_of(case.picture(number)), detector.transforms)])[0]
     share = share_detected(case, f"img{number}/dets", found.labels, found.scores, found.boxes)
     compare_share(f"img{number}/dets, from the picture on", share, least)

@@ -1,4 +1,4 @@
-"""YOLOv1 and YOLOv2 small enough to test: their whole structure on a narrow trunk."""
+"""YOLOv1 to YOLOv3, small enough to test: their whole structure on a narrow backbone."""
 
 from dataclasses import replace
 

@@ -59,7 +59,7 @@ def test_the_wrong_publisher(ssdlite: Path):
 
 
 def test_a_size_is_only_for_those_that_do_not_tell_it(ssdlite: Path):
-    with pytest.raises(InputError, match=r"ssdlite\.pth: size 512: only 320 has to be said"):
+    with pytest.raises(InputError, match=r"ssdlite\.pth: size 512: only 320 can be given"):
         import_checkpoint(ssdlite, size=512)
 
 
@@ -103,7 +103,7 @@ def test_no_tensors_at_all(tmp_path: Path):
 def test_darknet_needs_its_cfg(tmp_path: Path):
     path = tmp_path / "mine.weights"
     path.write_bytes(b"\0" * 20)
-    with pytest.raises(InputError, match=r"needs the cfg that it was trained with.* put it beside it as mine\.cfg"):
+    with pytest.raises(InputError, match=r"needs the cfg that it was trained with.* put it there as mine\.cfg"):
         import_checkpoint(path)
     with pytest.raises(InputError, match="a file of darknet by its name, not one of mmdet"):
         import_checkpoint(path, publisher="mmdet")
