@@ -2,9 +2,9 @@
 
     python benchmarks/bccd.py PATH/TO/bccd
 
-Each seed trains both recipes side by side, one thread each, so that they share the machine's mood. Every run goes
-through the same training loop as ``boxwright train`` and is evaluated on the validation split with its best checkpoint.
-Writes results/bccd.md.
+Each seed trains both recipes at the same time, with one thread each, so that both see the same load of the machine.
+Every run uses the training loop of ``boxwright train`` and is evaluated on the validation split with its best
+checkpoint. Writes results/bccd.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 RECIPES = {"DetNet-small": "faster-rcnn-detnet-small-fpn", "ResNet-small": "faster-rcnn-resnet-small-fpn"}
@@ -28,7 +27,7 @@ FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def command(recipe: str, data: Path, output: Path, epochs: int, seed: int) -> list[str]:
-    """What a person would type."""
+    """Return the command line of a run."""
     sets = [part for setting in SETTINGS for part in ("--set", setting)]
     return [
         sys.executable, "-m", "boxwright", "train", recipe, "--data", str(data), "--output", str(output),
@@ -37,7 +36,7 @@ def command(recipe: str, data: Path, output: Path, epochs: int, seed: int) -> li
 
 
 def evaluate(run: Path, data: Path, split: str) -> dict[str, float]:
-    """COCO's numbers of a run's best checkpoint."""
+    """Return the COCO metrics of a run's best checkpoint."""
     checkpoint = str(run / "best.safetensors")
     arguments = ["evaluate", checkpoint, "--data", str(data), "--split", split, "--device", "cpu", "--json"]
     done = subprocess.run([sys.executable, "-m", "boxwright", *arguments], capture_output=True, text=True, check=True)

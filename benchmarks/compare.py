@@ -1,17 +1,17 @@
-"""Detectors against each other: the same data, the same number of images seen, several seeds each.
+"""Compare detectors on the same data, with the same number of training images and several seeds each.
 
     python benchmarks/compare.py PATH/TO/bccd --recipes ssd-small ssd-small-modern --output results/one_stage_bccd.md
     python benchmarks/compare.py PATH/TO/nwpu_vhr10 --recipes retinanet-r50-fpn --device cuda --jobs 1 \\
         --weights resnet50.safetensors --output results/nwpu_vhr10.md
 
-A recipe may be changed on the spot, for an ablation: ``retinanet-small+detector.focal_gamma=0+detector.focal_alpha=1``.
-``--beside FILE`` puts the rows of an earlier table of the same data, epochs and seeds below the new ones.
+Settings of a recipe may be changed for an ablation: ``retinanet-small+detector.focal_gamma=0+detector.focal_alpha=1``.
+``--beside FILE`` adds the rows of an earlier table of the same data, epochs and seeds below the new ones.
 
-Every run is a ``boxwright train`` of its own, validated once, after its last step, on the split that the table reports:
-nothing is chosen by it. A recipe of several stages gives its first ``--epochs``, and the others in proportion. On a CPU
-``--jobs`` runs go side by side with one thread each. A run that ``--keep FOLDER`` holds already is not repeated, so a
-long comparison can be made in parts. Milliseconds are those of one image, batch 1, norms folded, post-processing
-included, given proposals not, all detectors in turn in one process.
+Every run is one ``boxwright train``, validated once after its last step on the split that the table reports, so no
+checkpoint is selected by it. The first stage of a recipe takes ``--epochs``, later stages are scaled in proportion. On
+a CPU, ``--jobs`` runs train at the same time with one thread each. A finished run in ``--keep FOLDER`` is not repeated,
+so a long comparison can be made in parts. Milliseconds are per image at batch 1, with folded norms and post-processing,
+without the making of given proposals. All detectors are timed in turn in one process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.counting import detector_row
 from boxwright.app.load import for_inference, load
 from boxwright.checkpoints.checkpoint import load_checkpoint
@@ -48,7 +47,7 @@ FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made."""
+    """One run: a recipe and a seed."""
 
     recipe: str
     seed: int
@@ -58,11 +57,11 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the run printed, beside its folder."""
+        """The output of the run, beside its folder."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def run(self) -> None:
-        """Train, unless the folder holds the finished run."""
+        """Train, unless the folder has the finished run."""
         if (self.folder / "seconds.json").is_file():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ class Job:
         print(self.recipe, self.seed, self.row(), flush=True)
 
     def row(self) -> dict[str, float]:
-        """The figures of the finished run."""
+        """Return the metrics of the finished run."""
         with (self.folder / "validation.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         with (self.folder / "train.csv").open() as file:
@@ -87,7 +86,7 @@ class Job:
 
 
 def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
-    """All runs, seed by seed, so that an early end leaves whole rounds."""
+    """Return all runs, seed by seed, so that an early end leaves whole rounds."""
     environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
     jobs = []
     for seed in args.seeds:
@@ -105,9 +104,11 @@ def jobs_of(args: argparse.Namespace, keep: Path) -> list[Job]:
 
 
 def length(recipe: Recipe, epochs: float) -> list[str]:
-    """Settings for a first stage of ``epochs``, all others in proportion, and one validation, after the last step.
+    """Return settings for a first stage of ``epochs``, all others in proportion, and one validation after the last
+    step.
 
-    That one comes anyway; any other is put beyond it. Fits of R-CNN take the training set once, whatever is set.
+    That validation always runs, and any other is set beyond the end. Fits of R-CNN use the training set once, whatever
+    is set.
     """
     settings, total = [], 0.0
     first = recipe.stages[0]
@@ -125,16 +126,16 @@ def length(recipe: Recipe, epochs: float) -> list[str]:
 
 
 def set_arguments(settings: list[str]) -> list[str]:
-    """Settings as a command line has them."""
+    """Return settings as arguments of a command line."""
     return [part for setting in settings for part in ("--set", setting)]
 
 
 def milliseconds(
     folders: dict[str, Path], data: Path, device: str, rounds: int, sets: dict[str, list[str]] | None = None
 ) -> dict[str, float]:
-    """Median time of one image for each detector, taken in turn; of given proposals without what found them.
+    """Return the median time per image of each detector, timed in turn, without the making of given proposals.
 
-    ``sets``: by the same name, settings other than the recipe's, as of ``boxwright evaluate --set``.
+    ``sets``: by the same name, overrides of the recipe, as for ``boxwright evaluate --set``.
     """
     if device == "cpu":
         torch.set_num_threads(1)
@@ -163,7 +164,7 @@ def milliseconds(
 
 
 def mean(values: list[float], digits: int = 3) -> str:
-    """Mean and spread of a column, or a dash where the data has no object of that kind."""
+    """Return mean and standard deviation of a column, or a dash where the data has no such object."""
     if any(value != value or value < 0 for value in values):
         return "–"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -171,7 +172,7 @@ def mean(values: list[float], digits: int = 3) -> str:
 
 
 def table(jobs: list[Job], recipes: list[str], costs: dict[str, dict[str, Any]], times: dict[str, float]) -> list[str]:
-    """Means over seeds, a row for each recipe."""
+    """Return a table of means over seeds, a row per recipe."""
     masks = any("mask_AP" in job.row() for job in jobs)
     heads = ["recipe", *FIGURES, *(["mask AP"] if masks else [])]
     heads += ["parameters", "multiply-adds", "ms/image", "training images/s", "minutes"]
@@ -189,7 +190,7 @@ def table(jobs: list[Job], recipes: list[str], costs: dict[str, dict[str, Any]],
 
 
 def beside(path: Path, epochs: int, seeds: int) -> tuple[list[str], list[str]]:
-    """Rows of an earlier table, and what its head says of where they are from. Ends where it is of another setting."""
+    """Return the rows of an earlier table and the origin stated in its head. Stops where its setting differs."""
     lines = path.read_text().splitlines()
     if not any(line.startswith(f"- {epochs} epochs, {seeds} seeds") for line in lines):
         raise SystemExit(f"{path}: not of {epochs} epochs and {seeds} seeds; make it anew")

@@ -1,8 +1,8 @@
-"""The demo's figures: AP on scenes it never saw, and the time of each stage.
+"""Metrics of the demo: AP on unseen scenes, and the time of each stage.
 
     python benchmarks/demo.py
 
-Runs ``boxwright demo`` and writes results/demo.md. ``--folder DEMO`` reports on a demo that has been run already.
+Runs ``boxwright demo`` and writes results/demo.md. ``--folder DEMO`` reports on a finished demo.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 

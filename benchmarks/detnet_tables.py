@@ -1,15 +1,16 @@
-"""DetNet's tables 1, 3, 4 and the one on its projection, small: the same detector, data and steps on four backbones.
+"""Small versions of DetNet's tables 1, 3, 4 and that of its projection: one detector, data set and length, four
+backbones.
 
     python benchmarks/detnet_tables.py PATH/TO/bccd --seeds 0 1 2 --keep runs/detnet
 
 detnet-small stands for DetNet-59, resnet17-small for ResNet-50, resnet44-small for ResNet-101: a quarter of the width,
-fewer blocks, and multiply-adds nearly in the relation of the paper's 4.8, 3.8 and 7.6 G. Each is the backbone of an
-FPN Faster R-CNN by one recipe, from random weights and from Imagenette: the files in ``benchmarks/pretrained``, which
-``benchmarks/pretraining.py`` made, or those that ``--pretrained NAME=FOLDER ...`` names.
-Every run is a ``boxwright train`` of its own, whose last weights ``boxwright evaluate`` scores: nothing is chosen by
-the split that is reported. A run that ``--keep FOLDER`` holds already is not repeated. The conclusions at the end are
-computed: the mean over seeds of the difference of two runs of one seed, its standard error, and whether that is beyond
-chance by Student's t. Writes results/detnet_tables.md.
+fewer blocks, and multiply-adds in nearly the ratio of the paper's 4.8, 3.8 and 7.6 G. Each is the backbone of an FPN
+Faster R-CNN of one recipe, from random weights and pretrained on Imagenette: the files in ``benchmarks/pretrained``,
+made by ``benchmarks/pretraining.py``, or those of ``--pretrained NAME=FOLDER ...``.
+Every run is one ``boxwright train``, and ``boxwright evaluate`` scores its last weights, so no checkpoint is selected
+by the reported split. A finished run in ``--keep FOLDER`` is not repeated. The conclusions at the end are computed: the
+mean over seeds of the difference of two runs with the same seed, its standard error, and its significance by Student's
+t. Writes results/detnet_tables.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.backbones.count import backbone_rows
 from boxwright.checkpoints.backbone_files import read_card
 from boxwright.data.formats.opening import open_dataset
@@ -46,19 +46,19 @@ START = {False: "from scratch", True: "pretrained"}
 
 
 class Setting(NamedTuple):
-    """One row: a backbone and how it starts."""
+    """One row: a backbone and its initial weights."""
 
     backbone: str
     pretrained: bool
 
     @property
     def name(self) -> str:
-        """As tables have it."""
+        """Name of the setting in the tables."""
         return f"{self.backbone}, {START[self.pretrained]}"
 
 
 class Claim(NamedTuple):
-    """A sentence of the paper: ``metric`` of ``area`` is higher with ``better`` than with ``worse``."""
+    """A claim of the paper: ``metric`` of ``area`` is higher with ``better`` than with ``worse``."""
 
     words: str
     better: str
@@ -77,7 +77,9 @@ CLAIMS = (
 
 
 def pretrained_files(pairs: list[str]) -> dict[str, Path]:
-    """``NAME=FOLDER`` or ``NAME=FILE`` of ``boxwright pretrain``, for the backbones of the tables."""
+    """Return the files of ``boxwright pretrain``, given as ``NAME=FOLDER`` or ``NAME=FILE``, for the backbones of the
+    tables.
+    """
     files = {}
     for pair in pairs:
         name, _, path = pair.partition("=")
@@ -90,7 +92,9 @@ def pretrained_files(pairs: list[str]) -> dict[str, Path]:
 
 
 def jobs_of(args: argparse.Namespace, keep: Path, settings: list[Setting], files: dict[str, Path]) -> list[Job]:
-    """All runs, seed by seed, so that an early end leaves whole rounds; ``Job.recipe`` is the setting's name."""
+    """Return all runs, seed by seed, so that an early end leaves whole rounds. ``Job.recipe`` is the name of the
+    setting.
+    """
     environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
     jobs = []
     for seed in args.seeds:
@@ -110,7 +114,7 @@ def jobs_of(args: argparse.Namespace, keep: Path, settings: list[Setting], files
 
 
 def tables_of(job: Job, data: Path, split: str, device: str) -> dict[str, Any]:
-    """AP and AR by overlap and area of the run's last weights, kept beside them."""
+    """Return AP and AR by overlap and area of the run's last weights, and keep them beside the weights."""
     kept = job.folder / f"tables-{split}.json"
     if not kept.is_file():
         command = [
@@ -125,13 +129,13 @@ def tables_of(job: Job, data: Path, split: str, device: str) -> dict[str, Any]:
 
 
 def value(tables: dict[str, Any], metric: str, area: str) -> float:
-    """One figure, NaN where the data has no object of that kind; ``metric`` AP, AR, AP50 ... AR95."""
+    """Return one metric (AP, AR, AP50 ... AR95); NaN where the data has no such object."""
     found = tables[metric[:2]][area][metric]
     return math.nan if found is None else found
 
 
 def overlap_table(metric: str, settings: list[Setting], scores: dict[tuple[str, int], Any]) -> list[str]:
-    """Means over seeds, at each overlap, by area: the paper's table 3 (AP) or 4 (AR)."""
+    """Return a table of means over seeds at each overlap, by area: the paper's table 3 (AP) or 4 (AR)."""
     each = [f"{metric}{t}" for t in IOUS]
     heads = ["backbone", "objects", f"{metric} (mean)", *each]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -145,14 +149,14 @@ def overlap_table(metric: str, settings: list[Setting], scores: dict[tuple[str, 
 
 
 def mean_alone(values: list[float]) -> str:
-    """The mean without its spread."""
+    """Return the mean without its spread."""
     return "–" if any(math.isnan(v) for v in values) else f"{statistics.mean(values):.3f}"
 
 
 def first_table(
     settings: list[Setting], jobs: list[Job], files: dict[str, Path], scores: dict[tuple[str, int], Any]
 ) -> list[str]:
-    """The paper's table 1: cost, how well it classifies, AP of the detector."""
+    """Return the paper's table 1: cost, classification accuracy, AP of the detector."""
     rows = {row["name"]: row for row in backbone_rows()}
     base = rows["detnet-small"]["multiply_adds"] / 4.8
     heads = ["backbone", "stands for", "multiply-adds at 224", "as the paper's G", "paper's G", "parameters", "top-1"]
@@ -175,7 +179,7 @@ def first_table(
 
 
 def conclusion(claim: Claim, pretrained: bool, seeds: list[int], scores: dict[tuple[str, int], Any]) -> str | None:
-    """What the runs say about a claim, None where they do not."""
+    """Return the conclusion of the runs about a claim; None where runs are missing."""
     names = [Setting(backbone, pretrained).name for backbone in (claim.better, claim.worse)]
     what = claim.metric + ("" if claim.area == "all" else f" of {claim.area} objects")
     head = f"{claim.words[0].upper()}{claim.words[1:]}, {START[pretrained]}: {what}, {claim.better} − {claim.worse}"
@@ -183,7 +187,7 @@ def conclusion(claim: Claim, pretrained: bool, seeds: list[int], scores: dict[tu
 
 
 def gain(backbone: str, seeds: list[int], scores: dict[tuple[str, int], Any]) -> str | None:
-    """What pretraining brings to a backbone, None where it was not trained both ways."""
+    """Return the gain by pretraining for a backbone; None where it was not trained both ways."""
     names = [Setting(backbone, start).name for start in (True, False)]
     return compared(f"Pretraining helps {backbone}: AP, pretrained − from scratch", names, "AP", "all", seeds, scores)
 
@@ -191,7 +195,7 @@ def gain(backbone: str, seeds: list[int], scores: dict[tuple[str, int], Any]) ->
 def compared(
     head: str, names: list[str], metric: str, area: str, seeds: list[int], scores: dict[tuple[str, int], Any]
 ) -> str | None:
-    """The mean difference of two settings over seeds, and whether that is chance; None where a run is missing."""
+    """Return the mean difference of two settings over seeds and its significance; None where a run is missing."""
     if any((name, seed) not in scores for name in names for seed in seeds):
         return None
     one, other = ([value(scores[name, seed], metric, area) for seed in seeds] for name in names)
@@ -286,7 +290,7 @@ def main() -> None:
 
 
 def pretraining(file: Path) -> str:
-    """What a pretrained backbone's card says, in words."""
+    """Describe a pretrained backbone by its card."""
     card = read_card(file)
     recipe = card["recipe"]
     top = "" if card["top1"] is None else f", top-1 {100 * card['top1']:.1f} %, top-5 {100 * card['top5']:.1f} %"

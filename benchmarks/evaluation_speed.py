@@ -1,12 +1,12 @@
-"""Time and memory of scoring a data set with COCO's metrics, beside pycocotools and faster-coco-eval.
+"""Time and memory of COCO's metrics on a data set, compared with pycocotools and faster-coco-eval.
 
     python benchmarks/evaluation_speed.py                  5,000 images, 100 detections each, 80 classes
-    python benchmarks/evaluation_speed.py --images 500     a quick look; prints, writes nothing
+    python benchmarks/evaluation_speed.py --images 500     a short run; prints, writes nothing
 
-Every contestant gets the same drawn objects and detections in the form it takes (for us arrays image by image, for the
-others a list of dicts, made before the clock starts), and is timed from there to its twelve numbers. Ours also computes
-the tables by class, overlap and area and the recall with pooled classes. Each run is a process of its own; rounds are
-interleaved and the figure is the median of the rounds' ratios. Writes results/evaluation_speed.md.
+Every contestant gets the same random objects and detections in its own format (ours takes arrays per image, the others
+a list of dicts, made before the timing starts), and is timed until it has its twelve metrics. Ours also computes the
+tables by class, overlap and area and the recall with pooled classes. Each run is a process of its own. Rounds are
+interleaved, and the result is the median of the ratios per round. Writes results/evaluation_speed.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Case(NamedTuple):
 
 
 def draw(images: int) -> Case:
-    """About seven objects an image, as in COCO; of its detections about a quarter near objects, the rest anywhere."""
+    """Draw about seven objects per image, as in COCO. About a quarter of the detections are near objects, the rest
+    anywhere.
+    """
     rng = np.random.default_rng(0)
     annotations: list[dict[str, Any]] = []
     found = []
@@ -74,7 +76,7 @@ def draw(images: int) -> Case:
 
 
 def as_dicts(case: Case) -> list[dict[str, Any]]:
-    """The detections in the form of a results file."""
+    """Return the detections in the format of a results file."""
     rows: list[dict[str, Any]] = []
     for image, (boxes, scores, labels) in enumerate(case.found, start=1):
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -84,7 +86,7 @@ def as_dicts(case: Case) -> list[dict[str, Any]]:
 
 
 class Truth:
-    """What CocoEvaluation uses of an index."""
+    """The part of an index that CocoEvaluation uses."""
 
     def __init__(self, truth: dict[str, Any]) -> None:
         from boxwright.structures import Classes

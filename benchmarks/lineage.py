@@ -1,14 +1,13 @@
-"""The two-stage line on the same data: R-CNN, Fast R-CNN, Faster R-CNN, R-FCN, and Mask R-CNN where there are masks.
+"""Two-stage detectors on the same data: R-CNN, Fast R-CNN, Faster R-CNN, R-FCN, and Mask R-CNN where there are masks.
 
     python benchmarks/lineage.py PATH/TO/bccd --epochs 15 --seeds 0 1 --keep runs/lineage
 
-Every run is a ``boxwright train`` of its own, validated once, after its last step. R-CNN and Fast R-CNN learn from and
-are tested on selective search's proposals, which are made once for each split (extra ``selective-search``) and timed
-apart, on one thread, reading of the image included. Milliseconds are those of one image of the validation split, batch
-1, norms folded, post-processing included, all detectors in turn in one process, on a CPU on one thread; "with
-proposals" adds selective search where a detector needs it. A second table tests the same runs on more proposals. A run
-or file that ``--keep FOLDER`` holds already is not made again, so a long comparison can be made in parts. Writes
-results/lineage.md.
+Every run is one ``boxwright train``, validated once after its last step. R-CNN and Fast R-CNN are trained and tested on
+proposals of selective search, which are made once per split (extra ``selective-search``) and timed separately, on one
+thread, with the reading of the image. Milliseconds are per image of the validation split at batch 1, with folded norms
+and post-processing, all detectors in turn in one process, on one CPU thread. "With proposals" adds selective search
+where a detector needs it. A second table tests the same runs on more proposals. Finished runs and files in ``--keep
+FOLDER`` are not repeated, so a long comparison can be made in parts. Writes results/lineage.md.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.counting import detector_row
 from boxwright.app.train import training_splits
 from boxwright.checkpoints.checkpoint import load_checkpoint
@@ -49,7 +47,7 @@ LINE = {
 
 
 def chosen(wanted: list[str] | None, index: DetectionIndex) -> tuple[list[str], list[str]]:
-    """The recipes to run, and a word on each one of the line that is left out."""
+    """Return the recipes to run, and a note on each detector that is left out."""
     if wanted is not None:
         return [get_recipe(name).name for name in wanted], []
     notes = [f"{LINE[name]} is left out: there is no recipe `{name}`" for name in LINE if name not in RECIPES]
@@ -61,22 +59,22 @@ def chosen(wanted: list[str] | None, index: DetectionIndex) -> tuple[list[str], 
 
 
 def needs_masks(recipe: str) -> bool:
-    """Whether the recipe learns from masks."""
+    """Return True if the recipe trains on masks."""
     return get_recipe(recipe).data.masks
 
 
 def needs_proposals(recipe: str) -> bool:
-    """Whether the recipe's detector is given its proposals."""
+    """Return True if the recipe's detector needs given proposals."""
     return get_recipe(recipe).data.proposals is not None
 
 
 def proposal_file(keep: Path, split: str) -> Path:
-    """Where the proposals of a split lie."""
+    """Return the path of the proposals of a split."""
     return keep / f"selective-search-{split}.safetensors"
 
 
 def make_proposals(data: Path, keep: Path, splits: list[str], workers: int) -> None:
-    """Those that are not there yet, by the command that a person would type."""
+    """Make missing proposals by the command line."""
     for split in splits:
         if not proposal_file(keep, split).is_file():
             command = [
@@ -87,7 +85,7 @@ def make_proposals(data: Path, keep: Path, splits: list[str], workers: int) -> N
 
 
 def search_seconds(index: DetectionIndex, images: int) -> float:
-    """Median seconds of selective search on one thread, over the first ``images``."""
+    """Return the median seconds of selective search on one thread, over the first ``images``."""
     times = []
     for i in range(min(images, len(index))):
         start = time.perf_counter()
@@ -97,7 +95,7 @@ def search_seconds(index: DetectionIndex, images: int) -> float:
 
 
 def jobs_of(args: argparse.Namespace, keep: Path, recipes: list[str], splits: tuple[str, str]) -> list[Job]:
-    """All runs, seed by seed, so that an early end leaves whole rounds."""
+    """Return all runs, seed by seed, so that an early end leaves whole rounds."""
     environment = dict(os.environ) if args.device == "cuda" else {**os.environ, "OMP_NUM_THREADS": "1"}
     jobs = []
     for seed in args.seeds:
@@ -119,7 +117,7 @@ def jobs_of(args: argparse.Namespace, keep: Path, recipes: list[str], splits: tu
 
 
 def table(jobs: list[Job], recipes: list[str], times: dict[str, float], search: float | None) -> list[str]:
-    """A row for each recipe: what it finds, what it costs, and how much faster than the first it is."""
+    """Return a table with a row per recipe: metrics, cost, and speed relative to the first."""
     masks = any("mask_AP" in job.row() for job in jobs)
     first = next(iter(times))
     total = {name: ms + (1000 * (search or 0) if needs_proposals(name) else 0) for name, ms in times.items()}
@@ -151,7 +149,9 @@ def table(jobs: list[Job], recipes: list[str], times: dict[str, float], search: 
 
 
 def with_more(jobs: list[Job], count: int, data: Path, split: str, device: str) -> dict[str, list[float]]:
-    """AP and AP50 of each job's last weights on ``count`` proposals an image, by recipe and figure; kept by them."""
+    """Return AP and AP50 of each job's last weights with ``count`` proposals per image, by recipe and metric, and keep
+    them.
+    """
     found: dict[str, list[float]] = {}
     for job in jobs:
         kept = job.folder / f"stats-{split}-{count}.json"
@@ -171,7 +171,7 @@ def with_more(jobs: list[Job], count: int, data: Path, split: str, device: str) 
 
 
 def proposal_table(jobs: list[Job], args: argparse.Namespace, keep: Path, index: DetectionIndex) -> list[str]:
-    """What more proposals at test bring to each detector that is given them, and cost."""
+    """Return a table of the gain and cost of more proposals at test for each detector that is given them."""
     given = [job for job in jobs if needs_proposals(job.recipe)]
     recipes = list(dict.fromkeys(job.recipe for job in given))
     with ThreadPoolExecutor(args.jobs) as pool:

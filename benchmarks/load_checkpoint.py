@@ -1,12 +1,12 @@
-"""Time and memory to load a checkpoint of 160 MB: ours and torchvision's, by us and by torchvision.
+"""Time and memory to load checkpoints of 160 MB: our file and torchvision's, by Boxwright and by torchvision.
 
     python benchmarks/load_checkpoint.py               5 rounds, each load in a process of its own
     python benchmarks/load_checkpoint.py --rounds 1 --dry-run
 
-Both files hold a Faster R-CNN with ResNet-50 and FPN for 90 classes. Time begins with the path and ends when the
-detector is built and every weight has been read once, as mapped files are only read then. Peak memory is what the
-process grew by at most in that time (VmHWM, reset before), less the size of the file: 0 is one copy of the weights and
-nothing else. Interpreter and imports are not counted. The files are in the page cache. Writes
+Both files hold a Faster R-CNN with ResNet-50 and FPN for 90 classes. Timing starts with the path and ends when the
+detector is built and every weight has been read once, because mapped files are read only then. Peak memory is the
+largest growth of the process in that time (VmHWM, reset before), minus the size of the file: 0 means one copy of the
+weights and nothing else. Interpreter and imports are not counted. The files are in the page cache. Writes
 results/load_checkpoint.md. Linux only.
 """
 
@@ -41,12 +41,12 @@ OURS, THEIRS = "ours.safetensors", "theirs.pth"
 
 
 def load_ours(path: Path) -> nn.Module:
-    """What every command does."""
+    """Load as every command does."""
     return rebuild(load_checkpoint(path), path)
 
 
 def load_ours_by_copy(path: Path) -> nn.Module:
-    """The ordinary way: build with random weights, then copy the file's over them."""
+    """Build with random weights, then copy those of the file over them."""
     checkpoint = load_checkpoint(path)
     detector = build_detector(checkpoint.detector, checkpoint.classes)
     detector.load_state_dict(checkpoint.state)
@@ -54,12 +54,12 @@ def load_ours_by_copy(path: Path) -> nn.Module:
 
 
 def load_theirs(path: Path) -> nn.Module:
-    """Read, recognise, convert, build."""
+    """Read, recognise, convert and build."""
     return build_imported(import_torchvision(read_foreign(path), CLASSES), str(path))
 
 
 def load_by_torchvision(path: Path) -> nn.Module:
-    """As its documentation does."""
+    """Load as its documentation shows."""
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model
@@ -74,13 +74,13 @@ CONTESTANTS: dict[str, tuple[str, Callable[[Path], nn.Module], str]] = {
 
 
 def memory(what: str) -> int:
-    """``what`` of /proc/self/status in bytes."""
+    """Return the entry ``what`` of /proc/self/status in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1024
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:
-    """One load in this process."""
+    """Measure one load in this process."""
     torch.set_num_threads(1)
     file, load, _ = CONTESTANTS[name]
     (folder / file).read_bytes()  # into the page cache
@@ -97,7 +97,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
 
 def write_files(folder: Path) -> None:
-    """The same kind of network in both layouts."""
+    """Write the same kind of network in both layouts."""
     recipe = get_recipe("faster-rcnn-r50-fpn")
     detector = build_detector(recipe.detector, CLASSES)
     save_checkpoint(folder / OURS, detector.state_dict(), recipe, CLASSES, {})

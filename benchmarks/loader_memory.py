@@ -1,11 +1,11 @@
-"""Memory of the data set's annotations as loader workers are added: the packed index beside a list of dictionaries.
+"""Memory of annotations with a growing number of loader workers: the packed index and a list of dictionaries.
 
     python benchmarks/loader_memory.py                          1,000,000 boxes of 118,000 images
-    python benchmarks/loader_memory.py --boxes 50000 --dry-run  a quick look; prints, writes nothing
+    python benchmarks/loader_memory.py --boxes 50000 --dry-run  a short run; prints, writes nothing
 
 Memory is the proportional set size (a page shared by two processes counts half in each) from
 ``/proc/PID/smaps_rollup``, summed over the parent and its workers, after every worker has read every annotation. Pages
-of files are left out, as libraries are shared with whatever else runs on the machine. Python writes a reference count
+of files are left out, because libraries are shared with other programs. Python writes a reference count
 into each object it reads, so a forked worker soon owns a copy of every page of dictionaries.
 "nothing" is the same program without a data set: interpreter, torch, queues. Each figure is of a process of its own.
 Writes results/loader_memory.md. Linux only.
@@ -55,7 +55,7 @@ class Packed(Dataset[float]):
 
 
 class Dictionaries(Dataset[float]):
-    """The same with the annotations as a COCO file's JSON gives them."""
+    """The same with the annotations as dictionaries from a COCO file."""
 
     def __init__(self, folder: Path) -> None:
         self.annotations: list[dict[str, Any]] = json.loads((folder / "annotations.json").read_bytes())
@@ -65,7 +65,7 @@ class Dictionaries(Dataset[float]):
 
 
 def write_data(folder: Path, images: int, boxes: int) -> None:
-    """The same random annotations as a pickled index and as JSON."""
+    """Write the same random annotations as a pickled index and as JSON."""
     rng = np.random.default_rng(0)
     owner = np.sort(rng.integers(0, images, boxes))
     ends = np.searchsorted(owner, np.arange(images + 1))
@@ -94,7 +94,7 @@ def write_data(folder: Path, images: int, boxes: int) -> None:
 
 
 def measure(folder: Path, content: str, workers: int, method: Any) -> float:
-    """Megabytes of this process and its workers, all annotations read by each."""
+    """Return the megabytes of this process and its workers after each has read all annotations."""
     match content:
         case "index":
             dataset: Dataset[float] = Packed(folder)
@@ -120,7 +120,7 @@ def _pss(pid: str) -> int:
 
 
 def table(folder: Path, method: str, contents: tuple[str, ...], counts: tuple[int, ...]) -> list[str]:
-    """One Markdown table, a process for each figure."""
+    """Return a Markdown table, with one process per value."""
     lines = [f"| workers | {' | '.join(contents)} |", "|" + "---:|" * (len(contents) + 1)]
     for workers in counts:
         figures = []

@@ -1,4 +1,4 @@
-"""The machine and the versions, in words, for the head of a results file."""
+"""Describe the machine and the versions for the head of a results file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torchvision
 
 
 def processor() -> str:
-    """The processor's name as the system states it."""
+    """Return the name of the processor as the system states it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -21,7 +21,7 @@ def processor() -> str:
 
 
 def describe(device: str = "cpu", threads: int | None = None) -> list[str]:
-    """Lines of a Markdown list: date, machine, versions."""
+    """Return lines of a Markdown list: date, machine, versions."""
     threads = torch.get_num_threads() if threads is None else threads
     machine = f"{processor()}, {threads} threads" + (f"; {torch.cuda.get_device_name()}" if device == "cuda" else "")
     return [

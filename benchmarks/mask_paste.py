@@ -1,10 +1,10 @@
-"""Time and memory of putting masks into an image beside torchvision's ``paste_masks_in_image``.
+"""Time and memory of pasting masks into an image, compared with torchvision's ``paste_masks_in_image``.
 
     OMP_NUM_THREADS=2 python benchmarks/mask_paste.py
 
 100 masks of 28 x 28 with boxes of 16 to 800 pixels in an image of 1333 x 800. Runs are interleaved: each round times
-every contestant once, and the figure is the median of the rounds' ratios to torchvision. Both give the same pixels,
-which is checked first. Writes results/mask_paste.md.
+every contestant once, and the result is the median of the ratios to torchvision. Both give the same pixels, which is
+checked first. Writes results/mask_paste.md.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from boxwright.geometry.paste import PasteConfig, paste_masks
-
-sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 HEIGHT, WIDTH = 800, 1333
 
 
 def instances(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth masks ``[n, 28, 28]`` and boxes ``[n, 4]``, sides spread evenly over their logarithm."""
+    """Return smooth masks ``[n, 28, 28]`` and boxes ``[n, 4]``, with sides spread evenly in logarithm."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((count, 1, 5, 5), generator=generator)
     masks = F.interpolate(coarse, (28, 28), mode="bicubic")[:, 0].clamp(0, 1)
@@ -42,7 +40,7 @@ def instances(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def contestants(masks: torch.Tensor, boxes: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; torchvision first."""
+    """Return the functions to time by name, torchvision first."""
     size = (HEIGHT, WIDTH)
     arrays, corners = masks.numpy(), boxes.numpy()
 
@@ -65,7 +63,7 @@ def contestants(masks: torch.Tensor, boxes: torch.Tensor) -> dict[str, Callable[
 
 
 def traced_peak(run: Callable[[], object]) -> float:
-    """MiB of arrays at most, beyond those before; numpy's only, for torch does not report its own."""
+    """Return the peak of numpy's arrays in MiB above the level before. torch does not report its own."""
     tracemalloc.start()
     run()
     peak = tracemalloc.get_traced_memory()[1]
@@ -74,7 +72,7 @@ def traced_peak(run: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Run the comparison that the command line asks for."""
+    """Run the comparison of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=9)

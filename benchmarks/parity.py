@@ -1,4 +1,4 @@
-"""How far our numbers are from those of the implementations whose checkpoints we read, place by place.
+"""Compare our tensors with those of the implementations whose checkpoints we read.
 
     python benchmarks/parity.py                            torchvision's detectors, with random weights
     python benchmarks/parity.py PATH/TO/fixtures           and the stored outputs of others that are in that folder
@@ -6,9 +6,9 @@
     python benchmarks/parity.py --list                     the names of all cases
 
 Both sides get the same weights and the same pixels. Heads on regions get the reference's regions. The comparisons are
-those of the tests, which fail where a number here exceeds its tolerance. Detections and proposals are lists in which
-near ties may swap: what is compared is the share of the reference's that are among ours. Writes results/parity.md, in
-which other cases' rows stay if the same versions made them; exits with 1 where a tolerance is exceeded.
+those of the tests, which fail where a difference exceeds its tolerance. Detections and proposals are lists in which
+near ties may swap. For them the share of the reference's rows that are among ours is compared. Writes results/parity.md
+and keeps rows of other cases there that the same versions made. Exits with 1 where a tolerance is exceeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESULT = Path(__file__).resolve().parents[1] / "results" / "parity.md"
 
 
 class Case(NamedTuple):
-    """Whose model it is, and what compares it, given the folder of the fixtures."""
+    """A case: publisher, model, and its comparison, given the folder of the fixtures."""
 
     publisher: str
     model: str
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def torchvision_model(name: str) -> Callable[[Path], None]:
-    """The package beside us: random weights, an image that needs padding, as many classes as a small data set has."""
+    """Compare a torchvision model with random weights, an image that needs padding and few classes."""
 
     def run(_: Path) -> None:
         for tap in taps(name, columns=8, batch=1, height=128, width=176):
@@ -57,7 +57,7 @@ def torchvision_model(name: str) -> Callable[[Path], None]:
 
 
 def detnet(root: Path) -> None:
-    """Both images of the detector's fixture."""
+    """Compare both images of the detector's fixture."""
     case = GoldenCase(root / "detnet59_fpn_voc")
     for number in (0, 1):
         test_detnet_pytorch.test_every_tensor_and_detection_equals_the_ports(
@@ -66,7 +66,7 @@ def detnet(root: Path) -> None:
 
 
 def refinedet(root: Path) -> None:
-    """Tensors, anchors and detections of both images."""
+    """Compare tensors, anchors and detections of both images."""
     case = test_refinedet_pytorch.Reference(root)
     test_refinedet_pytorch.test_anchors_equal_the_ports(case)
     for number in (0, 1):
@@ -75,7 +75,7 @@ def refinedet(root: Path) -> None:
 
 
 def ssd(root: Path) -> None:
-    """Tensors, priors and detections of both images."""
+    """Compare tensors, priors and detections of both images."""
     case = GoldenCase(root / "ssd300_vgg16_voc")
     detector = test_ssd_pytorch.built_from(case)
     test_ssd_pytorch.test_priors_equal_the_ports(case, detector)
@@ -84,7 +84,7 @@ def ssd(root: Path) -> None:
 
 
 def yolov3(name: str) -> Callable[[Path], None]:
-    """Layers and detections of a fixture of YOLOv3."""
+    """Compare layers and detections of a fixture of YOLOv3."""
 
     def run(root: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def yolov3(name: str) -> Callable[[Path], None]:
 
 
 def in_scratch(check: Callable[[Path, Path], object]) -> Callable[[Path], None]:
-    """``check`` with an empty folder as its second argument."""
+    """Call ``check`` with an empty folder as its second argument."""
 
     def run(root: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -107,13 +107,13 @@ def in_scratch(check: Callable[[Path, Path], object]) -> Callable[[Path], None]:
 
 
 def mini_local(root: Path, folder: Path) -> None:
-    """A network made for the fixtures, whose trunk is put among ours for the time being."""
+    """Compare the network made for the fixtures, with its backbone added to ours temporarily."""
     with pytest.MonkeyPatch.context() as patch:
         test_yolov1_v2.test_untied_layer_and_connected_batch_norm(root, folder, patch)
 
 
 def mask_rcnn(root: Path) -> None:
-    """All of it: maps, boxes and masks."""
+    """Compare maps, boxes and masks."""
     test_detectron2.test_mask_rcnn_equals_detectron2s(root)
     test_mask_rcnn.test_heads_and_pasted_masks_equal_detectron2s(root)
 
@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
 
 
 def compared(name: str, fixtures: Path) -> tuple[str, str, list[Comparison]]:
-    """Publisher, model and rows of a case; what stops the comparison is a row too."""
+    """Return publisher, model and rows of a case. An error that stops the comparison is a row too."""
     publisher, model, compare = CASES[name] if name in CASES else Case("torchvision", name, torchvision_model(name))
     stopped = None
     with noted() as rows:
@@ -167,7 +167,7 @@ def compared(name: str, fixtures: Path) -> tuple[str, str, list[Comparison]]:
 
 
 def table_row(publisher: str, model: str, row: Comparison) -> str:
-    """A line of the long table."""
+    """Return a row of the long table."""
     differences = [f"{value:.1e}" if value is not None else "" for value in (row.absolute, row.relative)]
     share = f"{row.share:.4f}" if row.share is not None else ""
     mark = "" if row.kept else " **exceeded**"
@@ -175,7 +175,7 @@ def table_row(publisher: str, model: str, row: Comparison) -> str:
 
 
 def summary_row(publisher: str, model: str, rows: list[Comparison]) -> str:
-    """A line of the short table."""
+    """Return a row of the short table."""
     relative = max((row.relative for row in rows if row.relative is not None), default=None)
     share = min((row.share for row in rows if row.share is not None), default=None)
     texts = [f"{relative:.1e}" if relative is not None else "", f"{share:.4f}" if share is not None else ""]
@@ -185,7 +185,7 @@ def summary_row(publisher: str, model: str, rows: list[Comparison]) -> str:
 
 
 def earlier(versions: str) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Lines of both tables in the file that is there, by ``publisher | model``, if the same versions made them."""
+    """Return the lines of both tables in the existing file by ``publisher | model``, if the same versions made them."""
     short: dict[str, str] = {}
     long: dict[str, list[str]] = {}
     lines = RESULT.read_text().splitlines() if RESULT.is_file() else []
@@ -204,7 +204,7 @@ def earlier(versions: str) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def report(short: dict[str, str], long: dict[str, list[str]], head: Iterable[str], with_fixtures: bool) -> str:
-    """The whole file."""
+    """Return the text of the file."""
     order = [f"torchvision | {name}" for name in MODELS]
     order += [f"{case.publisher} | {case.model}" for case in CASES.values()]
     lines = [

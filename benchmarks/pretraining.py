@@ -1,12 +1,12 @@
-"""Backbones as classifiers of a folder of classes, such as Imagenette: what detectors of other benchmarks start from.
+"""Pretrain backbones on image classification, for example on Imagenette, for the detectors of other benchmarks.
 
     python benchmarks/pretraining.py PATH/TO/imagenette --backbones detnet-small resnet17-small detnet59:4 resnet50:4 \\
         --keep runs/pretrained --licence "ImageNet's terms of access" --checkpoints benchmarks/pretrained
 
-A name with a number behind a colon is trained for that many epochs, the others for ``--epochs``. Every run is a
-``boxwright pretrain`` of its own with the preset ``small``, measured on the folder's ``val``. A run that ``--keep
-FOLDER`` holds goes on where it was stopped, and is not repeated once it is done. ``--checkpoints FOLDER`` gets a copy
-of each file under 30 MB. Writes results/pretraining.md.
+A name followed by a colon and a number is trained for that many epochs, the others for ``--epochs``. Every run is one
+``boxwright pretrain`` with the preset ``small``, measured on the folder's ``val``. An unfinished run in ``--keep
+FOLDER`` is resumed, and a finished one is not repeated. ``--checkpoints FOLDER`` gets a copy of each file under 30 MB.
+Writes results/pretraining.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.backbones.build import named_backbone
 from boxwright.backbones.count import backbone_rows
 from boxwright.checkpoints.backbone_files import read_card
@@ -34,7 +33,7 @@ LARGEST = 30_000_000
 
 
 class Run(NamedTuple):
-    """One backbone, its length in epochs and where it goes."""
+    """One run: a backbone, its length in epochs, and its folder."""
 
     name: str
     epochs: float
@@ -42,12 +41,12 @@ class Run(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """What detectors start from."""
+        """The weights file."""
         return self.folder / "backbone.safetensors"
 
 
 def asked(words: list[str], epochs: float, keep: Path) -> list[Run]:
-    """``NAME`` or ``NAME:EPOCHS`` each. InputError for a backbone that is unknown and for a length that is none."""
+    """Parse ``NAME`` or ``NAME:EPOCHS``. Raises InputError for an unknown backbone and for an invalid length."""
     runs = []
     for word in words:
         name, _, own = word.partition(":")
@@ -60,7 +59,7 @@ def asked(words: list[str], epochs: float, keep: Path) -> list[Run]:
 
 
 def train(run: Run, args: argparse.Namespace) -> None:
-    """To its end, from where it stands."""
+    """Train to the end, from the last state."""
     words = ["--data", str(args.data), "--device", args.device, "--licence", args.licence]
     if (run.folder / "last.train").is_file():
         words += ["--resume", str(run.folder)]
@@ -79,7 +78,7 @@ def train(run: Run, args: argparse.Namespace) -> None:
 
 
 def row(run: Run, counts: dict[str, dict[str, float]]) -> str:
-    """A line of the table, of the card and the run's log."""
+    """Return a row of the table from the card and the log of the run."""
     card, count = read_card(run.file), counts[run.name]
     with (run.folder / "train.csv").open() as file:
         speed = statistics.median(float(line["images_per_second"]) for line in csv.DictReader(file))

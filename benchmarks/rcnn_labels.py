@@ -1,11 +1,11 @@
-"""Why R-CNN labels windows differently for its network and for its SVMs (appendix B), on any data set, on a CPU.
+"""Effect of R-CNN's different labels for its network and for its SVMs (appendix B), on any data set, on a CPU.
 
     python benchmarks/rcnn_labels.py PATH/TO/bccd --seeds 0 1 --output results/rcnn_labels.md
 
-Proposals of selective search are made once. Each recipe is a ``boxwright train`` of its own, one thread each, and is
-validated after every stage: by the softmax after fine-tuning, by the SVMs, and with regressed boxes. The recipes share
-seeds, network, data and length and differ in labels alone, so that the first column of two rows with the same labels of
-fine-tuning is the same number. ``--keep FOLDER`` keeps the runs and goes on with what it holds.
+Proposals of selective search are made once. Each recipe is one ``boxwright train`` with one thread, validated after
+every stage: by the softmax after fine-tuning, by the SVMs, and with regressed boxes. The recipes share seeds, network,
+data and length and differ only in labels, so two rows with the same labels of fine-tuning have the same first column.
+``--keep FOLDER`` keeps the runs and resumes from them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.data.formats.opening import open_splits
 from boxwright.recipes import get_recipe
 from machine import describe
@@ -32,11 +31,11 @@ LABELS = {
     "-tune-truth": ("annotated boxes; background below 0.3", "annotated boxes; background below 0.3"),
     "-softmax": ("IoU of 0.5 or more", "none"),
 }
-"""What is positive for the network, and for the SVMs, by the end of a recipe's name."""
+"""Positives of the network and of the SVMs, by the end of a recipe's name."""
 
 
 def boxwright(words: list[str], log: Path) -> None:
-    """Run a command, its output into ``log``; stop with its end where it fails."""
+    """Run a command with its output in ``log``; exit with the end of the log where it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
         done = subprocess.run([sys.executable, "-m", "boxwright", *words], env=environment, stdout=file, stderr=file)
@@ -45,7 +44,7 @@ def boxwright(words: list[str], log: Path) -> None:
 
 
 def make_proposals(data: Path, most: int, keep: Path) -> dict[str, str]:
-    """The settings that name the files of proposals of both splits, which are made where they are absent."""
+    """Return the settings for the proposal files of both splits, which are made if missing."""
     splits = open_splits(data)
     chosen = {"train": "train", "val": next(name for name in ("val", "test") if name in splits)}
     settings = {}
@@ -59,7 +58,7 @@ def make_proposals(data: Path, most: int, keep: Path) -> dict[str, str]:
 
 
 def train(recipe: str, seed: int, data: Path, settings: dict[str, str], epochs: float | None, keep: Path) -> None:
-    """One run, unless the folder holds it finished."""
+    """Train one run, unless the folder has it finished."""
     run = keep / f"{recipe}-{seed}"
     if (run / "seconds.json").is_file():
         return
@@ -73,20 +72,20 @@ def train(recipe: str, seed: int, data: Path, settings: dict[str, str], epochs: 
 
 
 def validations(run: Path) -> list[dict[str, float]]:
-    """The validation after each stage, in order."""
+    """Return the validation after each stage, in order."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     recipe = json.loads((run / "recipe.json").read_text())
     return [row for row in rows if row["kind"] == "validation"][-len(recipe["stages"]) :]
 
 
 def cell(values: list[float]) -> str:
-    """Mean and spread."""
+    """Return mean and standard deviation."""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 
 
 def table(base: str, endings: list[str], seeds: list[int], keep: Path) -> list[str]:
-    """A row for each labelling, AP50 after each stage and AP at the end."""
+    """Return a table with a row per labelling, AP50 after each stage and AP at the end."""
     heads = ["positives of fine-tuning", "positives of the SVMs", "AP50, softmax", "AP50, SVMs", "AP50, with boxes"]
     heads += ["AP, with boxes", "minutes"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

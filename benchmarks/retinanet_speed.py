@@ -1,4 +1,4 @@
-"""Time and memory of RetinaNet R50-FPN beside torchvision's: ``speed.py`` for this detector.
+"""Time and memory of RetinaNet R50-FPN compared with torchvision's: ``speed.py`` for this detector.
 
     python benchmarks/retinanet_speed.py inference
     python benchmarks/retinanet_speed.py training
@@ -9,10 +9,6 @@ Writes results/retinanet_<mode>.md, with ``--memory`` results/retinanet_<mode>_m
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 from speed import main
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Time and memory of a detector beside torchvision's, with the same weights, shapes and conventions.
+"""Time and memory of a detector compared with torchvision's, with the same weights, shapes and conventions.
 
     python benchmarks/speed.py retinanet inference
     python benchmarks/speed.py retinanet training
     python benchmarks/speed.py retinanet training --memory
 
-Runs are interleaved: each round times every contestant once, and the figure is the median of the rounds' ratios to
-torchvision. Writes results/<detector>_<mode>.md. With ``--memory`` nothing is timed: each contestant runs in a process
-of its own, and the figure is how far the peak of the resident set rises above what it was before the first step.
-Writes results/<detector>_<mode>_memory.md.
+Runs are interleaved: each round times every contestant once, and the result is the median of the ratios to torchvision.
+Writes results/<detector>_<mode>.md. With ``--memory`` nothing is timed: each contestant runs in a process of its own,
+and the result is the rise of the peak resident set above its size before the first step. Writes
+results/<detector>_<mode>_memory.md.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ from boxwright.weights.torchvision.detectors import (
     retinanet_state,
 )
 from boxwright.weights.torchvision.ssd import ssd_config, ssd_state
-
-sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 Step = Callable[[], object]
@@ -55,8 +53,8 @@ Step = Callable[[], object]
 class Contest:
     """A detector and its counterpart in torchvision.
 
-    ``reference`` makes torchvision's model with random weights that spread scores, so that its post-processing has
-    work to do; ``config`` and ``state`` make ours of it. ``first_label``: what torchvision calls our label 0.
+    ``reference`` builds torchvision's model with random weights that spread scores, so that its post-processing has
+    work to do. ``config`` and ``state`` build ours from it. ``first_label``: torchvision's label for our label 0.
     ``masks``: objects have masks.
     """
 
@@ -71,7 +69,7 @@ class Contest:
 
 
 def _in_range(model: nn.Module) -> nn.Module:
-    """Without live normalisation the residual sums would grow without bound."""
+    """Scale the weights: without trained norms the residual sums would grow without bound."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("conv3.weight"):
@@ -80,7 +78,7 @@ def _in_range(model: nn.Module) -> nn.Module:
 
 
 def faster_rcnn() -> nn.Module:
-    """torchvision's Faster R-CNN; frozen norms, as its trained models have."""
+    """Return torchvision's Faster R-CNN with frozen norms, as in its trained models."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     model = _in_range(torchvision.models.detection.FasterRCNN(backbone, 91))
     with torch.no_grad():
@@ -89,7 +87,7 @@ def faster_rcnn() -> nn.Module:
 
 
 def mask_rcnn() -> nn.Module:
-    """torchvision's Mask R-CNN; frozen norms. It pastes no masks here: that is compared apart."""
+    """Return torchvision's Mask R-CNN with frozen norms. It pastes no masks here: pasting is timed separately."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     model = _in_range(torchvision.models.detection.MaskRCNN(backbone, 91))
     with torch.no_grad():
@@ -99,7 +97,7 @@ def mask_rcnn() -> nn.Module:
 
 
 def retinanet() -> nn.Module:
-    """torchvision's first RetinaNet; frozen norms, as its trained model has."""
+    """Return torchvision's first RetinaNet with frozen norms, as in its trained model."""
     backbone = _resnet_fpn_extractor(
         torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d),
         trainable_layers=3,
@@ -116,7 +114,7 @@ def retinanet() -> nn.Module:
 
 
 def ssd() -> nn.Module:
-    """torchvision's SSD300 with VGG-16, all of which learns."""
+    """Return torchvision's SSD300 with VGG-16, with all layers trained."""
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=91)
     with torch.no_grad():
         model.backbone.features[0].weight.mul_(0.02)  # for pixels of the order of 100
@@ -137,26 +135,26 @@ CONTESTS: dict[str, Contest] = {
 
 
 def reference(contest: Contest) -> nn.Module:
-    """torchvision's model, the same in every process."""
+    """Return torchvision's model, the same in every process."""
     torch.manual_seed(0)
     return contest.reference()
 
 
 def ours(contest: Contest, model: nn.Module) -> Detector:
-    """The same weights in our detector."""
+    """Return our detector with the same weights."""
     detector = build_detector(contest.config, Classes.from_names([f"class {i}" for i in range(contest.classes)]))
     detector.load_state_dict(contest.state(model.state_dict()))
     return detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def pictures(batch: int, height: int, width: int) -> Tensor:
-    """Smooth random images, uint8 ``[B, 3, H, W]``."""
+    """Return smooth random images, uint8 ``[B, 3, H, W]``."""
     noise = torch.rand((batch, 3, height // 16, width // 16), generator=torch.Generator().manual_seed(1))
     return (nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
 
 def ellipses(boxes: Tensor, height: int, width: int) -> Tensor:
-    """The ellipse in each box ``[B, G, 4]``, bool ``[B, G, H, W]``."""
+    """Return the ellipse in each box ``[B, G, 4]``, bool ``[B, G, H, W]``."""
     x1, y1, x2, y2 = boxes[..., None, None].unbind(2)
     x = torch.arange(width, device=boxes.device) + 0.5
     y = (torch.arange(height, device=boxes.device) + 0.5).unsqueeze(1)
@@ -164,7 +162,7 @@ def ellipses(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def inference_steps(contest: Contest, device: str, size: tuple[int, int], names: list[str]) -> dict[str, Step]:
-    """What is timed, by name; torchvision first."""
+    """Return the functions to time by name, torchvision first."""
     theirs = reference(contest).eval().to(device)
     detector = ours(contest, theirs)
     pixels = pictures(1, *size).to(device)
@@ -194,7 +192,7 @@ def inference_steps(contest: Contest, device: str, size: tuple[int, int], names:
 
 
 def training_steps(contest: Contest, device: str, size: tuple[int, int], names: list[str]) -> dict[str, Step]:
-    """One step each on two images: forward, backward, SGD."""
+    """Return training steps on two images: forward, backward, SGD."""
     (height, width), batch = size, 2
     theirs = reference(contest).train().to(device)
     detector = use_winograd_in_training(ours(contest, theirs).train())  # as ``boxwright train`` does
@@ -241,7 +239,7 @@ def training_steps(contest: Contest, device: str, size: tuple[int, int], names: 
 
 
 def timed(step: Step, device: str) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -252,7 +250,7 @@ def timed(step: Step, device: str) -> float:
 
 
 def peak_rise(step: Step, device: str) -> float:
-    """MiB by which the peak of three calls exceeds the memory held before."""
+    """Return the rise of the peak of three calls above the memory before, in MiB."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -269,7 +267,7 @@ def peak_rise(step: Step, device: str) -> float:
 
 
 def title(args: argparse.Namespace, what: str) -> list[str]:
-    """The head of a results file."""
+    """Return the head of a results file."""
     batch = 1 if args.mode == "inference" else 2
     shape = f"batch {batch}, {args.width} x {args.height} pixels, {args.device}"
     return [
@@ -330,7 +328,7 @@ def compare_memory(args: argparse.Namespace, names: list[str]) -> list[str]:
 
 
 def main(detector: str | None = None) -> None:
-    """Run the comparison that the command line asks for; of ``detector`` where a script is for one alone."""
+    """Run the comparison of the command line, for ``detector`` where a script has only one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     if detector is None:
         parser.add_argument("detector", choices=list(CONTESTS))

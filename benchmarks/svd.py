@@ -1,20 +1,19 @@
-"""Truncated SVD of Fast R-CNN's fully connected layers: what it saves and what it costs (Fast R-CNN §3.1, §4.4).
+"""Speed and accuracy of truncated SVD of Fast R-CNN's fully connected layers (Fast R-CNN §3.1, §4.4).
 
     boxwright train fast-rcnn-small --data PATH/TO/bccd --output run --set 'data.proposals.train="train.safetensors"' \\
         --set 'data.proposals.val="val.safetensors"'
     python benchmarks/svd.py PATH/TO/bccd --run run --ranks 128,64 64,32 32,16
 
 For a trained run: time of the head and of the whole detector on one image with its proposals, and COCO's AP on the
-split, untouched and at each pair of ranks. With ``--paper`` the time alone of the paper's own network besides, VGG-16
-at 600 pixels with 2000 proposals, fc6 and fc7 at ranks 1024 and 256; its weights are random, which time does not feel.
-The head is the layers after pooling. Contestants are timed in turn, round by round. Writes results/svd.md.
+split, unchanged and at each pair of ranks. ``--paper`` adds the time of the paper's own network, VGG-16 at 600 pixels
+with 2000 proposals, fc6 and fc7 at ranks 1024 and 256. Its weights are random, which does not affect the time. The head
+is the layers after pooling. Contestants are timed in turn, round by round. Writes results/svd.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))
 from boxwright.app.load import load
 from boxwright.backbones.count import count_parameters
 from boxwright.data.formats.opening import open_dataset
@@ -43,25 +41,25 @@ PAPER_RANKS: Ranks = (1024, 256)
 
 
 class Cost(NamedTuple):
-    """Median milliseconds of an image: the head's layers, and everything."""
+    """Median milliseconds per image: the layers of the head, and the whole detector."""
 
     head: float
     whole: float
 
 
 def named(ranks: Ranks | None) -> str:
-    """Ranks as a table has them."""
+    """Return the name of ranks in a table."""
     return "whole" if ranks is None else ", ".join(map(str, ranks))
 
 
 def truncated_twins(detector: Detector, every: list[Ranks]) -> dict[Ranks | None, Detector]:
-    """The detector itself, under None, and a truncated copy for each ranks."""
+    """Return the detector itself under None, and a truncated copy for each pair of ranks."""
     return {None: detector, **{ranks: truncate_fc(detector, ranks) for ranks in every}}
 
 
 @torch.inference_mode()
 def times_of(detectors: dict[Ranks | None, Detector], images: Images, rounds: int) -> dict[Ranks | None, Cost]:
-    """Head and whole of each detector on the same image, in turn."""
+    """Return the times of head and detector on the same image, measured in turn."""
     heads: dict[Ranks | None, list[float]] = {ranks: [] for ranks in detectors}
     wholes: dict[Ranks | None, list[float]] = {ranks: [] for ranks in detectors}
     ready = {ranks: detector.optimised() for ranks, detector in detectors.items()}
@@ -77,7 +75,7 @@ def times_of(detectors: dict[Ranks | None, Detector], images: Images, rounds: in
 
 
 def pooled_regions(detector: Detector, images: Images) -> Tensor:
-    """What the head is given: ``[1, R, P, P, C]``."""
+    """Return the input of the head: ``[1, R, P, P, C]``."""
     given: list[Tensor] = []
     hook = detector.get_submodule("head").register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     detector(images)
@@ -86,7 +84,7 @@ def pooled_regions(detector: Detector, images: Images) -> Tensor:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Milliseconds."""
+    """Return the milliseconds of one call."""
     start = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - start)
@@ -95,7 +93,7 @@ def timed(call: Callable[[], object]) -> float:
 def table(
     detectors: dict[Ranks | None, Detector], costs: dict[Ranks | None, Cost], found: dict[Ranks | None, dict] | None
 ) -> list[str]:
-    """A row for the whole detector and one for each ranks."""
+    """Return a table with a row for the unchanged detector and one for each pair of ranks."""
     figures = ("AP", "AP50", "AP75")
     heads = ["ranks", "parameters of the head", "head, ms", "ratio", "whole, ms", "ratio"]
     heads += [] if found is None else [*figures, "AP − that of the whole"]
@@ -113,7 +111,7 @@ def table(
 
 
 def of_run(args: argparse.Namespace) -> list[str]:
-    """The section on a trained run."""
+    """Return the section on a trained run."""
     loaded = load(args.run, "cpu")
     recipe = loaded.checkpoint.recipe
     if recipe.data.proposals is None or args.data is None:
@@ -138,7 +136,7 @@ def of_run(args: argparse.Namespace) -> list[str]:
 
 
 def of_paper(args: argparse.Namespace) -> list[str]:
-    """The section on the paper's own network, time alone."""
+    """Return the section on the paper's own network, with times only."""
     recipe = get_recipe("fast-rcnn-vgg16")
     torch.manual_seed(0)
     detector = build_detector(recipe.detector, Classes.from_names([f"class {i}" for i in range(20)])).eval()

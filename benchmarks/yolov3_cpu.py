@@ -1,13 +1,13 @@
-"""YOLOv3 and YOLOv3-tiny on a processor: time of one image, and how much of the machine that uses.
+"""YOLOv3 and YOLOv3-tiny on a CPU: time per image, and the share of the processor's peak that it reaches.
 
     python benchmarks/yolov3_cpu.py
 
-The yardstick is the machine's own matrix product: operations a second of the fastest of several square products, in
+The peak is that of the machine's matrix product: operations per second of the fastest of several square products, in
 the same type and with as many threads, timed in turn with the networks. The share is the operations of a network's
-convolutions (a multiply-add counts as two) over its whole time, decoding and NMS included, and over that yardstick.
-Operations are those of the definition of a convolution. In fp32 the wide 3x3 ones are done by Winograd's algorithm with
-a quarter of the multiplications, so that a share above 100 % is possible; "direct" times the network without it.
-Weights are random: neither time depends on them, but NMS does, so objectness is spread until a few hundred boxes pass.
+convolutions (a multiply-add counts as two) divided by its whole time, with decoding and NMS, and by that peak.
+Operations are those of the definition of a convolution. In fp32 wide 3x3 convolutions use Winograd's algorithm with a
+quarter of the multiplications, so a share above 100 % is possible; "direct" times the network without it. Weights are
+random. Only NMS depends on them, so objectness is spread until a few hundred boxes pass.
 Writes results/yolov3_cpu.md.
 """
 
@@ -30,8 +30,6 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov3 import YOLOv3
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes, Images
-
-sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 CLASSES = Classes.from_names([f"class {i}" for i in range(80)])
@@ -41,7 +39,7 @@ SIDES = (1024, 2048, 3072)
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to time. ``operations``: of one call; ``kind``: its type, a key of ``TYPES``."""
+    """A function to time. ``operations``: of one call. ``kind``: its type, a key of ``TYPES``."""
 
     name: str
     kind: str
@@ -50,7 +48,7 @@ class Contestant:
 
 
 def random_detector(name: str) -> YOLOv3:
-    """The recipe's network with statistics that keep activations in range, and scores of every size."""
+    """Return the recipe's network with statistics that keep activations in range, and scores of every size."""
     torch.manual_seed(0)
     detector = build_detector(RECIPES[name].detector, CLASSES)
     assert isinstance(detector, YOLOv3)
@@ -68,7 +66,7 @@ def random_detector(name: str) -> YOLOv3:
 
 
 def contestants(names: list[str], kinds: list[str], compiled: bool) -> list[Contestant]:
-    """Matrix products, then each recipe in each type of ``kinds``."""
+    """Return matrix products, then each recipe in each type of ``kinds``."""
     rivals = []
     types = {kind: TYPES[kind] for kind in kinds}
     for kind, dtype in types.items():
@@ -99,7 +97,7 @@ def contestants(names: list[str], kinds: list[str], compiled: bool) -> list[Cont
 
 
 def measure(rivals: list[Contestant], rounds: int) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each contestant in each round, all in turn."""
+    """Return the seconds of each contestant in each round, all timed in turn."""
     times: dict[tuple[str, str], list[float]] = {(rival.name, rival.kind): [] for rival in rivals}
     for rival in rivals:
         rival.step()  # packs weights, or compiles
@@ -113,7 +111,7 @@ def measure(rivals: list[Contestant], rounds: int) -> dict[tuple[str, str], list
 
 
 def table(rivals: list[Contestant], times: dict[tuple[str, str], list[float]]) -> list[str]:
-    """The peak of each type, then a line for each network."""
+    """Return the peak of each type, then a row per network."""
     seconds = {key: statistics.median(each) for key, each in times.items()}
     peak: dict[str, float] = {}
     for rival in rivals:

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures of all tests, and the selection of slow and GPU tests."""
 
 import os
 from pathlib import Path
@@ -10,12 +10,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a worker, so that two workers do not fight over two cores."""
+    """Use one thread per worker, so that two workers do not compete for two cores."""
     torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow or needs a GPU unless ``-m`` asks for it."""
+    """Skip slow and GPU tests unless ``-m`` asks for them."""
     # The longest go first, so that none of them runs alone at the end.
     items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
     expression = config.getoption("-m")
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets beside the checkout; skips where it is absent."""
+    """Return the folder of real data sets beside the checkout; skip where it is absent."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("the real data sets are not beside this checkout")
@@ -37,7 +37,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_golden() -> Path:
-    """The folder of parity fixtures beside the checkout; skips where it is absent."""
+    """Return the folder of parity fixtures beside the checkout; skip where it is absent."""
     folder = SHARED / "golden"
     if not folder.is_dir():
         pytest.skip("the parity fixtures are not beside this checkout")
@@ -46,6 +46,6 @@ def shared_golden() -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_terminal_width_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages are compared as text: fix the width that rich sees."""
+    """Fix the terminal width that rich sees: messages are compared as text."""
     if "COLUMNS" not in os.environ:
         monkeypatch.setenv("COLUMNS", "160")

@@ -1,4 +1,4 @@
-"""Who takes a foreign file, and what is said where nobody does."""
+"""Detection of the publisher of a file, and messages for files without an importer."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from boxwright.weights.import_detector import IMPORTERS, import_checkpoint, publ
 
 @pytest.fixture(scope="module")
 def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest of torchvision's detectors, with random weights, for VOC's number of classes."""
+    """Return the smallest of torchvision's detectors with random weights for the number of classes of VOC."""
     torch.manual_seed(0)
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21)
     path = tmp_path_factory.mktemp("importing") / "ssdlite.pth"

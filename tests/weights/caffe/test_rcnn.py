@@ -1,4 +1,4 @@
-"""Fast and Faster R-CNN and R-FCN from ``.caffemodel`` files: narrow networks, by Caffe's rules and by ours."""
+"""Fast R-CNN, Faster R-CNN and R-FCN from ``.caffemodel`` files: narrow networks by Caffe's rules and by ours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 117, 166  # divided by no stride
 
 
 def pixels() -> tuple[Images, Tensor]:
-    """A picture, and what Caffe makes of it: blue first, the mean taken off."""
+    """Return an image, and Caffe's input for it: BGR minus the mean."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(1, 3, 9, 12, generator=generator) * 255
     image = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic").clamp(0, 255).round()
@@ -56,7 +56,7 @@ def scaled_output(net: Net, name: str, x: Tensor) -> Tensor:
 
 
 def layers_forward(net: Net, pooled: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Probabilities ``[n, K + 1]`` and offsets ``[n, K + 1, 4]``."""
+    """Return probabilities ``[n, K + 1]`` and offsets ``[n, K + 1, 4]``."""
     x = pooled.flatten(1)
     for name in ("fc6", "fc7"):
         x = scaled_output(net, name, x).relu() * share
@@ -64,7 +64,7 @@ def layers_forward(net: Net, pooled: Tensor, share: float = 1.0) -> tuple[Tensor
 
 
 def narrowed(imported: Imported, **changes: object) -> Imported:
-    """Fewer channels, and fewer proposals, than the published network."""
+    """Return the import with fewer channels and proposals than the published network."""
     config = replace(imported.config, **changes)  # type: ignore[arg-type]
     if not isinstance(config, FastRCNNConfig):
         config = replace(config, rpn=replace(config.rpn, post_nms=(300, PROPOSALS)))  # type: ignore[union-attr, arg-type]
@@ -143,7 +143,7 @@ def zf_blobs() -> dict[str, tuple[Tensor, ...]]:
 
 
 def zf_map(net: Net) -> Tensor:
-    """conv5, with the local normalisation within channels and the pools of the prototxt."""
+    """Return conv5, with the local response normalisation and the pools of the prototxt."""
     x = pixels()[1]
     for number, (stride, pad) in enumerate(((2, 3), (2, 2), (1, 1), (1, 1), (1, 1)), start=1):
         x = net.relu_conv(x, f"conv{number}", stride, pad)
@@ -156,7 +156,7 @@ def zf_map(net: Net) -> Tensor:
 
 @pytest.mark.parametrize(("stated", "share"), [(None, 0.5), (0, 0.5), (1, 1.0)])
 def test_faster_rcnn_on_zf(tmp_path: Path, stated: int | None, share: float) -> None:
-    """Its dropout halves at test what it did not double in training, and the file may say that it does not."""
+    """Its dropout halves outputs at test instead of doubling them in training, and the file may state otherwise."""
     blobs = zf_blobs()
     extra = b"" if stated is None else ref.layer("drop6", "Dropout", settings=field(108, field(2, stated)))
     imported = import_caffe(read_caffemodel(ref.write(tmp_path / "zf.caffemodel", blobs, extra)))

@@ -1,4 +1,4 @@
-"""Reading ``.caffemodel``: old and new layers, every way to state a shape, and files that are something else."""
+"""Reading ``.caffemodel``: old and new layers, every form of a shape, and files of another format."""
 
 import pickle
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_no_truncated_file_is_read(tmp_path: Path, left: int) -> None:
         (field(2, field(1, b"v0")), "from before 2014; run its tool upgrade_net_proto_binary"),
         (field(100, field(1, b"c") + field(7, field(7, field(1, 3)) + floats(5, 1.0))),
          "layer 'c' states a shape of 3 and holds 1 numbers"),
-        (field(100, field(1, b"c") + field(7, field(5, bytes(7)))), "layer 'c' has numbers of 7 bytes"),
+        (field(100, field(1, b"c") + field(7, field(5, bytes(7)))), "layer 'c' has 7 bytes of numbers"),
         (field(100, field(1, b"c") + field(7, field(7, field(1, 3)))), "states a shape of 3 and holds 0 numbers"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""SSD and RefineDet from ``.caffemodel`` files: narrow networks, computed by Caffe's rules and by ours; and shapes."""
+"""SSD and RefineDet from ``.caffemodel`` files: narrow networks by Caffe's rules and by ours, and shapes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ SSD300 = {  # source: least and largest size, step, ratios beside 1, and the lay
 
 
 def input_of(side: int) -> tuple[Images, Tensor]:
-    """A picture, and what Caffe makes of it: blue first, the mean taken off."""
+    """Return an image, and Caffe's input for it: BGR minus the mean."""
     coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(4)) * 255
     image = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 255).round()
     bgr = image.flip(1) - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
@@ -49,13 +49,13 @@ def head_blobs(random: Random, source: str, inputs: int, cells: int, classes: in
 
 
 def rows(net: Net, source: str, fmap: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Offsets ``[n, 4]`` and scores ``[n, classes]``, background first, as Caffe permutes and flattens them."""
+    """Return offsets ``[n, 4]`` and scores ``[n, classes]``, background first, permuted and flattened as in Caffe."""
     loc, conf = (net.conv(fmap, f"{source}_mbox_{part}", pad=1)[0].permute(1, 2, 0) for part in ("loc", "conf"))
     return loc.reshape(-1, 4), conf.reshape(-1, classes)
 
 
 def prior_layers(table: dict[str, tuple[float, float, float, tuple[float, ...]]], clip: int = 0) -> bytes:
-    """The layers that make the default boxes, with their settings."""
+    """Return the layers of the default boxes, with their settings."""
     out = b""
     for source, (least, largest, step, ratios) in table.items():
         message = floats(1, least) + floats(2, largest) + floats(3, *ratios) + field(4, 1) + field(5, clip)
@@ -126,7 +126,7 @@ def test_ssd300_computes_what_caffe_does(tmp_path: Path) -> None:
 
 
 def caffe_priors(table: dict[str, tuple[float, float, float, tuple[float, ...]]], maps: list[int]) -> np.ndarray:
-    """Caffe's PriorBox in pixels; sizes are whole numbers there, whatever the settings say."""
+    """Compute Caffe's PriorBox in pixels. Sizes are integers there, whatever the settings say."""
     out = []
     for (least, largest, step, ratios), cells in zip(table.values(), maps, strict=True):
         small, large = int(least), int(largest)
@@ -162,7 +162,7 @@ def full_ssd(size: int, classes: int) -> dict[str, tuple[tuple[int, ...], ...]]:
     ("size", "classes", "second"), [(300, 21, 60), (300, 81, 45), (512, 21, 76.8), (512, 81, 51.2)]
 )
 def test_ssd_of_full_size(size: int, classes: int, second: float) -> None:
-    """A file without settings has the published boxes of its data set."""
+    """A file without settings gets the published boxes of its data set."""
     imported = import_caffe(published(full_ssd(size, classes)))
     check_shapes(imported)
     assert imported.classes is (VOC if classes == 21 else COCO)
@@ -205,7 +205,7 @@ def tcb_blobs(random: Random, channels: tuple[int, ...], width: int, norm: bool)
 
 
 def tcb_forward(net: Net, sources: list[Tensor], norm: bool) -> list[Tensor]:
-    """P3 to P6."""
+    """Return P3 to P6."""
 
     def unit(x: Tensor, name: str) -> Tensor:
         if name.endswith("-up"):
@@ -226,7 +226,7 @@ def tcb_forward(net: Net, sources: list[Tensor], norm: bool) -> list[Tensor]:
 
 def check_refinedet(net: Net, detector: RefineDet, sources: list[Tensor], names: list[str], norm: bool,
                     images: Images) -> None:  # fmt: skip
-    """ARM and ODM against Caffe's rules."""
+    """Compare ARM and ODM with Caffe's rules."""
     ours = detector.sources(detector.normalise(images))
     for mine, theirs in zip(ours, sources, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Foreign files as they are found: whole ones are read, harmful and broken ones refused, and nothing in them runs."""
+"""Reading published files: whole ones are read, harmful and broken ones are refused, and no code in them runs."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ LEGACY: dict[str, Any] = {"_use_new_zipfile_serialization": False}
 
 
 class Harmful:
-    """A pickle of it makes the file ``mark`` when it is loaded."""
+    """An object whose pickle creates the file ``mark`` when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -76,7 +76,7 @@ def test_every_way_to_name_a_function_is_refused(code: bytes, tmp_path: Path) ->
 
 
 def test_a_pickle_cannot_change_the_readers_own_functions(tmp_path: Path) -> None:
-    """BUILD sets attributes: of the reader's stand-ins it must not."""
+    """The opcode BUILD sets attributes. It must not change the reader's functions."""
     path = tmp_path / "x.pkl"
     path.write_bytes(b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(NX\x08\x00\x00\x00__call__K\x01dtb.")
     with pytest.raises(InputError, match="damaged"):
@@ -110,7 +110,7 @@ def test_pickles_of_arrays_are_read_in_every_protocol(protocol: int, tmp_path: P
 
 
 def python2_pickle(arrays: dict[str, np.ndarray]) -> bytes:
-    """``{"blobs": arrays}`` as Python 2 writes it in protocol 2: text and bytes are the same, and both are strings."""
+    """Return ``{"blobs": arrays}`` as Python 2 writes it in protocol 2, where text and bytes are both strings."""
 
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
@@ -151,7 +151,7 @@ def test_safetensors_and_both_forms_of_torch_are_read(tmp_path: Path) -> None:
 
 
 def test_a_zip_archives_tensors_stay_in_the_file(tmp_path: Path) -> None:
-    """Mapped: no copy in memory, and other views of the same storage share it."""
+    """Tensors are mapped: there is no copy in memory, and other views share the storage."""
     path = tmp_path / "big.pth"
     torch.save({"a": torch.zeros(1000, 1000)}, path)
     before = Path("/proc/self/smaps").read_text().count(str(path)) if sys.platform == "linux" else 0
@@ -165,7 +165,9 @@ def test_a_zip_archives_tensors_stay_in_the_file(tmp_path: Path) -> None:
 def test_logs_and_settings_beside_the_weights_are_left_out(
     save: Callable[[Any, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As MMEngine stores them: buffers with numpy arrays, numpy numbers, a configuration that is a kind of dict."""
+    """Logs and settings as MMEngine stores them: buffers with numpy arrays, numpy numbers, a configuration that is a
+    subclass of dict.
+    """
     logging, config = types.ModuleType("mmengine.logging.history_buffer"), types.ModuleType("mmengine.config.config")
 
     class HistoryBuffer:

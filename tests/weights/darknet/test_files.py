@@ -1,4 +1,4 @@
-"""Reading Darknet's files: headers, the order of numbers in every kind of layer, and files that are not the cfg's."""
+"""Reading Darknet's files: headers, the order of parameters in each kind of layer, and files of another cfg."""
 
 import struct
 from pathlib import Path
@@ -50,7 +50,7 @@ OLD = struct.pack("<3fi", 0.001, 0.9, 0.0005, 77)
 
 
 def write(folder: Path, header: bytes, floats: int = FLOATS, cfg: str = CFG) -> tuple[Path, Path]:
-    """The cfg, and weights that count 0, 1, 2, ..."""
+    """Write the cfg, and weights that count 0, 1, 2, ..."""
     (folder / "n.cfg").write_text(cfg)
     (folder / "n.weights").write_bytes(header + np.arange(floats, dtype="<f4").tobytes())
     return folder / "n.cfg", folder / "n.weights"
@@ -101,7 +101,7 @@ def test_a_file_must_be_used_up(tmp_path: Path, floats: int, stop: str) -> None:
 
 
 def test_a_header_taken_for_another_shows_in_the_count(tmp_path: Path) -> None:
-    """Four bytes too many or few, the classic fault of readers of these files."""
+    """A header four bytes too long or short, a common fault of readers of these files."""
     cfg, weights = write(tmp_path, struct.pack("<3iq", 0, 1, 0, 77))
     with pytest.raises(InputError, match=f"holds {FLOATS + 1} floats after a header of 16 bytes"):
         read_darknet(cfg, weights)

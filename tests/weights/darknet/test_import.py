@@ -1,4 +1,4 @@
-"""Darknet's files as detectors and as pretrained trunks: what the importers say, and files that end early."""
+"""Import of Darknet's files as detectors and as pretrained backbones, and truncated files."""
 
 import struct
 from pathlib import Path
@@ -23,13 +23,13 @@ HEADER = struct.pack("<3iq", 0, 2, 5, 100)
 
 
 def floats_of(cfg: Path, layers: int | None = None) -> int:
-    """How many numbers the first so many layers of the cfg have."""
+    """Return the number of parameters of the first layers of the cfg."""
     plan = plan_layers(parse_cfg(cfg.read_text()))[:layers]
     return sum(int(np.prod(shape)) for *_, arrays in plan for shape in arrays.values())
 
 
 def written(folder: Path, cfg: Path, layers: int | None = None) -> Path:
-    """Weights of the first so many layers, all zero, in a file with a hole."""
+    """Write the weights of the first layers, all zero, as a sparse file."""
     path = folder / f"{cfg.parent.name}.weights"
     with path.open("wb") as file:
         file.write(HEADER)
@@ -101,7 +101,7 @@ def darknet19() -> str:
 
 
 def test_a_classifier(tmp_path: Path) -> None:
-    """The order of the file by hand: what the last layer and the first norm hold."""
+    """The order of the file is written out by hand: the last layer and the first norm."""
     cfg = tmp_path / "darknet19.cfg"
     cfg.write_text(darknet19())
     numbers = np.random.default_rng(0).normal(size=floats_of(cfg)).astype("<f4")
@@ -124,7 +124,7 @@ def test_a_classifier(tmp_path: Path) -> None:
     (15, "darknet_yolov3_tiny", "tiny_v3"), (13, "darknet_yolov2_tiny_voc", "tiny_v2"),
 ])  # fmt: skip
 def test_trunks_of_detectors(shared_golden: Path, tmp_path: Path, layers: int, case: str, variant: str) -> None:
-    """``.conv.23`` and the like, which end after a layer."""
+    """Files such as ``.conv.23`` end after a whole layer."""
     cfg = shared_golden / case / "network.cfg"
     imported = import_darknet_backbone(written(tmp_path, cfg, layers), cfg)
     assert isinstance(imported.config, DarknetConfig)

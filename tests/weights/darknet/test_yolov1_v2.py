@@ -1,4 +1,4 @@
-"""Darknet's own numbers for YOLOv1 and YOLOv2: every layer that the fixtures hold, and the detections."""
+"""YOLOv1 and YOLOv2 against Darknet: every stored layer, and the detections."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.support.resizing import darknet_letterbox, darknet_resize
 
 
 class Golden:
-    """A case: its weights as a file, its spec, and the reference's numbers."""
+    """A case: its weights as a file, its spec, and the reference's outputs."""
 
     def __init__(self, root: Path, name: str, folder: Path) -> None:
         self.spec: dict[str, Any] = json.loads((root / name / "spec.json").read_text())
@@ -46,7 +46,7 @@ class Golden:
         return image
 
     def check(self, number: int, layers: dict[str, Tensor]) -> None:
-        """Compare ``layers``, without the batch axis, with what the reference has; all that it has."""
+        """Compare ``layers``, without the batch axis, with all layers of the reference."""
         stored = {n.split("/")[1] for n in self.spec["outputs"] if n.startswith(f"img{number}/") and "dets" not in n}
         assert stored == set(layers)
         for layer, found in layers.items():
@@ -59,7 +59,9 @@ class Golden:
             assert float(array.std()) == pytest.approx(meta["std"], abs=atol, rel=rtol), name
 
     def check_detections(self, name: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
-        """``boxes`` ``[D, 4]`` corners as shares of the original image; as sets, for ties may swap."""
+        """Compare detections as sets, because ties may swap. ``boxes``: ``[D, 4]`` corners as shares of the original
+        image.
+        """
         theirs = torch.from_numpy(self.numbers[name])
         limits = {"box_tol": 0.002, "score_tol": 0.002, "min_share": 0.97} | self.spec["outputs"][name].get(
             "suggested", {}
@@ -94,7 +96,7 @@ def before_and_after_nms(golden: Golden, scores: Tensor, boxes: Tensor, detector
 
 
 def trunk(detector: nn.Module, pixels: Tensor) -> list[Tensor]:
-    """Every layer of the backbone in the order of the cfg: convolutions with their activation, and pools."""
+    """Return every layer of the backbone in the order of the cfg: convolutions with their activation, and pools."""
     found, x = [], pixels
     for stage in detector.get_submodule("backbone.stages").children():
         for layer in stage.children():
@@ -178,7 +180,7 @@ def test_weights_of_the_first_generation_do_not_fit_the_second(shared_golden: Pa
 
 @torch.inference_mode()
 def check_yolov1(golden: Golden, detector: YOLOv1, tail: int) -> None:
-    """``tail``: layer of the cfg that follows the trunk's last."""
+    """Compare a YOLOv1. ``tail``: layer of the cfg that follows the last of the backbone."""
     side = golden.spec["network_width"]
     for number, entry in enumerate(golden.spec["images"]):
         array = darknet_resize(golden.image(number), side, side)
@@ -208,7 +210,7 @@ def check_yolov1(golden: Golden, detector: YOLOv1, tail: int) -> None:
 
 
 def dark_row(golden: Golden, number: int, array: np.ndarray) -> np.ndarray:
-    """The last row as the reference has it: weighted with what float32 rounding leaves of a whole."""
+    """Return the last row as the reference has it: weighted with the rounding error of float32."""
     height, side = golden.spec["images"][number]["height"], len(array)
     scale = np.float32(height - 1) / np.float32(side - 1)
     at = np.float32(side - 1) * scale
@@ -227,7 +229,7 @@ def test_tiny_yolov1(shared_golden: Path, tmp_path: Path) -> None:
 def test_untied_layer_and_connected_batch_norm(
     shared_golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small network made for this: its trunk is none of Darknet's, and one convolution has no batch norm."""
+    """A network made for this test: its backbone is not Darknet's, and one convolution has no batch norm."""
     stages = ((), (Conv(8, 7, 2),), ("pool",), (Conv(16, 3, 2), Conv(16, 1)), ("pool",))
     monkeypatch.setitem(VARIANTS, "mini", stages)  # type: ignore[arg-type]
     golden = Golden(shared_golden, "darknet_mini_local", tmp_path)

@@ -1,4 +1,4 @@
-"""Darknet's own numbers for YOLOv3 and YOLOv3-tiny, at every layer that the fixtures hold."""
+"""YOLOv3 and YOLOv3-tiny against Darknet at every stored layer."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ NAMES = Classes.from_names([f"class {i}" for i in range(80)])
 
 
 class Golden:
-    """A case: the detector with its weights, the spec and the reference's numbers."""
+    """A case: the detector with its weights, the spec and the reference's outputs."""
 
     def __init__(self, root: Path, name: str, folder: Path) -> None:
         self.spec: dict[str, Any] = json.loads((root / name / "spec.json").read_text())
@@ -51,7 +51,7 @@ class Golden:
         return image
 
     def check(self, number: int, layer: str, found: Tensor | np.ndarray) -> None:
-        """Compare ``found``, without the batch axis, with what the reference has there."""
+        """Compare ``found``, without the batch axis, with the output of the reference."""
         name = f"img{number}/{layer}"
         meta = self.spec["outputs"][name]
         array = np.asarray(found)
@@ -68,7 +68,7 @@ def golden(request: pytest.FixtureRequest, shared_golden: Path, tmp_path_factory
 
 
 def run(detector: YOLOv3, pixels: Tensor) -> tuple[list[list[Tensor]], dict[str, Tensor]]:
-    """The outputs of each backbone layer by stage, and of the parts of each head."""
+    """Return the outputs of each backbone layer by stage, and of the parts of each head."""
     stages: list[list[Tensor]] = []
     x = pixels
     for stage in detector.backbone.get_submodule("stages").children():
@@ -96,7 +96,7 @@ def run(detector: YOLOv3, pixels: Tensor) -> tuple[list[list[Tensor]], dict[str,
 
 
 def as_yolo_layer(raw: Tensor) -> Tensor:
-    """What Darknet's layer stores: all but widths and heights through the logistic function."""
+    """Convert an output to that of Darknet's layer: a sigmoid on all channels except widths and heights."""
     out = raw.unflatten(1, (3, 85)).sigmoid()
     out[:, :, 2:4] = raw.unflatten(1, (3, 85))[:, :, 2:4]
     return out.flatten(1, 2)
@@ -142,7 +142,7 @@ def test_every_layer(golden: Golden) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("what", ["dets_before_nms", "dets"])
 def test_detections(golden: Golden, what: str) -> None:
-    """As sets: two scores closer than rounding may swap places, an overlap on the threshold may flip."""
+    """Compare as sets: scores that differ by rounding may swap, an overlap at the threshold may flip."""
     settings, side = golden.spec["settings"], golden.spec["network_width"]
     post = replace(
         golden.config.post, score_threshold=settings["thresh"], candidates=20_000, detections=1000,

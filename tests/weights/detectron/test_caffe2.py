@@ -24,7 +24,7 @@ TITLES = {"fpn": "faster_rcnn FPN", "mask": "mask_rcnn FPN", "c4": "faster_rcnn 
 
 
 def folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Norms as scale and shift, everything else as it is."""
+    """Fold norms to a scale and a shift, and keep all else."""
     out = {name: value for name, value in state.items() if "running_" not in name and name != "average_positives"}
     for name, variance in state.items():
         if name.endswith("running_var"):
@@ -59,7 +59,9 @@ def test_deeper_models_have_their_place(kind: str, depth: int) -> None:
 
 
 def test_anchors_are_detectrons() -> None:
-    """Rounded at the stride, on the pixel's centre, inclusive corners; RetinaNet's ratios begin with 1."""
+    """Anchors are rounded at the stride and centred on the pixel, with inclusive corners. RetinaNet's ratios begin with
+    1.
+    """
     levels = [Level(f"P{n}", 2**n, 256) for n in range(2, 7)]
     cells = AnchorGenerator(detectron.faster_rcnn_config().rpn.anchors, levels).cells
     assert cells[0] == [[-22, -10, 25, 13], [-14, -14, 17, 17], [-10, -22, 13, 25]]
@@ -73,7 +75,7 @@ def test_anchors_are_detectrons() -> None:
 
 
 def test_levels_count_the_last_pixel() -> None:
-    """A box of 111 between its corners is 112 wide there, and goes to P3."""
+    """A box of 111 between its corners is 112 wide in Detectron, and is assigned to P3."""
     box = torch.tensor([[0.0, 0.0, 111.0, 111.0], [0.0, 0.0, 110.0, 110.0]])
     config = detectron.faster_rcnn_config().head.pooling
     assert assign_levels(box, 4, config).tolist() == [1, 0]
@@ -111,7 +113,7 @@ def test_masks_on_c4_resnext_and_wrong_classes_are_named() -> None:
 
 
 def test_pretrained_resnets_start_a_detector(tmp_path: Path) -> None:
-    """MSRA's as Detectron and as detectron2 store it, and torchvision's as detectron2 stores it."""
+    """Files of MSRA in the forms of Detectron and detectron2, and of torchvision in that of detectron2."""
     shapes = {name.removeprefix("backbone."): s for name, s in detectron2_shapes("dc5").items() if "backbone." in name}
     state = filled(shapes, seed=2)
     plain = {**state, "stem.fc.weight": torch.zeros(1000, 2048), "stem.fc.bias": torch.zeros(1000)}

@@ -1,4 +1,4 @@
-"""Importing detectron2's detectors: every tensor on the way equals detectron2's; exporting is the inverse."""
+"""Importing detectron2's detectors: every tensor equals detectron2's. Export is the inverse of import."""
 
 import json
 import re
@@ -53,7 +53,7 @@ TITLES = {
 
 
 def sized(detector: Detector, case: GoldenCase, number: int) -> Detector:
-    """The detector, resizing as image ``number`` of the case was, and with its number of proposals."""
+    """Return the detector with the resizing and the number of proposals of image ``number``."""
     short = case.spec["images"][number]["target_short_side"]
     detector.transforms = (ResizeConfig(short=(short,), long=1333),)
     return detector
@@ -80,7 +80,7 @@ def test_faster_rcnn_with_fpn_equals_detectron2s(shared_golden: Path) -> None:
 
 @torch.inference_mode()
 def test_mask_rcnn_equals_detectron2s(shared_golden: Path) -> None:
-    """The box branch and all before it; masks are compared in the detector's own tests."""
+    """The box branch and all before it are compared here, masks in the tests of the detector."""
     case = GoldenCase(shared_golden / NAMES["mask_rcnn FPN"])
     detector = build_with(case, proposals=200)
     check_fpn_detector(case, 0, detector)
@@ -155,7 +155,7 @@ def test_exporting_is_the_inverse_of_importing(kind: str) -> None:
     ],
 )
 def test_every_model_of_the_zoo_has_its_place(kind: str, depth: int, classes: int, agnostic: bool) -> None:
-    """Names and shapes, both ways."""
+    """Names and shapes, in both directions."""
     published = on_meta(detectron2_shapes(kind, depth, classes, agnostic))
     imported = import_detectron2(published)
     detector = loaded(imported)
@@ -168,7 +168,7 @@ def test_every_model_of_the_zoo_has_its_place(kind: str, depth: int, classes: in
 
 
 def test_the_layouts_written_down_are_detectron2s(shared_golden: Path) -> None:
-    """The lists that the tests above use against the keys of the models themselves."""
+    """The lists of names in the tests above equal the keys of the models themselves."""
     for kind, folder in (
         ("fpn", "faster_rcnn_r50_fpn"),
         ("mask", "mask_rcnn_r50_fpn"),
@@ -293,7 +293,7 @@ def test_what_detectron2_cannot_compute_is_not_exported(config: Any, message: st
 
 
 def test_own_detectors_are_exported() -> None:
-    """With live norms and torchvision's pixels, which the file then states."""
+    """A detector with trained norms and torchvision's pixels, which the exported file states."""
     detector = build_on_meta(FasterRCNNConfig())
     with torch.device("cpu"):
         exported = export_detectron2(detector)

@@ -36,7 +36,7 @@ from tests.support.two_stage_taps import original_scale, share_detected
 
 
 def opencv_images(case: GoldenCase, multiple: int) -> Images:
-    """The image resized by OpenCV's bilinear method and padded below and on the right."""
+    """Return the image resized by OpenCV's bilinear method and padded on the bottom and right."""
     height, width = case.spec["images"][0]["resized"]
     padded = [-(-side // multiple) * multiple for side in (height, width)]
     pixels = torch.zeros(1, 3, *padded, dtype=torch.uint8)
@@ -46,7 +46,7 @@ def opencv_images(case: GoldenCase, multiple: int) -> Images:
 
 
 def share_found(case: GoldenCase, detector: Detector, images: Images) -> float:
-    """Share of the stored detections that the detector has."""
+    """Return the share of the stored detections that the detector has."""
     found = detector(images)
     rows = found.valid[0]
     boxes = found.boxes[0, rows] * original_scale(case, 0)
@@ -87,7 +87,7 @@ def test_ssd300_equals_mmdetections(shared_golden: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "style"), [("fpn", "caffe"), ("mask", "pytorch")])
 def test_two_stage_tensors_are_those_of_the_same_network_in_detectron2(kind: str, style: str) -> None:
-    """With Caffe's ResNet an MMDetection model computes what detectron2's does, whose taps are compared elsewhere."""
+    """With Caffe's ResNet an MMDetection model equals detectron2's, whose tensors are compared elsewhere."""
     state = filled(detectron2_shapes(kind, classes=3), seed=3)
     meta = {
         "dataset_meta": {"classes": ["cat", "dog", "cow"], "palette": []},
@@ -222,7 +222,7 @@ def test_half_a_file_other_classes_and_other_publishers_are_refused() -> None:
 
 
 def test_images_are_resized_as_opencv_does() -> None:
-    """Shrinking, where detectron2 and torchvision average and OpenCV does not."""
+    """Shrinking is compared, where detectron2 and torchvision average and OpenCV does not."""
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     found = {
         how: prepared(sample_of(picture), (ResizeConfig(short=(20,), long=30, interpolation=how),)).image

@@ -1,4 +1,4 @@
-"""Faster R-CNN with DetNet-59 and FPN against guoruoqian/DetNet_pytorch, at every tensor of the fixture."""
+"""Faster R-CNN with DetNet-59 and FPN against guoruoqian/DetNet_pytorch at every stored tensor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def case(shared_golden: Path) -> GoldenCase:
 
 
 def built_from(case: GoldenCase) -> FasterRCNN:
-    """Built from the file as it is published: a dictionary with other entries beside the weights."""
+    """Build the detector from a file in the published form: a dictionary with other entries beside the weights."""
     published = {"session": 1, "epoch": 12, "model": case.weights, "pooling_mode": "align", "class_agnostic": False}
     imported = import_detnet_pytorch(published)
     assert imported.classes is VOC
@@ -52,7 +52,7 @@ def detector(case: GoldenCase) -> FasterRCNN:
 
 
 def network_input(case: GoldenCase, number: int) -> Tensor:
-    """The fixture's input: normalised, then resized by OpenCV's linear method in floats."""
+    """Return the input of the fixture: normalised, then resized by OpenCV's linear method in floats."""
     picture, meta = case.picture(number), case.spec["images"][number]
     mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
     pixels = torch.from_numpy((picture.astype(np.float32) / 255 - mean) / std).permute(2, 0, 1)[None]
@@ -71,7 +71,7 @@ def sampled(pixels: Tensor, size: tuple[int, int], step: float) -> Tensor:
 
 
 def share(mine: Tensor, stored: Tensor) -> float:
-    """Share of the stored rows with one of mine within 1."""
+    """Return the share of the stored rows that have a row of mine within 1."""
     return ((mine[:, None] - stored).abs().amax(-1) < 1).any(0).float().mean().item()
 
 
@@ -166,7 +166,7 @@ def test_detect_prepares_images_as_the_port_does(case: GoldenCase, detector: Fas
 
 
 def small(case: GoldenCase) -> dict[str, Tensor]:
-    """All tensors of the file, as one number each in their shapes."""
+    """Return all tensors of the file as expanded scalars."""
     return {key: torch.zeros(1).expand(value.shape) for key, value in case.weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""RefineDet against luuuyi/RefineDet.PyTorch: every tensor on the way, the anchors and the detections."""
+"""RefineDet against luuuyi/RefineDet.PyTorch: every stored tensor, the anchors and the detections."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -34,7 +34,7 @@ class Reference(GoldenCase):
         self.detector.load_state_dict(refinedet_state(self.weights))
 
     def images(self, number: int) -> Images:
-        """Image ``number`` as the port resizes it."""
+        """Return image ``number`` as the port resizes it."""
         pixels = torch.from_numpy(opencv_resize(self.picture(number), SIDE, SIDE)).permute(2, 0, 1).unsqueeze(0)
         return Images(pixels, torch.tensor([[SIDE, SIDE]]))
 

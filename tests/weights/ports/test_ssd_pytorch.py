@@ -1,4 +1,4 @@
-"""SSD300 against amdegroot/ssd.pytorch: every tensor on the way, the priors and the detections."""
+"""SSD300 against amdegroot/ssd.pytorch: every stored tensor, the priors and the detections."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of published checkpoints, held to torchvision's own and to its own rules."""
+"""The catalogue of published checkpoints, compared with torchvision's own tables and checked by its own rules."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that is honest, slow, broken or lying; on 127.0.0.1, in a thread."""
+"""Downloads from a server on 127.0.0.1 that may be slow, broken or wrong."""
 
 import hashlib
 import http.client

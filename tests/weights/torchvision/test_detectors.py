@@ -1,4 +1,4 @@
-"""Every detector of torchvision's: recognised, computing the same at every place, exported again; and its classes."""
+"""Every detector of torchvision: recognised, equal at every tensor, exported again; and its classes."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ QUICK = {"fasterrcnn_mobilenet_v3_large_fpn", "ssdlite320_mobilenet_v3_large"}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_has_its_place(name: str) -> None:
-    """Names and shapes; what they compute is compared below, for the larger ones in the slow suite."""
+    """Names and shapes. Outputs are compared below, for the larger models in the slow suite."""
     with torch.device("meta"):
         theirs = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None, num_classes=8)
         found = import_torchvision(theirs.state_dict(), small="320_fpn" in name)
@@ -91,7 +91,7 @@ def test_classes_that_fit_no_column_are_refused(columns: int, given: Classes, ba
 
 
 def numbered(columns: int) -> dict[str, Tensor]:
-    """The heads of a Faster R-CNN whose column ``k`` is ``k`` everywhere, box coordinates by tenths."""
+    """Return the heads of a Faster R-CNN whose column ``k`` is ``k`` everywhere, and box coordinates by tenths."""
     rows = torch.arange(float(columns))
     coordinates = (rows[:, None] + torch.tensor([0.0, 0.1, 0.2, 0.3])).flatten()
     state = {
