@@ -1,17 +1,23 @@
 """Every geometric transform, and the objects it moves."""
 
+from torch import Generator
+
+from boxwright.data.transforms.augment import cut_to, find_window
 from boxwright.data.transforms.configs import (
     DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
+    HSVJitterConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
     MinIoUCropConfig,
     MosaicConfig,
+    PhotometricConfig,
     QuarterTurnConfig,
     ResizeConfig,
     Sample,
     ScaleJitterConfig,
+    Transform,
     TransformConfig,
     WarpConfig,
 )
@@ -25,7 +31,7 @@ OBJECTS = [[5, 8, 35, 28], [50, 10, 80, 50], [10, 34, 44, 58]]
 GEOMETRIC: list[TransformConfig] = [
     ResizeConfig(short=(48, 90, 133), long=180),
     LetterboxConfig(size=(101, 80)),
-    LetterboxConfig(size=(200, 200), enlarge=False),
+    LetterboxConfig(size=(200, 200)),
     WarpConfig(size=(77, 61)),
     WarpConfig(size=(120, 120), interpolations=("nearest", "corners", "lanczos", "bicubic")),
     WarpConfig(size=(120, 120), interpolations=SSD_INTERPOLATIONS),
@@ -37,10 +43,23 @@ GEOMETRIC: list[TransformConfig] = [
     FlipConfig(p=0.0, vertical_p=1.0),
     QuarterTurnConfig(p=1.0),
     ExpandConfig(p=1.0, ratio=(1.0, 3.0), fill=(0, 0, 0)),
-    MinIoUCropConfig(whole=False),
-    MinIoUCropConfig(whole=False, keep="visible", min_visible=0.2),
+    MinIoUCropConfig(),
+    MinIoUCropConfig(keep="visible", min_visible=0.2),
     MosaicConfig(size=(120, 100), fill=(0, 0, 0)),
 ]
+
+COLOUR: list[TransformConfig] = [PhotometricConfig(), HSVJitterConfig()]
+
+
+def crop_by(least: float, **options: object) -> Transform:
+    """Return a min-IoU crop by one sampler alone: the crop overlaps an object by ``least``."""
+    config = MinIoUCropConfig(**options)  # type: ignore[arg-type]
+
+    def apply(sample: Sample, generator: Generator) -> Sample:
+        window = find_window(sample, config, least, generator)
+        return sample if window is None else cut_to(sample, config, window)
+
+    return apply
 
 
 class Others:

@@ -15,15 +15,16 @@ from boxwright.app.models import TABLE
 from boxwright.app.progress import ProgressBar
 from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
 from boxwright.config.recipe import Recipe
-from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.detector import Detector
 from boxwright.io.files import atomic_text
 from boxwright.recipes import RECIPES, resolve_recipe
-from boxwright.structures import Classes
+from boxwright.structures import Classes, InputError
 
 COCO_CLASSES = 80
 """Number of classes with which detectors are counted."""
+LANDSCAPES = [(600, width) for width in range(600, 1201, 10)]
+"""Heights and widths of images of all usual aspects; the largest after resizing is the one that is counted."""
 
 
 def all_rows() -> list[dict[str, Any]]:
@@ -81,20 +82,23 @@ def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) ->
 
 
 def input_size(recipe: Recipe) -> tuple[int, int]:
-    """Return height and width of a padded landscape image as the recipe evaluates it."""
-    height, width = 0, 0
-    for transform in recipe.data.eval:
-        match transform:
-            case ResizeConfig(short=short, long=long):
-                height, width = short[0], long
-            case LetterboxConfig(size=size) | WarpConfig(size=size):
-                height, width = size
-            case _:
-                pass
+    """Return height and width of the largest padded landscape image that the recipe evaluates."""
     if recipe.data.fixed_size is not None:
         return recipe.data.fixed_size
+    sizes = [_evaluated_size(recipe, height, width) for height, width in LANDSCAPES]
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
     multiple = recipe.data.pad_multiple
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def _evaluated_size(recipe: Recipe, height: int, width: int) -> tuple[int, int]:
+    for position, transform in enumerate(recipe.data.eval):
+        size = transform.output_size(height, width)
+        if size is None:
+            place = f"{recipe.name}: data.eval.{position} ({transform.kind})"
+            raise InputError(f"{place} gives images of random sizes; evaluate at one size")
+        height, width = size
+    return height, width
 
 
 class _Outputs(nn.Module):

@@ -9,18 +9,7 @@ import numpy as np
 from boxwright.anchors.kmeans import shape_iou
 from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
-from boxwright.data.transforms.configs import (
-    DarknetJitterConfig,
-    FlipConfig,
-    HSVJitterConfig,
-    LargeScaleJitterConfig,
-    LetterboxConfig,
-    MosaicConfig,
-    PhotometricConfig,
-    QuarterTurnConfig,
-    TransformConfig,
-    WarpConfig,
-)
+from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.network_sizes import evaluated_sizes
 from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
@@ -78,22 +67,18 @@ def _check_made(detector: Detector, name: str, transforms: Sequence[TransformCon
 
 
 def fixed_output(transforms: Sequence[TransformConfig]) -> tuple[int, tuple[int, int]] | None:
-    """Which transform gives all images one (height, width), and which; None where sizes differ."""
+    """Return the position of the transform that gives all images one size, and (height, width) of the results.
+
+    None where the sizes of the results differ.
+    """
     found = None
-    for place, transform in enumerate(transforms):
-        match transform:
-            case LetterboxConfig(size=size) | WarpConfig(size=size) | LargeScaleJitterConfig(size=size):
-                found = place, size
-            case DarknetJitterConfig(size=size):
-                found = place, size
-            case MosaicConfig(size=size, p=1.0):
-                found = place, size
-            case FlipConfig() | PhotometricConfig() | HSVJitterConfig():
-                pass
-            case QuarterTurnConfig():
-                found = found if found is not None and found[1][0] == found[1][1] else None
-            case _:
-                found = None
+    for position, transform in enumerate(transforms):
+        before = found[1] if found is not None else (1, 1)
+        size = transform.output_size(*before)
+        if transform.fixed and size is not None:
+            found = position, size
+        elif size != before:
+            found = None
     return found
 
 
@@ -105,6 +90,8 @@ def check_anchors(detector: Detector, index: DetectionIndex, data: DataConfig) -
     """
     shapes = np.array(detector.anchor_shapes())
     boxes = evaluated_sizes(index, data.eval)
+    if boxes is None:
+        return None
     boxes = boxes[(boxes > 0).all(1)]
     if len(shapes) == 0 or len(boxes) == 0:
         return None

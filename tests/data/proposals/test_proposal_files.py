@@ -206,7 +206,7 @@ def test_batches_carry_them(index: DetectionIndex, tmp_path: Path) -> None:
 def test_a_file_not_named_is_missed(index: DetectionIndex) -> None:
     with pytest.raises(InputError, match=r"data\.proposals\.train is not set"):
         train_stream(index, (), 2, proposals=ProposalsConfig())
-    with pytest.raises(InputError, match=r"data\.proposals\.most = 0"):
+    with pytest.raises(InputError, match=r"ProposalsConfig\.most = 0"):
         ProposalsConfig(most=0)
 
 

@@ -150,12 +150,12 @@ def test_scaled(
 
 def test_what_does_not_fit_is_refused(index: DetectionIndex, tmp_path: Path) -> None:
     for make, message in (
-        (lambda: MultiScaleConfig(step=0), r"multi_scale.step = 0"),
-        (lambda: MultiScaleConfig(low=700), r"multi_scale.low = 700 .* 1..high = 608"),
-        (lambda: MultiScaleConfig(every=0), r"multi_scale.every = 0"),
-        (lambda: MultiScaleConfig(last=-1), r"multi_scale.last = -1"),
-        (lambda: MultiScaleConfig(sizes=()), r"multi_scale.sizes = \(\)"),
-        (lambda: MultiScaleConfig(last_size=0), r"multi_scale.last_size = 0"),
+        (lambda: MultiScaleConfig(step=0), r"MultiScaleConfig.step = 0"),
+        (lambda: MultiScaleConfig(low=700), r"low = 700: should be at most high = 608"),
+        (lambda: MultiScaleConfig(every=0), r"MultiScaleConfig.every = 0"),
+        (lambda: MultiScaleConfig(last=-1), r"MultiScaleConfig.last = -1"),
+        (lambda: MultiScaleConfig(sizes=()), r"MultiScaleConfig.sizes = \(\)"),
+        (lambda: MultiScaleConfig(last_size=0), r"MultiScaleConfig.last_size = 0"),
         (lambda: scaled((ResizeConfig(),), (1.0, 0.6)), "one factor for both"),
         (
             lambda: train_stream(index, (ResizeConfig(),), 2, multi_scale=SIZES),

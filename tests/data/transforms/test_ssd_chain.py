@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from boxwright.data.transforms.augment import FREE
 from boxwright.data.transforms.configs import (
     ExpandConfig,
     FlipConfig,
@@ -13,9 +14,11 @@ from boxwright.data.transforms.configs import (
     WarpConfig,
     build_transform,
 )
-from boxwright.data.transforms.resizing import CAFFE_MEAN, SSD_INTERPOLATIONS
-from boxwright.data.transforms.sample import Interpolation, Sample, resized
+from boxwright.data.transforms.field_types import CAFFE_MEAN, Interpolation
+from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
+from boxwright.data.transforms.sample import Sample, resized
 from tests.support.tiny_index import generator, painted
+from tests.support.transform_cases import crop_by
 
 CHAIN = (
     PhotometricConfig(),
@@ -94,22 +97,22 @@ def test_the_sampler_is_drawn_among_those_that_succeed(box: list[int], expected:
 
 def test_the_aspect_of_a_crop_is_cut_after_it_is_drawn() -> None:
     """At a scale of 0.9 an aspect of 1 / 0.81 fills the width: 51 of 100 in U(0.5, 2) end there."""
-    config = MinIoUCropConfig(min_ious=(), whole=False, scale=(0.9, 0.9))
-    sizes = [build_transform([config])(painted([]), generator(seed)).size for seed in range(400)]
+    transform = crop_by(FREE, scale=(0.9, 0.9))
+    sizes = [transform(painted([]), generator(seed)).size for seed in range(400)]
     assert share([width == 90 for _, width in sizes]) == pytest.approx(0.510, abs=0.08)
     assert share([height == 60 for height, _ in sizes]) == pytest.approx(0.207, abs=0.07)
     assert {height for height, width in sizes if width == 90} == {49}  # 60 * 0.81
 
 
 def test_a_crop_may_leave_no_object() -> None:
-    transform = build_transform([MinIoUCropConfig(min_ious=(0.1,), whole=False, free=False)])
+    transform = crop_by(0.1)
     counts = {len(transform(painted([[0, 0, 60, 60]]), generator(seed))) for seed in range(60)}
     assert counts == {0, 1}
 
 
 def test_what_a_crop_keeps_is_cut_and_never_dropped_for_its_size() -> None:
     """A box whose centre is inside stays, even if less than a pixel of it does."""
-    transform = build_transform([MinIoUCropConfig(min_ious=(), whole=False)])
+    transform = crop_by(FREE)
     for seed in range(200):
         before = painted([[40, 20, 41, 40]])
         after = transform(before, generator(seed))

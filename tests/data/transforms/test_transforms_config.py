@@ -31,9 +31,9 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.structures import InputError
 from tests.support.tiny_index import generator, painted
-from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, named
+from tests.support.transform_cases import COLOUR, GEOMETRIC, OBJECTS, Others, named
 
-EVERY: list[TransformConfig] = [*GEOMETRIC, PhotometricConfig(shuffle_p=0.5), HSVJitterConfig()]
+EVERY = [*GEOMETRIC, *COLOUR]
 
 
 def nothing() -> PhotometricConfig:
@@ -43,43 +43,40 @@ def nothing() -> PhotometricConfig:
 @pytest.mark.parametrize("config", EVERY, ids=named)
 def test_a_configuration_survives_json_by_its_kind(config: TransformConfig) -> None:
     adapter = TypeAdapter(Annotated[TransformConfig, Field(discriminator="kind")])
-    assert adapter.validate_python(json.loads(json.dumps(asdict(config)))) == config
+    assert adapter.validate_json(json.dumps(asdict(config))) == config
 
 
 def test_a_configuration_out_of_range_fails_through_pydantic_too() -> None:
     adapter = TypeAdapter(Annotated[TransformConfig, Field(discriminator="kind")])
-    with pytest.raises(ValidationError, match=r"p = 2\.0 is out of range"):
-        adapter.validate_python({"kind": "flip", "p": 2.0})
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        adapter.validate_json('{"kind": "flip", "p": 2.0}')
 
 
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: ResizeConfig(short=()), "'resize': short = "),
-        (lambda: ResizeConfig(short=(900,), long=800), "'resize': long = 800 .* at least .* 900"),
-        (lambda: LetterboxConfig(size=(0, 10)), "'letterbox': size = "),
-        (lambda: LetterboxConfig(size=(10, 10), fill=(0, 0, 300)), "'letterbox': fill = .* 0..255"),
-        (lambda: WarpConfig(size=(10, 10), interpolations=()), "'warp': interpolations"),
-        (lambda: ScaleJitterConfig(size=(10, 10), scale=(2.0, 1.0)), "'scale_jitter': scale"),
-        (lambda: LargeScaleJitterConfig(scale=(0.0, 1.0)), "'large_scale_jitter': scale"),
-        (lambda: LargeScaleJitterConfig(scale=(0.5, float("inf"))), "'large_scale_jitter': scale"),
-        (lambda: LargeScaleJitterConfig(min_visible=1.5), "min_visible = 1.5 .* 0..1"),
-        (lambda: DarknetJitterConfig(method="cut"), "'darknet_jitter': method = 'cut' .* \"place\" or \"crop\""),  # type: ignore[arg-type]
-        (lambda: DarknetJitterConfig(method="crop", jitter=0.5), "'darknet_jitter': jitter = 0.5 .* less than 0.5"),
-        (lambda: DarknetJitterConfig(jitter=1.0), "'darknet_jitter': jitter = 1.0 .* less than 1"),
-        (lambda: DarknetJitterConfig(min_share=1.0), "'darknet_jitter': min_share"),
-        (lambda: FlipConfig(p=-0.1), "'flip': p = -0.1"),
-        (lambda: FlipConfig(vertical_p=float("nan")), "'flip': vertical_p = nan"),
-        (lambda: QuarterTurnConfig(p=2), "'quarter_turn': p = 2"),
-        (lambda: ExpandConfig(ratio=(0.5, 2.0)), "'expand': ratio .* at least 1"),
-        (lambda: MinIoUCropConfig(min_ious=(1.2,)), "'min_iou_crop': min_ious"),
-        (lambda: MinIoUCropConfig(min_ious=(), whole=False, free=False), "'min_iou_crop': min_ious"),
-        (lambda: MinIoUCropConfig(scale=(0.3, 1.5)), "'min_iou_crop': scale .* at most 1"),
-        (lambda: MinIoUCropConfig(trials=0), "'min_iou_crop': trials"),
-        (lambda: PhotometricConfig(hue=200), "'photometric': hue"),
-        (lambda: HSVJitterConfig(saturation=0.5), "'hsv_jitter': saturation"),
-        (lambda: MosaicConfig(spread=0.6), "'mosaic': spread"),
-        (lambda: MosaicConfig(min_size=-1.0), "'mosaic': min_size"),
+        (lambda: ResizeConfig(short=()), r"ResizeConfig.short = \(\): .* at least 1 item"),
+        (lambda: ResizeConfig(short=(900,), long=800), "long = 800: should be at least .* 900"),
+        (lambda: LetterboxConfig(size=(0, 10)), r"LetterboxConfig.size.0 = 0: .* greater than or equal to 1"),
+        (lambda: LetterboxConfig(size=(10, 10), fill=(0, 0, 300)), "LetterboxConfig.fill.2 = 300: .* equal to 255"),
+        (lambda: WarpConfig(size=(10, 10), interpolations=()), "WarpConfig.interpolations"),
+        (lambda: ScaleJitterConfig(size=(10, 10), scale=(2.0, 1.0)), "ScaleJitterConfig.scale: .* increasing"),
+        (lambda: LargeScaleJitterConfig(scale=(0.0, 1.0)), "LargeScaleJitterConfig.scale.0 = 0.0: .* greater than 0"),
+        (lambda: LargeScaleJitterConfig(scale=(0.5, float("inf"))), "LargeScaleJitterConfig.scale.1 = inf"),
+        (lambda: LargeScaleJitterConfig(min_visible=1.5), "min_visible = 1.5: .* less than or equal to 1"),
+        (lambda: DarknetJitterConfig(method="cut"), "DarknetJitterConfig.method = 'cut': .*'place' or 'crop'"),  # type: ignore[arg-type]
+        (lambda: DarknetJitterConfig(method="crop", jitter=0.5), "jitter = 0.5: should be less than 0.5"),
+        (lambda: DarknetJitterConfig(jitter=1.0), "DarknetJitterConfig.jitter = 1.0: .* less than 1"),
+        (lambda: DarknetJitterConfig(min_share=1.0), "DarknetJitterConfig.min_share"),
+        (lambda: FlipConfig(p=-0.1), "FlipConfig.p = -0.1"),
+        (lambda: FlipConfig(vertical_p=float("nan")), "FlipConfig.vertical_p = nan"),
+        (lambda: QuarterTurnConfig(p=2), "QuarterTurnConfig.p = 2"),
+        (lambda: ExpandConfig(ratio=(0.5, 2.0)), r"ratio = \(0.5, 2.0\): .* at least 1"),
+        (lambda: MinIoUCropConfig(min_ious=(1.2,)), "MinIoUCropConfig.min_ious.0 = 1.2"),
+        (lambda: MinIoUCropConfig(scale=(0.3, 1.5)), "MinIoUCropConfig.scale.1 = 1.5: .* less than or equal to 1"),
+        (lambda: PhotometricConfig(hue=200), "PhotometricConfig.hue = 200"),
+        (lambda: HSVJitterConfig(saturation=0.5), "HSVJitterConfig.saturation = 0.5"),
+        (lambda: MosaicConfig(min_size=-1.0), "MosaicConfig.min_size = -1.0"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(make, names: str) -> None:
@@ -171,10 +168,3 @@ def test_photometric_hue_stays_within_its_degrees() -> None:
         turns.append((colorsys.rgb_to_hsv(*rgb)[0] - start + 0.5) % 1 - 0.5)
     assert -0.105 < min(turns) < -0.05
     assert 0.05 < max(turns) < 0.105
-
-
-def test_channels_change_places() -> None:
-    sample = with_pixels(torch.tensor([10, 100, 200], dtype=torch.uint8)[:, None, None].expand(3, 2, 2))
-    transform = build_transform([PhotometricConfig(p=0.0, shuffle_p=1.0)])
-    orders = {tuple(transform(sample, generator(seed)).image[:, 0, 0].tolist()) for seed in range(30)}
-    assert len(orders) == 6

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from boxwright.data.transforms.augment import FREE
 from boxwright.data.transforms.configs import (
     DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
     LargeScaleJitterConfig,
     LetterboxConfig,
-    MinIoUCropConfig,
     MosaicConfig,
     PhotometricConfig,
     ResizeConfig,
@@ -23,7 +23,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.sample import flipped, mask_bounds, placed, resized, select, turned
 from tests.support.tiny_index import COLOURS, generator, painted
-from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, named
+from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, crop_by, named
 
 
 def colour_mask(sample: Sample, label: int) -> Tensor:
@@ -161,7 +161,7 @@ def test_letterbox_is_darknets(width: int, height: int, side: int, inner: tuple[
     [
         (LetterboxConfig(size=(101, 80)),),
         (WarpConfig(size=(77, 61)),),
-        (ResizeConfig(short=(41,), long=70), LetterboxConfig(size=(64, 96), enlarge=False)),
+        (ResizeConfig(short=(41,), long=70), LetterboxConfig(size=(64, 96))),
         (ExpandConfig(p=1.0), WarpConfig(size=(99, 99))),
         (FlipConfig(p=1.0, vertical_p=1.0), LetterboxConfig(size=(50, 50))),
         (DarknetJitterConfig(size=(64, 64)),),
@@ -205,7 +205,7 @@ def test_expand_fills_and_places_at_random() -> None:
 
 @pytest.mark.parametrize("bound", [0.3, 0.7])
 def test_min_iou_crop_overlaps_an_object_enough(bound: float) -> None:
-    transform = build_transform([MinIoUCropConfig(min_ious=(bound,), whole=False, free=False)])
+    transform = crop_by(bound)
     cropped = 0
     for seed in range(30):
         before = painted([[0, 0, 70, 50]])
@@ -221,7 +221,7 @@ def test_min_iou_crop_overlaps_an_object_enough(bound: float) -> None:
 
 
 def test_min_iou_crop_keeps_by_the_centre() -> None:
-    transform = build_transform([MinIoUCropConfig(min_ious=(), whole=False)])
+    transform = crop_by(FREE)
     counts = set()
     for seed in range(30):
         after = transform(painted(OBJECTS), generator(seed))
@@ -235,7 +235,7 @@ def test_min_iou_crop_keeps_by_the_centre() -> None:
 
 def test_min_iou_crop_does_not_count_crowds_as_objects() -> None:
     before = painted([[0, 0, 70, 50]], labels=[1])
-    transform = build_transform([MinIoUCropConfig(min_ious=(0.1,), whole=False, free=False)])
+    transform = crop_by(0.1)
     assert all(transform(before, generator(seed)).size == before.size for seed in range(5))
 
 
@@ -281,10 +281,11 @@ def test_shrinking_averages_and_does_not_skip() -> None:
     assert resized(stripes, 16, 16, "nearest").image.unique().numel() == 1
 
 
-def test_mosaic_shows_four_pictures_and_leaves_them_as_they_were() -> None:
+def test_mosaic_shows_four_pictures_and_leaves_them_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boxwright.data.transforms.mosaic.SPREAD", 0.0)
     first = painted([[0, 0, 90, 60]])
     kept = first.image.clone()
-    transform = build_transform([MosaicConfig(size=(60, 90), scale=(1.0, 1.0), spread=0.0)], fetch=Others())
+    transform = build_transform([MosaicConfig(size=(60, 90), scale=(1.0, 1.0))], fetch=Others())
     many = [transform(first, generator(seed)) for seed in range(8)]
     assert torch.equal(first.image, kept)
     assert {len(sample) for sample in many} > {2, 3}

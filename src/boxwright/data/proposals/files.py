@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from boxwright.fields import Count, config
 from boxwright.io.files import atomic_path
 from boxwright.structures import InputError
 
@@ -33,21 +34,16 @@ SUFFIX = ".safetensors"
 _TOLERANCE = 0.01  # pixels; float32 rounds a corner at the edge of a large image by less
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ProposalsConfig:
-    """The files that a detector without proposals of its own is fed from, as `boxwright proposals` writes them.
-
-    ``train`` and ``val``: the files of the two splits. ``most``: the best of each image that are used, and the rows
-    that every image's are padded to.
-    """
+    """Files of proposals for a detector that proposes no regions itself; `boxwright proposals` writes them."""
 
     train: str | None = None
+    """File of the training split."""
     val: str | None = None
-    most: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.most < 1:
-            raise InputError(f"data.proposals.most = {self.most}: give at least 1; papers take 2000")
+    """File of the validation split."""
+    most: Count = 2000
+    """Best proposals of each image that are used, and the number of rows that all images are padded to."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,47 +1,42 @@
-"""Transforms that move or cut the picture: flips, quarter turns, zooming out, and the min-IoU crop of SSD."""
+"""Transforms that move or cut the image: flips, quarter turns, zooming out, and the min-IoU crop of SSD."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from boxwright.data.transforms.resizing import CAFFE_MEAN, check_fill, check_range, check_rest
-from boxwright.data.transforms.sample import (
-    Fill,
-    Sample,
-    chance,
-    check,
-    flipped,
-    integer,
-    placed,
-    select,
-    turned,
-    uniform,
-)
+from boxwright.data.transforms.field_types import CAFFE_MEAN, Fill, Interval, ShareInterval, Size
+from boxwright.data.transforms.sample import Sample, chance, flipped, integer, placed, select, turned, uniform
+from boxwright.fields import NotNegative, Share, config
+from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class FlipConfig:
-    """Mirror left for right with probability ``p`` and, independently, upside down with ``vertical_p``.
-
-    Upside down suits pictures from above or through a microscope.
-    """
+    """Mirror the image left for right and, independently, upside down."""
 
     kind: Literal["flip"] = "flip"
-    p: float = 0.5
-    vertical_p: float = 0.0
+    p: Share = 0.5
+    """Probability of mirroring left for right."""
+    vertical_p: Share = 0.0
+    """Probability of mirroring upside down, which suits images from above or through a microscope."""
 
-    def __post_init__(self) -> None:
-        check_probability(self, "p")
-        check_probability(self, "vertical_p")
+    fixed: ClassVar[bool] = False
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return the size of the image: it stays."""
+        return height, width
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return 1: objects keep their size."""
+        return 1.0, 1.0
 
 
 def flip(sample: Sample, config: FlipConfig, generator: Generator) -> Sample:
-    """See `FlipConfig`."""
+    """Mirror the image with the probabilities of the configuration."""
     if chance(generator, config.p):
         sample = flipped(sample)
     if chance(generator, config.vertical_p):
@@ -49,42 +44,57 @@ def flip(sample: Sample, config: FlipConfig, generator: Generator) -> Sample:
     return sample
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class QuarterTurnConfig:
-    """With probability ``p`` turn the picture by 90, 180 or 270 degrees: for pictures without an up."""
+    """Turn the image by 90, 180 or 270 degrees, drawn evenly: for images without an up."""
 
     kind: Literal["quarter_turn"] = "quarter_turn"
-    p: float = 0.75
+    p: Share = 0.75
+    """Probability of a turn."""
 
-    def __post_init__(self) -> None:
-        check_probability(self, "p")
+    fixed: ClassVar[bool] = False
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return the size of a square image, which stays; None for others."""
+        return (height, width) if height == width else None
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return None: height and width of an object may change places."""
 
 
 def quarter_turn(sample: Sample, config: QuarterTurnConfig, generator: Generator) -> Sample:
-    """See `QuarterTurnConfig`."""
+    """Turn the image with the probability of the configuration."""
     return turned(sample, 1 + integer(generator, 3)) if chance(generator, config.p) else sample
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ExpandConfig:
-    """Zoom out with probability ``p``: lay the image at random on a canvas ``ratio`` times as wide and high, one
-    factor for both sides, filled with ``fill`` (SSD §3.6 "zoom out": up to 4 x 4 = 16 times the area, filled with
-    the mean)."""
+    """Zoom out: lay the image at a random position on a larger canvas (SSD §3.6)."""
 
     kind: Literal["expand"] = "expand"
-    p: float = 0.5
-    ratio: tuple[float, float] = (1.0, 4.0)
+    p: Share = 0.5
+    """Probability of zooming out."""
+    ratio: Interval = (1.0, 4.0)
+    """Range of the factor on both sides, from 1 (SSD: up to 4 times each side, 16 times the area)."""
     fill: Fill = CAFFE_MEAN
+    """Colour beside the image (SSD: the mean)."""
+
+    fixed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_probability(self, "p")
-        check_range(self, "ratio")
-        check(self.ratio[0] >= 1, self, "ratio", "two increasing numbers of at least 1")
-        check_fill(self)
+        if self.ratio[0] < 1:
+            raise InputError(f"ratio = {self.ratio}: should be two increasing numbers of at least 1")
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return None: the size is random."""
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return 1: objects keep their size."""
+        return 1.0, 1.0
 
 
 def expand(sample: Sample, config: ExpandConfig, generator: Generator) -> Sample:
-    """See `ExpandConfig`."""
+    """Zoom out with the probability of the configuration."""
     if not chance(generator, config.p):
         return sample
     height, width = sample.size
@@ -100,51 +110,84 @@ def expand(sample: Sample, config: ExpandConfig, generator: Generator) -> Sample
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+TRIALS = 50
+"""Crops that each sampler of the min-IoU crop tries (SSD's code)."""
+FREE, WHOLE = 0.0, None
+"""Samplers of the min-IoU crop beside those with a least IoU: any crop, and the whole image."""
+
+
+@config
 class MinIoUCropConfig:
-    """The crop of SSD (§2.2): one of several samplers, uniformly among those that find a crop.
+    """Crop the image by one of several samplers, drawn evenly among those that find a crop (SSD §2.2).
 
-    The samplers are one for each value of ``min_ious`` (the crop overlaps at least one object by that IoU; crowds do
-    not count), the whole image if ``whole``, and an unconstrained crop if ``free``. A crop covers ``scale`` of the
-    image's sides with a relative aspect in ``aspect``, moved to where neither side is longer than the image's; each
-    sampler tries ``trials`` times. The paper's least scale is .1, its code's .3. ``keep`` says which boxes stay: those
-    with their "centre" inside (the reference), or all of which ``min_visible`` of the area is "visible".
-
-    As in the reference a crop may end without a box: acceptance tests the overlap, keeping tests the centre. Unlike
-    the reference an image without objects can be cropped by the free sampler.
+    The samplers are one for each value of ``min_ious``, the whole image, and a crop without a condition. As in the
+    reference a crop may end without a box: accepting tests the overlap, keeping tests the centre. Unlike in the
+    reference an image without objects can be cropped by the sampler without a condition.
     """
 
     kind: Literal["min_iou_crop"] = "min_iou_crop"
-    p: float = 1.0
-    min_ious: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
-    whole: bool = True
-    free: bool = True
-    scale: tuple[float, float] = (0.3, 1.0)
-    aspect: tuple[float, float] = (0.5, 2.0)
-    trials: int = 50
+    p: Share = 1.0
+    """Probability of drawing a sampler."""
+    min_ious: tuple[Share, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    """Least IoU of the crop with at least one object, for each sampler; crowds do not count."""
+    scale: ShareInterval = (0.3, 1.0)
+    """Range of the crop's sides as a fraction of the image's. The least is .1 in the paper, .3 in its code."""
+    aspect: Interval = (0.5, 2.0)
+    """Range of the aspect relative to the image's, limited so that no side is longer than the image's."""
     keep: Literal["centre", "visible"] = "centre"
-    min_visible: float = 0.0
-    min_size: float = 0.0
+    """Boxes that stay: those with their centre inside (the reference), or those visible by ``min_visible``."""
+    min_visible: Share = 0.0
+    """Smallest part of a box's area that must remain, or the box is dropped."""
+    min_size: NotNegative = 0.0
+    """Shortest side of a remaining box in pixels, or the box is dropped."""
 
-    def __post_init__(self) -> None:
-        check_probability(self, "p")
-        check(all(0 <= v <= 1 for v in self.min_ious), self, "min_ious", "overlaps in 0..1")
-        check(
-            bool(self.min_ious) or self.whole or self.free, self, "min_ious", "not empty where whole and free are off"
-        )
-        check_range(self, "scale", high=1.0)
-        check_range(self, "aspect")
-        check(self.trials >= 1, self, "trials", "at least 1")
-        check_rest(self)
+    fixed: ClassVar[bool] = False
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return None: the size is random."""
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return 1: objects keep their size."""
+        return 1.0, 1.0
+
+
+Window = tuple[int, int, int, int]
+"""Top, left, height and width of a crop in pixels."""
 
 
 def min_iou_crop(sample: Sample, config: MinIoUCropConfig, generator: Generator) -> Sample:
-    """See `MinIoUCropConfig`."""
+    """Crop the image by a sampler drawn evenly among those that succeed.
+
+    The first success in a random order of the samplers is such a draw, at a fraction of the work of the reference,
+    which runs every sampler.
+    """
     if not chance(generator, config.p):
         return sample
-    window = _find_window(sample, config, generator)
-    if window is None:
-        return sample
+    samplers = (*config.min_ious, FREE, WHOLE)
+    for number in torch.randperm(len(samplers), generator=generator).tolist():
+        least = samplers[number]
+        if least is WHOLE:
+            return sample
+        window = find_window(sample, config, least, generator)
+        if window is not None:
+            return cut_to(sample, config, window)
+    return sample
+
+
+def find_window(sample: Sample, config: MinIoUCropConfig, least: float, generator: Generator) -> Window | None:
+    """Draw a crop with an IoU of at least ``least`` with an object; None where none is found in `TRIALS` draws."""
+    objects = sample.boxes[~sample.crowd]
+    if least > FREE and len(objects) == 0:
+        return None
+    for _ in range(TRIALS):
+        window = _random_window(sample.size, config, generator)
+        if least == FREE or bool((_window_iou(window, objects) >= least).any()):
+            return window
+    return None
+
+
+def cut_to(sample: Sample, config: MinIoUCropConfig, window: Window) -> Sample:
+    """Cut the image to ``window`` and keep the boxes that the configuration says."""
     top, left, height, width = window
     if config.keep == "centre":
         x, y = (sample.boxes[:, :2] + sample.boxes[:, 2:]).div(2).unbind(1)
@@ -160,30 +203,7 @@ def min_iou_crop(sample: Sample, config: MinIoUCropConfig, generator: Generator)
     )
 
 
-def _find_window(sample: Sample, config: MinIoUCropConfig, generator: Generator) -> tuple[int, int, int, int] | None:
-    """Top, left, height, width of the crop; None for the whole image.
-
-    The first success in a random order of the samplers is a uniform choice among all that would succeed, at a
-    fraction of the reference's work, which runs every one.
-    """
-    samplers: list[float | None] = [*config.min_ious]
-    samplers += [0.0] if config.free else []
-    samplers += [None] if config.whole else []
-    objects = sample.boxes[~sample.crowd]
-    for number in torch.randperm(len(samplers), generator=generator).tolist():
-        bound = samplers[number]
-        if bound is None:
-            return None
-        if bound > 0 and len(objects) == 0:
-            continue
-        for _ in range(config.trials):
-            window = _random_window(sample.size, config, generator)
-            if bound == 0 or bool((_window_iou(window, objects) >= bound).any()):
-                return window
-    return None
-
-
-def _random_window(size: tuple[int, int], config: MinIoUCropConfig, generator: Generator) -> tuple[int, int, int, int]:
+def _random_window(size: tuple[int, int], config: MinIoUCropConfig, generator: Generator) -> Window:
     scale = uniform(generator, *config.scale)
     aspect = min(max(uniform(generator, *config.aspect), scale**2), 1 / scale**2)
     height = max(1, round(size[0] * scale / math.sqrt(aspect)))
@@ -192,14 +212,9 @@ def _random_window(size: tuple[int, int], config: MinIoUCropConfig, generator: G
     return integer(generator, size[0] - height + 1), integer(generator, size[1] - width + 1), height, width
 
 
-def _window_iou(window: tuple[int, int, int, int], boxes: Tensor) -> Tensor:
+def _window_iou(window: Window, boxes: Tensor) -> Tensor:
     top, left, height, width = window
     low = torch.maximum(boxes[:, :2], boxes.new_tensor([left, top]))
     high = torch.minimum(boxes[:, 2:], boxes.new_tensor([left + width, top + height]))
     common = (high - low).clamp(min=0).prod(1)
     return common / (height * width + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
-
-
-def check_probability(config: object, field: str) -> None:
-    """The field is a probability."""
-    check(0 <= getattr(config, field) <= 1, config, field, "a probability in 0..1")

@@ -1,53 +1,60 @@
-"""Transforms of colour alone: the photometric chain of SSD and the HSV jitter of YOLO. Boxes are untouched.
+"""Transforms of colour: the photometric distortion of SSD and the HSV jitter of YOLO. Boxes stay as they are.
 
-The chain is computed in float32 0..1 with a clamp after every step, as the reference saturates, and rounded once at
-the end.
+The distortion is computed in float32 0..1, with a clamp after every step, as the reference saturates, and rounded once
+at the end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from boxwright.data.transforms.augment import check_probability
-from boxwright.data.transforms.resizing import check_range
-from boxwright.data.transforms.sample import Sample, chance, check, uniform
+from boxwright.data.transforms.field_types import Interval, Size
+from boxwright.data.transforms.sample import Sample, chance, uniform
+from boxwright.fields import Share, config
+
+Factor = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+"""Factor of at least 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PhotometricConfig:
-    """The distortion of SSD, in the order of its reference code.
+    """Distort brightness, contrast, saturation and hue in the order of SSD's code.
 
-    Brightness adds up to ``brightness`` grey levels. Then, with even odds, contrast, saturation, hue or saturation,
-    hue, contrast: contrast and saturation multiply by a factor in their range, hue turns by up to ``hue`` degrees.
-    Each step happens with probability ``p``. Last, with probability ``shuffle_p``, the channels change places (0 in
-    the reference; a PyTorch port uses 0.5).
+    Brightness comes first. Then follow, with even odds, contrast, saturation, hue or saturation, hue, contrast.
     """
 
     kind: Literal["photometric"] = "photometric"
-    p: float = 0.5
-    brightness: float = 32.0
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    hue: float = 36.0
-    shuffle_p: float = 0.0
+    p: Share = 0.5
+    """Probability of each step."""
+    brightness: Annotated[float, Field(ge=0, le=255)] = 32.0
+    """Largest change of brightness in grey levels, 0..255."""
+    contrast: Interval = (0.5, 1.5)
+    """Range of the factor on all channels."""
+    saturation: Interval = (0.5, 1.5)
+    """Range of the factor on the saturation."""
+    hue: Annotated[float, Field(ge=0, le=180)] = 36.0
+    """Largest turn of the hue in degrees, 0..180."""
 
-    def __post_init__(self) -> None:
-        check_probability(self, "p")
-        check_probability(self, "shuffle_p")
-        check(0 <= self.brightness <= 255, self, "brightness", "0..255 grey levels")
-        check_range(self, "contrast")
-        check_range(self, "saturation")
-        check(0 <= self.hue <= 180, self, "hue", "0..180 degrees")
+    fixed: ClassVar[bool] = False
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return the size of the image: it stays."""
+        return height, width
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return 1: objects keep their size."""
+        return 1.0, 1.0
 
 
 def photometric(sample: Sample, config: PhotometricConfig, generator: Generator) -> Sample:
-    """See `PhotometricConfig`."""
+    """Distort the colours as the configuration says."""
     pixels = _to_float(sample.image)
     if chance(generator, config.p):
         shift = uniform(generator, -config.brightness, config.brightness)
@@ -62,36 +69,40 @@ def photometric(sample: Sample, config: PhotometricConfig, generator: Generator)
         pixels = F.adjust_hue(pixels, uniform(generator, -config.hue, config.hue) / 360)
     if not contrast_first and contrast != 1.0:
         pixels = (pixels * contrast).clamp(0, 1)
-    if chance(generator, config.shuffle_p):
-        pixels = pixels[torch.randperm(3, generator=generator)]
+    uniform(generator, 0.0, 1.0)  # not used: keeps the random numbers that later transforms draw in earlier versions
     return replace(sample, image=_to_image(pixels))
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class HSVJitterConfig:
-    """The colour jitter of YOLOv2 and later: hue turns by up to ``hue`` of a full turn; saturation and value are
-    multiplied by a number in 1..``saturation`` and 1..``value``, or divided by it, with even odds.
-
-    ``clip`` says what happens to colours that leave the range: "hsv" stops saturation and value at 1, which keeps the
-    hue; "rgb" cuts red, green and blue at the very end, as Darknet does.
-    """
+    """Change hue, saturation and value at random, as YOLOv2 and its successors train."""
 
     kind: Literal["hsv_jitter"] = "hsv_jitter"
-    p: float = 1.0
-    hue: float = 0.1
-    saturation: float = 1.5
-    value: float = 1.5
+    p: Share = 1.0
+    """Probability of the change."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Largest turn of the hue as a fraction of a full turn, 0..0.5."""
+    saturation: Factor = 1.5
+    """The saturation is multiplied or divided, with even odds, by a number from 1 to this."""
+    value: Factor = 1.5
+    """The value is multiplied or divided, with even odds, by a number from 1 to this."""
     clip: Literal["hsv", "rgb"] = "hsv"
+    """Treatment of colours that leave the range: "hsv" stops saturation and value at 1, which keeps the hue; "rgb" cuts
+    red, green and blue at the very end, as Darknet does."""
 
-    def __post_init__(self) -> None:
-        check_probability(self, "p")
-        check(0 <= self.hue <= 0.5, self, "hue", "0..0.5 of a full turn")
-        check(self.saturation >= 1, self, "saturation", "a factor of at least 1")
-        check(self.value >= 1, self, "value", "a factor of at least 1")
+    fixed: ClassVar[bool] = False
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return the size of the image: it stays."""
+        return height, width
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return 1: objects keep their size."""
+        return 1.0, 1.0
 
 
 def hsv_jitter(sample: Sample, config: HSVJitterConfig, generator: Generator) -> Sample:
-    """See `HSVJitterConfig`."""
+    """Change hue, saturation and value with the probability of the configuration."""
     if not chance(generator, config.p):
         return sample
     pixels = _to_float(sample.image)
@@ -113,9 +124,9 @@ def _factor(generator: Generator, most: float) -> float:
 
 
 def saturated(pixels: Tensor, factor: float) -> Tensor:
-    """The saturation of HSV times a factor, at most 1, with hue and value kept; float ``[3, H, W]`` in 0..1.
+    """Multiply the saturation of HSV by a factor, up to 1; hue and value stay. Pixels are float ``[3, H, W]`` in 0..1.
 
-    With value V = max and saturation (V - min) / V, every channel moves on the line to V: no conversion is needed.
+    With value V = max and saturation (V - min) / V, every channel moves on the line to V. No conversion is needed.
     """
     value, darkest = pixels.amax(0, keepdim=True), pixels.amin(0, keepdim=True)
     limit = value / (value - darkest).clamp(min=1e-6)

@@ -1,4 +1,12 @@
-"""A recipe's augmentation: a tuple of configurations, made into one function of a sample and its generator.
+"""The transforms of a recipe: a tuple of configurations, made into one function of a sample and its generator.
+
+A new transform is a configuration and a function in a file of its own, a member of `TransformConfig` and a case of
+`_apply`. A configuration states what it does to sizes, so that nothing else has to know it:
+
+* ``fixed``: True where all results have one size.
+* ``output_size(height, width)``: the size of the result for an image of that size; None where it is random.
+* ``object_scale(height, width)``: the factors on an object's height and width; None where they are random.
+
 
 Every random choice comes from the generator passed with the sample, so a sample depends on nothing but that
 generator's seed, whichever worker makes it. The transforms run in the order given.
@@ -8,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from torch import Generator
 
@@ -23,7 +31,7 @@ from boxwright.data.transforms.augment import (
     quarter_turn,
 )
 from boxwright.data.transforms.colour import HSVJitterConfig, PhotometricConfig, hsv_jitter, photometric
-from boxwright.data.transforms.darknet import DarknetJitterConfig, darknet_jitter
+from boxwright.data.transforms.jitter import DarknetJitterConfig, darknet_jitter
 from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
 from boxwright.data.transforms.resizing import (
     LargeScaleJitterConfig,
@@ -81,12 +89,12 @@ Transform: TypeAlias = Callable[[Sample, Generator], Sample]
 
 
 def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = None) -> Transform:
-    """One function that applies the transforms in order; it can be pickled for workers that are not forked.
+    """Return a function that applies the transforms in order. It can be pickled for workers that are not forked.
 
-    ``fetch`` gives the other pictures that a mosaic needs; InputError where one is wanted and missing.
+    ``fetch`` gives the other images that a mosaic needs. Raises InputError where it is needed and missing.
     """
     if fetch is None and any(isinstance(config, MosaicConfig) for config in configs):
-        raise InputError("transform 'mosaic' needs the other pictures of the data set; pass fetch=SampleSource(index)")
+        raise InputError("transform 'mosaic' needs the other images of the data set; pass fetch=SampleSource(index)")
     return partial(_apply_all, configs=tuple(configs), fetch=fetch)
 
 
@@ -125,5 +133,7 @@ def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch:
         case HSVJitterConfig():
             return hsv_jitter(sample, config, generator)
         case MosaicConfig():
-            assert fetch is not None  # build_transform saw to it
+            assert fetch is not None  # checked by build_transform
             return mosaic(sample, config, generator, fetch)
+        case _:
+            assert_never(config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,33 +19,32 @@ from torchvision.transforms.v2 import functional as F
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.data.loading.sampler import Numbers, PassOrder, Pick, StreamOrder, sample_seed
 from boxwright.data.loading.workers import SampleError, Workers
-from boxwright.data.transforms.sample import chance, check, integer, uniform
+from boxwright.data.transforms.field_types import Interval, ShareInterval
+from boxwright.data.transforms.sample import chance, integer, uniform
+from boxwright.fields import Count, Fraction, Share, config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class CropConfig:
-    """How a picture becomes a square of ``size`` pixels.
+    """Crop an image to a square: at random with jittered colours in training, the centre in evaluation."""
 
-    Training takes a random crop of ``scale`` of the area and an ``aspect`` in that range (Szegedy et al. 2015), flips
-    it with probability ``flip``, and changes brightness, contrast and saturation, in random order, by factors in
-    1 - ``jitter``..1 + ``jitter``. Evaluation scales the short side to ``eval_size`` and takes the centre.
-    """
-
-    size: int = 224
-    eval_size: int = 256
-    scale: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.4
+    size: Count = 224
+    """Side of the square in pixels."""
+    eval_size: Count = 256
+    """Short side in pixels that an image is resized to before the centre is cropped in evaluation."""
+    scale: ShareInterval = (0.08, 1.0)
+    """Range of the area of a random crop, as a fraction of the image's (Szegedy et al. 2015)."""
+    aspect: Interval = (3 / 4, 4 / 3)
+    """Range of the aspect of a random crop, width divided by height."""
+    flip: Share = 0.5
+    """Probability of mirroring a training image left for right."""
+    jitter: Fraction = 0.4
+    """Brightness, contrast and saturation are multiplied, in random order, by factors in 1 - jitter .. 1 + jitter."""
 
     def __post_init__(self) -> None:
-        check(self.size >= 1, self, "size", "at least 1 pixel")
-        check(self.eval_size >= self.size, self, "eval_size", f"at least size, {self.size}")
-        check(0 < self.scale[0] <= self.scale[1] <= 1, self, "scale", "two increasing numbers in 0..1, without 0")
-        check(0 < self.aspect[0] <= self.aspect[1], self, "aspect", "two increasing numbers above 0")
-        check(0 <= self.flip <= 1, self, "flip", "a probability in 0..1")
-        check(0 <= self.jitter < 1, self, "jitter", "in 0..1, without 1")
+        if self.eval_size < self.size:
+            raise InputError(f"eval_size = {self.eval_size}: should be at least size, {self.size}")
 
 
 class ClassBatch(NamedTuple):

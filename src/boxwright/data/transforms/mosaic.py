@@ -1,67 +1,77 @@
-"""Mosaic: four pictures around one point, as YOLOv4 and its successors train."""
+"""Mosaic: four images around one point, as YOLOv4 and its successors train."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torchvision import tv_tensors
 
-from boxwright.data.transforms.augment import check_probability
-from boxwright.data.transforms.resizing import check_fill, check_range, check_rest, check_size
+from boxwright.data.transforms.field_types import Fill, Interval, Size
 from boxwright.data.transforms.sample import (
     NO_WAY_BACK,
     Fetch,
-    Fill,
     Sample,
     chance,
-    check,
     integer,
     placed,
     resized,
     uniform,
 )
+from boxwright.fields import NotNegative, Share, config
+
+SPREAD = 0.5
+"""The point lies within this fraction of the scaled size around the centre.
+
+At 0.5 it is distributed as if drawn over the middle half of a canvas of twice the size, which is then zoomed about its
+centre and cropped; here that takes one interpolation instead of two.
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MosaicConfig:
-    """With probability ``p`` the picture and three others of the data set meet at a random point of a ``size`` canvas.
+    """Let the image and three others of the data set meet at a random point of a canvas.
 
-    Each picture is fitted into ``size`` and scaled by one common factor in ``scale``. The point lies within
-    ``spread`` times the scaled size around the centre (0.5 is the point drawn over the middle half of a canvas of
-    twice the size, then zoomed about its centre and cropped, in one interpolation and not two). Boxes of which less
-    than ``min_visible`` of the area is left, or with a side under ``min_size`` pixels, are dropped. The result is
-    ``size`` where it happens and the picture as it was where it does not.
+    Each image is fitted into ``size`` and scaled by one common factor. An image that is left alone keeps its own size.
     """
 
     kind: Literal["mosaic"] = "mosaic"
-    size: tuple[int, int] = (640, 640)
-    p: float = 1.0
-    scale: tuple[float, float] = (0.5, 1.5)
-    spread: float = 0.5
+    size: Size = (640, 640)
+    """Height and width of the canvas in pixels."""
+    p: Share = 1.0
+    """Probability of a mosaic."""
+    scale: Interval = (0.5, 1.5)
+    """Range of the common factor."""
     fill: Fill = (114, 114, 114)
-    min_visible: float = 0.1
-    min_size: float = 2.0
+    """Colour beside the images."""
+    min_visible: Share = 0.1
+    """Smallest part of a box's area that must remain, or the box is dropped."""
+    min_size: NotNegative = 2.0
+    """Shortest side of a remaining box in pixels, or the box is dropped."""
 
-    def __post_init__(self) -> None:
-        check_size(self)
-        check_probability(self, "p")
-        check_range(self, "scale")
-        check(0 <= self.spread <= 0.5, self, "spread", "a fraction in 0..0.5")
-        check_fill(self)
-        check_rest(self)
+    @property
+    def fixed(self) -> bool:
+        """Return True where every image becomes a mosaic."""
+        return self.p == 1
+
+    def output_size(self, height: int, width: int) -> Size | None:
+        """Return ``size``; None where images of other sizes may be left alone."""
+        return self.size if self.fixed or (height, width) == self.size else None
+
+    def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
+        """Return None: the factor is random."""
 
 
 def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fetch) -> Sample:
-    """See `MosaicConfig`."""
+    """Make a mosaic of the image and three others, with the probability of the configuration."""
     if not chance(generator, config.p):
         return sample
     zoom = uniform(generator, *config.scale)
     point = []
     for side in config.size:
-        wander = uniform(generator, -config.spread, config.spread) * side * zoom
+        wander = uniform(generator, -SPREAD, SPREAD) * side * zoom
         point.append(min(max(round(side / 2 + wander), 0), side))
     y, x = point
     others = [fetch(integer(generator, len(fetch))) for _ in range(3)]
@@ -86,7 +96,10 @@ def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fe
 
 
 def _tile(sample: Sample, corner: int, y: int, x: int, zoom: float, config: MosaicConfig) -> Sample:
-    """One picture on its own canvas, touching the point (y, x) from its quarter: 0 1 above, 2 3 below."""
+    """Lay one image on a canvas of its own so that it touches the point (y, x) from its quarter.
+
+    Quarters 0 and 1 are above, 2 and 3 below.
+    """
     (height, width), (to_height, to_width) = sample.size, config.size
     scale = min(to_height / height, to_width / width) * zoom
     tile = resized(sample, max(1, round(height * scale)), max(1, round(width * scale)))

@@ -1,49 +1,55 @@
-"""Training at several input sizes, and transforms for another size than they were written for."""
+"""Several input sizes in training, and transforms changed to another size."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
 
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.resizing import ResizeConfig
+from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MultiScaleConfig:
-    """One input size for all images of a batch, and another every ``every`` batches (YOLOv2 §2: 320 to 608).
+    """Train at one input size for all images of a batch, and at another every few batches (YOLOv2 §2: 320 to 608).
 
-    The sizes are sides of square inputs: ``sizes``, or ``low``, ``low + step`` ... ``high``. The last ``last`` batches
-    of a run have the size ``last_size``, by default the largest (Darknet: 200 batches at 608).
+    The sizes are sides of square inputs: ``sizes``, or ``low``, ``low + step`` ... ``high``.
     """
 
-    sizes: tuple[int, ...] | None = None
-    low: int = 320
-    high: int = 608
-    step: int = 32
-    every: int = 10
-    last: int = 0
-    last_size: int | None = None
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    """Sides in pixels; None for those of ``low``, ``high`` and ``step``."""
+    low: Count = 320
+    """Smallest side in pixels."""
+    high: Count = 608
+    """Largest side in pixels."""
+    step: Count = 32
+    """Difference of two sides in pixels."""
+    every: Count = 10
+    """Batches before another size is drawn."""
+    last: CountOrZero = 0
+    """Batches at the end of a run that all have ``last_size`` (Darknet: 200)."""
+    last_size: Count | None = None
+    """Side of the last batches in pixels; None for the largest."""
 
     def __post_init__(self) -> None:
-        _check(self.step >= 1, "step", self.step, "at least 1")
-        _check(1 <= self.low <= self.high, "low", self.low, f"in 1..high = {self.high}")
-        _check(self.every >= 1, "every", self.every, "at least 1 batch")
-        _check(self.last >= 0, "last", self.last, "0 or more batches")
-        _check(self.sizes is None or (len(self.sizes) > 0 and min(self.sizes) >= 1), "sizes", self.sizes, "positive")
-        _check(self.last_size is None or self.last_size >= 1, "last_size", self.last_size, "positive")
+        if self.low > self.high:
+            raise InputError(f"low = {self.low}: should be at most high = {self.high}")
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """The sizes that are drawn from, each as likely."""
+        """Return the sizes that are drawn from, evenly."""
         return self.sizes if self.sizes is not None else tuple(range(self.low, self.high + 1, self.step))
 
     @property
     def all_sizes(self) -> tuple[int, ...]:
-        """Every size that a run can meet, rising."""
+        """Return every size of a run, ascending."""
         return tuple(sorted({*self.choices, *((self._final,) if self.last else ())}))
 
     @property
@@ -51,9 +57,9 @@ class MultiScaleConfig:
         return max(self.choices) if self.last_size is None else self.last_size
 
     def size_at(self, seed: int, batch: int, batches: int | None = None) -> int:
-        """The side of global batch ``batch`` (from 0) of a run of ``batches``; a function of these numbers alone.
+        """Return the side of batch ``batch`` (from 0) of a run of ``batches``; it depends on the arguments alone.
 
-        ``batches`` None: the end of the run is not known, and no batch is among its last.
+        With ``batches`` None the end of the run is unknown, and no batch is among the last.
         """
         if batches is not None and batch >= batches - self.last:
             return self._final
@@ -63,9 +69,9 @@ class MultiScaleConfig:
 
 
 def with_size(transforms: Sequence[TransformConfig], size: tuple[int, int]) -> tuple[TransformConfig, ...]:
-    """The transforms with ``size`` (height, width) in the place of every fixed size.
+    """Return the transforms with every size replaced by ``size`` (height, width).
 
-    InputError where none has one: a short and a long side are no size.
+    Raises InputError where no transform has a size; the short and long side of ``resize`` are none.
     """
     if all(size_of(transform) is None for transform in transforms):
         kinds = ", ".join(transform.kind for transform in transforms) or "none"
@@ -77,7 +83,7 @@ def with_size(transforms: Sequence[TransformConfig], size: tuple[int, int]) -> t
 
 
 def check_square(transforms: Sequence[TransformConfig]) -> None:
-    """InputError where no transform has a size, or one that is not square: several sizes are sides of squares."""
+    """Raise InputError where no transform has a size, or one has a size that is not square."""
     with_size(transforms, (1, 1))
     for place, transform in enumerate(transforms):
         height, width = size_of(transform) or (1, 1)
@@ -91,10 +97,10 @@ def check_square(transforms: Sequence[TransformConfig]) -> None:
 def scaled(
     transforms: Sequence[TransformConfig], factors: tuple[float, float], multiple: int = 1
 ) -> tuple[TransformConfig, ...]:
-    """The transforms for an input ``factors`` (height, width) times as large.
+    """Return the transforms for an input that is larger by ``factors`` (height, width).
 
-    Sizes are rounded to multiples of ``multiple``. A short and a long side have no height and width: InputError where
-    the factors differ.
+    Sizes are rounded to multiples of ``multiple``. Raises InputError where the factors differ and a transform keeps the
+    aspect.
     """
     return tuple(_scaled(transform, factors, multiple) for transform in transforms)
 
@@ -119,10 +125,5 @@ def _scaled(transform: TransformConfig, factors: tuple[float, float], multiple: 
 
 
 def size_of(transform: TransformConfig) -> tuple[int, int] | None:
-    """The fixed size (height, width) that a transform works to, if it has one."""
+    """Return the setting ``size`` (height, width) of a transform; None where it has none."""
     return getattr(transform, "size", None)
-
-
-def _check(holds: bool, field: str, value: object, valid: str) -> None:
-    if not holds:
-        raise InputError(f"multi_scale.{field} = {value!r} is out of range; it must be {valid}")

@@ -1,4 +1,4 @@
-"""How large the boxes of a data set are for a network, after its images have been resized."""
+"""Sizes of the boxes of a data set in pixels of the network's input."""
 
 from __future__ import annotations
 
@@ -8,52 +8,48 @@ from typing import Literal
 import numpy as np
 
 from boxwright.data.index import DetectionIndex
-from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
+from boxwright.data.transforms.configs import LetterboxConfig, TransformConfig, WarpConfig
 
 Resize = Literal["letterbox", "warp", "keep"]
 
 
 def network_sizes(index: DetectionIndex, size: tuple[int, int] | None, resize: Resize) -> np.ndarray:
-    """Width and height of all boxes but crowd regions in pixels of the network's input, float64 ``[M, 2]``.
+    """Return width and height of all boxes but crowds in the network's input, float64 ``[M, 2]``.
 
-    Boxes are cut at the edges of their image. Sides of the resized image are rounded as the transforms round them.
+    Images are resized to ``size`` (height, width) by the named method. Boxes are clipped to their image.
     """
-    height, width = index.sizes.astype(np.int64).T
-    if resize == "keep" or size is None:
-        inner = np.stack([width, height], axis=1)
-    elif resize == "warp":
-        inner = np.broadcast_to(np.array(size[::-1]), (len(width), 2))
-    else:
-        tight = size[1] * height < size[0] * width  # the width fills the box, and the height is rounded down
-        across = np.where(tight, size[1], np.maximum(1, width * size[0] // height))
-        down = np.where(tight, np.maximum(1, height * size[1] // width), size[0])
-        inner = np.stack([across, down], axis=1)
-    return _scaled_boxes(index, inner / np.stack([width, height], axis=1))
+    transforms: tuple[TransformConfig, ...] = ()
+    if size is not None and resize != "keep":
+        transforms = (LetterboxConfig(size=size) if resize == "letterbox" else WarpConfig(size=size),)
+    sizes = evaluated_sizes(index, transforms)
+    assert sizes is not None
+    return sizes
 
 
-def evaluated_sizes(index: DetectionIndex, transforms: Sequence[TransformConfig]) -> np.ndarray:
-    """The same for the images as ``transforms`` make them at evaluation: by the first that resizes."""
-    for transform in transforms:
-        match transform:
-            case LetterboxConfig(size=size):
-                return network_sizes(index, size, "letterbox")
-            case WarpConfig(size=size):
-                return network_sizes(index, size, "warp")
-            case ResizeConfig(short=short, long=long):
-                sides = index.sizes.astype(np.float64)
-                scale = np.minimum(short[0] / sides.min(axis=1), long / sides.max(axis=1))
-                return _scaled_boxes(index, np.repeat(scale[:, None], 2, axis=1))
-            case _:
-                pass
-    return network_sizes(index, None, "keep")
+def evaluated_sizes(index: DetectionIndex, transforms: Sequence[TransformConfig]) -> np.ndarray | None:
+    """Return width and height of all boxes but crowds after ``transforms``, float64 ``[M, 2]``.
 
-
-def _scaled_boxes(index: DetectionIndex, factors: np.ndarray) -> np.ndarray:
-    """Box sizes ``[M, 2]``, cut at the images' edges, times the ``factors`` ``[N, 2]`` in x and y of their images."""
-    height, width = index.sizes.astype(np.int64).T
-    per_image = np.diff(index.box_ends)
-    sides = np.repeat(np.stack([width, height], axis=1), per_image, axis=0)
+    Boxes are clipped to their image. None where a transform scales images at random.
+    """
+    sizes, rows = np.unique(index.sizes, axis=0, return_inverse=True)
+    scales = [_factors(height, width, transforms) for height, width in sizes.tolist()]
+    if None in scales:
+        return None
+    factors = np.array(scales, dtype=np.float64).reshape(-1, 2)
+    sides = np.repeat(index.sizes.astype(np.int64)[:, ::-1], np.diff(index.box_ends), axis=0)
     low = np.clip(index.xywh[:, :2], 0, sides)
     high = np.clip(index.xywh[:, :2] + index.xywh[:, 2:], 0, sides)
-    scale = np.repeat(factors, per_image, axis=0)
+    scale = np.repeat(factors[rows.reshape(-1)], np.diff(index.box_ends), axis=0)
     return ((high - low) * scale)[~index.crowd]
+
+
+def _factors(height: int, width: int, transforms: Sequence[TransformConfig]) -> tuple[float, float] | None:
+    """Return the factors on width and height of an object in an image of ``height`` x ``width``; None if random."""
+    x = y = 1.0
+    for transform in transforms:
+        scale, size = transform.object_scale(height, width), transform.output_size(height, width)
+        if scale is None or size is None:
+            return None
+        y, x = y * scale[0], x * scale[1]
+        height, width = size
+    return x, y

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.images import read_image
+from boxwright.data.transforms.field_types import Fill, Interpolation
 from boxwright.structures import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
     from boxwright.data.index import DetectionIndex
     from boxwright.data.proposals.files import ProposalSet
-
-Fill: TypeAlias = tuple[int, int, int]
-Interpolation: TypeAlias = Literal[
-    "bilinear", "aliased", "corners", "nearest", "bicubic", "aliased_bicubic", "area", "lanczos", "lanczos4"
-]
 
 NO_WAY_BACK = (math.nan, math.nan, math.nan, math.nan)
 
@@ -138,13 +134,6 @@ def integer(generator: Generator, count: int) -> int:
 def chance(generator: Generator, probability: float) -> bool:
     """True with the given probability; never at 0, always at 1."""
     return uniform(generator, 0.0, 1.0) < probability
-
-
-def check(holds: bool, config: object, field: str, valid: str) -> None:
-    """Raise InputError naming the field of a transform's configuration and what it may be, unless ``holds``."""
-    if not holds:
-        kind, value = getattr(config, "kind", type(config).__name__), getattr(config, field)
-        raise InputError(f"transform {kind!r}: {field} = {value!r} is out of range; it must be {valid}")
 
 
 # The moves.
