@@ -132,7 +132,7 @@ def test_what_is_not_there(asked: list[str], monkeypatch: pytest.MonkeyPatch, ca
     assert main(["weights", "fetch", "hf:me/cats"]) == 2
     assert "hf:me/cats: the Hub cannot be reached" in capsys.readouterr().err
     assert main(["weights", "fetch", "hf:me/cats", "--to", "x"]) == 2
-    assert "stays in the Hub's own cache" in capsys.readouterr().err
+    assert "always stored in the cache of the Hub" in capsys.readouterr().err
 
 
 def test_names_of_repositories():

@@ -1,5 +1,6 @@
 """A checkpoint used with settings other than its recipe's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def test_it_acts_and_the_file_stays(files: dict[str, Path]) -> None:
     assert counts[0] > counts[1] > counts[2] == 1
     assert counts[1] <= 4 * len(CLASSES.names)
     smaller = load_detector(file, sets=["data.eval.0.size=[128, 192]"])
-    assert smaller.transforms[0].size == (128, 192)  # type: ignore[union-attr]
-    assert load_detector(files["fast-rcnn-small"], sets=["data.proposals.most=7"]).most_proposals == 7
+    assert smaller.preparation.transforms[0].size == (128, 192)  # type: ignore[union-attr]
+    assert load_detector(files["fast-rcnn-small"], sets=["data.proposals.most=7"]).preparation.most_proposals == 7
     assert file.read_bytes() == before
     assert load_checkpoint(file).recipe == get_recipe("faster-rcnn-c4-small")
 
@@ -49,7 +50,7 @@ def test_a_detector_on_given_proposals_is_evaluated_from_python(files: dict[str,
     index = toy_index(tmp_path / "data", 3)
     save_proposals(index, tmp_path / "some.safetensors")
     detector = build_detector(get_recipe("fast-rcnn-small").detector, index.classes)
-    detector.transforms = get_recipe("fast-rcnn-small").data.eval
+    detector.preparation = replace(detector.preparation, transforms=get_recipe("fast-rcnn-small").data.eval)
     result = evaluate_detector(detector, index, proposals=tmp_path / "some.safetensors")
     assert result.images == 3
     with pytest.raises(InputError, match="finds no proposals of its own"):

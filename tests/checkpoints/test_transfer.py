@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from boxwright.checkpoints.transfer import take_weights
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.class_rows import SHARED, class_rows
 from boxwright.detectors.contract.detector import Detector
+from boxwright.heads.class_rows import SHARED
 from boxwright.structures import Classes, InputError
 from tests.support.detector_cases import CASES
 
@@ -23,7 +23,7 @@ def filled(detector: Detector) -> Detector:
     marks |= {SHARED: 1000.0, len(detector.classes): 2000.0}
     state = detector.state_dict()
     with torch.no_grad():
-        for name, rows in class_rows(detector).items():
+        for name, rows in detector.class_rows().items():
             values = torch.tensor([marks[label] for label in rows.tolist()])
             state[name].copy_(values.reshape(-1, *[1] * (state[name].dim() - 1)).expand_as(state[name]))
     return detector
@@ -38,7 +38,7 @@ def test_rows_go_by_the_name_of_their_class(name: str) -> None:
     before = {key: value.clone() for key, value in new.state_dict().items()}
     line = take_weights(new, old.state_dict(), "old", (config, OLD))
     assert "classes: 2 kept by name (person, cat), 1 fresh (bus), 2 dropped (dog, truck)" in line
-    after, rows = new.state_dict(), class_rows(new)
+    after, rows = new.state_dict(), new.class_rows()
     assert rows
     changed = {key for key, value in old.state_dict().items() if value.shape != after[key].shape}
     assert changed <= set(rows), "every layer that counts classes is known"
@@ -57,7 +57,7 @@ def test_as_many_other_classes_are_not_taken_for_the_old_ones(name: str) -> None
     config, others = CASES[case].config, Classes.from_names(["dog", "cat", "truck", "tree"])
     old, new = filled(build_detector(config, OLD)), build_detector(config, others)
     take_weights(new, old.state_dict(), "old", (config, OLD))
-    for key, labels in class_rows(new).items():
+    for key, labels in new.class_rows().items():
         assert (new.state_dict()[key][labels == 0] == ord("d")).all()
         assert (new.state_dict()[key][labels == 1] == ord("c")).all()
         assert (new.state_dict()[key][labels == 2] == ord("t")).all()

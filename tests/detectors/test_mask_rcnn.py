@@ -16,7 +16,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from boxwright.data.transforms.configs import ResizeConfig
 from boxwright.data.transforms.sample import flipped
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.detector import Detector, prepared, sample_of
+from boxwright.detectors.contract.detect import prepared, sample_of
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.paste import InstanceMasks, paste_masks
@@ -161,7 +162,7 @@ def spread_detector() -> Detector:
     for name, parameter in detector.named_parameters():
         if name.endswith(("scores.weight", "deltas.weight", "objectness.weight", "predict.weight")):
             nn.init.normal_(parameter, std=0.3)
-    detector.transforms = (ResizeConfig(short=(128,), long=160),)
+    detector.preparation = replace(detector.preparation, transforms=(ResizeConfig(short=(128,), long=160),))
     return detector
 
 
@@ -174,7 +175,7 @@ def test_detect_pastes_masks_in_pixels_of_the_original() -> None:
     (found,) = detector.detect(picture(), threshold=0.2)
     assert isinstance(found.masks, InstanceMasks)
     assert found.masks.shape == (len(found), 256, 320)
-    (raw,) = detector.detect_samples([prepared(sample_of(picture()), detector.transforms)], 0.2)
+    (raw,) = detector.detect_samples([prepared(sample_of(picture()), detector.preparation.transforms)], 0.2)
     assert raw.masks is not None
     soft = paste_masks_in_image(raw.masks[:, None], raw.boxes, (256, 320))[:, 0]
     assert len(found) > 5
@@ -187,7 +188,7 @@ def test_detect_pastes_masks_in_pixels_of_the_original() -> None:
 
 def test_masks_of_mirrored_samples_are_turned_back() -> None:
     detector = spread_detector()
-    sample = prepared(flipped(sample_of(picture())), detector.transforms)
+    sample = prepared(flipped(sample_of(picture())), detector.preparation.transforms)
     (back,) = detector.detect_samples([sample], 0.2)
     (there,) = detector.detect_samples([replace(sample, to_original=(0.5, 0.5, 0.0, 0.0))], 0.2)
     assert back.masks is not None

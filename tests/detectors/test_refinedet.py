@@ -79,7 +79,7 @@ def test_parameters_of_the_vgg_networks(classes: int, parameters: int) -> None:
     with torch.device("meta"):
         detector = RefineDet(RefineDetConfig(), Classes.from_names([f"class {i}" for i in range(classes)]))
     assert sum(p.numel() for p in detector.parameters()) == parameters
-    assert detector.input_multiple == detector.pad_multiple == 64
+    assert detector.input_multiple == detector.preparation.pad_multiple == 64
 
 
 @pytest.mark.parametrize(("side", "total"), [(320, 6375), (512, 16320)])

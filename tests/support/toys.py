@@ -29,6 +29,7 @@ from boxwright.data.transforms.configs import FlipConfig, WarpConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.heads.class_rows import SHARED, of_layer
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 CLASSES = Classes.from_names(["dark", "light"])
@@ -48,6 +49,9 @@ class Toy(Detector):
         self.head = nn.Linear(4 * 16, 4 + len(classes))
         self.drop = drop
         self.calls = 0
+
+    def class_rows(self) -> dict[str, Tensor]:
+        return of_layer("head", torch.cat([torch.full((4,), SHARED), torch.arange(len(self.classes))]))
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         x = F.relu(self.backbone.bn(self.backbone.conv(pixels)))

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from boxwright.detectors.contract.detector import Detector, prepared, sample_of
+from boxwright.detectors.contract.detect import prepared, sample_of
+from boxwright.detectors.contract.detector import Detector
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.regions.proposals import Proposals
@@ -100,6 +101,6 @@ def check_fpn_detector(case: GoldenCase, number: int, detector: Detector) -> Non
 
 def check_detected(case: GoldenCase, number: int, detector: Detector, least: float) -> None:
     """Compare the detections of the whole detector, from the image on, with the stored ones."""
-    found = detector.detect_samples([prepared(sample_of(case.picture(number)), detector.transforms)])[0]
+    found = detector.detect_samples([prepared(sample_of(case.picture(number)), detector.preparation.transforms)])[0]
     share = share_detected(case, f"img{number}/dets", found.labels, found.scores, found.boxes)
     compare_share(f"img{number}/dets, from the picture on", share, least)

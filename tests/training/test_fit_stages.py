@@ -91,7 +91,7 @@ def test_three_stages_in_one_run(data: Any, tmp_path: Path) -> None:
     assert isinstance(detector, RCNN)
     assert detector.unfitted() == ()
     assert bool(detector.svm_weight.any(1).all())
-    assert detector.most_proposals == 16
+    assert detector.preparation.most_proposals == 16
     state = load_train_state(tmp_path / "run" / "last.train")
     for name in ("svm_weight", "svm_bias", "box_weight", "box_bias"):
         assert torch.equal(state["model"][name], state["ema"]["module"][name]), "all networks get what was fitted"

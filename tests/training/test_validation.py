@@ -15,7 +15,8 @@ from boxwright.data.config import DataConfig
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms.configs import LetterboxConfig, ResizeConfig, TransformConfig, WarpConfig
-from boxwright.detectors.contract.detector import Detector, sample_of
+from boxwright.detectors.contract.detect import sample_of
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
@@ -32,6 +33,9 @@ class Sharp(Detector):
     def __init__(self) -> None:
         super().__init__(None, CLASSES, IMAGENET)
         self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def class_rows(self) -> dict[str, Tensor]:
+        return {}
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         return []

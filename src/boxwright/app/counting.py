@@ -17,6 +17,7 @@ from boxwright.backbones.count import backbone_rows, built_of_shapes, count_mult
 from boxwright.config.recipe import Recipe
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.io.files import atomic_text
 from boxwright.recipes import RECIPES, resolve_recipe
 from boxwright.structures import Classes, InputError
@@ -75,9 +76,8 @@ def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) ->
     ``regions``: maximum number of precomputed proposals; None for detectors that take none.
     """
     classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
-    detector = built_of_shapes(lambda: build_detector(config, classes))
-    if regions is not None:
-        detector.most_proposals = regions
+    preparation = None if regions is None else Preparation(most_proposals=regions)
+    detector = built_of_shapes(lambda: build_detector(config, classes, preparation))
     return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
 
 

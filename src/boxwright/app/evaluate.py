@@ -19,6 +19,7 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.data.proposals.files import SUFFIX, ProposalsConfig
 from boxwright.detectors.contract.augmented import TestTimeConfig
+from boxwright.detectors.contract.capabilities import TakesProposals
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, threshold_curves
@@ -163,7 +164,7 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
             evaluation = run_detector(
                 loaded, index, str(data), request.batch_size, request.workers, request.precision, augment, proposals
             )
-        gives_masks = loaded.detector.paste is not None and augment is None and request.metric == "coco"
+        gives_masks = loaded.detector.gives_masks and augment is None and request.metric == "coco"
         found = evaluation.detections()
     scored = score(index, found, request.metric)
     if gives_masks:
@@ -179,11 +180,11 @@ def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, 
     """The file of proposals that the request asks for, made in ``folder`` if need be; None for the recipe's."""
     if request.proposals is None:
         return None
-    if not loaded.detector.needs_proposals:
+    if not isinstance(loaded.detector, TakesProposals):
         raise InputError(f"--proposals: a {loaded.detector.config.kind} finds its own; leave the option out")
     if request.proposals != SELECTIVE_SEARCH:
         return Path(request.proposals)
-    most = loaded.detector.most_proposals
+    most = loaded.detector.preparation.most_proposals
     return search(index, most, workers=max(1, request.workers)).save(folder / f"proposals{SUFFIX}")
 
 

@@ -43,9 +43,7 @@ def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:
     """The detector with its norms folded, in the arithmetic asked for. InputError where the device has not got it."""
     check_precision(device, precision)
-    twin = detector.optimised(dtype_of(precision)).to(device)
-    twin.pad_multiple = detector.pad_multiple
-    return twin
+    return detector.optimised(dtype_of(precision)).to(device)
 
 
 def file_digest(path: Path) -> str:

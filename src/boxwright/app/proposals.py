@@ -21,6 +21,8 @@ from boxwright.data.loading.loader import EvalLoader
 from boxwright.data.proposals.files import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.contract.detector import Detector
+from boxwright.geometry.boxes import have_area
+from boxwright.geometry.original import in_original
 from boxwright.heads.regions.proposals import Proposals, ProposesRegions
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
@@ -139,8 +141,9 @@ def _found_before(unfinished: Path, index: DetectionIndex) -> dict[int, tuple[np
 def propose(detector: Detector, index: DetectionIndex, most: int, device: torch.device, method: str) -> ProposalSet:
     """Return the best ``most`` proposals of a two-stage detector for each image, at most as many as it trains on."""
     detector.eval()
+    prepared = detector.preparation
     data = DataConfig(
-        train=(), eval=tuple(detector.transforms), eval_batch_size=1, workers=0, pad_multiple=detector.pad_multiple
+        train=(), eval=prepared.transforms, eval_batch_size=1, workers=0, pad_multiple=prepared.pad_multiple
     )
     loader = EvalLoader(index, data)
     boxes, scores = [], []
@@ -148,11 +151,8 @@ def propose(detector: Detector, index: DetectionIndex, most: int, device: torch.
         for batch in loader:
             found = network_proposals(detector, batch.images.to(device))
             keep = found.valid[0].cpu()
-            to_original = batch.info.to_original[0]
-            back = (found.boxes[0].float().cpu() - to_original[2:].repeat(2)) / to_original[:2].repeat(2)
-            height, width = batch.info.original_sizes[0].tolist()
-            back = torch.minimum(back.clamp(min=0), torch.tensor([width, height, width, height]).float())
-            keep &= (back[:, 2:] > back[:, :2]).all(1)
+            back = in_original(found.boxes.float().cpu(), batch.info.to_original, batch.info.original_sizes)[0]
+            keep &= have_area(back)
             boxes.append(np.asarray(back[keep][:most]))
             scores.append(np.asarray(found.scores[0].float().cpu()[keep].sigmoid()[:most]))
             bar.advance()

@@ -14,7 +14,7 @@ from boxwright.app.requests.weights import ImportOptions
 from boxwright.checkpoints.checkpoint import SUFFIX, Checkpoint, rebuild, save_checkpoint
 from boxwright.checkpoints.hub_folder import save_folder
 from boxwright.checkpoints.model_card import parameter_count
-from boxwright.checkpoints.opening import Opened, open_checkpoint
+from boxwright.checkpoints.opening import Opened, complete, open_checkpoint
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.build import DetectorConfig
 from boxwright.heads.regions.truncated_svd import truncate_fc
@@ -28,7 +28,7 @@ from boxwright.weights.torchvision.export import export_torchvision
 def describe(source: str, options: ImportOptions) -> dict[str, Any]:
     """Describe the detector in a checkpoint: source, architecture, size, classes, image preparation, metadata."""
     opened = _open(source, options)
-    checkpoint, path = opened
+    checkpoint, path = complete(opened), opened.path
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
@@ -68,7 +68,7 @@ def convert(
         raise InputError(f"--licence {licence}: is written to the model card of a folder; give a folder as --output")
     _check_new(output)
     opened = _open(source, options)
-    checkpoint = truncated(opened, ranks) if ranks else opened.checkpoint
+    checkpoint = truncated(opened, ranks) if ranks else complete(opened)
     if output.suffix == SUFFIX:
         output.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(output, checkpoint.state, checkpoint.recipe, checkpoint.classes, checkpoint.meta)

@@ -25,6 +25,7 @@ from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
 from boxwright.checkpoints.checkpoint import KEY as DETECTOR_KEY
 from boxwright.checkpoints.checkpoint import SUFFIX
 from boxwright.config.config_tree import from_tree, to_tree
+from boxwright.detectors.contract.capabilities import TakesClassifier
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.io.files import write_atomically
@@ -217,7 +218,7 @@ def start_backbone(detector: Detector, source: Path | str) -> str:
         for name, value in own.items():
             if name in state:
                 value.copy_(state[name])
-    taken = detector.take_classifier(classifier)
+    taken = detector.take_classifier(classifier) if isinstance(detector, TakesClassifier) else 0
     more = f" and {taken} layers of the head" if taken else ""
     top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
     more += f", {len(fresh)} above them fresh" if fresh else ""

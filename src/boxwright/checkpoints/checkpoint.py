@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +25,10 @@ from boxwright.backbones.timm import TimmConfig
 from boxwright.config.config_tree import to_tree
 from boxwright.config.reading import recipe_from_tree
 from boxwright.config.recipe import Recipe
-from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.contract.adoption import adopt, unallocated_parameters
+from boxwright.detectors.build import Build, DetectorConfig, build_detector
+from boxwright.detectors.contract.adoption import adopt, misfits, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.preparation import preparation_of
 from boxwright.io.files import write_atomically
 from boxwright.structures import Classes, InputError
 
@@ -105,26 +106,21 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(recipe.detector, classes, state, recipe, header["meta"])
 
 
-def rebuild(
-    checkpoint: Checkpoint, path: Path | str, build: Callable[[DetectorConfig, Classes], Detector] = build_detector
-) -> Detector:
+def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None) -> Detector:
     """The detector that a checkpoint holds, on the CPU, in eval mode. MisfitError naming ``path`` if it misfits.
 
     Its weights are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory.
     """
+    preparation = preparation_of(checkpoint.recipe.data)
     with unallocated_parameters():
-        detector = build(_without_pretraining(checkpoint.detector), checkpoint.classes)
-    try:
-        adopt(detector, checkpoint.state)
-    except RuntimeError as error:
+        detector = build_detector(_without_pretraining(checkpoint.detector), checkpoint.classes, preparation, build)
+    if faults := misfits(detector, checkpoint.state):
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
-        raise MisfitError(
-            f"{path}: its tensors do not fit its recipe (written by Boxwright {version}): {error}"
-        ) from None
-    detector.transforms = checkpoint.recipe.data.eval
-    detector.pad_multiple = checkpoint.recipe.data.pad_multiple
-    if checkpoint.recipe.data.proposals is not None:
-        detector.most_proposals = checkpoint.recipe.data.proposals.most
+        what = f"its tensors do not fit its recipe (written by Boxwright {version})"
+        if "imported" in checkpoint.meta:
+            what = f"no whole checkpoint of {checkpoint.meta['imported']['source']}"
+        raise MisfitError(f"{path}: {what}: {faults}")
+    adopt(detector, checkpoint.state)
     return detector.eval()
 
 

@@ -20,7 +20,7 @@ from boxwright.checkpoints.hub_cache import (
     split_repository,
 )
 from boxwright.checkpoints.hub_folder import save_folder
-from boxwright.checkpoints.opening import open_checkpoint, recipe_of
+from boxwright.checkpoints.opening import complete, open_checkpoint, recipe_of
 from boxwright.detectors.contract.detector import Detector
 from boxwright.io.environment import versions
 from boxwright.structures import Classes, InputError
@@ -65,7 +65,7 @@ def from_pretrained(
     elif revision is not None:
         raise InputError(f"{source}: a path has no revision {revision!r}; leave it out")
     checkpoint, path = open_checkpoint(source, classes)
-    return rebuild(checkpoint, path).to(device)
+    return rebuild(checkpoint, path).to(device).detect_with("fp32")
 
 
 def push_to_hub(
@@ -122,11 +122,10 @@ def _checkpoint_of(model: Model) -> Checkpoint:
     if isinstance(model, Checkpoint):
         return model
     if isinstance(model, Path | str):
-        return open_checkpoint(model).checkpoint
-    state = model.state_dict()
-    recipe = recipe_of(
-        Imported(model.config.kind, model.config, model.classes, state, model.transforms, model.pad_multiple)
-    )
+        return complete(open_checkpoint(model))
+    state, classes, prepared = model.state_dict(), model.classes, model.preparation
+    name = model.config.kind
+    recipe = recipe_of(Imported(name, model.config, classes, state, prepared.transforms, prepared.pad_multiple))
     checkpoint = Checkpoint(model.config, model.classes, state, recipe, {"versions": versions()})
     try:
         rebuild(checkpoint, "this detector")

@@ -6,7 +6,7 @@ that all commands take it and saving it again gives an ordinary file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from boxwright.checkpoints.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
+    rebuild,
 )
 from boxwright.checkpoints.hub_cache import HUB_PREFIX, require_repository
 from boxwright.checkpoints.hub_folder import CONFIG, load_folder
@@ -28,11 +29,12 @@ from boxwright.config.reading import check_recipe
 from boxwright.config.recipe import CosineConfig, Recipe, SGDConfig, Source, Stage
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig
-from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.build import Build
 from boxwright.detectors.contract.detector import Detector
 from boxwright.io.environment import versions
+from boxwright.precision import Precision, check_precision
 from boxwright.structures import Classes, InputError
-from boxwright.weights.common.imported import Imported, build_imported
+from boxwright.weights.common.imported import Imported
 from boxwright.weights.import_detector import import_checkpoint
 from boxwright.weights.published.catalogue import PUBLISHERS, Published, find_published, is_name
 from boxwright.weights.published.fetch import require_cached
@@ -95,21 +97,40 @@ def open_checkpoint(
     return opened
 
 
+def complete(opened: Opened) -> Checkpoint:
+    """Return the checkpoint with every tensor of its detector by its name, ready to be saved.
+
+    Raises MisfitError for another program's file that lacks tensors of the network that it holds, or has more.
+    """
+    checkpoint, path = opened
+    if "imported" not in checkpoint.meta:
+        return checkpoint
+    return checkpoint._replace(state=rebuild(checkpoint, path).state_dict())
+
+
 def load_detector(
     source: Path | str,
     device: torch.device | str = "cpu",
-    build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
+    build: Build | None = None,
     classes: Classes | Sequence[str] | None = None,
     sets: Sequence[str] = (),
+    *,
+    precision: Precision = "fp32",
 ) -> Detector:
-    """The detector of a checkpoint, in eval mode, preparing images as its recipe's evaluation does.
+    """Load the detector of a checkpoint, in eval mode, with the image preparation of its recipe's evaluation.
 
-    ``source`` and ``classes``: see :func:`open_checkpoint`. ``build`` makes the detector from its configuration.
-    ``sets``: settings other than the recipe's, such as ``"detector.rpn.post_nms=[2000, 300]"``, see
+    ``source`` and ``classes``: see :func:`open_checkpoint`. ``build``: makes the detector from its configuration, in
+    place of this library. ``sets``: overrides of the recipe, such as ``"detector.rpn.post_nms=[2000, 300]"``, see
     :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
+
+    ``detect`` runs on an optimised copy in ``precision`` (norms folded, channels-last, Winograd's algorithm where it is
+    faster), as the command ``boxwright detect`` does. The detector itself stays as it was trained: it can be trained
+    further and saved, and the next ``detect`` sees its new weights. Raises InputError for a precision that the device
+    does not run well.
     """
+    check_precision(torch.device(device), precision)
     checkpoint, path = open_checkpoint(source, classes)
-    return rebuild_changed(checkpoint, path, sets, build)[0].to(device)
+    return rebuild_changed(checkpoint, path, sets, build)[0].to(device).detect_with(precision)
 
 
 def _ours(path: Path) -> Opened:
@@ -131,10 +152,9 @@ def _foreign(
     path: Path, classes: Classes | None, publisher: str | None, size: int | None, entry: Published | None = None
 ) -> Opened:
     imported = import_checkpoint(path, classes, publisher, size)
-    detector = build_imported(imported, str(path))
     meta = {"versions": versions(), "imported": origin(imported, path, entry)}
     recipe = recipe_of(imported)
-    return Opened(Checkpoint(recipe.detector, imported.classes, detector.state_dict(), recipe, meta), path)
+    return Opened(Checkpoint(recipe.detector, imported.classes, imported.state, recipe, meta), path)
 
 
 def origin(imported: Imported, path: Path, entry: Published | None) -> dict[str, Any]:

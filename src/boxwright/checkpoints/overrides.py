@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.checkpoints.checkpoint import Checkpoint, MisfitError, rebuild
 from boxwright.config.input_check import check_eval_input
 from boxwright.config.overlay import apply_overlays, parse_set
 from boxwright.config.reading import check_recipe
-from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.build import Build
 from boxwright.detectors.contract.detector import Detector
-from boxwright.structures import Classes, InputError
+from boxwright.structures import InputError
 
 AT_TEST = ("detector", "data.eval", "data.pad_multiple", "data.proposals.most")
 """What acts wherever a detector is used; everything else is of training, or of its own option (``--proposals``)."""
@@ -21,7 +21,7 @@ def rebuild_changed(
     checkpoint: Checkpoint,
     path: Path,
     sets: Sequence[str] = (),
-    build: Callable[[DetectorConfig, Classes], Detector] = build_detector,
+    build: Build | None = None,
 ) -> tuple[Detector, Checkpoint]:
     """The detector of a checkpoint with other settings, ``a.b=c`` as ``boxwright train --set`` has them, and the
     checkpoint that says so.

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.class_rows import SHARED, class_rows
 from boxwright.detectors.contract.adoption import unallocated_parameters
+from boxwright.detectors.contract.capabilities import Fits
 from boxwright.detectors.contract.detector import Detector
+from boxwright.heads.class_rows import SHARED
 from boxwright.structures import Classes, InputError
 
 BACKGROUND = -2
@@ -35,11 +36,12 @@ def take_weights(
     """
     own = detector.state_dict()
     others = None if source is None or source[1].names == detector.classes.names else source
-    here = class_rows(detector) if others else {}  # the layers that are taken by class
+    here = detector.class_rows() if others else {}  # the layers that are taken by class
+    apart = here.keys() | (detector.fit_state if isinstance(detector, Fits) else set())
     taken = {
         name: value
         for name, value in given.items()
-        if name in own and own[name].shape == value.shape and name not in here and name not in detector.own_state
+        if name in own and own[name].shape == value.shape and name not in apart
     }
     carried: set[str] = set()
     if others is not None:
@@ -70,7 +72,7 @@ def _taken_by_class(
     names = set(detector.classes.names) & set(classes.names) if carry_classes else set()
     there = _rows_of(config, classes)
     taken: dict[str, Tensor] = {}
-    for name, rows in class_rows(detector).items():
+    for name, rows in detector.class_rows().items():
         if name not in given or name not in there or given[name].shape[1:] != own[name].shape[1:]:
             continue
         pairs = _same_rows(rows, there[name], detector.classes, classes, names)
@@ -83,7 +85,7 @@ def _taken_by_class(
 def _rows_of(config: DetectorConfig, classes: Classes) -> dict[str, Tensor]:
     """The rows of the network that the weights are of; none where it cannot be built any more."""
     with unallocated_parameters(), torch.random.fork_rng(devices=[]):
-        return class_rows(build_detector(config, classes))
+        return build_detector(config, classes).class_rows()
 
 
 def _same_rows(

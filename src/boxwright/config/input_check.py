@@ -11,6 +11,7 @@ from boxwright.data.config import DataConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.network_sizes import evaluated_sizes
+from boxwright.detectors.contract.capabilities import TakesProposals
 from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
 
@@ -20,9 +21,9 @@ FITS = 0.5
 
 def check_inputs(detector: Detector, data: DataConfig) -> None:
     """InputError, with the setting and the nearest valid value, where ``detector`` cannot take what ``data`` makes."""
-    if detector.paste is not None and not data.masks:
+    if detector.gives_masks and not data.masks:
         raise InputError("data.masks = false, but this detector learns from masks; set it true, on data that has them")
-    if detector.needs_proposals and data.proposals is None:
+    if isinstance(detector, TakesProposals) and data.proposals is None:
         raise InputError(
             "data.proposals is not set, but this detector finds no proposals of its own; make files of them with "
             "`boxwright proposals` and set data.proposals.train and data.proposals.val"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
 
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
@@ -35,8 +37,24 @@ DetectorConfig: TypeAlias = (
 )
 
 
-def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
-    """The detector that ``config`` describes for ``classes``, freshly initialised from torch's random state."""
+Build: TypeAlias = Callable[[DetectorConfig, Classes], Detector]
+"""A function that makes a detector of its configuration and classes, such as `build_detector`."""
+
+
+def build_detector(
+    config: DetectorConfig, classes: Classes, preparation: Preparation | None = None, build: Build | None = None
+) -> Detector:
+    """Build the detector that ``config`` describes for ``classes``, initialised from torch's random state.
+
+    ``preparation``: of images, None for the detector's default. ``build``: makes the detector in place of this library.
+    """
+    detector = _built(config, classes) if build is None else build(config, classes)
+    if preparation is not None:
+        detector.preparation = preparation
+    return detector
+
+
+def _built(config: DetectorConfig, classes: Classes) -> Detector:
     match config:
         case FastRCNNConfig():
             return FastRCNN(config, classes)
@@ -62,3 +80,5 @@ def build_detector(config: DetectorConfig, classes: Classes) -> Detector:
             return YOLOv2(config, classes)
         case YOLOv3Config():
             return YOLOv3(config, classes)
+        case _:
+            assert_never(config)

@@ -27,8 +27,9 @@ from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
+from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead
-from boxwright.heads.regions.proposals import given_proposals
+from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
@@ -58,8 +59,6 @@ class FastRCNNConfig:
 class FastRCNN(Detector):
     """Backbone, and a head on the given regions of its map."""
 
-    needs_proposals = True
-
     def __init__(self, config: FastRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
@@ -74,7 +73,11 @@ class FastRCNN(Detector):
         if config.targets == "measured":
             self.head.statistics = TargetStatistics(1 if config.head.class_agnostic else count)
 
-    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None, learnt: bool) -> str | None:
+    def proposals_of(self, images: Images) -> Proposals:
+        """Return the given proposals, clipped to the images."""
+        return given_proposals(images)
+
+    def measure(self, index: DetectionIndex, proposals: ProposalsConfig | None, trained: bool) -> str | None:
         """Means and deviations of the box targets, where ``targets`` is "measured"."""
         if self.head.statistics is None:
             return None
@@ -83,13 +86,13 @@ class FastRCNN(Detector):
         count = self.head.statistics.measure(
             index, given, self.head.coder, config.positive_iou, self.config.difficult, config.add_truth
         )
-        if learnt:
+        if trained:
             self.head.statistics.renormalise(self.head.deltas, before["mean"], before["std"])
         return f"box targets normalised by what {count} regions of the training set have"
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without, both on ``images.proposals``."""
-        proposals = given_proposals(images)
+        proposals = self.proposals_of(images)
         fmap = self.backbone(self.normalise(images))[0]
         table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
@@ -106,8 +109,12 @@ class FastRCNN(Detector):
         """fc6 and fc7, where the head has them."""
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("head", self.head.class_rows())
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Class logits and box offsets of ``most_proposals``."""
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
-        return list(self.head(fmap.new_zeros(len(pixels), self.most_proposals, side, side, self.channels)))
+        return list(self.head(fmap.new_zeros(len(pixels), self.preparation.most_proposals, side, side, self.channels)))

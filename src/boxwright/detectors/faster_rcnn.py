@@ -26,6 +26,7 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
+from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.rpn import RPN, RPNConfig
@@ -89,6 +90,10 @@ class FasterRCNN(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Return width and height in pixels of the RPN's anchors."""
         return self.rpn.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Return objectness and deltas of each level, then class logits and deltas of as many regions as proposed."""

@@ -30,6 +30,7 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
+from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
@@ -122,6 +123,10 @@ class FasterRCNNC4(Detector):
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
         """fc6 and fc7, where the head has them."""
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Objectness and deltas, then class logits and deltas of as many regions as are proposed."""

@@ -28,6 +28,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionSample
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.heads.regions.proposals import Proposals
@@ -98,6 +99,11 @@ class MaskRCNN(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Return width and height in pixels of the RPN's anchors."""
         return self.rpn.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        rows = under("head", self.head.class_rows())
+        return rows | under("mask_head", self.mask_head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Objectness and deltas of each level, class logits and deltas of as many regions as are proposed, and masks of

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
+from boxwright.heads.class_rows import of_layer
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.svm import SVMFitConfig
@@ -131,8 +132,7 @@ class RCNNConfig:
 class RCNN(Detector):
     """See the module. SVMs and regression are buffers: part of the state, and no gradient reaches them."""
 
-    needs_proposals = True
-    own_state = frozenset({"svm_ready", "box_ready"})  # fitted to the features they came with, which training changes
+    fit_state: ClassVar[frozenset[str]] = frozenset({"svm_ready", "box_ready"})  # training changes the features
     svm_weight: Tensor
     svm_bias: Tensor
     svm_ready: Tensor
@@ -258,10 +258,16 @@ class RCNN(Detector):
             taken += 1
         return taken
 
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        foreground = torch.arange(len(self.classes))
+        fitted = dict.fromkeys(("svm_weight", "svm_bias", "box_weight", "box_bias"), foreground)
+        return of_layer("scores", torch.arange(len(self.classes) + 1)) | fitted
+
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Scores and offsets of as many crops as selective search gives."""
         side, chunk = self.config.warp.size, self.config.chunk
-        crops = pixels.new_zeros(len(pixels) * self.most_proposals, 3, side, side)
+        crops = pixels.new_zeros(len(pixels) * self.preparation.most_proposals, 3, side, side)
         parts = [self._judged(*self.features(part)) for part in crops.split(len(crops) if crops.is_meta else chunk)]
         return [torch.cat(column).unflatten(0, (len(pixels), -1)) for column in zip(*parts, strict=True)]
 

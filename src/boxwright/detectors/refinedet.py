@@ -41,7 +41,9 @@ from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, make_norm
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import CAFFE_SSD, PixelConfig
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import tiled_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -171,7 +173,8 @@ class RefineDet(Detector):
         )
         self.atss = ATSSMatcher(topk=config.topk)
         # Every map is the one above it, doubled, so all strides must divide the input.
-        self.input_multiple = self.pad_multiple = max(level.stride for level in levels)
+        self.input_multiple = max(level.stride for level in levels)
+        self.preparation = Preparation(pad_multiple=self.input_multiple)
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Four losses with ``targets``, detections without."""
@@ -191,6 +194,13 @@ class RefineDet(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return self.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        classes, rows = torch.arange(len(self.classes) + 1), dict[str, Tensor]()
+        for i in range(len(self.odm.convs)):
+            rows |= tiled_rows(self, f"odm.convs.{i}", classes, shared=4)
+        return rows
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets and logits of the ARM, then of the ODM, as in :class:`Outputs`."""

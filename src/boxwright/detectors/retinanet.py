@@ -33,6 +33,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.boxes import pair_iou
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import under
 from boxwright.heads.dense import DenseHead, DenseHeadConfig
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss
 from boxwright.heads.postprocess import PostprocessConfig, best_pairs, suppress
@@ -156,6 +157,10 @@ class RetinaNet(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return self.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Class logits of each level ``[B, n, K]``, then its box offsets ``[B, n, 4]``."""

@@ -32,6 +32,7 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
+from boxwright.heads.class_rows import under
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead
 from boxwright.heads.regions.proposals import Proposals
@@ -172,6 +173,10 @@ class RFCN(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return self.rpn.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Objectness, deltas of anchors, and the score maps; regions cost no multiply-adds."""

@@ -33,8 +33,10 @@ from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, OptionalNorm, m
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import CAFFE_SSD, PixelConfig
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.geometry.boxes import pair_iou
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import tiled_rows, under
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import BoxLoss, box_regression_loss, dense_focal_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -161,7 +163,7 @@ class SSD(Detector):
         self._initialise()
         self.coder = BoxCoder(weights=config.weights, clamp=config.clamp)
         self.matcher = build_matcher(config)
-        self.input_size, self.pad_multiple = config.size, 1
+        self.input_size, self.preparation = config.size, Preparation(pad_multiple=1)
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Two losses with ``targets``, detections without."""
@@ -181,6 +183,14 @@ class SSD(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return [shape for cell in self.config.priors.shapes for shape in cell]
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        rows: dict[str, Tensor] = {}
+        for i, head in enumerate(self.heads):
+            assert isinstance(head, MapHead)
+            rows |= under(f"heads.{i}", head.class_rows())
+        return rows
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Offsets ``[B, A, 4]`` and logits ``[B, A, C]``."""
@@ -293,6 +303,13 @@ class MapHead(nn.Module):
             return flatten_map(self.deltas(fmap), 4), flatten_map(self.scores(fmap), self.columns)
         out = flatten_map(self.predict(fmap), 4 + self.columns)
         return out[..., :4], out[..., 4:]
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        columns = torch.arange(self.columns)
+        if self.separable:
+            return tiled_rows(self, "scores.1", columns)
+        return tiled_rows(self, "predict", columns, shared=4)
 
     @property
     def logit_bias(self) -> Tensor:

@@ -38,6 +38,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, distance_iou, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import SHARED, of_layer
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
@@ -237,6 +238,14 @@ class YOLOv1(Detector):
         if not self.config.difficult:
             usable = usable & ~targets.difficult
         return self._losses(found, self._assign(found, targets, usable, self.sample_seeds(images)))
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        length, foreground = self.output.out_features, torch.arange(len(self.classes))
+        of_cells = self.predictions(torch.arange(length).unsqueeze(0)).classes[0]  # positions in the output
+        rows = torch.full((length,), SHARED)
+        rows[of_cells.flatten()] = foreground.repeat(len(of_cells))
+        return of_layer("output", rows)
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """The vector ``[B, S * S * (K + 5n)]``."""

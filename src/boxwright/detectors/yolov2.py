@@ -38,6 +38,7 @@ from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
 from boxwright.geometry.boxes import box_iou, clip_boxes, cxcywh_to_xyxy, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.constants import constant
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import tiled_rows
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import OverlapLoss, decoded_box_loss, softmax_cross_entropy
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -228,6 +229,10 @@ class YOLOv2(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return [(width * self.stride, height * self.stride) for width, height in self.config.anchors]
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return tiled_rows(self, "output", torch.arange(len(self.classes)), shared=5)
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """The output map ``[B, a * (5 + K), H, W]``: for each anchor t_x t_y t_w t_h t_o and class logits."""

@@ -36,8 +36,10 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import DARKNET, PixelConfig
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.geometry.boxes import box_iou, clip_boxes, pair_iou
 from boxwright.geometry.indexing import take_rows
+from boxwright.heads.class_rows import under
 from boxwright.heads.dense import flatten_map
 from boxwright.heads.losses import decoded_box_loss
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -166,7 +168,8 @@ class YOLOv3(Detector):
         self.anchors = AnchorGenerator(AnchorConfig(shapes=shapes, centre="cell"), levels)
         outputs = [len(mask) * (5 + len(classes)) for mask in config.masks]
         self.scales = YOLOScales(config.scales, levels, outputs)
-        self.input_multiple = self.pad_multiple = max(strides)
+        self.input_multiple = max(strides)
+        self.preparation = Preparation(pad_multiple=self.input_multiple)
         if config.prior is not None:
             self.scales.start_at(config.prior, 5 + len(classes))
         if config.norm_momentum is not None:
@@ -188,6 +191,10 @@ class YOLOv3(Detector):
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """See :class:`Detector`."""
         return self.anchors.shapes
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart."""
+        return under("scales", self.scales.class_rows(len(self.classes)))
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Maps ``[B, a * (5 + K), h, w]`` of the scales from fine to coarse, x y w h object classes for each anchor."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from boxwright.backbones.layers.norm import make_norm
+from boxwright.heads.class_rows import tiled_rows
 from boxwright.structures import InputError
 
 HeadNorm = Literal["none", "bn", "gn"]
@@ -108,6 +109,10 @@ class DenseHead(nn.Module):
                     nn.init.zeros_(layer.bias)
         assert self.scores.bias is not None
         nn.init.constant_(self.scores.bias, -math.log((1 - config.prior) / config.prior))
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart, see ``boxwright.heads.class_rows``."""
+        return tiled_rows(self, "scores", torch.arange(self.num_classes))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """For each map ``[B, C, h, w]`` its logits ``[B, n, K]`` and deltas ``[B, n, 4]``, in the maps' type."""

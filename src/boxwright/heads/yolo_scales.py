@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxwright.backbones.darknet import conv_bn_leaky, init_darknet
+from boxwright.heads.class_rows import tiled_rows, under
 from boxwright.structures import InputError, Level
 
 
@@ -113,6 +114,13 @@ class YOLOScales(nn.Module):
             coarser, stride = scale.channels, level.stride
         self.scales = nn.ModuleList(scales)
         init_darknet(self)
+
+    def class_rows(self, classes: int) -> dict[str, Tensor]:
+        """Class of each row of the predicting layers: 5 shared rows of an anchor, then one for each class."""
+        rows: dict[str, Tensor] = {}
+        for i, scale in enumerate(self.scales):
+            rows |= under(f"scales.{i}", tiled_rows(scale, "predict", torch.arange(classes), shared=5))
+        return rows
 
     def start_at(self, prior: float, step: int) -> None:
         """Let every predictor of ``step`` outputs begin with its anchor as box and ``prior`` as objectness."""

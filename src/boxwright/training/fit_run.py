@@ -12,7 +12,9 @@ from torch import Tensor
 from boxwright.config.recipe import FitStage, Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import Batch, EvalLoader
+from boxwright.detectors.contract.capabilities import Fits
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.fitting import Fitting
 from boxwright.precision import Precision, autocast
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
@@ -27,7 +29,7 @@ class FitRun:
         """``networks``: all that get the result; features are those of the last."""
         self.networks, self.index, self.where = networks, index, where
         self.precision: Precision = recipe.precision
-        self.fitting = networks[-1].fitting(stage.fit, index, recipe.seed)
+        self.fitting = begin_fit(stage, networks[-1], index, recipe)
         self.names = self.fitting.figures
         self.steps = stage.fit.passes * len(index)
         self.summary: str | None = None
@@ -77,13 +79,20 @@ class FitRun:
             self.fitting.load_state_dict(state)
 
 
+def begin_fit(stage: FitStage, detector: Detector, index: DetectionIndex, recipe: Recipe) -> Fitting:
+    """Begin the fit of ``stage``. Raises InputError where the detector has no such part."""
+    if not isinstance(detector, Fits):
+        raise InputError(f"a stage fits {stage.fit.kind!r}, but a {detector.config.kind} has nothing to be fitted")
+    return detector.fitting(stage.fit, index, recipe.seed)
+
+
 def check_fits(recipe: Recipe, detector: Detector, index: DetectionIndex) -> None:
     """InputError where a stage cannot fit what it says to this training set, or where something is left unfitted."""
     stages = [stage for stage in recipe.stages if isinstance(stage, FitStage)]
     for stage in stages:
-        detector.fitting(stage.fit, index, recipe.seed)
+        begin_fit(stage, detector, index, recipe)
     kinds = {stage.fit.kind for stage in stages}
-    if missing := [kind for kind in detector.unfitted() if kind not in kinds]:
+    if missing := [kind for kind in (detector.unfitted() if isinstance(detector, Fits) else ()) if kind not in kinds]:
         raise InputError(
             f"no stage fits {' and '.join(repr(kind) for kind in missing)}, but this detector needs it; add a stage "
             f'{{kind = "fit", fit = {{kind = "{missing[0]}"}}}}, or set detector.score = "softmax" or '

@@ -28,8 +28,10 @@ from boxwright.config.recipe import FitStage, Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import TrainStream
 from boxwright.data.masks.mask_gaps import mask_gap
-from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.build import DetectorConfig, build_detector
+from boxwright.detectors.contract.capabilities import MeasuresData
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.preparation import preparation_of
 from boxwright.io.environment import git_state, precision_note, versions
 from boxwright.structures import Classes, InputError
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
@@ -88,8 +90,9 @@ class Session:
             if warmup is not None and warmup.steps > planned.steps // 3:
                 self.notes.append(f"warm-up cut from {warmup.steps} to {planned.steps // 3} steps: the stage is short")
         self.detector = self._build_detector(build, weights, backbone_weights, carry_classes)
-        if state is None and (line := self.detector.measure(index, recipe.data.proposals, weights is not None)):
-            self.notes.append(line)
+        if state is None and isinstance(self.detector, MeasuresData):
+            line = self.detector.measure(index, recipe.data.proposals, weights is not None)
+            self.notes += [line] if line else []
         self.starts = StageStarts(recipe, self.detector, build)
         self.learnable = {name for name, p in self.detector.named_parameters() if p.requires_grad}
         self.ema = EMA(self.detector, recipe.ema) if recipe.ema is not None else None
@@ -280,11 +283,8 @@ class Session:
         backbone_weights: Path | str | None,
         carry_classes: bool,
     ) -> Detector:
-        detector = build(self.recipe.detector, self.index.classes)
-        detector.transforms = self.recipe.data.eval
-        detector.pad_multiple = self.recipe.data.pad_multiple
-        if self.recipe.data.proposals is not None:
-            detector.most_proposals = self.recipe.data.proposals.most
+        preparation = preparation_of(self.recipe.data)
+        detector = build_detector(self.recipe.detector, self.index.classes, preparation, build)
         check_inputs(detector, self.recipe.data)
         if warning := check_anchors(detector, self.index, self.recipe.data):
             self.notes.append(warning)

@@ -17,11 +17,11 @@ from boxwright.data.loading.loader import Batch, EvalLoader
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import TransformConfig
+from boxwright.detectors.contract.detect import unbatched
 from boxwright.detectors.contract.detector import Detector
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.engine import IouType
-from boxwright.geometry.boxes import have_area
-from boxwright.geometry.paste import PasteConfig, paste_masks
+from boxwright.geometry.paste import PasteConfig
 from boxwright.precision import Precision, autocast
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.distributed import Processes
@@ -66,13 +66,15 @@ def evaluate_detector(
     all. Raises InputError where classes differ or there are no images.
     """
     check_classes(index.classes, model.classes, f"{index.root}", "the detector", "the detector")
+    most = model.preparation.most_proposals
+    given = None if proposals is None else ProposalsConfig(val=str(proposals), most=most)
     data = DataConfig(
         train=(),
-        eval=tuple(model.transforms if transforms is None else transforms),
+        eval=tuple(model.preparation.transforms if transforms is None else transforms),
         eval_batch_size=batch_size,
         workers=workers,
-        pad_multiple=model.pad_multiple,
-        proposals=None if proposals is None else ProposalsConfig(val=str(proposals), most=model.most_proposals),
+        pad_multiple=model.preparation.pad_multiple,
+        proposals=given,
     )
     where = Processes(0, 1, torch.device(device))
     return validate(model.to(where.device), index, data, where, precision, progress=progress).evaluation.compute()
@@ -125,7 +127,7 @@ def validate(
 
 def scores_masks(model: Detector, index: DetectionIndex) -> bool:
     """Whether the masks of ``model`` can be scored on ``index``: it gives some, and every object there has one."""
-    return model.paste is not None and index.has_masks and mask_gap(index) is None
+    return model.gives_masks and index.has_masks and mask_gap(index) is None
 
 
 def collect(
@@ -137,20 +139,12 @@ def collect(
 ) -> None:
     """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges, as
     far as anything is left of their boxes; with their masks, pasted there, to ``masks``."""
-    boxes, scores, labels, valid = (t.cpu() for t in (found.boxes.float(), found.scores.float(), *found[2:4]))
-    scale, offset = batch.info.to_original[:, :2].repeat(1, 2), batch.info.to_original[:, 2:].repeat(1, 2)
-    original = (boxes - offset[:, None]) / scale[:, None]  # [B, D, 4]
-    edges = batch.info.original_sizes.flip(1).repeat(1, 2)[:, None].float()
-    original = torch.minimum(original.clamp(min=0), edges)
-    for i, image_id in enumerate(batch.info.image_ids.tolist()):
-        keep = valid[i] & have_area(original[i])
-        rows = original[i, keep], scores[i, keep], labels[i, keep]
-        evaluation.update(image_id, *rows)
-        if masks is not None and found.masks is not None:
-            height, width = batch.info.original_sizes[i].tolist()
-            soft = found.masks[i].float().cpu()[keep].numpy()
-            codes = paste_masks(soft, rows[0].numpy(), (height, width), paste).run_lengths()
-            masks.update(image_id, *rows, codes)
+    results = unbatched(found, batch.info.to_original, batch.info.original_sizes)
+    sizes = batch.info.original_sizes.tolist()
+    for one, image_id, (height, width) in zip(results, batch.info.image_ids.tolist(), sizes, strict=True):
+        evaluation.update(image_id, *one[:3])
+        if masks is not None and (pasted := one.pasted((height, width), paste)) is not None:
+            masks.update(image_id, *one[:3], pasted.run_lengths())
 
 
 @torch.no_grad()

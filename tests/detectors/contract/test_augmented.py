@@ -1,6 +1,7 @@
 """Test-time augmentation with detectors whose findings are known, and with a real one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.augmented import TEST_TIME, TestTimeConfig, ViewConfig, check_views, detect_augmented
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 from tests.support.two_stage_cases import small_faster_rcnn
 
@@ -32,10 +34,12 @@ class Known(Detector):
     ) -> None:
         super().__init__(None, CLASSES, IMAGENET)
         self.relative = torch.tensor(boxes)
-        self.transforms = transforms
-        self.pad_multiple = 1
+        self.preparation = Preparation(transforms=tuple(transforms), pad_multiple=1)
         self.scores = scores or {}
         self.seen: list[tuple[int, int, int]] = []
+
+    def class_rows(self) -> dict[str, Tensor]:
+        return {}
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         return []
@@ -106,7 +110,7 @@ def test_one_view_without_a_flip_is_plain_detection() -> None:
     for parameter_name, parameter in detector.named_parameters():
         if parameter_name.endswith(("scores.weight", "deltas.weight", "objectness.weight")):
             nn.init.normal_(parameter, std=0.3)
-    detector.transforms = (ResizeConfig(short=(96,), long=160),)
+    detector.preparation = replace(detector.preparation, transforms=(ResizeConfig(short=(96,), long=160),))
     images = [np.random.default_rng(i).integers(0, 255, (70 + i, 90, 3), dtype=np.uint8) for i in range(2)]
     plain = detector.detect_arrays(images, threshold=0.2)
     paths = [Path("a.png"), None]
@@ -209,7 +213,8 @@ def test_a_view_keeps_exactly_the_boxes_its_rule_says(
 )
 def test_refinedets_views_have_its_sizes(name: str, side: int, expected: list[int | tuple[int, int]]) -> None:
     detector = Known([[0.1, 0.1, 0.2, 0.2]], (WarpConfig(size=(side, side)),))
-    detector.input_multiple = detector.pad_multiple = 64
+    detector.input_multiple = 64
+    detector.preparation = replace(detector.preparation, pad_multiple=64)
     detect_augmented(detector, [picture(30, 50), picture(50, 30), picture(40, 40)], TEST_TIME[name])
     looks = [size if isinstance(size, tuple) else (size, size) for size in expected]
     all_seen: list[tuple[int, int, int]] = []

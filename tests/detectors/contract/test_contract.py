@@ -1,6 +1,7 @@
 """What every detector must do, whatever its paper."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from torch import nn
 
 from boxwright.data.transforms.configs import ResizeConfig, WarpConfig
 from boxwright.detectors.build import build_detector
+from boxwright.detectors.contract.capabilities import TakesProposals
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import PixelConfig
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.testing import forbid_host_sync
 from tests.support.batches import example_images as plain_images
@@ -227,12 +230,11 @@ def test_optimised_copy_gives_the_same_detections(detector: Detector, case: Case
 
 
 def test_detect_takes_what_people_have(detector: Detector, case: Case, tmp_path) -> None:
-    if detector.needs_proposals:
+    if isinstance(detector, TakesProposals):
         pytest.importorskip("cv2", reason="pictures alone have no proposals; selective search needs OpenCV")
-    detector.transforms = (ResizeConfig(short=(96,), long=160),)
+    detector.preparation = replace(detector.preparation, transforms=(ResizeConfig(short=(96,), long=160),))
     if not case.any_size:
-        detector.transforms = (WarpConfig(size=case.size),)
-        detector.pad_multiple = 1
+        detector.preparation = Preparation(transforms=(WarpConfig(size=case.size),), pad_multiple=1)
     array = images_with_proposals(1, 128, 176).pixels[0].permute(1, 2, 0).numpy().copy()
     path = tmp_path / "picture.png"
     Image.fromarray(array).save(path)
@@ -265,8 +267,6 @@ def test_detect_refuses_what_it_cannot_read(detector: Detector, case: Case, sour
 
 
 def test_bgr_swaps_channels_after_normalising() -> None:
-    from dataclasses import replace
-
     config = replace(small_faster_rcnn(), pixels=PixelConfig(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0), bgr=True))
     detector = build_detector(config, CLASSES)
     pixels = torch.tensor([11, 22, 33], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 32, 32)

@@ -55,7 +55,7 @@ TITLES = {
 def sized(detector: Detector, case: GoldenCase, number: int) -> Detector:
     """Return the detector with the resizing and the number of proposals of image ``number``."""
     short = case.spec["images"][number]["target_short_side"]
-    detector.transforms = (ResizeConfig(short=(short,), long=1333),)
+    detector.preparation = replace(detector.preparation, transforms=(ResizeConfig(short=(short,), long=1333),))
     return detector
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from boxwright.data.transforms.resizing import ResizeConfig
-from boxwright.detectors.contract.detector import Detector, prepared, sample_of
+from boxwright.detectors.contract.detect import prepared, sample_of
+from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError

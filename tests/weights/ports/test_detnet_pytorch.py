@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones import Classifier
-from boxwright.detectors.contract.detector import prepared, sample_of
+from boxwright.detectors.contract.detect import prepared, sample_of
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.feature_table import FeatureTable
@@ -155,9 +155,9 @@ def test_the_fixtures_other_reading_of_upsampling_is_not_ours(case: GoldenCase, 
 
 
 def test_detect_prepares_images_as_the_port_does(case: GoldenCase, detector: FasterRCNN) -> None:
-    sample = prepared(sample_of(case.picture(1)), detector.transforms)
+    sample = prepared(sample_of(case.picture(1)), detector.preparation.transforms)
     assert sample.size == (600, 885)
-    assert detector.pad_multiple == 1
+    assert detector.preparation.pad_multiple == 1
     image = sample.image.as_subclass(Tensor)[None]
     pixels = detector.normalise(Images(image, torch.tensor([sample.size])))
     expected = sampled(detector.normalise(Images(torch.from_numpy(case.picture(1)).permute(2, 0, 1)[None],

@@ -35,6 +35,29 @@ def unallocated_parameters() -> Iterator[None]:
         handle.remove()
 
 
+def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
+    """Describe how the tensors ``given`` differ from those of ``module`` in name or shape; empty if they agree.
+
+    Counters of batch norms may be missing.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in own]
+    wrong = [name for name in own if name in given and own[name].shape != given[name].shape]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {missing[0]}")
+    if unknown:
+        faults.append(f"{len(unknown)} belong to none of its layers, the first {unknown[0]}")
+    if wrong:
+        first = wrong[0]
+        faults.append(
+            f"{len(wrong)} have another shape, the first {first}: {list(given[first].shape)} and not "
+            f"{list(own[first].shape)}"
+        )
+    return "; ".join(faults)
+
+
 def adopt(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Make the tensors of ``state`` the parameters and buffers of ``module``, without copying them.
 

@@ -18,7 +18,8 @@ from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.multi_scale import scaled, size_of, with_size
 from boxwright.data.transforms.sample import Sample, flipped
 from boxwright.detections import Detections
-from boxwright.detectors.contract.detector import Detector, prepared
+from boxwright.detectors.contract.detect import prepared
+from boxwright.detectors.contract.detector import Detector
 from boxwright.geometry.voting import box_voting
 from boxwright.heads.postprocess import PostprocessConfig, suppress
 from boxwright.structures import InputError
@@ -176,7 +177,7 @@ def check_views(detector: Detector, config: TestTimeConfig) -> None:
         for wide in (True, False) if view.follow_image else (True,):
             sizes = [size for t in _transforms(detector, view, wide) if (size := size_of(t)) is not None]
             if sizes:
-                multiple = detector.pad_multiple
+                multiple = detector.preparation.pad_multiple
                 height, width = (-(-side // multiple) * multiple for side in sizes[-1])
                 detector.check_input(height, width, f"a test-time view of {_named(view)}")
 
@@ -192,11 +193,11 @@ def _transforms(detector: Detector, view: ViewConfig, wide: bool) -> tuple[Trans
     turned = view.follow_image and not wide
     if view.size is not None:
         height, width = view.size
-        return with_size(detector.transforms, (width, height) if turned else (height, width))
+        return with_size(detector.preparation.transforms, (width, height) if turned else (height, width))
     if view.scale == (1.0, 1.0):
-        return tuple(detector.transforms)
+        return tuple(detector.preparation.transforms)
     high, broad = view.scale
-    return scaled(detector.transforms, (broad, high) if turned else (high, broad), detector.input_multiple)
+    return scaled(detector.preparation.transforms, (broad, high) if turned else (high, broad), detector.input_multiple)
 
 
 def _look(detector: Detector, pictures: Sequence[Sample], view: ViewConfig, mirrored: bool) -> list[tuple[int, Found]]:

@@ -23,6 +23,7 @@ from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, Optiona
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
+from boxwright.heads.class_rows import SHARED, grouped_rows
 from boxwright.heads.losses import BoxLoss, box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.regions.proposals import Proposals
@@ -176,6 +177,18 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
     def detect(self, features: Features, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
         """Classify and refine all proposals, then run NMS within each class."""
         return self.detections(*self.predict(features, proposals.boxes), proposals, sizes)
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart, see ``boxwright.heads.class_rows``."""
+        foreground = torch.arange(self.num_classes)
+        rows = grouped_rows(self, "scores", torch.arange(self.num_classes + 1))
+        if not self.config.class_agnostic:
+            rows |= grouped_rows(self, "deltas", foreground)
+        if self.statistics is not None:
+            length = len(self.statistics.get_buffer("mean"))
+            index = foreground if length == self.num_classes else torch.full((length,), SHARED)
+            rows |= {"statistics.mean": index, "statistics.std": index}
+        return rows
 
     @torch.no_grad()
     def candidates(self, proposals: Proposals, targets: Targets, usable: Tensor) -> tuple[RegionSample, Matches]:

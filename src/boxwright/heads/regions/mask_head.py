@@ -27,6 +27,7 @@ from boxwright.backbones.layers.norm import FrozenBatchNorm, make_norm
 from boxwright.geometry.constants import constant
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.class_rows import tiled_rows
 from boxwright.structures import InputError
 
 _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the paper's widths
@@ -88,6 +89,12 @@ class MaskHead(nn.Module):
     def side(self) -> int:
         """m."""
         return 2 * self.config.pooling.size
+
+    def class_rows(self) -> dict[str, Tensor]:
+        """Class of each row of the layers that tell classes apart, see ``boxwright.heads.class_rows``."""
+        if self.config.class_agnostic:
+            return {}
+        return tiled_rows(self, "predict", torch.arange(self.predict.out_channels))
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Logits of each region's own class, ``[B, R, P, P, C]`` and ``[B, R]`` to float32 ``[B, R, m, m]``."""

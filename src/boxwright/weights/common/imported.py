@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.contract.adoption import adopt, unallocated_parameters
+from boxwright.detectors.contract.adoption import adopt, misfits, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.preparation import Preparation
 from boxwright.structures import Classes, InputError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -34,6 +35,11 @@ class Imported(NamedTuple):
     transforms: tuple[TransformConfig, ...]
     pad_multiple: int = 32
 
+    @property
+    def preparation(self) -> Preparation:
+        """Preparation of images as the publisher does it."""
+        return Preparation(transforms=self.transforms, pad_multiple=self.pad_multiple)
+
 
 def build_imported(imported: Imported, origin: str) -> Detector:
     """The detector with its weights, in eval mode, preparing images as its publisher does.
@@ -42,10 +48,8 @@ def build_imported(imported: Imported, origin: str) -> Detector:
     InputError as of :func:`load_whole`. The weights are the tensors of ``imported.state`` themselves, not copies.
     """
     with unallocated_parameters():
-        detector = build_detector(imported.config, imported.classes)
+        detector = build_detector(imported.config, imported.classes, imported.preparation)
     load_whole(detector, imported.state, imported.source, origin)
-    detector.transforms = imported.transforms
-    detector.pad_multiple = imported.pad_multiple
     return detector.eval()
 
 
@@ -54,22 +58,7 @@ def load_whole(module: Module, given: Mapping[str, Tensor], source: str, origin:
 
     InputError says how many are, and names the first of each; the module is then as it was.
     """
-    own = module.state_dict()
-    missing = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
-    unknown = [n for n in given if n not in own]
-    wrong = [n for n in own if n in given and own[n].shape != given[n].shape]
-    faults = []
-    if missing:
-        faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {missing[0]}")
-    if unknown:
-        faults.append(f"{len(unknown)} belong to none of its layers, the first {unknown[0]}")
-    if wrong:
-        first = wrong[0]
-        faults.append(
-            f"{len(wrong)} have another shape, the first {first}: {list(given[first].shape)} and not "
-            f"{list(own[first].shape)}"
-        )
-    if faults:
-        raise InputError(f"{origin}: no whole checkpoint of {source}: {'; '.join(faults)}")
+    if faults := misfits(module, given):
+        raise InputError(f"{origin}: no whole checkpoint of {source}: {faults}")
     adopt(module, given)
     return module
