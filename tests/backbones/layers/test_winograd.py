@@ -34,7 +34,7 @@ def test_values_equal_the_definition(
     conv = nn.Conv2d(24, 40, 3, padding=padding, bias=batch != 2).requires_grad_(False)
     x = torch.randn(batch, 24, height, width).to(memory_format=layout)
     ours = WinogradConv2d(conv)
-    assert ours._serves(x)
+    assert ours.serves(x)
     out = ours(x)
     assert out.is_contiguous(memory_format=torch.channels_last)
     exact = conv.double()(x.double())
@@ -59,7 +59,7 @@ def test_bfloat16_costs_little_more_than_rounding_its_output(height: int, width:
     conv = nn.Conv2d(256, 128, 3, padding=1).bfloat16().requires_grad_(False)
     x = torch.randn(2, 256, height, width).relu().bfloat16()
     ours = WinogradConv2d(conv)
-    assert ours._serves(x)
+    assert ours.serves(x)
     assert ours.transformed.shape == (16, 256, 128)
     out = ours(x)
     exact = conv.double()(x.double())
@@ -172,7 +172,7 @@ def test_gradients_equal_the_definitions(
     conv = conv.to(memory_format=layout)  # type: ignore[call-overload]
     ours = LearningWinogradConv2d(conv)
     x = torch.randn(2, 72, 23, 34).to(memory_format=layout).requires_grad_()
-    assert ours._serves(x)
+    assert ours.serves(x)
     out = ours(x)
     slope = torch.randn_like(out)
     wanted = [x, *conv.parameters()]
@@ -201,9 +201,9 @@ def test_of_narrow_layers_only_the_gradients_go_the_short_way() -> None:
     for mine, reference in zip(found, exact, strict=True):
         assert relative_error(mine, reference.double()) < 5e-6
     assert not torch.equal(found[0], exact[0])
-    assert not ours._serves(x[:1])  # too small to gain
+    assert not ours.serves(x[:1])  # too small to gain
     with torch.no_grad():
-        assert not ours._serves(x)
+        assert not ours.serves(x)
     assert type(use_winograd_in_training(nn.Sequential(nn.Conv2d(48, 48, 3, padding=1)))[0]) is nn.Conv2d
 
 

@@ -183,12 +183,13 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
-        if torch.compiler.is_compiling() or not self._serves(input):
+        if torch.compiler.is_compiling() or not self.serves(input):
             return super().forward(input)
         blank = _blank(input, self.out_channels, self.margin)
         return _convolve(input, self.transformed, self.bias, self.margin, self.scheme, blank)
 
-    def _serves(self, x: Tensor) -> bool:
+    def serves(self, x: Tensor) -> bool:
+        """Return True if Winograd's algorithm is used for the input ``x``: on the CPU, without gradients."""
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         same = x.dtype == self.number == self.transformed.dtype
         large = x.shape[2] * x.shape[3] >= LEAST_PIXELS
@@ -210,13 +211,14 @@ class LearningWinogradConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
-        if torch.compiler.is_compiling() or not self._serves(input):
+        if torch.compiler.is_compiling() or not self.serves(input):
             return super().forward(input)
         return _Convolution.apply(  # type: ignore[no-any-return]
             input, self.weight, self.bias, self.margin, self.forward_too
         )
 
-    def _serves(self, x: Tensor) -> bool:
+    def serves(self, x: Tensor) -> bool:
+        """Return True if Winograd's algorithm is used for the input ``x``, in float32 on the CPU."""
         single = x.dtype == self.weight.dtype == torch.float32
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         least = LEAST_LEARNT_PIXELS if self.forward_too else LEAST_PIXELS_BACK

@@ -17,7 +17,7 @@ VGG16 = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)
 RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-class Taking:
+class LayerConverter:
     """Collects layers of ``model`` under our names in ``state``. ``source``: publisher and model, for errors."""
 
     def __init__(self, model: CaffeModel, source: str) -> None:

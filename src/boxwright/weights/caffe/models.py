@@ -9,7 +9,7 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import LAYERS, ZFConfig
 from boxwright.detectors.contract.pixels import CAFFE_VGG, MSRA
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import Taking, resnet_depth
+from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel
 from boxwright.weights.caffe.rcnn import import_rcnn, import_rfcn, recognise_rcnn, recognise_rfcn
 from boxwright.weights.caffe.ssd import import_refinedet, import_ssd, recognise_refinedet, recognise_ssd
@@ -71,35 +71,35 @@ def import_caffe_backbone(model: CaffeModel) -> ImportedBackbone:
         )
     if depth := resnet_depth(model):
         assert depth in (50, 101, 152)
-        taking = Taking(model, f"MSRA ResNet-{depth}")
-        taking.resnet(depth)
-        weight, bias = taking.matrix("fc1000")
-        taking.state |= {"fc.weight": weight, "fc.bias": bias}
-        width = len(taking.state["backbone.conv1.weight"])
+        converter = LayerConverter(model, f"MSRA ResNet-{depth}")
+        converter.resnet(depth)
+        weight, bias = converter.matrix("fc1000")
+        converter.state |= {"fc.weight": weight, "fc.bias": bias}
+        width = len(converter.state["backbone.conv1.weight"])
         resnet = ResNetConfig(depth=depth, width=width, stride_in_1x1=True, stem_pool="ceil")
-        return ImportedBackbone(taking.source, resnet, MSRA, taking.done())
+        return ImportedBackbone(converter.source, resnet, MSRA, converter.done())
     if "conv5_3" not in model.layers:
-        taking = Taking(model, "ZF")
+        converter = LayerConverter(model, "ZF")
         for number in range(1, 6):
-            taking.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
-        _classifier(taking)
-        zf = ZFConfig(width=len(taking.state["backbone.convs.0.0.bias"]) / LAYERS[0][0], ceil_mode=True)
-        return ImportedBackbone("Caffe ZF", zf, MSRA, taking.done())
+            converter.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
+        _classifier(converter)
+        zf = ZFConfig(width=len(converter.state["backbone.convs.0.0.bias"]) / LAYERS[0][0], ceil_mode=True)
+        return ImportedBackbone("Caffe ZF", zf, MSRA, converter.done())
     fc6 = model.layers.get("fc6")
     reduced = fc6 is not None and bool(fc6.blobs) and fc6.blobs[0].shape[-2:] == (3, 3)
-    taking = Taking(model, "reduced VGG-16" if reduced else "VGG-16")
-    taking.vgg16(reduced=reduced)
-    vgg = VGGConfig(width=len(taking.state["backbone.features.0.bias"]))
+    converter = LayerConverter(model, "reduced VGG-16" if reduced else "VGG-16")
+    converter.vgg16(reduced=reduced)
+    vgg = VGGConfig(width=len(converter.state["backbone.features.0.bias"]))
     if reduced:
-        taking.left = {name: None for name in taking.left if not name.startswith("fc8")}
+        converter.left = {name: None for name in converter.left if not name.startswith("fc8")}
         vgg = replace(vgg, fc="reduced", out_levels=(4, 6))
     else:
-        _classifier(taking)
-    return ImportedBackbone(f"Caffe {taking.source}", vgg, CAFFE_VGG, taking.done())
+        _classifier(converter)
+    return ImportedBackbone(f"Caffe {converter.source}", vgg, CAFFE_VGG, converter.done())
 
 
-def _classifier(taking: Taking) -> None:
+def _classifier(converter: LayerConverter) -> None:
     """Convert fc6, fc7 and fc8."""
     for place, layer in ((0, "fc6"), (3, "fc7"), (6, "fc8")):
-        weight, bias = taking.matrix(layer)
-        taking.state |= {f"fc.{place}.weight": weight, f"fc.{place}.bias": bias}
+        weight, bias = converter.matrix(layer)
+        converter.state |= {f"fc.{place}.weight": weight, f"fc.{place}.bias": bias}

@@ -34,7 +34,7 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import Taking, background_last, check_count, resnet_depth
+from boxwright.weights.caffe.layers import LayerConverter, background_last, check_count, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, integer_of
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
@@ -86,20 +86,20 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
         )
     faster = "rpn_conv/3x3" in model.layers
     source = f"{'faster_rcnn' if faster else 'fast_rcnn'}_{network}"
-    taking = Taking(model, f"{source} of rbgirshick")
+    converter = LayerConverter(model, f"{source} of rbgirshick")
     backbone: BackboneConfig
     if network == "vgg16":
-        taking.vgg16()
+        converter.vgg16()
         backbone, side = VGGConfig(freeze_at=2, out_levels=(5,)), 7
     else:
         for number in range(1, 6):
-            taking.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
+            converter.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
         backbone, side = ZFConfig(ceil_mode=True), 6
-    count = _layers_head(taking, side, _halved(model, network))
+    count = _layers_head(converter, side, _halved(model, network))
     check_count(model, count, classes)
     config: FastRCNNConfig | FasterRCNNC4Config
     if faster:
-        anchors, channels = _rpn(taking)
+        anchors, channels = _rpn(converter)
         config = FasterRCNNC4Config(
             backbone=backbone,
             rpn=rpn_config(channels, anchors, (2_000, 300), (12_000, 6_000)),
@@ -116,7 +116,7 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
         source=f"rbgirshick {source}",
         config=config,
         classes=classes or default_classes(count),
-        state=taking.done(),
+        state=converter.done(),
         transforms=SIDES,
         pad_multiple=1,
     )
@@ -137,29 +137,32 @@ def _layers_config(side: int, offset: float, samples: int, floor: float) -> Laye
     )
 
 
-def _layers_head(taking: Taking, side: int, halved: bool) -> int:
+def _layers_head(converter: LayerConverter, side: int, halved: bool) -> int:
     """Convert the head and return the number of classes. ``halved``: halve the outputs of fc6 and fc7, see
     :func:`_halved`.
     """
     share = 0.5 if halved else 1.0
-    weight, bias = taking.matrix("fc6")
+    weight, bias = converter.matrix("fc6")
     if weight.shape[1] % side**2:
-        raise InputError(f"{taking.model.origin}: fc6 has {weight.shape[1]} inputs, not cells of {side} x {side}")
+        raise InputError(f"{converter.model.origin}: fc6 has {weight.shape[1]} inputs, not cells of {side} x {side}")
     weight = weight.unflatten(1, (-1, side, side)).permute(0, 2, 3, 1).flatten(1)
-    taking.state |= {"head.layers.0.weight": weight, "head.layers.0.bias": bias}
-    weight, bias = taking.matrix("fc7")
-    taking.state |= {"head.layers.1.weight": weight * share, "head.layers.1.bias": bias}
-    weight, bias = taking.matrix("cls_score")
-    taking.state |= {"head.scores.weight": background_last(weight) * share, "head.scores.bias": background_last(bias)}
+    converter.state |= {"head.layers.0.weight": weight, "head.layers.0.bias": bias}
+    weight, bias = converter.matrix("fc7")
+    converter.state |= {"head.layers.1.weight": weight * share, "head.layers.1.bias": bias}
+    weight, bias = converter.matrix("cls_score")
+    converter.state |= {
+        "head.scores.weight": background_last(weight) * share,
+        "head.scores.bias": background_last(bias),
+    }
     count = len(bias) - 1
-    weight, bias = taking.matrix("bbox_pred")
+    weight, bias = converter.matrix("bbox_pred")
     if len(bias) != 4 * (count + 1):
         raise InputError(
-            f"{taking.model.origin}: bbox_pred has {len(bias)} rows for {count} classes and background, not 4 for each"
+            f"{converter.model.origin}: bbox_pred has {len(bias)} rows for {count} classes and background, not 4 each"
         )
     deviations = torch.tensor(DEVIATIONS).repeat(count)
-    taking.state["head.deltas.weight"] = weight[4:] * deviations[:, None] * share
-    taking.state["head.deltas.bias"] = bias[4:] * deviations
+    converter.state["head.deltas.weight"] = weight[4:] * deviations[:, None] * share
+    converter.state["head.deltas.bias"] = bias[4:] * deviations
     return count
 
 
@@ -173,16 +176,16 @@ def _halved(model: CaffeModel, network: str) -> bool:
     return not integer_of(layer.settings[DROPOUT], 2, 1)
 
 
-def _rpn(taking: Taking) -> tuple[int, int]:
+def _rpn(converter: LayerConverter) -> tuple[int, int]:
     """Convert the RPN and return its anchors per cell and its channels."""
-    taking.conv("rpn.convs.0", "rpn_conv/3x3")
-    taking.conv("rpn.objectness", "rpn_cls_score")
-    taking.conv("rpn.deltas", "rpn_bbox_pred")
-    anchors = len(taking.state["rpn.objectness.bias"]) // 2
-    if anchors not in _SCALES or len(taking.state["rpn.deltas.bias"]) != 4 * anchors:
+    converter.conv("rpn.convs.0", "rpn_conv/3x3")
+    converter.conv("rpn.objectness", "rpn_cls_score")
+    converter.conv("rpn.deltas", "rpn_bbox_pred")
+    anchors = len(converter.state["rpn.objectness.bias"]) // 2
+    if anchors not in _SCALES or len(converter.state["rpn.deltas.bias"]) != 4 * anchors:
         known = ", ".join(f"{n} ({len(sizes)} sizes, 3 ratios)" for n, sizes in _SCALES.items())
-        raise InputError(f"{taking.model.origin}: {anchors} anchors in a cell; known are {known}")
-    return anchors, len(taking.state["rpn.convs.0.bias"])
+        raise InputError(f"{converter.model.origin}: {anchors} anchors in a cell; known are {known}")
+    return anchors, len(converter.state["rpn.convs.0.bias"])
 
 
 def recognise_rfcn(model: CaffeModel) -> bool:
@@ -197,17 +200,17 @@ def import_rfcn(model: CaffeModel, classes: Classes | None = None) -> Imported:
     """
     depth = resnet_depth(model)
     assert depth in (50, 101, 152)
-    taking = Taking(model, f"rfcn_resnet{depth} of YuwenXiong/py-R-FCN")
+    converter = LayerConverter(model, f"rfcn_resnet{depth} of YuwenXiong/py-R-FCN")
     if "rpn_conv/3x3" not in model.layers:
         raise InputError(
             f"{model.origin}: an R-FCN without a proposal network, as the MATLAB code writes it; give a model of "
             "py-R-FCN, which holds both"
         )
-    taking.resnet(depth)
-    anchors, channels = _rpn(taking)
+    converter.resnet(depth)
+    anchors, channels = _rpn(converter)
     for ours, layer in (("reduce", "conv_new_1"), ("scores", "rfcn_cls"), ("deltas", "rfcn_bbox")):
-        taking.conv(f"head.{ours}", layer)
-    state = taking.done()
+        converter.conv(f"head.{ours}", layer)
+    state = converter.done()
     boxes = len(state["head.deltas.bias"])
     bins = boxes // 8
     side = round(bins**0.5)

@@ -17,7 +17,7 @@ from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.detectors.ssd import EXTRAS_300, EXTRAS_512, SSD_POST, SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import Taking, check_count, resnet_depth
+from boxwright.weights.caffe.layers import LayerConverter, check_count, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, floats_of, integer_of
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.imported import Imported
@@ -51,16 +51,16 @@ def import_ssd(model: CaffeModel, classes: Classes | None = None) -> Imported:
     """
     size: Literal[300, 512] = 512 if "conv10_2_mbox_loc" in model.layers else 300
     sources = ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 10 if size == 300 else 11))]
-    taking = Taking(model, f"SSD{size} of weiliu89/caffe")
-    taking.vgg16(reduced=True)
-    (scale,) = taking.blobs("conv4_3_norm", (1,))
-    taking.state["l2.weight"] = scale.flatten()
+    converter = LayerConverter(model, f"SSD{size} of weiliu89/caffe")
+    converter.vgg16(reduced=True)
+    (scale,) = converter.blobs("conv4_3_norm", (1,))
+    converter.state["l2.weight"] = scale.flatten()
     for extra, source in enumerate(sources[2:]):
-        taking.conv(f"extras.{extra}.0.0", source.replace("_2", "_1"))
-        taking.conv(f"extras.{extra}.1", source)
+        converter.conv(f"extras.{extra}.0.0", source.replace("_2", "_1"))
+        converter.conv(f"extras.{extra}.1", source)
     for number, source in enumerate(sources):
-        taking.head(f"heads.{number}.predict", source)
-    state = taking.done()
+        converter.head(f"heads.{number}.predict", source)
+    state = converter.done()
     priors = _priors(model, sources)
     if priors is None:
         count = len(state["heads.0.predict.bias"]) // 4 - 5
@@ -124,31 +124,31 @@ def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: in
         raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; its models have 320 or 512")
     depth = resnet_depth(model)
     name = f"refinedet{size}_{'vgg16' if depth is None else f'resnet{depth}'}"
-    taking = Taking(model, f"{name} of sfzhang15/RefineDet")
+    converter = LayerConverter(model, f"{name} of sfzhang15/RefineDet")
     norm = depth is not None
     if depth is None:
-        taking.vgg16(reduced=True)
+        converter.vgg16(reduced=True)
         sources = ["conv4_3_norm", "conv5_3_norm", "fc7", "conv6_2"]
         for number, source in enumerate(sources[:2]):
-            (scale,) = taking.blobs(source, (1,))
-            taking.state[f"l2.{number}.weight"] = scale.flatten()
+            (scale,) = converter.blobs(source, (1,))
+            converter.state[f"l2.{number}.weight"] = scale.flatten()
         for number, layer in enumerate(("conv6_1", "conv6_2")):
-            taking.conv(f"top.{number}.0", layer)
+            converter.conv(f"top.{number}.0", layer)
     else:
-        taking.resnet(depth)
-        taking.residual("top", "6", projects=True)
+        converter.resnet(depth)
+        converter.residual("top", "6", projects=True)
         last = {50: ("3d", "4f"), 101: ("3b3", "4b22"), 152: ("3b7", "4b35")}[depth]
         sources = [f"res{block}_relu" for block in (*last, "5c", "6")]
     for k in range(4):
         for layer, ours in ((f"TL{k + 3}_1", f"lateral.{k}.0"), (f"TL{k + 3}_2", f"lateral.{k}.1"),
                             (f"P{k + 3}", f"smooth.{k}"), (f"P{k + 4}-up", f"up.{k}")):  # fmt: skip
             if not (k == 3 and ours.startswith("up")):
-                _transfer(taking, f"tcb.{ours}", layer, norm)
+                _transfer(converter, f"tcb.{ours}", layer, norm)
         for module, source in (("arm", sources[k]), ("odm", f"P{k + 3}")):
             if norm:
-                taking.residual(f"{module}.blocks.{k}", f"{source}_inter", projects=True)
-            taking.head(f"{module}.convs.{k}", f"res{source}_inter" if norm else source)
-    state = taking.done()
+                converter.residual(f"{module}.blocks.{k}", f"{source}_inter", projects=True)
+            converter.head(f"{module}.convs.{k}", f"res{source}_inter" if norm else source)
+    state = converter.done()
     count = len(state["odm.convs.0.bias"]) // 3 - 5
     check_count(model, count, classes)
     return Imported(
@@ -161,12 +161,12 @@ def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: in
     )
 
 
-def _transfer(taking: Taking, ours: str, layer: str, norm: bool) -> None:
+def _transfer(converter: LayerConverter, ours: str, layer: str, norm: bool) -> None:
     """Convert a layer of a transfer block: a convolution or transposed convolution, with or without batch norm."""
     if norm:
-        taking.conv_norm(f"{ours}.0", f"{ours}.1", layer, f"{layer}_bn", f"{layer}_scale")
+        converter.conv_norm(f"{ours}.0", f"{ours}.1", layer, f"{layer}_bn", f"{layer}_scale")
     else:
-        taking.conv(f"{ours}.0", layer)
+        converter.conv(f"{ours}.0", layer)
 
 
 def _refinedet_config(depth: int | None, coco: bool) -> RefineDetConfig:
