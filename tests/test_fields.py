@@ -63,7 +63,7 @@ class Sheet:
         (lambda: Circle(radius="1"), "Circle.radius = '1': should be a valid number"),
         (lambda: replace(Circle(), radius=0), "Circle.radius = 0: should be greater than 0"),
         (lambda: Square(side=1.5), "Square.side = 1.5: should be a valid integer"),
-        (lambda: Square(inner=3), "Square: inner = 3 is larger than side = 2"),
+        (lambda: Square(inner=3), "Square.inner = 3 is larger than side = 2"),
         (lambda: Circle(raduis=1), "Circle has no field 'raduis'; did you mean 'radius'?"),
         (lambda: Circle(depth=1), "Circle has no field 'depth'; it has kind, radius"),
         (lambda: Sheet(), "Sheet.name: must be given"),
@@ -76,7 +76,7 @@ class Sheet:
         (lambda: Sheet(name="a", sizes=[1, 2]), "Sheet.sizes = [1, 2]: should be a valid tuple"),
         (lambda: Sheet(name="a", sizes=(1, "2")), "Sheet.sizes.1 = '2': should be a valid integer"),
         # An inner configuration raises its own error; the outer one adds nothing.
-        (lambda: Sheet(name="a", main=Square(inner=9)), "Square: inner = 9 is larger than side = 2"),
+        (lambda: Sheet(name="a", main=Square(inner=9)), "Square.inner = 9 is larger than side = 2"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field_and_range(make: Any, message: str) -> None:

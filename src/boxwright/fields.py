@@ -17,6 +17,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import re
 import sys
 import types
 import typing
@@ -46,6 +47,8 @@ Count = Annotated[int, Field(ge=1)]
 """Whole number from 1."""
 CountOrZero = Annotated[int, Field(ge=0)]
 """Whole number from 0."""
+Channels = Annotated[int, Field(ge=8, multiple_of=8)]
+"""Number of channels: a multiple of 8."""
 
 _TAG = "kind="  # begins the name of a union's member in the place that pydantic gives for an error
 
@@ -150,13 +153,20 @@ class _Choice:
         return " or ".join(cls.__name__ for cls in self.classes)
 
 
+def _names_a_field(message: str, cls: Any) -> bool:
+    """Return True if ``message`` begins as ``field = value`` with a field of ``cls``."""
+    field, equals, _ = message.partition(" = ")
+    return bool(equals) and field in {f.name for f in dataclasses.fields(cls)}
+
+
 def _explain(cls: type, error: ErrorDetails) -> str:
     """What is wrong in the construction of a ``cls``, as a message."""
     path = ".".join([cls.__name__, *(str(part) for part in error["loc"] if not str(part).startswith(_TAG))])
     ctx = error.get("ctx", {})
     match error["type"]:
         case "value_error" | "assertion_error":
-            return f"{path}: {ctx['error']}"
+            message = str(ctx["error"])
+            return f"{path}.{message}" if _names_a_field(message, cls) else f"{path}: {message}"
         case "missing" | "missing_keyword_only_argument":
             return f"{path}: must be given"
         case "unexpected_keyword_argument":
@@ -165,6 +175,6 @@ def _explain(cls: type, error: ErrorDetails) -> str:
         case "union_tag_invalid" | "union_tag_not_found":
             message = f"should be a {ctx['discriminator'].removesuffix('()')}"
         case _:
-            message = error["msg"].replace("Input should", "should", 1)
+            message = re.sub(r"^\w+ should", "should", error["msg"])
     value = repr(error["input"])
     return f"{path} = {value if len(value) <= 100 else value[:100] + ' ...'}: {message}"

@@ -121,8 +121,8 @@ def test_folding_leaves_a_norm_that_does_more_than_normalise() -> None:
         ({"name": "frist"}, "'frist': timm 1.2.3 has no such model; did you mean 'first'?"),
         ({"name": "flat"}, "timm cannot give its feature maps: features_only not implemented"),
         ({"name": "first", "out_levels": (3, 5)}, "first has no map of stride 32; it gives the levels 1, 2, 3"),
-        ({"name": ""}, "TimmConfig.name = '': must be the name of a model in timm"),
-        ({"name": "first", "out_levels": (0, 1)}, "each from 1 to 6"),
+        ({"name": ""}, "TimmConfig.name = '': should have at least 1 character"),
+        ({"name": "first", "out_levels": (1, 7)}, "each from 1 to 6"),
         ({"name": "first", "pretrained": "yes"}, "TimmConfig.pretrained = 'yes'"),
     ],
 )

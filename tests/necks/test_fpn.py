@@ -190,13 +190,13 @@ def test_equals_the_reference_outputs_of_detnet_pytorch(shared_golden: Path) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"channels": 12}, "FPNConfig.channels = 12: must be a multiple of 8"),
-        ({"extra": "p6"}, "FPNConfig.extra = 'p6': must be one of auto, pool, none"),
+        ({"channels": 12}, "FPNConfig.channels = 12: should be a multiple of 8"),
+        ({"extra": "p6"}, "FPNConfig.extra = 'p6': should be 'auto', 'pool', 'none'"),
         ({"output_convs": "some"}, "FPNConfig.output_convs = 'some'"),
         ({"upsample": "bilinear"}, "FPNConfig.upsample = 'bilinear'"),
         ({"passed_down": ""}, "FPNConfig.passed_down = ''"),
         ({"norm": "frozen_bn"}, "FPNConfig.norm = 'frozen_bn'"),
-        ({"extra_strides": (2, 3)}, "FPNConfig.extra_strides = (2, 3): give 1 or 2"),
+        ({"extra_strides": (2, 3)}, "FPNConfig.extra_strides.1 = 3: should be 1 or 2"),
     ],
 )
 def test_a_bad_value_is_named_with_its_remedy(values: dict, message: str) -> None:

@@ -11,14 +11,16 @@ Every convolution has batch norm (eps 1e-5, a new batch weighs .01 in the runnin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_field, check_levels
-from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm, stage_norm
+from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.norm import ConvNormAct, OptionalNorm, stage_norm
 from boxwright.backbones.layers.pooling import HalvingMaxPool2d
+from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import Level
 
 SLOPE = 0.1
@@ -44,34 +46,34 @@ class Residual:
 Layer: TypeAlias = Conv | Residual | Literal["pool", "pool1"]
 """``pool``: max 2x2 with stride 2. ``pool1``: max 2x2 with stride 1, which keeps the size."""
 
-Stage: TypeAlias = tuple[Layer, ...]
+TrunkStage: TypeAlias = tuple[Layer, ...]
 
 
-def _plain(*channels: int) -> tuple[Stage, ...]:
+def _plain(*channels: int) -> tuple[TrunkStage, ...]:
     """Stages of one 3x3 convolution each, with a pool between."""
     return tuple((Conv(c),) if i == 0 else ("pool", Conv(c)) for i, c in enumerate(channels))
 
 
-def _pairs(count: int, channels: int) -> Stage:
+def _pairs(count: int, channels: int) -> TrunkStage:
     """``count`` times a 1x1 convolution to half of ``channels`` and a 3x3 one to ``channels``."""
     return (Conv(channels // 2, 1), Conv(channels)) * count
 
 
-_DARKNET53: tuple[Stage, ...] = (
+_DARKNET53: tuple[TrunkStage, ...] = (
     (Conv(32),),
     *(
         (Conv(channels, stride=2), Residual(channels, count))
         for channels, count in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
     ),
 )
-_DARKNET19: tuple[Stage, ...] = (
+_DARKNET19: tuple[TrunkStage, ...] = (
     *_plain(32, 64),
     ("pool", Conv(128), *_pairs(1, 128)),
     ("pool", Conv(256), *_pairs(1, 256)),
     ("pool", Conv(512), *_pairs(2, 512)),
     ("pool", Conv(1024), *_pairs(2, 1024)),
 )
-_EXTRACTION: tuple[Stage, ...] = (
+_EXTRACTION: tuple[TrunkStage, ...] = (
     (),
     (Conv(64, 7, 2),),
     ("pool", Conv(192)),
@@ -79,14 +81,14 @@ _EXTRACTION: tuple[Stage, ...] = (
     ("pool", *_pairs(4, 512), Conv(512, 1), Conv(1024)),
     ("pool", *_pairs(2, 1024)),
 )
-_YOLOV1: tuple[Stage, ...] = (
+_YOLOV1: tuple[TrunkStage, ...] = (
     *_EXTRACTION[:-1],
     (*_EXTRACTION[-1], Conv(1024)),
     (Conv(1024, stride=2), Conv(1024), Conv(1024)),
 )
-_TINY: tuple[Stage, ...] = (*_plain(16, 32, 64, 128, 256), ("pool", Conv(512), "pool1", Conv(1024)))
+_TINY: tuple[TrunkStage, ...] = (*_plain(16, 32, 64, 128, 256), ("pool", Conv(512), "pool1", Conv(1024)))
 
-VARIANTS: dict[str, tuple[Stage, ...]] = {
+VARIANTS: dict[str, tuple[TrunkStage, ...]] = {
     "darknet19": _DARKNET19,
     "darknet53": _DARKNET53,
     "tiny_v2": _TINY,  # the two tiny detectors differ only in what they put on this trunk
@@ -101,31 +103,29 @@ VARIANTS: dict[str, tuple[Stage, ...]] = {
 Variant = Literal["darknet19", "darknet53", "tiny_v2", "tiny_v3", "extraction", "yolov1", "yolov1_fast", "yolov1_tiny"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class DarknetConfig:
-    """A trunk of Darknet.
-
-    ``variant``: ``darknet19``, ``darknet53``; ``tiny_v2``, ``tiny_v3``: of Tiny YOLOv2 and v3, the same trunk;
-    ``yolov1``: the 24 convolutions of YOLOv1, ``extraction`` the first 20 of them, which are pretrained;
-    ``yolov1_fast``: the 9 of Fast YOLO; ``yolov1_tiny``: the 8 of the later tiny-yolo(v1).cfg. ``width``: factor on all
-    channels, which become multiples of 8. ``norm``: ``none`` is YOLOv1 as published, with biases; ``frozen_bn`` needs
-    loaded weights. ``freeze_at``: maps of stride 2 to ``2^freeze_at`` and below do not learn; 0 freezes nothing, 1 the
-    stages before and of ``C1``. ``out_levels``: which ``Cn`` are returned; layers above the last are not built.
-    """
+    """A trunk of Darknet."""
 
     kind: Literal["darknet"] = "darknet"
     variant: Variant = "darknet53"
-    width: float = 1.0
+    """Network whose trunk is built.
+
+    ``tiny_v2`` and ``tiny_v3`` (Tiny YOLOv2 and v3) are the same trunk. ``yolov1`` has the 24 convolutions of YOLOv1,
+    ``extraction`` the first 20 of them, which are pretrained, ``yolov1_fast`` the 9 of Fast YOLO and ``yolov1_tiny``
+    the 8 of the later tiny-yolo(v1).cfg.
+    """
+    width: Annotated[float, Field(gt=0, lt=100)] = 1.0
+    """Factor on all channels, which become multiples of 8."""
     norm: OptionalNorm = "bn"
-    freeze_at: int = 0
-    out_levels: tuple[int, ...] = (3, 4, 5)
+    """Normalisation. ``none`` is YOLOv1 as published, with biases; ``frozen_bn`` needs loaded weights."""
+    freeze_at: CountOrZero = 0
+    """Stages up to that of ``C{freeze_at}`` are not trained; 0 freezes nothing."""
+    out_levels: tuple[Count, ...] = (3, 4, 5)
+    """Levels ``Cn`` that are returned. Layers above the last one are not built."""
 
     def __post_init__(self) -> None:
-        check_field(self.variant in VARIANTS, self, "variant", f"one of {', '.join(VARIANTS)}")
-        number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
-        check_field(number and 0 < self.width < 100, self, "width", "a factor above 0 and below 100")
-        check_field(self.norm in OPTIONAL_NORMS, self, "norm", f"one of {', '.join(OPTIONAL_NORMS)}")
-        check_levels(self, self.out_levels, self.freeze_at, len(VARIANTS[self.variant]) - 1, first=1)
+        check_levels(self.out_levels, self.freeze_at, len(VARIANTS[self.variant]) - 1, first=1)
 
 
 def conv_bn_leaky(inputs: int, outputs: int, kernel: int, stride: int = 1, norm: str = "bn") -> ConvNormAct:

@@ -11,49 +11,40 @@ its keys differ from ours only in the name of block B's shortcut: ``extra_conv``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.layers.blocks import ResidualBackbone, Stage, check_field, check_levels, is_int
-from boxwright.backbones.layers.norm import NORMS, Norm
+from boxwright.backbones.layers.blocks import ResidualBackbone, ResidualStage, check_levels, check_zero_init
+from boxwright.backbones.layers.norm import Norm
+from boxwright.fields import Channels, Count, CountOrZero, config
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class DetNetConfig:
-    """A DetNet; the defaults are the paper's DetNet-59 (fig. 2).
-
-    ``depths``: blocks in stages 2 to 6. ``width``: channels of the stem; stages give 4, 8, 16, 16 and 16 times as
-    many. ``stride_in_1x1``: v1 strides, as the paper counts its cost; false puts the stride into the 3x3 (v1.5), as the
-    public weights have it. ``projections``: whether stage 5, stage 6 open with block B; ``(True, False)`` is the
-    paper's ablation DetNet-59-NoProj. ``dilation``: of the 3x3 convolutions in stages 5 and 6; 1 is the ablation
-    without. ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``freeze_at``:
-    leading stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2. ``zero_init_residual``: every block starts
-    as its shortcut. ``out_levels``: stages whose maps are returned; stages above the last are not built.
-    """
+    """A DetNet; the defaults are the paper's DetNet-59 (fig. 2)."""
 
     kind: Literal["detnet"] = "detnet"
-    depths: tuple[int, int, int, int, int] = (3, 4, 6, 3, 3)
-    width: int = 64
+    depths: tuple[Count, Count, Count, Count, Count] = (3, 4, 6, 3, 3)
+    """Blocks in stages 2 to 6."""
+    width: Channels = 64
+    """Channels of the stem; stages 2 to 6 have 4, 8, 16, 16 and 16 times as many."""
     stride_in_1x1: bool = True
+    """Stride in the first 1x1 convolution of a bottleneck (v1, as the paper counts its cost), not in the 3x3 (v1.5)."""
     projections: tuple[bool, bool] = (True, True)
-    dilation: int = 2
+    """Open stage 5, stage 6 with block B; ``(True, False)`` is the paper's ablation DetNet-59-NoProj."""
+    dilation: Count = 2
+    """Dilation of the 3x3 convolutions in stages 5 and 6; 1 is the ablation without dilation."""
     norm: Norm = "bn"
-    freeze_at: int = 0
+    """Normalisation. ``frozen_bn`` needs loaded weights; train from scratch with ``bn`` or ``gn``."""
+    freeze_at: CountOrZero = 0
+    """Leading stages that are not trained: 0 none, 1 the stem, 2 the stem and stage 2 (usual when fine-tuning)."""
     zero_init_residual: bool = False
-    out_levels: tuple[int, ...] = (2, 3, 4, 5, 6)
+    """Initialise the last norm of each block to zero, so that the block starts as its shortcut."""
+    out_levels: tuple[Count, ...] = (2, 3, 4, 5, 6)
+    """Stages whose maps are returned. Stages above the last one are not built."""
 
     def __post_init__(self) -> None:
-        valid = isinstance(self.depths, tuple) and len(self.depths) == 5 and all(is_int(n, 1) for n in self.depths)
-        check_field(valid, self, "depths", "five counts of at least 1, for stages 2 to 6")
-        check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
-        two = isinstance(self.projections, tuple) and len(self.projections) == 2
-        flags = two and all(type(flag) is bool for flag in self.projections)
-        check_field(flags, self, "projections", "two booleans, for stages 5 and 6")
-        check_field(is_int(self.dilation, 1), self, "dilation", "an int of at least 1")
-        check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
-        frozen_zero = self.zero_init_residual and self.norm == "frozen_bn"
-        check_field(not frozen_zero, self, "zero_init_residual", "false with norm = frozen_bn")
-        check_levels(self, self.out_levels, self.freeze_at, 6)
+        check_zero_init(self.zero_init_residual, self.norm)
+        check_levels(self.out_levels, self.freeze_at, 6)
 
 
 def build_detnet(config: DetNetConfig) -> ResidualBackbone:
@@ -69,14 +60,14 @@ def build_detnet(config: DetNetConfig) -> ResidualBackbone:
     )
 
 
-def detnet_stages(config: DetNetConfig) -> list[Stage]:
+def detnet_stages(config: DetNetConfig) -> list[ResidualStage]:
     """Stages 2 to 6."""
     stages = []
     for number, blocks in enumerate(config.depths, start=2):
         kept = number >= 5  # stride and width of stage 4 are kept
         mid = config.width * 2 ** min(number - 2, 2)
         stages.append(
-            Stage(
+            ResidualStage(
                 number=number,
                 block="bottleneck",
                 blocks=blocks,

@@ -11,58 +11,59 @@ ImageNet weights fit; V1 has none there and uses the same manner. At 224 the cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_field, check_levels
-from boxwright.backbones.layers.norm import NORMS, ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
-from boxwright.structures import Level
+from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.norm import ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
+from boxwright.fields import Count, CountOrZero, Fraction, config
+from boxwright.structures import InputError, Level
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MobileNetConfig:
-    """A MobileNet; the defaults are torchvision's ``mobilenet_v2`` without its classifier and last convolution.
-
-    ``width``: factor on all channels, which become multiples of 8. ``norm``: ``frozen_bn`` needs loaded weights; from
-    scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch norms add to a variance; None for that of the
-    classifiers, 1e-5 and in V3 1e-3 (torchvision's Faster R-CNN: always 1e-5). ``freeze_at``: maps of stride
-    ``2^freeze_at`` and below do not learn; 0 freezes nothing, 1 the stem and the blocks of ``C1``. ``reduced``: V3 with
-    half the channels from the first block of stride 32 on, as its authors use it under detectors (V3 §6.3). ``tap``:
-    where ``C1`` to ``C5`` are read: after the "last" or the "first" block of their stride (torchvision's pyramids), or
-    at the "expansion" inside the block that leaves it, V2's and V3's place under SSDLite (V2 §6.2, V3 §6.3); ``C5`` has
-    none. ``out_levels``: which ``Cn`` are returned, from 1 to 5, and with V2 and V3 also 6, the last 1x1 convolution;
-    layers above the last are not built.
-    """
+    """A MobileNet; the defaults are torchvision's ``mobilenet_v2`` without its classifier and last convolution."""
 
     kind: Literal["mobilenet"] = "mobilenet"
     version: Literal[1, 2, 3] = 2
-    width: float = 1.0
+    """MobileNet V1, V2 or V3-Large."""
+    width: Annotated[float, Field(gt=0, lt=100)] = 1.0
+    """Factor on all channels, which become multiples of 8."""
     norm: Norm = "bn"
-    norm_eps: float | None = None
-    freeze_at: int = 0
+    """Normalisation. ``frozen_bn`` needs loaded weights; train from scratch with ``bn`` or ``gn``."""
+    norm_eps: Fraction | None = None
+    """Constant that batch norms add to the variance; None takes that of the classifiers, 1e-5 and in V3 1e-3.
+
+    torchvision's Faster R-CNN has 1e-5 always.
+    """
+    freeze_at: CountOrZero = 0
+    """Blocks up to those of ``C{freeze_at}`` are not trained, with the stem; 0 freezes nothing."""
     reduced: bool = False
+    """Halve the channels from the first block of stride 32 on, as V3's authors do under detectors (V3 §6.3)."""
     tap: Literal["last", "first", "expansion"] = "last"
-    out_levels: tuple[int, ...] = (2, 3, 4, 5)
+    """Position at which ``C1`` to ``C5`` are read, among the blocks of their stride.
+
+    ``last`` and ``first`` (torchvision's pyramids) read after that block; ``expansion`` reads inside the block that
+    leaves the stride, as SSDLite does with V2 and V3 (V2 §6.2, V3 §6.3), and gives no ``C5``.
+    """
+    out_levels: tuple[Count, ...] = (2, 3, 4, 5)
+    """Levels ``Cn`` that are returned, from 1 to 5; in V2 and V3 also 6, the last 1x1 convolution.
+
+    Layers above the last one are not built.
+    """
 
     def __post_init__(self) -> None:
-        known = type(self.version) is int and self.version in (1, 2, 3)
-        check_field(known, self, "version", "1, 2 or 3")
-        number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
-        check_field(number and 0 < self.width < 100, self, "width", "a factor above 0 and below 100")
-        check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
-        positive = self.norm_eps is None or 0 <= self.norm_eps < 1
-        check_field(positive, self, "norm_eps", "at least 0 and below 1, or none")
-        check_levels(self, self.out_levels, self.freeze_at, 5 if self.version == 1 else 6, first=1)
-        check_field(not self.reduced or self.version == 3, self, "reduced", "false but with version 3")
-        check_field(self.tap in ("last", "first", "expansion"), self, "tap", "last, first or expansion")
-        if self.tap == "expansion":
-            check_field(self.version > 1, self, "tap", "last or first with version 1, which expands nothing")
-            whole = 5 not in self.out_levels and 6 in self.out_levels
-            check_field(whole, self, "out_levels", "without 5 and with 6 where tap is expansion")
+        check_levels(self.out_levels, self.freeze_at, 5 if self.version == 1 else 6, first=1)
+        if self.reduced and self.version != 3:
+            raise InputError("reduced = True: must be false but with version 3")
+        if self.tap == "expansion" and self.version == 1:
+            raise InputError("tap = 'expansion': must be last or first with version 1, which expands nothing")
+        if self.tap == "expansion" and (5 in self.out_levels or 6 not in self.out_levels):
+            raise InputError(f"out_levels = {self.out_levels!r}: must be without 5 and with 6 where tap is expansion")
 
 
 class Block(NamedTuple):

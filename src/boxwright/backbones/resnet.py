@@ -5,11 +5,12 @@ ImageNet multiply-adds at 224: ResNet-50 3.858 G with v1 strides (the paper's 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from boxwright.backbones.layers.blocks import ResidualBackbone, Stage, StemPool, check_field, check_levels, is_int
-from boxwright.backbones.layers.norm import NORMS, Norm, set_norm_eps
+from boxwright.backbones.layers.blocks import ResidualBackbone, ResidualStage, StemPool, check_levels, check_zero_init
+from boxwright.backbones.layers.norm import Norm, set_norm_eps
+from boxwright.fields import Channels, Count, CountOrZero, Fraction, config
+from boxwright.structures import InputError
 
 DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -18,59 +19,48 @@ DEPTHS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-"""Table 1 of the paper: kind of block, and blocks in stages 2 to 5."""
+"""Table 1 of the paper: type of block, and number of blocks in stages 2 to 5."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ResNetConfig:
-    """A ResNet; the defaults are torchvision's ResNet-50.
-
-    ``depth``: row of table 1. ``blocks``: blocks in stages 2 to 5 in place of that row's, for small networks; the kind
-    of block stays the row's. ``width``: channels of the stem; all others follow. ``stride_in_1x1``: the stride of a
-    bottleneck sits in its first 1x1 convolution (v1: MSRA, Caffe, Detectron) or in the 3x3 (v1.5: torchvision).
-    ``stem_pool``: ``padded`` (torchvision, Detectron), or ``ceil``, as Caffe's networks have it: of inputs whose sides
-    divide by 4 the maps are as large, but their cells lie a pixel of the stem further to the right and below.
-    ``norm``: ``frozen_bn`` needs loaded weights; from scratch train with ``bn`` or ``gn``. ``norm_eps``: what batch
-    norms add to a variance: 0 in torchvision's first detectors, where some variances are smaller than the usual 1e-5.
-    ``freeze_at``: leading stages that do not learn: 0 none, 1 the stem, 2 stem and stage 2 (the usual fine-tuning).
-    ``output_stride``: 16 keeps stage 5 at stride 16 and dilates it instead. ``stage6_blocks``: blocks of an added
-    dilated stage 6, opened by a projection; only with ``output_stride`` 16. ``zero_init_residual``: every block starts
-    as its shortcut. ``out_levels``: stages whose maps are returned; stages above the last are not built.
-    """
+    """A ResNet; the defaults are torchvision's ResNet-50."""
 
     kind: Literal["resnet"] = "resnet"
     depth: Literal[18, 34, 50, 101, 152] = 50
-    blocks: tuple[int, int, int, int] | None = None
-    width: int = 64
+    """Number of layers: the column of table 1, which decides the type of block."""
+    blocks: tuple[Count, Count, Count, Count] | None = None
+    """Blocks in stages 2 to 5, for small networks; None takes those of ``depth``."""
+    width: Channels = 64
+    """Channels of the stem; all other widths follow."""
     stride_in_1x1: bool = False
+    """Stride in the first 1x1 convolution of a bottleneck (v1: MSRA, Caffe, Detectron), not in the 3x3 (v1.5)."""
     stem_pool: StemPool = "padded"
+    """Padding of the stem's max pool: ``padded`` (torchvision, Detectron) or ``ceil`` (Caffe).
+
+    With ``ceil`` maps are as large where the sides of the input divide by 4, but their cells lie one pixel of the stem
+    further to the right and below.
+    """
     norm: Norm = "bn"
-    norm_eps: float = 1e-5
-    freeze_at: int = 0
+    """Normalisation. ``frozen_bn`` needs loaded weights; train from scratch with ``bn`` or ``gn``."""
+    norm_eps: Fraction = 1e-5
+    """Constant that batch norms add to the variance; torchvision's first detectors have 0."""
+    freeze_at: CountOrZero = 0
+    """Leading stages that are not trained: 0 none, 1 the stem, 2 the stem and stage 2 (usual when fine-tuning)."""
     output_stride: Literal[16, 32] = 32
-    stage6_blocks: int = 0
+    """Stride of the last stage; 16 dilates stage 5 instead of striding it."""
     zero_init_residual: bool = False
-    out_levels: tuple[int, ...] = (2, 3, 4, 5)
+    """Initialise the last norm of each block to zero, so that the block starts as its shortcut."""
+    out_levels: tuple[Count, ...] = (2, 3, 4, 5)
+    """Stages whose maps are returned. Stages above the last one are not built."""
 
     def __post_init__(self) -> None:
-        known = is_int(self.depth, 1) and self.depth in DEPTHS
-        check_field(known, self, "depth", f"one of {', '.join(map(str, DEPTHS))}")
-        given = self.blocks
-        valid = given is None or (isinstance(given, tuple) and len(given) == 4 and all(is_int(n, 1) for n in given))
-        check_field(valid, self, "blocks", "four counts of at least 1, for stages 2 to 5, or left out")
-        check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
-        check_field(self.stem_pool in ("padded", "ceil"), self, "stem_pool", "padded or ceil")
-        check_field(self.norm in NORMS, self, "norm", f"one of {', '.join(NORMS)}")
-        check_field(0 <= self.norm_eps < 1, self, "norm_eps", "at least 0 and below 1")
-        check_field(self.output_stride in (16, 32), self, "output_stride", "16 or 32")
-        basic = DEPTHS[self.depth][0] == "basic"
-        check_field(not (basic and self.stride_in_1x1), self, "stride_in_1x1", "false below depth 50")
-        check_field(not (basic and self.output_stride == 16), self, "output_stride", "32 below depth 50")
-        last = 0 if self.output_stride == 32 else None
-        check_field(is_int(self.stage6_blocks, 0, last), self, "stage6_blocks", "0, or more with output_stride = 16")
-        frozen_zero = self.zero_init_residual and self.norm == "frozen_bn"
-        check_field(not frozen_zero, self, "zero_init_residual", "false with norm = frozen_bn")
-        check_levels(self, self.out_levels, self.freeze_at, 6 if self.stage6_blocks else 5)
+        if DEPTHS[self.depth][0] == "basic" and self.stride_in_1x1:
+            raise InputError("stride_in_1x1 = True: must be false below depth 50")
+        if DEPTHS[self.depth][0] == "basic" and self.output_stride == 16:
+            raise InputError("output_stride = 16: must be 32 below depth 50")
+        check_zero_init(self.zero_init_residual, self.norm)
+        check_levels(self.out_levels, self.freeze_at, 5)
 
 
 def build_resnet(config: ResNetConfig) -> ResidualBackbone:
@@ -89,8 +79,8 @@ def build_resnet(config: ResNetConfig) -> ResidualBackbone:
     return backbone
 
 
-def resnet_stages(config: ResNetConfig) -> list[Stage]:
-    """Stages 2 to 5, and 6 where one is added."""
+def resnet_stages(config: ResNetConfig) -> list[ResidualStage]:
+    """Stages 2 to 5."""
     block, table = DEPTHS[config.depth]
     growth = 1 if block == "basic" else 4
     dilated = config.output_stride == 16
@@ -99,7 +89,7 @@ def resnet_stages(config: ResNetConfig) -> list[Stage]:
         mid = config.width * 2 ** (number - 2)
         dilate = dilated and number == 5
         stages.append(
-            Stage(
+            ResidualStage(
                 number=number,
                 block=block,
                 blocks=blocks,
@@ -110,13 +100,6 @@ def resnet_stages(config: ResNetConfig) -> list[Stage]:
                 # In v1.5 the stride that dilation replaces sat in this very 3x3, which therefore read the stride-16 map
                 # at spacing 1. In v1 it sat before it, so the 3x3 read every second pixel.
                 opening_dilation=1 if dilate and not config.stride_in_1x1 else None,
-            )
-        )
-    if config.stage6_blocks:
-        top = stages[-1]
-        stages.append(
-            Stage(
-                number=6, block=block, blocks=config.stage6_blocks, mid=top.mid, out=top.out, dilation=2, project=True
             )
         )
     return stages

@@ -6,35 +6,33 @@ Level ``Cn`` is the network's last feature map of stride ``2^n``. timm is import
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from boxwright.backbones.layers.blocks import check_field, check_levels
-from boxwright.fields import nearest
+from boxwright.backbones.layers.blocks import check_levels
+from boxwright.fields import Count, config, nearest
 from boxwright.structures import InputError, Level
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class TimmConfig:
-    """A network of timm.
-
-    ``name``: as timm knows it, with the tag of its weights if there are several: ``resnet50.a1_in1k``. ``pretrained``:
-    start from those weights; timm fetches them when the network is first built. They expect timm's own pixels, mostly
-    ``PixelConfig()``. ``out_levels``: which ``Cn`` are returned; parts above the last are not built. Norms are the
-    network's own, and nothing is frozen.
-    """
+    """A network of timm. Its norms are its own, and nothing is frozen."""
 
     kind: Literal["timm"] = "timm"
-    name: str
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the model in timm, with the tag of its weights if there are several: ``resnet50.a1_in1k``."""
     pretrained: bool = False
-    out_levels: tuple[int, ...] = (2, 3, 4, 5)
+    """Start from those weights, which timm downloads when the network is first built.
+
+    They expect timm's own pixels, mostly ``PixelConfig()``.
+    """
+    out_levels: tuple[Count, ...] = (2, 3, 4, 5)
+    """Levels ``Cn`` that are returned. Parts above the last one are not built."""
 
     def __post_init__(self) -> None:
-        check_field(isinstance(self.name, str) and self.name != "", self, "name", "the name of a model in timm")
-        check_field(type(self.pretrained) is bool, self, "pretrained", "true or false")
-        check_levels(self, self.out_levels, 0, 6, first=1)
+        check_levels(self.out_levels, 0, 6, first=1)
 
 
 class TimmBackbone(nn.Module):

@@ -10,17 +10,17 @@ classifier has 138,357,544 parameters and 15.47 G multiply-adds at 224; its conv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_field, check_levels, is_int
-from boxwright.backbones.layers.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.norm import OptionalNorm, conv_norm, make_norm, stage_norm
 from boxwright.backbones.layers.pooling import HalvingMaxPool2d
 from boxwright.backbones.layers.recompute import forgets, forgotten_conv_relu
-from boxwright.structures import Level
+from boxwright.fields import Channels, Count, CountOrZero, config
+from boxwright.structures import InputError, Level
 
 DEPTHS: dict[int, tuple[int, int, int, int, int]] = {
     11: (1, 1, 2, 2, 2),
@@ -31,50 +31,47 @@ DEPTHS: dict[int, tuple[int, int, int, int, int]] = {
 """Convolutions in stages 1 to 5: columns A, B, D and E of the paper's table 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class VGGConfig:
-    """A VGG; the defaults are torchvision's ``vgg16`` without its classifier.
-
-    ``depth``: layers with weights, of which three belong to the classifier. ``width``: channels of stage 1; the others
-    have 2, 4, 8 and 8 times as many, fc6 and fc7 have 16 times. ``norm``: ``none`` is the paper's network; from scratch
-    train with ``bn``. ``ceil_mode``: the 2x2 pools round up, as Caffe's do: 75 to 38; a map of stride ``s`` then has
-    ``ceil(H / s)`` rows. torchvision's round down, to ``floor(H / s)`` rows; the two agree where strides divide the
-    input. ``freeze_at``: leading stages that do not learn (Fast R-CNN §4.5 keeps 2). ``out_levels``: stages whose maps
-    are returned; stages above the last are not built.
-
-    ``fc``: ``reduced`` adds fc6 and fc7, which are stage 6. ``pool5`` before them is ``3x3s1`` in SSD, where fc6 has
-    ``fc6_dilation`` 6, and ``2x2s2`` in RefineDet, where it has 3: then ``C6`` has stride 32 instead of 16.
-    """
+    """A VGG; the defaults are torchvision's ``vgg16`` without its classifier."""
 
     kind: Literal["vgg"] = "vgg"
     depth: Literal[11, 13, 16, 19] = 16
+    """Number of layers with weights, of which three belong to the classifier."""
     norm: OptionalNorm = "none"
-    width: int = 64
+    """Normalisation. ``none`` is the paper's network; train from scratch with ``bn``."""
+    width: Channels = 64
+    """Channels of stage 1; stages 2 to 5 have 2, 4, 8 and 8 times as many, fc6 and fc7 16 times."""
     fc: Literal["none", "reduced"] = "none"
-    fc6_dilation: int = 6
+    """``reduced`` adds fc6 and fc7 as convolutions, which are stage 6 (SSD §3)."""
+    fc6_dilation: Count = 6
+    """Dilation of fc6: 6 in SSD, 3 in RefineDet."""
     pool5: Literal["3x3s1", "2x2s2"] = "3x3s1"
+    """Size and stride of the pool before fc6: ``3x3s1`` in SSD; ``2x2s2`` in RefineDet, where ``C6`` has stride 32."""
     ceil_mode: bool = True
-    freeze_at: int = 0
-    out_levels: tuple[int, ...] = (3, 4, 5)
+    """Round the size of the 2x2 pools' maps up (75 to 38), as Caffe does, not down as torchvision does.
+
+    A map of stride ``s`` then has ``ceil(H / s)`` rows. Both agree where the strides divide the input.
+    """
+    freeze_at: CountOrZero = 0
+    """Leading stages that are not trained (Fast R-CNN §4.5 freezes 2)."""
+    out_levels: tuple[Count, ...] = (3, 4, 5)
+    """Stages whose maps are returned. Stages above the last one are not built."""
 
     def __post_init__(self) -> None:
-        known = is_int(self.depth, 1) and self.depth in DEPTHS
-        check_field(known, self, "depth", f"one of {', '.join(map(str, DEPTHS))}")
-        check_field(self.norm in OPTIONAL_NORMS, self, "norm", f"one of {', '.join(OPTIONAL_NORMS)}")
-        check_field(is_int(self.width, 8) and self.width % 8 == 0, self, "width", "a multiple of 8")
-        check_field(self.fc in ("none", "reduced"), self, "fc", "none or reduced")
-        check_field(self.pool5 in ("3x3s1", "2x2s2"), self, "pool5", "3x3s1 or 2x2s2")
-        check_field(is_int(self.fc6_dilation, 1), self, "fc6_dilation", "an int of at least 1")
-        if self.fc == "none":
-            check_field(self.pool5 == "3x3s1", self, "pool5", "left out without fc = reduced")
-            check_field(self.fc6_dilation == 6, self, "fc6_dilation", "left out without fc = reduced")
-        check_levels(self, self.out_levels, self.freeze_at, 5 if self.fc == "none" else 6, first=1)
-        used = self.fc == "none" or 6 in self.out_levels
-        check_field(used, self, "out_levels", "stages that end with 6, where fc = reduced adds it")
+        if self.fc == "none" and self.pool5 != "3x3s1":
+            raise InputError(f"pool5 = {self.pool5!r}: must be left out without fc = reduced")
+        if self.fc == "none" and self.fc6_dilation != 6:
+            raise InputError(f"fc6_dilation = {self.fc6_dilation}: must be left out without fc = reduced")
+        check_levels(self.out_levels, self.freeze_at, 5 if self.fc == "none" else 6, first=1)
+        if self.fc == "reduced" and 6 not in self.out_levels:
+            raise InputError(
+                f"out_levels = {self.out_levels!r}: must be stages that end with 6, where fc = reduced adds it"
+            )
 
 
 class _Stage(NamedTuple):
-    """Where stage ``number`` is in ``features``: its convolutions, and the pool after them if one is built."""
+    """Indices of stage ``number`` in ``features``: its convolutions, and the pool after them if one is built."""
 
     number: int
     convs: tuple[int, ...]

@@ -9,14 +9,15 @@ even (``ceil_mode``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_field, check_levels
-from boxwright.backbones.layers.norm import OPTIONAL_NORMS, OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.norm import OptionalNorm, conv_norm, make_norm, stage_norm
+from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import Level
 
 # Channels, kernel and stride of each convolution; a max pool and the local normalisation follow the first two.
@@ -24,29 +25,27 @@ LAYERS = ((96, 7, 2), (256, 5, 2), (384, 3, 1), (384, 3, 1), (256, 3, 1))
 STRIDES = (2, 8, 16, 16, 16)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ZFConfig:
-    """The network of five convolutions.
-
-    ``norm``: ``none`` is the published network, which divides the maps of the first two convolutions by the energy of
-    their neighbourhood; any other norm takes that one's place, after every convolution: from scratch train with ``bn``.
-    ``width``: factor on all channels. ``freeze_at``: leading convolutions that do not learn.
-    ``ceil_mode``: pools that round up, as Caffe's do: maps are a row and a column larger than the levels say.
-    ``out_levels``: convolutions whose maps are returned; those above the last are not built.
-    """
+    """The network of five convolutions; the defaults are the published network."""
 
     kind: Literal["zf"] = "zf"
     norm: OptionalNorm = "none"
-    width: float = 1.0
+    """Normalisation after every convolution; train from scratch with ``bn``.
+
+    ``none`` normalises only the maps of the first two convolutions, by the energy of their neighbourhood.
+    """
+    width: Annotated[float, Field(ge=8 / 96)] = 1.0
+    """Factor on all channels."""
     ceil_mode: bool = False
-    freeze_at: int = 0
-    out_levels: tuple[int, ...] = (5,)
+    """Round the size of the pools' maps up, as Caffe does; maps then have one row and column more than levels say."""
+    freeze_at: CountOrZero = 0
+    """Leading convolutions that are not trained."""
+    out_levels: tuple[Count, ...] = (5,)
+    """Convolutions whose maps are returned. Those above the last one are not built."""
 
     def __post_init__(self) -> None:
-        check_field(self.norm in OPTIONAL_NORMS, self, "norm", f"one of {', '.join(OPTIONAL_NORMS)}")
-        narrowest = min(channels for channels, _, _ in LAYERS) * self.width
-        check_field(narrowest >= 8, self, "width", f"a factor of at least {8 / 96:.3f}")
-        check_levels(self, self.out_levels, self.freeze_at, len(LAYERS), first=1)
+        check_levels(self.out_levels, self.freeze_at, len(LAYERS), first=1)
 
 
 class ZF(nn.Module):

@@ -184,8 +184,6 @@ def for_pretraining(config: BackboneConfig) -> BackboneConfig:
     changes: dict[str, Any] = {name: defaults[name] for name in reset if name in defaults}
     if getattr(config, "norm", None) == "frozen_bn":
         changes["norm"] = "bn"
-    if getattr(config, "stage6_blocks", 0):
-        changes["out_levels"] = (6,)
     if isinstance(config, DarknetConfig):
         variant = "extraction" if config.variant == "yolov1" else config.variant
         changes |= {"variant": variant, "out_levels": (len(VARIANTS[variant]) - 1,)}

@@ -152,8 +152,10 @@ class _Reader:
         try:
             return cls(**values)
         except ValueError as error:
-            message = str(error).removeprefix(f"{cls.__name__}: ")
-            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {message}") from error
+            text = str(error).removeprefix(f"{cls.__name__}: ")
+            if text.startswith(f"{cls.__name__}."):  # the error names a field
+                raise self.fail(path, f"{dotted((*path, text.removeprefix(f'{cls.__name__}.')))}") from error
+            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {text}") from error
 
     def unknown_key(self, key: str, keys: list[str], path: Path) -> InputError:
         """The error for a ``key`` that is none of ``keys``, with the one that was probably meant."""

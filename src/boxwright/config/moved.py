@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
+from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.configs import LetterboxConfig, MinIoUCropConfig, MosaicConfig, PhotometricConfig
 from boxwright.fields import field_types, kinds, union_members
 from boxwright.structures import InputError
@@ -45,6 +46,7 @@ MOVED: Moves = {
     MinIoUCropConfig: {"whole": Gone(True), "free": Gone(True), "trials": Gone(50)},
     MosaicConfig: {"spread": Gone(0.5)},
     PhotometricConfig: {"shuffle_p": Gone(0.0)},
+    ResNetConfig: {"stage6_blocks": Gone(0)},
 }
 
 

@@ -36,7 +36,7 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matches
 from boxwright.anchors.sampler import hard_negatives
 from boxwright.backbones.build import BackboneConfig, build_backbone
-from boxwright.backbones.layers.blocks import Bottleneck, Stage
+from boxwright.backbones.layers.blocks import Bottleneck, ResidualStage
 from boxwright.backbones.layers.norm import ConvNormAct, L2Norm, make_norm
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
@@ -342,7 +342,7 @@ class TransferBlocks(nn.Module):
 
 def residual(inputs: int, hidden: int, outputs: int, stride: int, norm: str) -> Bottleneck:
     """A bottleneck whose shortcut has a projection."""
-    stage = Stage(number=6, block="bottleneck", blocks=1, mid=hidden, out=outputs)
+    stage = ResidualStage(number=6, block="bottleneck", blocks=1, mid=hidden, out=outputs)
     return Bottleneck(inputs, stage, stride, 1, True, norm, stride_in_1x1=True)
 
 

@@ -14,66 +14,45 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boxwright.fields import Channels, config
 from boxwright.structures import InputError, Level
 
-Extra = Literal["auto", "pool", "none", "conv_c", "conv_p"]
-OutputConvs = Literal["all", "upsampled"]
-Upsample = Literal["nearest", "bilinear_align_corners"]
-PassedDown = Literal["merged", "smoothed"]
-NeckNorm = Literal["none", "bn", "gn"]
 
-
-@dataclass(frozen=True, kw_only=True)
+@config
 class FPNConfig:
     """An FPN; the defaults are the paper's.
 
-    ``channels``: of every output level. ``extra``: ``pool`` adds a level above the top by taking every second pixel
-    (P6 on ResNet), ``none`` adds nothing, ``auto`` pools unless the backbone brings a C6 of its own (DetNet);
-    ``conv_c`` and ``conv_p`` add a 3x3 convolution for each of ``extra_strides``, the first on the backbone's top map
-    (RetinaNet, Detectron, detectron2) or on the pyramid's (torchvision's first RetinaNet). ``extra_strides``: strides
-    of these convolutions, stated and not inferred: (2, 2) is P6 and P7 above ResNet's C5; above DetNet's C6, which has
-    stride 16, (2,) is P7 at stride 32. ``extra_relu``: each but the first reads the ReLU of the level below (RetinaNet;
-    MMDetection leaves it out).
-    ``output_convs``: 3x3 convolution on ``all`` levels, or only on those that receive an ``upsampled`` map.
-    ``upsample``: how. ``passed_down``: the ``merged`` map or the ``smoothed`` one. ``norm``: after every convolution,
-    which then has no bias. The second values of ``output_convs``, ``upsample`` and ``passed_down`` together are what
-    guoruoqian/DetNet_pytorch does.
+    The second values of ``output_convs``, ``upsample`` and ``passed_down`` together are guoruoqian/DetNet_pytorch.
     """
 
     kind: Literal["fpn"] = "fpn"
-    channels: int = 256
-    extra: Extra = "auto"
-    extra_strides: tuple[int, ...] = (2, 2)
-    extra_relu: bool = True
-    output_convs: OutputConvs = "all"
-    upsample: Upsample = "nearest"
-    passed_down: PassedDown = "merged"
-    norm: NeckNorm = "none"
+    channels: Channels = 256
+    """Channels of every output level."""
+    extra: Literal["auto", "pool", "none", "conv_c", "conv_p"] = "auto"
+    """Levels that are added above the top.
 
-    def __post_init__(self) -> None:
-        if type(self.channels) is not int or self.channels < 8 or self.channels % 8:
-            raise InputError(f"FPNConfig.channels = {self.channels!r}: must be a multiple of 8")
-        choices = {
-            "extra": Extra,
-            "output_convs": OutputConvs,
-            "upsample": Upsample,
-            "passed_down": PassedDown,
-            "norm": NeckNorm,
-        }
-        for field, literal in choices.items():
-            value, allowed = getattr(self, field), get_args(literal)
-            if value not in allowed:
-                raise InputError(f"FPNConfig.{field} = {value!r}: must be one of {', '.join(allowed)}")
-        if not self.extra_strides or not all(stride in (1, 2) for stride in self.extra_strides):
-            raise InputError(
-                f"FPNConfig.extra_strides = {self.extra_strides!r}: give 1 or 2 for each added level, such as (2, 2)"
-            )
+    ``pool`` adds one by taking every second pixel (P6 on ResNet). ``auto`` pools unless the backbone has a C6 (DetNet).
+    ``conv_c`` and ``conv_p`` add a 3x3 convolution for each of ``extra_strides``, the first on the backbone's top map
+    (RetinaNet, Detectron, detectron2) or on the pyramid's (torchvision's first RetinaNet).
+    """
+    extra_strides: Annotated[tuple[Literal[1, 2], ...], Field(min_length=1)] = (2, 2)
+    """Strides of the added convolutions: (2, 2) is P6 and P7 above ResNet's C5; (2,) is P7 above DetNet's C6."""
+    extra_relu: bool = True
+    """Apply ReLU to the input of each added convolution but the first (RetinaNet; not MMDetection)."""
+    output_convs: Literal["all", "upsampled"] = "all"
+    """Levels that get a 3x3 convolution: all, or only those that receive an upsampled map."""
+    upsample: Literal["nearest", "bilinear_align_corners"] = "nearest"
+    """Interpolation of the map of the level above."""
+    passed_down: Literal["merged", "smoothed"] = "merged"
+    """Map that goes to the level below: the sum itself, or the sum after its 3x3 convolution."""
+    norm: Literal["none", "bn", "gn"] = "none"
+    """Norm after every convolution, which then has no bias."""
 
 
 class FPN(nn.Module):

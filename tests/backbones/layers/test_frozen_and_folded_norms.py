@@ -17,7 +17,7 @@ from boxwright.backbones import (
     conv_norm,
     fold_norms,
 )
-from boxwright.backbones.layers.blocks import Bottleneck, Stage
+from boxwright.backbones.layers.blocks import Bottleneck, ResidualStage
 from boxwright.backbones.layers.norm import L2Norm
 
 
@@ -79,7 +79,7 @@ def saved_bytes(block: nn.Module, x: Tensor) -> int:
 
 def test_a_frozen_block_keeps_only_the_inputs_of_its_convolutions() -> None:
     """1 input of 32 channels, 2 inner maps of 8, 1 output (for its ReLU); no map before a norm or a sum."""
-    stage = Stage(number=2, block="bottleneck", blocks=1, mid=8, out=32)
+    stage = ResidualStage(number=2, block="bottleneck", blocks=1, mid=8, out=32)
     ours = Bottleneck(32, stage, 1, 1, False, "frozen_bn", False)
     theirs = TorchvisionBottleneck(32, 8, norm_layer=FrozenBatchNorm2d)
     x = torch.randn(3, 32, 10, 10, requires_grad=True)

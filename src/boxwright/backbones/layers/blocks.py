@@ -21,42 +21,45 @@ StemPool = Literal["padded", "ceil"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One stage of residual blocks. The opening block has the stride and, where shapes change, the projection.
-
-    ``project``: a 1x1 projection on the opening block's shortcut even where no shape changes (DetNet's block B).
-    ``opening_dilation``: dilation of the opening block where it differs from the others'.
-    """
+class ResidualStage:
+    """One stage of residual blocks. Its first block has the stride and, where shapes change, the projection."""
 
     number: int
+    """The stage gives the level ``Cn`` of this number."""
     block: Literal["basic", "bottleneck"]
+    """Type of its blocks."""
     blocks: int
+    """Number of blocks."""
     mid: int
+    """Channels inside a block."""
     out: int
+    """Channels of the output."""
     stride: int = 1
+    """Stride of the first block."""
     dilation: int = 1
+    """Dilation of the 3x3 convolutions."""
     opening_dilation: int | None = None
+    """Dilation in the first block, where it differs from the others'."""
     project: bool = False
+    """Add a 1x1 projection to the first block's shortcut even where no shape changes (DetNet's block B)."""
 
 
-def check_field(valid: bool, config: object, field: str, allowed: str) -> None:
-    """Raise an ``InputError`` that names the field of ``config``, its value and what is allowed."""
-    if not valid:
-        raise InputError(f"{type(config).__name__}.{field} = {getattr(config, field)!r}: must be {allowed}")
+def check_levels(out_levels: tuple[int, ...], freeze_at: int, last: int, first: int = 2) -> None:
+    """Check ``out_levels`` and ``freeze_at`` of a backbone that can return its stages ``first`` to ``last``.
+
+    Raises InputError naming the field, its value and what is allowed.
+    """
+    inside = bool(out_levels) and all(first <= n <= last for n in out_levels)
+    if not inside or list(out_levels) != sorted(set(out_levels)):
+        raise InputError(f"out_levels = {out_levels!r}: must be stages in rising order, each from {first} to {last}")
+    if freeze_at > max(out_levels):
+        raise InputError(f"freeze_at = {freeze_at}: must be from 0 (nothing) and 1 (stem) to {max(out_levels)}")
 
 
-def is_int(value: object, low: int, high: int | None = None) -> bool:
-    """An int (not a bool) in ``low..high``."""
-    return type(value) is int and low <= value and (high is None or value <= high)
-
-
-def check_levels(config: object, out_levels: tuple[int, ...], freeze_at: int, last: int, first: int = 2) -> None:
-    """Check ``out_levels`` and ``freeze_at`` of a backbone that can return its stages ``first`` to ``last``."""
-    known = isinstance(out_levels, tuple) and len(out_levels) > 0 and all(is_int(n, first, last) for n in out_levels)
-    rising = known and list(out_levels) == sorted(set(out_levels))
-    check_field(rising, config, "out_levels", f"stages in rising order, each from {first} to {last}")
-    top = max(out_levels)
-    check_field(is_int(freeze_at, 0, top), config, "freeze_at", f"an int from 0 (nothing) and 1 (stem) to {top}")
+def check_zero_init(zero_init_residual: bool, norm: str) -> None:
+    """Raise InputError for ``zero_init_residual`` with frozen norms: a frozen zero could never be trained away."""
+    if zero_init_residual and norm == "frozen_bn":
+        raise InputError("zero_init_residual = True: must be false with norm = frozen_bn")
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -80,7 +83,7 @@ def _shortcut(x: Tensor, projection: nn.Sequential | None) -> Tensor:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut (ResNet-18 and 34)."""
 
-    def __init__(self, inputs: int, stage: Stage, stride: int, dilation: int, project: bool, norm: str) -> None:
+    def __init__(self, inputs: int, stage: ResidualStage, stride: int, dilation: int, project: bool, norm: str) -> None:
         super().__init__()
         self.conv1 = _conv(inputs, stage.mid, 3, stride, dilation)
         self.bn1 = make_norm(norm, stage.mid)
@@ -100,7 +103,14 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut (ResNet-50 and deeper, DetNet's blocks A and B)."""
 
     def __init__(
-        self, inputs: int, stage: Stage, stride: int, dilation: int, project: bool, norm: str, stride_in_1x1: bool
+        self,
+        inputs: int,
+        stage: ResidualStage,
+        stride: int,
+        dilation: int,
+        project: bool,
+        norm: str,
+        stride_in_1x1: bool,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
@@ -120,7 +130,7 @@ class Bottleneck(nn.Module):
         return F.relu_(out.add_(_shortcut(x, self.downsample)))
 
 
-def build_stage(inputs: int, stage: Stage, norm: str, stride_in_1x1: bool) -> nn.Sequential:
+def build_stage(inputs: int, stage: ResidualStage, norm: str, stride_in_1x1: bool) -> nn.Sequential:
     """The blocks of ``stage`` on a map of ``inputs`` channels."""
     blocks: list[nn.Module] = []
     for i in range(stage.blocks):
@@ -144,7 +154,7 @@ def initialise(stages: nn.Module, zero_init_residual: bool) -> None:
         elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
             last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
             assert isinstance(last.weight, Tensor)
-            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learnt away
+            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learned away
                 nn.init.zeros_(last.weight)
 
 
@@ -159,7 +169,7 @@ class ResidualBackbone(nn.Module):
     def __init__(
         self,
         width: int,
-        stages: list[Stage],
+        stages: list[ResidualStage],
         *,
         norm: str,
         stride_in_1x1: bool,

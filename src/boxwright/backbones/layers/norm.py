@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,12 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Norm = Literal["bn", "frozen_bn", "gn"]
-"""``bn`` live batch norm; ``frozen_bn`` fixed statistics and affine, for loaded weights; ``gn`` group norm."""
-
-NORMS: tuple[str, ...] = ("bn", "frozen_bn", "gn")
+"""``bn``: batch norm. ``frozen_bn``: fixed statistics and affine parameters, for loaded weights. ``gn``: group norm."""
 
 OptionalNorm = Literal["none", "bn", "frozen_bn", "gn"]
-"""As ``Norm``, or ``none``: convolutions with a bias and nothing after them, as networks before batch norm were."""
+"""As ``Norm``, or ``none``: convolutions have a bias and no norm, as in networks before batch norm."""
 
-OPTIONAL_NORMS: tuple[str, ...] = ("none", *NORMS)
+OPTIONAL_NORMS: tuple[str, ...] = get_args(OptionalNorm)
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

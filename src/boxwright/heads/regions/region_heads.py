@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.backbones.build import BackboneConfig
 from boxwright.backbones.detnet import DetNetConfig, detnet_stages
-from boxwright.backbones.layers.blocks import Stage, build_stage, initialise
+from boxwright.backbones.layers.blocks import ResidualStage, build_stage, initialise
 from boxwright.backbones.layers.norm import stage_norm
 from boxwright.backbones.resnet import ResNetConfig, resnet_stages
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
@@ -81,7 +81,7 @@ class StageHead(PooledHead[StageHeadConfig]):
         return x.mean((2, 3)).reshape(pooled.shape[0], pooled.shape[1], -1)
 
 
-def stages_above(config: BackboneConfig) -> tuple[ResNetConfig | DetNetConfig, list[Stage]]:
+def stages_above(config: BackboneConfig) -> tuple[ResNetConfig | DetNetConfig, list[ResidualStage]]:
     """Return ``config`` and its stages above its last output level. Raises InputError if there are none."""
     top = max(config.out_levels)
     if isinstance(config, ResNetConfig | DetNetConfig):
