@@ -1,4 +1,4 @@
-"""The whole line on data that it draws itself: scenes, training, evaluation, detection, and a page about it all."""
+"""Generate scenes, train a small detector on them, evaluate it, detect with it, and write a report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from boxwright.app.detection.predict import PredictSummary, detect_files
 from boxwright.app.evaluate import Scored, run_detector, score
 from boxwright.app.load import Loaded, load
@@ -27,44 +25,48 @@ from boxwright.backbones.count import count_parameters
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.scenes import SceneConfig, write_scenes
-from boxwright.detections import Detections
 from boxwright.evaluation.coco import CocoResult, json_safe
 from boxwright.evaluation.curves import confusion_matrix
 from boxwright.io.environment import versions
 from boxwright.io.files import atomic_text
-from boxwright.report.demo import Curve, Example, Report, make_example, write_report
+from boxwright.report.examples import choose_examples
 from boxwright.report.page import duration
+from boxwright.report.report import Report, write_report
 from boxwright.structures import InputError
 from boxwright.training.logging.run_log import read_rows
 
 RECIPE = "faster-rcnn-detnet-small-fpn"
-_SIZE = 256  # what the recipe is made for
-# A little easier than scenes are drawn otherwise: minutes on two cores must do. Objects of 8 pixels and of three
-# quarters of the picture stay, and so do clutter, blur and noise.
+_SIZE = 256  # the input size of the recipe
+# Slightly easier than the default scenes, because training must finish in minutes on two cores. Object sizes still
+# range from 8 pixels to three quarters of the image, and clutter, blur and noise remain.
 _SCENES = SceneConfig(typical=0.9, distractors=(0, 3), hidden=0.5)
-_EXAMPLES = 12
 _MARKER = "demo.json"
 
 
 @dataclass(slots=True)
 class DemoResult:
-    """Where the page is, COCO's numbers on the test scenes, the seconds of each stage, and what to do next."""
+    """Outcome of a demo."""
 
     report: str
+    """Path of the HTML page."""
     checkpoint: str
     stats: dict[str, float]
+    """COCO metrics on the test scenes."""
     timings: dict[str, float]
+    """Seconds of each stage."""
     threshold: float
+    """Score threshold with the best F1, rounded down to hundredths."""
     commands: dict[str, str]
+    """Command lines for the user's own data, by purpose."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: None where a number is not defined."""
+        """Return plain values for JSON, with None for undefined metrics."""
         return json_safe(asdict(self))
 
 
 @dataclass(slots=True)
 class _Stages:
-    """Names each stage on stderr as it begins, and keeps its seconds."""
+    """Announces each stage on stderr and records its duration in seconds."""
 
     count: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,15 +80,15 @@ class _Stages:
 
 
 def run_demo(request: DemoRequest) -> DemoResult:
-    """Draw scenes, train the small DetNet Faster R-CNN, evaluate it, detect with it, and write ``report.html``.
+    """Generate scenes, train the small DetNet Faster R-CNN, evaluate it, detect with it, and write ``report.html``.
 
-    Everything goes into ``output``. What an earlier demo left there is replaced; a folder with anything else in it
-    raises ``InputError``.
+    All files are written to ``request.output``. Those of an earlier demo are replaced. Raises InputError if the folder
+    holds anything else.
     """
     output = request.output
     _prepare(request)
     stages = _Stages(5)
-    with stages.stage(f"Drawing {request.images} scenes to train on and {request.test_images} to test on"):
+    with stages.stage(f"Generating {request.images} training scenes and {request.test_images} test scenes"):
         _draw_scenes(output / "scenes", request)
     with stages.stage(f"Training {RECIPE}"):
         run = start_training(
@@ -101,12 +103,13 @@ def run_demo(request: DemoRequest) -> DemoResult:
         )
     index = open_dataset(output / "scenes", "test")
     loaded = load(run.checkpoint, request.device)
-    with stages.stage("Evaluating on the scenes that it never saw"):
+    with stages.stage("Evaluating on the test scenes"):
         scored = score(index, run_detector(loaded, index, str(output / "scenes")).detections())
     advice = scored.curves.overall.best_f1()
-    threshold = math.floor(100 * advice.threshold) / 100 if advice else 0.5  # rounded up it might lose the last hit
+    # Rounded down, because a higher threshold could drop the last correct detection.
+    threshold = math.floor(100 * advice.threshold) / 100 if advice else 0.5
     pictures = index.path(0).parent
-    with stages.stage("Detecting in their picture files"):
+    with stages.stage("Detecting in the image files of the test scenes"):
         choice = DetectRequest(output=output / "detections", threshold=threshold, device=request.device)
         detected = detect_files(run.checkpoint, [pictures], choice)
     with stages.stage("Writing the report"):
@@ -128,12 +131,12 @@ def _prepare(request: DemoRequest) -> None:
         ("--test-images", request.test_images),
     ):
         if value < 1:
-            raise InputError(f"{name} {value}: give 1 or more")
+            raise InputError(f"{name} {value}: must be at least 1")
     if request.steps is not None and request.steps < 1:
-        raise InputError(f"--steps {request.steps}: give 1 or more")
+        raise InputError(f"--steps {request.steps}: must be at least 1")
     ours = (output / _MARKER).is_file()
     if output.exists() and not ours and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output}: exists and is no earlier demo; choose another --output")
+        raise InputError(f"{output}: exists and does not hold an earlier demo; choose another --output")
     if ours:
         print(f"replacing the earlier demo in {output}", file=sys.stderr)
         for name in ("scenes", "run", "detections"):
@@ -147,7 +150,7 @@ def _prepare(request: DemoRequest) -> None:
 def _draw_scenes(folder: Path, request: DemoRequest) -> None:
     counts = {"train": request.images, "val": request.val_images, "test": request.test_images}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if cores > 1 and sum(counts.values()) >= 100 else 0  # below that, starting them takes longer
+    workers = cores if cores > 1 and sum(counts.values()) >= 100 else 0  # for fewer, starting them takes longer
     done = 0
     with ProgressBar("drawing", sum(counts.values())) as bar:
 
@@ -167,7 +170,7 @@ def _sets(request: DemoRequest) -> tuple[str, ...]:
     if request.steps is not None:
         sets += [f"stages.0.length={request.steps}", "stages.0.unit=steps"]
         if request.steps < 200:
-            sets.append('stages.0.schedule.warmup="none"')  # it would outlast the training
+            sets.append('stages.0.schedule.warmup="none"')  # it would last longer than the training
     return (*sets, *request.sets)
 
 
@@ -188,11 +191,11 @@ def _report(
     seconds: dict[str, float],
 ) -> Report:
     assert isinstance(scored.result, CocoResult)
-    losses, validation = history(request.output / "run")
+    rows = read_rows(request.output / "run")
     training = next(value for name, value in seconds.items() if name.startswith("Training"))
     lead = (
-        f"{RECIPE}, trained from scratch in {duration(training)} on {request.images} scenes that Boxwright drew "
-        f"itself. Every figure is of {len(index)} other scenes, which served neither to train it nor to choose it."
+        f"{RECIPE}, trained from scratch in {duration(training)} on {request.images} synthetic scenes. All metrics are "
+        f"measured on {len(index)} test scenes, which were used neither for training nor to select the checkpoint."
     )
     rate = detected.images / max(detected.seconds, 1e-9)
     return Report(
@@ -201,56 +204,27 @@ def _report(
         result=scored.result,
         facts=[
             (f"{count_parameters(loaded.detector) / 1e6:.1f} M", "parameters"),
-            (f"{rate:.1f} / s", f"images detected, drawn and saved on {loaded.device.type.upper()}"),
-            (duration(sum(seconds.values())), "from the first scene to this page"),
+            (f"{rate:.1f} / s", f"images processed, drawn and saved on {loaded.device.type.upper()}"),
+            (duration(sum(seconds.values())), "total time of the demo"),
         ],
-        examples=_examples(index, scored, threshold),
+        examples=choose_examples(index, scored.detections, threshold),
         threshold=threshold,
         curves=scored.curves,
         confusion=confusion_matrix(index, scored.detections, score=threshold),
-        losses=losses,
-        validation=validation,
+        train=[row for row in rows if row["kind"] == "train"],
+        validation=[row for row in rows if row["kind"] == "validation"],
         timings=list(seconds.items()),
         commands=_own_data_commands(threshold),
-        notes={"next": "The same three steps, on a folder of your own in COCO, VOC or YOLO format."},
+        notes={"next": "The same three steps for a data set of your own in COCO, VOC or YOLO format."},
         footer=_footer(request),
     )
 
 
-def history(run: Path) -> tuple[list[Curve], list[Curve]]:
-    """Losses and validation scores of a run folder over its steps."""
-    rows = read_rows(run)
-    train = [row for row in rows if row["kind"] == "train"]
-    names = list(dict.fromkeys(key for row in train for key in row if key == "loss" or key.startswith("loss_")))
-    losses = [_curve(train, key, key.removeprefix("loss_").replace("_", " ")) for key in names]
-    seen = [row for row in rows if row["kind"] == "validation"]
-    return losses, [_curve(seen, key, key) for key in ("AP", "AP50", "AP75") if seen]
-
-
-def _curve(rows: list[dict[str, Any]], key: str, name: str) -> Curve:
-    kept = [row for row in rows if row.get(key) is not None]
-    return Curve(name, [row["step"] for row in kept], [row[key] for row in kept])
-
-
-def _examples(index: DetectionIndex, scored: Scored, threshold: float) -> list[Example]:
-    """Scenes at even distances, not chosen by how well they went."""
-    positions = np.unique(np.linspace(0, len(index) - 1, min(_EXAMPLES, len(index))).round().astype(int)).tolist()
-    ids = [index.image_id(i) for i in positions]
-    found = scored.detections
-    examples = []
-    for i, rows in zip(positions, found.rows_by_image(ids), strict=True):
-        detections = Detections(
-            found.corners[rows], found.scores[rows], found.labels[rows], index.classes, index.size(i)
-        )
-        examples.append(make_example(index, i, detections.above(threshold)))
-    return examples
-
-
 def _own_data_commands(threshold: float) -> list[tuple[str, str]]:
     return [
-        ("1. Check your data: every defect, with file and place", "boxwright data check YOUR_DATA"),
-        ("2. Train on it", f"boxwright train {RECIPE} --data YOUR_DATA --output run"),
-        ("3. Detect with the result", f"boxwright detect run YOUR_PICTURES --output found --threshold {threshold:.2f}"),
+        ("1. Check your data for defects", "boxwright data check YOUR_DATA"),
+        ("2. Train a detector on it", f"boxwright train {RECIPE} --data YOUR_DATA --output run"),
+        ("3. Detect objects with it", f"boxwright detect run YOUR_PICTURES --output found --threshold {threshold:.2f}"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A detector, or a file of detections, against a data set: numbers, tables, plots."""
+"""Evaluate a detector or a file of detections on a data set: metrics, tables, plots, report."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ from boxwright.evaluation.curves import ThresholdCurves, confusion_matrix, thres
 from boxwright.evaluation.plots import plot_confusion, plot_precision_recall, plot_thresholds
 from boxwright.evaluation.results_file import evaluate_detections, load_coco_detections
 from boxwright.evaluation.voc import VocEvaluation, VocResult, VocRules
-from boxwright.io.files import atomic_text
+from boxwright.io.environment import versions
+from boxwright.io.files import atomic_text, check_writable
 from boxwright.precision import Precision, check_precision
+from boxwright.report.examples import choose_examples
+from boxwright.report.report import Report, write_report
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
 from boxwright.training.validation import validate
@@ -35,18 +38,21 @@ from boxwright.training.validation import validate
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of it: ``result`` in the metric asked for, the detections, and how a threshold acts on them; ``masks``,
-    COCO's numbers of the masks where detections and data set have some; ``unscored``: why those found were not.
-    """
+    """Result of an evaluation."""
 
     result: CocoResult | VocResult
+    """Metrics of the boxes, COCO or VOC as requested."""
     detections: DetectionColumns
+    """All detections that were evaluated."""
     curves: ThresholdCurves
+    """Precision, recall and F1 against the score threshold."""
     masks: CocoResult | None = None
+    """COCO metrics of the masks, where both the detections and the data set have masks."""
     unscored: str | None = None
+    """Reason why the masks of the detections could not be evaluated."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return plain values for JSON."""
         masks: dict[str, Any] = {} if self.masks is None else {"masks": self.masks.to_dict()}
         if self.unscored is not None:
             masks["masks_unscored"] = self.unscored
@@ -63,11 +69,11 @@ def run_detector(
     augment: TestTimeConfig | None = None,
     proposals: Path | None = None,
 ) -> CocoEvaluation:
-    """All detections of a checkpoint's detector on a data set, as its recipe evaluates, or with ``augment``.
+    """Run a detector over a data set, as its recipe evaluates or with test-time augmentation ``augment``.
 
-    ``proposals``: the file of them, where it is not the recipe's.
-    With masks where the detector gives them and every object of the data set has one; with ``augment`` never. Raises
-    InputError where the classes differ, or the device has not got the arithmetic.
+    ``proposals``: proposal file to use instead of the recipe's. Masks are collected if the detector predicts them and
+    every object of the data set has one, but never with ``augment``. Raises InputError if the classes of detector and
+    data set differ, or if the device does not support ``precision``.
     """
     check_precision(loaded.device, precision)
     check_classes(index.classes, loaded.checkpoint.classes, data_name, str(loaded.path))
@@ -91,7 +97,7 @@ def run_detector(
 
 
 def score(index: DetectionIndex, detections: DetectionColumns, metric: Metric = "coco") -> Scored:
-    """Score detections: COCO's numbers, or VOC's mean AP (``voc07``: 11 points; ``voc12``: area, since 2010)."""
+    """Evaluate detections with the COCO metrics or the VOC mean AP (``voc07``: 11-point; ``voc12``: area)."""
     result: CocoResult | VocResult
     masks = None
     if metric == "coco":
@@ -110,10 +116,9 @@ def _all_have_masks(index: DetectionIndex) -> bool:
 
 
 def write_plots(folder: Path, index: DetectionIndex, scored: Scored) -> list[Path]:
-    """Precision-recall (COCO only), threshold and confusion plots as PNG; the confusion at the advised threshold."""
+    """Write plots as PNG: precision-recall (COCO only), score thresholds, confusion at the recommended threshold."""
     folder.mkdir(parents=True, exist_ok=True)
-    best = scored.curves.overall.best_f1()
-    matrix = confusion_matrix(index, scored.detections, score=best.threshold if best else 0.5)
+    matrix = confusion_matrix(index, scored.detections, score=recommended_threshold(scored.curves))
     plots = [
         plot_thresholds(scored.curves, folder / "thresholds.png"),
         plot_confusion(matrix, folder / "confusion.png"),
@@ -123,8 +128,32 @@ def write_plots(folder: Path, index: DetectionIndex, scored: Scored) -> list[Pat
     return plots
 
 
+def recommended_threshold(curves: ThresholdCurves) -> float:
+    """Return the score threshold with the best F1 over all classes, 0.5 if no detection is correct."""
+    best = curves.overall.best_f1()
+    return best.threshold if best else 0.5
+
+
+def write_evaluation_report(path: Path, title: str, data: Path, index: DetectionIndex, scored: Scored) -> Path:
+    """Write the result as a self-contained HTML page. Examples are shown at the recommended threshold."""
+    threshold = recommended_threshold(scored.curves)
+    report = Report(
+        title=title,
+        lead=f"Evaluated on {data}, split {index.name}: {len(index)} images, {len(index.classes)} classes.",
+        result=scored.result,
+        masks=scored.masks,
+        curves=scored.curves,
+        facts=[(f"{len(scored.detections):,}", "detections"), (f"{threshold:.2f}", "score threshold of best F1")],
+        examples=choose_examples(index, scored.detections, threshold),
+        threshold=threshold,
+        confusion=confusion_matrix(index, scored.detections, score=threshold),
+        footer=" · ".join(f"{name} {version}" for name, version in versions().items()),
+    )
+    return write_report(path, report)
+
+
 def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) -> None:
-    """Write a COCO results file."""
+    """Write the detections as a COCO results file."""
     rows = [
         {
             "image_id": int(found.image_ids[i]),
@@ -141,16 +170,22 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
 
 
 def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
-    """What ``boxwright evaluate`` does. Raises ``InputError`` for all that does not fit together."""
+    """Evaluate ``checkpoint`` or the file ``request.detections``, and write the requested files.
+
+    Raises InputError for options that contradict each other and for everything that does not fit the data.
+    """
     if (checkpoint is None) == (request.detections is None):
-        raise InputError("give a checkpoint, or a results file with --detections; one of the two")
+        raise InputError("give either a checkpoint or a results file with --detections")
     augment = named_test_time(request.augment, request.merge)
     if augment is not None and request.detections is not None:
-        raise InputError("--augment changes how a checkpoint looks at images; a results file has none to look at")
+        raise InputError("--augment needs a checkpoint; --detections evaluates a results file without running one")
     if request.proposals is not None and (augment is not None or request.detections is not None):
-        raise InputError("--proposals is for a checkpoint without --augment, which searches in every image anew")
+        raise InputError("--proposals needs a checkpoint and no --augment, which computes proposals for every view")
     if request.sets and request.detections is not None:
-        raise InputError("--set changes how a checkpoint looks at images; a results file has none to look at")
+        raise InputError("--set needs a checkpoint; --detections evaluates a results file without running one")
+    for target in (request.save, request.report):
+        if target is not None:
+            check_writable(target)
     data, split = request.data, request.split
     index = open_dataset(data, split) if split is not None else default_split(data)
     if request.detections is not None:
@@ -173,15 +208,18 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
         save_detections(request.save, index, found)
     if request.plots is not None:
         write_plots(request.plots, index, scored)
+    if request.report is not None:
+        title = str(request.detections if checkpoint is None else checkpoint)
+        write_evaluation_report(request.report, title, data, index, scored)
     return index, scored
 
 
 def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, folder: Path) -> Path | None:
-    """The file of proposals that the request asks for, made in ``folder`` if need be; None for the recipe's."""
+    """Return the requested proposal file, written to ``folder`` for selective search; None for the recipe's."""
     if request.proposals is None:
         return None
     if not isinstance(loaded.detector, TakesProposals):
-        raise InputError(f"--proposals: a {loaded.detector.config.kind} finds its own; leave the option out")
+        raise InputError(f"--proposals: {loaded.detector.config.kind} takes no precomputed proposals; omit the option")
     if request.proposals != SELECTIVE_SEARCH:
         return Path(request.proposals)
     most = loaded.detector.preparation.most_proposals
@@ -189,9 +227,9 @@ def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, 
 
 
 def default_split(data: Path) -> DetectionIndex:
-    """``val``, else ``test``, else the only split there is."""
+    """Open ``val``, else ``test``, else the only split."""
     names = find_source(data).splits
     chosen = next((name for name in ("val", "test") if name in names), None)
     if chosen is None and len(names) > 1:
-        raise InputError(f"{data}: has neither val nor test; name one of {', '.join(names)} with --split")
+        raise InputError(f"{data}: has neither split val nor test; choose one of {', '.join(names)} with --split")
     return open_dataset(data, chosen)

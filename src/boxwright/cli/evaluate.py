@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from boxwright.app.evaluate import Scored
 
 EXAMPLES = examples(
-    "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --plots plots",
+    "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --report report.html",
     "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12",
     "boxwright evaluate runs/faster-rcnn-detnet-small-fpn-1 --data my_data --augment flip --merge nms",
     "boxwright evaluate runs/faster-rcnn-vgg16-1 --data voc --set detector.rpn.post_nms=[2000,100]",
@@ -35,7 +35,7 @@ def evaluate(
     if json:
         return print_json({"data": str(request.data), "split": index.name, **scored.to_dict()})
     print_scored(scored, Console())
-    for target in (request.save, request.plots):
+    for target in (request.save, request.plots, request.report):
         if target is not None:
             say(f"wrote {target}")
     return 0

@@ -28,7 +28,12 @@ WEAKEST = 5
 
 
 def plot_precision_recall(result: CocoResult, path: str | Path) -> Path:
-    """Two panels: every class at IoU 0.50 with their mean, and the mean at each overlap. Returns the path."""
+    """Write :func:`precision_recall_figure` as PNG and return the path."""
+    return save_figure(precision_recall_figure(result), path)
+
+
+def precision_recall_figure(result: CocoResult) -> Figure:
+    """Plot precision against recall: per class at IoU 0.50 with their mean, and the mean at each IoU threshold."""
     figure, (left, right) = _figure(2)
     recall = np.linspace(0, 1, result.precision.shape[1])
     at50 = result.precision[0, :, :, 0]  # [R, K]
@@ -44,11 +49,16 @@ def plot_precision_recall(result: CocoResult, path: str | Path) -> Path:
         curve = _mean_curve(result.precision[t, :, :, 0].T)
         right.plot(recall, curve, color=shades[t], linewidth=1.4, label=f"{threshold:.2f}  {_percent(value)}")
     _finish(right, "Mean over classes by IoU, AP", "recall", "precision", legend="outside")
-    return save_figure(figure, path)
+    return figure
 
 
 def plot_thresholds(curves: ThresholdCurves, path: str | Path, precision: float = 0.9) -> Path:
-    """Three panels: F1, precision and recall against the score threshold, with the advised thresholds marked."""
+    """Write :func:`thresholds_figure` as PNG and return the path."""
+    return save_figure(thresholds_figure(curves, precision), path)
+
+
+def thresholds_figure(curves: ThresholdCurves, precision: float = 0.9) -> Figure:
+    """Plot F1, precision and recall against the score threshold, with the recommended thresholds marked."""
     figure, panels = _figure(3)
     grid = _score_grid(curves)
     per_class = [curve.at(grid) for curve in curves.per_class]
@@ -77,15 +87,20 @@ def plot_thresholds(curves: ThresholdCurves, path: str | Path, precision: float 
             limits=(grid[0], grid[-1]),
             legend="inside" if panel is panels[0] else "none",
         )
-    told = f"best F1 at score {best.threshold:.2f} (dashed)" if best else "no detection is right"
+    told = f"best F1 at score {best.threshold:.2f} (dashed)" if best else "no detection is correct"
     never = f"precision {precision:g} is never reached"
     told += f",  precision {precision:g} from {precise.threshold:.2f} (dotted)" if precise else f",  {never}"
     figure.suptitle(f"IoU ≥ {curves.iou:g}:  {told}", fontsize=11)
-    return save_figure(figure, path)
+    return figure
 
 
 def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
-    """The confusion matrix, colours by the share of each row; counts are written into it up to 20 classes."""
+    """Write :func:`confusion_figure` as PNG and return the path."""
+    return save_figure(confusion_figure(matrix), path)
+
+
+def confusion_figure(matrix: ConfusionMatrix) -> Figure:
+    """Plot the confusion matrix, coloured by the share of each row. Up to 20 classes have the counts written in."""
     count = len(matrix.counts)
     side = min(max(4.5, 0.45 * count + 2.5), 18)
     figure = Figure(figsize=(side + 1.5, side), dpi=110, layout="constrained")
@@ -113,7 +128,7 @@ def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
             colour = "white" if share[row, column] > 0.3 else "black"
             text = str(matrix.counts[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    return save_figure(figure, path)
+    return figure
 
 
 def _figure(panels: int) -> tuple[Figure, list[Axes]]:

@@ -1,4 +1,4 @@
-"""The plain parts of a self-contained HTML page: its frame and style, tables, tiles, pictures as data."""
+"""Parts of a self-contained HTML page: frame and style, cards, tables, tiles, images as data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ h2 { font-size: 1.35rem; letter-spacing: -.01em; margin: 0 0 10px; }
 h3 { font-size: 1rem; margin: 22px 0 6px; }
 p { margin: 6px 0 14px; max-width: 78ch; }
 .lead { font-size: 1.08rem; color: var(--soft); }
-.note, figcaption, .empty { color: var(--soft); font-size: .9rem; }
+.note, figcaption { color: var(--soft); font-size: .9rem; }
 nav { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: .93rem; margin: 14px 0 0; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
 section { margin: 40px 0; scroll-margin-top: 12px; }
@@ -36,7 +36,6 @@ section { margin: 40px 0; scroll-margin-top: 12px; }
 .tile b { display: block; font-size: 1.75rem; line-height: 1.15; letter-spacing: -.02em;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .87rem; line-height: 1.35; display: block; margin-top: 4px; }
-.pair { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .93rem; }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
@@ -44,11 +43,8 @@ th { font-weight: 600; color: var(--soft); font-size: .84rem; }
 thead th { border-bottom: 2px solid var(--grid); }
 .text { text-align: left; } tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 tbody th { font-weight: 500; color: var(--ink); font-size: .93rem; }
-.chart { width: 100%; height: auto; display: block; overflow: visible; }
-.chart .grid { stroke: var(--grid); stroke-width: 1; } .chart .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
-.chart text { fill: var(--soft); font: 11.5px system-ui, sans-serif; } .chart .axis { font-size: 12.5px; }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: .82rem; color: var(--soft); padding: 4px 0 0 8px; }
-.key { white-space: nowrap; } .key i { display: inline-block; width: 22px; margin-right: 6px; vertical-align: middle; }
+.stack { display: grid; gap: 18px; }
+.figure { width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
 .gallery { display: grid; gap: 18px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
 .gallery figure { margin: 0; } .two { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; }
 .two > div { font-size: .8rem; color: var(--soft); }
@@ -66,7 +62,7 @@ Cell = str | float | int
 
 
 def page(title: str, lead: str, tiles: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
-    """The whole document. ``sections`` are (anchor, heading, HTML); empty ones are left out."""
+    """Return the whole document. ``sections`` are (anchor, heading, HTML); empty ones are left out."""
     shown = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading, _ in shown)
     body = "".join(f'<section id="{anchor}"><h2>{escape(head)}</h2>{html}</section>' for anchor, head, html in shown)
@@ -80,8 +76,13 @@ def page(title: str, lead: str, tiles: str, sections: Sequence[tuple[str, str, s
     )
 
 
+def card(html: str, scroll: bool = False) -> str:
+    """Return a framed box around ``html``, which may ``scroll`` sideways if it is wider than the page."""
+    return f'<div class="card{" scroll" if scroll else ""}">{html}</div>'
+
+
 def tile_row(tiles: Sequence[tuple[str, str]]) -> str:
-    """Large figures, each a (value, what it is)."""
+    """Return a row of key figures, each a (value, meaning)."""
     cells = "".join(f'<div class="card tile"><b>{escape(v)}</b><span>{escape(w)}</span></div>' for v, w in tiles)
     return f'<div class="tiles">{cells}</div>'
 
@@ -93,9 +94,10 @@ def table(
     heat: bool = False,
     colours: Sequence[str] | None = None,
 ) -> str:
-    """A table in a card. Floats are shares, shown in percent, NaN as a dash; the first ``text_columns`` hold text.
+    """Return a table in a card. The first ``text_columns`` hold text.
 
-    ``heat`` tints floats by their value; ``colours`` puts a square of a colour before each row's first cell.
+    Floats are fractions and shown in percent, NaN as a dash. ``heat`` tints floats by value. ``colours`` puts a square
+    of the given colour before the first cell of each row.
     """
     head = "".join(
         f'<th{" class=text" if position < text_columns else ""} scope="col">{escape(column)}</th>'
@@ -113,11 +115,11 @@ def table(
                 cells.append(_number_cell(value, heat))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = "".join(lines)
-    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return card(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", scroll=True)
 
 
 def percent(value: float | None) -> str:
-    """A share as percent with one decimal; a dash for what is not defined."""
+    """Format a fraction as percent with one decimal, undefined values as a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
@@ -129,8 +131,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def picture(image: Image.Image, alt: str, longest: int = 640) -> str:
-    """An ``<img>`` with the picture inside it as JPEG, no side longer than ``longest``."""
+def inline_image(image: Image.Image, alt: str, longest: int = 640) -> str:
+    """Return an ``<img>`` element with the image as JPEG data, no side longer than ``longest`` pixels."""
     shown = image.convert("RGB")
     shown.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -141,7 +143,7 @@ def picture(image: Image.Image, alt: str, longest: int = 640) -> str:
 
 
 def hex_colour(rgb: tuple[int, int, int]) -> str:
-    """``#rrggbb``."""
+    """Format a colour as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 

@@ -45,6 +45,10 @@ class EvaluateRequest:
     augment: Augment = None
     merge: Merge = None
     sets: TestSettings = ()
+    report: Annotated[
+        Path | None,
+        Parameter(help="Write a self-contained HTML report to this file: metrics, curves, examples.", group=OUTPUT),
+    ] = None
     plots: Annotated[
         Path | None, Parameter(help="Write curves and the confusion matrix as PNG into this folder.", group=OUTPUT)
     ] = None

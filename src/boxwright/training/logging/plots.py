@@ -1,4 +1,4 @@
-"""Pictures of a run: losses, average precision, detections."""
+"""Plots of a run: losses, average precision, example detections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ Row = dict[str, Any]
 
 
 def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> None:
-    """The sum of the losses and each term over the steps, and the learning rate below, as PNG."""
+    """Write :func:`loss_figure` as PNG."""
+    save_figure(loss_figure(train, validation), path)
+
+
+def loss_figure(train: Sequence[Row], validation: Sequence[Row]) -> Figure:
+    """Plot the total loss and each term over the steps, with the learning rate below."""
     figure, (losses, rates) = _axes(2, ratios=(3, 1))
     names = list(dict.fromkeys(key for row in train for key in row if key.startswith("loss")))
     for name in names:
@@ -37,11 +42,16 @@ def plot_losses(path: Path, train: Sequence[Row], validation: Sequence[Row]) -> 
     _line(rates, train, "lr", label="lr")
     rates.set_ylabel("learning rate")
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))  # long numbers would push the label off the picture
-    _save(figure, path, (losses,), rates)
+    return _finish(figure, (losses,), rates)
 
 
 def plot_precision(path: Path, validation: Sequence[Row]) -> None:
-    """AP, AP50, AP75 and AP by size over the steps, and AP and AP50 of masks where they were scored, as PNG."""
+    """Write :func:`precision_figure` as PNG."""
+    save_figure(precision_figure(validation), path)
+
+
+def precision_figure(validation: Sequence[Row]) -> Figure:
+    """Plot AP, AP50, AP75 and AP by object size over the steps, and the AP and AP50 of masks if evaluated."""
     figure, (axes,) = _axes(1)
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
         _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == "AP" else 1)
@@ -50,7 +60,7 @@ def plot_precision(path: Path, validation: Sequence[Row]) -> None:
         _line(axes, validation, name, label=name.replace("_", " "), **style)
     axes.set_ylim(0, 1)
     axes.set_ylabel("average precision")
-    _save(figure, path, (axes,), axes)
+    return _finish(figure, (axes,), axes)
 
 
 def draw_samples(
@@ -122,11 +132,11 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, label: str, **style: Any) 
         axes.plot(*zip(*points, strict=True), label=label, **style)
 
 
-def _save(figure: Figure, path: Path, legends: Sequence[Axes], bottom: Axes) -> None:
+def _finish(figure: Figure, legends: Sequence[Axes], bottom: Axes) -> Figure:
     bottom.set_xlabel("step")
     for axes in figure.axes:
         axes.grid(alpha=0.3)
     for axes in legends:
         if axes.lines:
             axes.legend(fontsize="small", ncols=2)
-    save_figure(figure, path)
+    return figure

@@ -1,20 +1,24 @@
-"""The HTML report and its charts."""
+"""The HTML report and its parts."""
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.evaluation.coco import CocoEvaluation
 from boxwright.evaluation.curves import confusion_matrix, threshold_curves
-from boxwright.report.charts import Axis, Series, line_chart, smooth, ticks
-from boxwright.report.demo import Curve, Example, Report, duration, report_html, write_report
-from boxwright.report.page import percent, table
+from boxwright.evaluation.voc import VocEvaluation
+from boxwright.report.examples import Example, choose_examples
+from boxwright.report.figures import inline_svg
+from boxwright.report.page import duration, percent, table
+from boxwright.report.report import Report, report_html, write_report
 from boxwright.structures import Classes
 
 CLASSES = Classes(("cat & <dog>", "bird"), (4, 9))
@@ -29,12 +33,15 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.fetched += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not v.startswith(("data:", "#"))]
-        if tag not in ("meta", "link", "img", "br", "line", "circle", "polyline"):
+        if tag not in ("meta", "link", "img", "br"):
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
     def handle_endtag(self, tag):
-        if tag in ("line", "circle", "polyline"):
-            return
         if not self.open or self.open.pop() != tag:
             self.wrong.append(tag)
 
@@ -58,12 +65,17 @@ def index(tmp_path_factory) -> DetectionIndex:
     return DetectionIndex.build(CLASSES, records, root=folder, name="val")
 
 
-def report(index: DetectionIndex, found: bool = True) -> Report:
+def evaluated(index: DetectionIndex, found: bool = True) -> CocoEvaluation:
     evaluation = CocoEvaluation(index)
     for i in range(len(index)):
         truth = index.annotations(i)
         keep = len(truth.boxes) if found else 0
         evaluation.update(index.image_id(i), truth.boxes[:keep] + 1, np.linspace(0.9, 0.4, keep), truth.labels[:keep])
+    return evaluation
+
+
+def report(index: DetectionIndex, found: bool = True) -> Report:
+    evaluation = evaluated(index, found)
     columns = evaluation.detections()
     picture = Image.new("RGB", (64, 48))
     return Report(
@@ -74,8 +86,8 @@ def report(index: DetectionIndex, found: bool = True) -> Report:
         examples=[Example("a<b>.jpg", picture, picture, 1, 0)],
         curves=threshold_curves(index, columns),
         confusion=confusion_matrix(index, columns),
-        losses=[Curve("loss", [1, 2, 3], [3.0, math.nan, 1.0])],
-        validation=[Curve("AP", [3], [0.5])],
+        train=[{"step": step, "loss": loss, "lr": 0.1} for step, loss in ((1, 3.0), (2, None), (3, 1.0))],
+        validation=[{"step": 3, "AP": 0.5}],
         timings=[("draw & train", 75.0)],
         commands=[("detect", "boxwright detect <x>")],
         notes={"next": "Now yours."},
@@ -87,9 +99,10 @@ def test_the_page_is_whole_and_fetches_nothing(index: DetectionIndex, found: boo
     html = report_html(report(index, found))
     tags = read(html)
     assert (tags.open, tags.wrong, tags.fetched) == ([], [], [])
-    assert not re.search(r"https?://|@import|url\(", html)
+    names = 'xmlns(:xlink)?="http://www.w3.org/[^"]*"'
+    assert not re.search(r"https?://|@import|url\((?!#)", re.sub(names, "", html))
     assert "nan" not in re.sub(r"base64,[^\"]*", "", html).lower()
-    for anchor in ("pictures", "precision", "overlap", "curves", "confusion", "training", "timings", "next"):
+    for anchor in ("examples", "metrics", "iou", "curves", "confusion", "training", "timings", "next"):
         assert f'<section id="{anchor}">' in html
         assert f'href="#{anchor}"' in html
 
@@ -104,10 +117,22 @@ def test_names_from_outside_are_escaped(index: DetectionIndex):
 
 def test_what_is_missing_is_left_out(index: DetectionIndex):
     full = report(index)
-    html = report_html(Report(title="t", lead="l", result=full.result))
-    for anchor in ("pictures", "confusion", "training", "timings", "next"):
+    html = report_html(Report(title="t", lead="l", result=full.result, curves=full.curves))
+    for anchor in ("examples", "masks", "confusion", "training", "timings", "next"):
         assert f'id="{anchor}"' not in html
-    assert 'id="precision"' in html
+    assert 'id="metrics"' in html
+
+
+def test_masks_and_the_voc_metric_have_their_tables(index: DetectionIndex):
+    coco = report(index)
+    html = report_html(replace(coco, masks=coco.result))
+    assert '<section id="masks">' in html
+    voc = VocEvaluation(index)
+    voc.extend(evaluated(index).detections())
+    html = report_html(replace(coco, result=voc.compute()))
+    assert "mAP: mean average precision at IoU 0.50" in html
+    assert 'id="iou"' not in html
+    assert read(html).wrong == []
 
 
 def test_figures_are_those_of_the_result(index: DetectionIndex):
@@ -124,34 +149,27 @@ def test_the_file_appears_whole(index: DetectionIndex, tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (0.5, 0.95, [0.5, 0.6, 0.7, 0.8, 0.9]),
-        (0, 1230, [0, 250, 500, 750, 1000]),
-        (0.00031, 0.00079, [0.0004, 0.0005, 0.0006, 0.0007]),
-    ],
-)
-def test_ticks_are_round(low: float, high: float, expected: list[float]):
-    assert ticks(low, high) == pytest.approx(expected)
+def test_a_figure_is_one_svg_element_with_ids_of_its_own():
+    figures = [Figure(figsize=(4, 3)) for _ in range(2)]
+    for figure in figures:
+        figure.subplots().plot([0, 1], [1, 0])
+    svgs = [inline_svg(figure, f"a <chart> {number}") for number, figure in enumerate(figures)]
+    assert all(svg.startswith("<svg ") and svg.endswith("</svg>") and svg.count("<svg") == 1 for svg in svgs)
+    assert 'aria-label="a &lt;chart&gt; 0"' in svgs[0]
+    first, second = (set(re.findall(r' id="([^"]+)"', svg)) for svg in svgs)
+    assert first
+    assert not first & second
+    for svg, ids in zip(svgs, (first, second), strict=True):
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) <= ids
 
 
-def test_a_line_is_interrupted_where_it_is_not_defined():
-    svg = line_chart([Series("a", [0, 1, 2, 3, 4], [1, 2, math.nan, 2, 1], "red")], Axis("x"), Axis("y"), "a chart")
-    assert svg.count("<polyline") == 2
-    assert 'aria-label="a chart"' in svg
-
-
-def test_charts_without_data_say_so():
-    assert "nothing to show" in line_chart([Series("a", [0], [math.nan], "red")], Axis("x"), Axis("y"), "empty")
-    assert "<svg" in line_chart([Series("a", [3], [2], "red", markers=True)], Axis("x"), Axis("y"), "one point")
-
-
-def test_smoothing_keeps_a_constant_and_the_first_value():
-    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
-    assert smooth([4.0, 0.0], weight=0.5) == pytest.approx([4.0, 4 / 3])
-    assert smooth([math.nan, 3.0])[1] == pytest.approx(3.0)
+def test_examples_keep_the_detections_from_the_threshold_on(index: DetectionIndex):
+    evaluation = evaluated(index)
+    everything = choose_examples(index, evaluation.detections(), 0.0)
+    counts = [(example.name, example.objects, example.detections) for example in everything]
+    assert counts == [("0.png", 2, 2), ("1.png", 2, 2), ("2.png", 1, 1)]
+    best = choose_examples(index, evaluation.detections(), 0.5, count=2)
+    assert [(e.name, e.detections) for e in best] == [("0.png", 1), ("2.png", 1)]
 
 
 def test_tables_show_shares_in_percent_and_counts_as_they_are():

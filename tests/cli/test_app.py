@@ -1,0 +1,73 @@
+"""Help, exit codes and errors of the command line as a whole."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boxwright.cli.app import main
+
+
+def test_python_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "boxwright", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"], ["detect"], ["demo"], ["models"]])
+def test_help_shows_examples(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: boxwright")
+    assert "boxwright demo" in text or f" boxwright {words[0]} " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "example"),
+    [
+        ("train", "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco"),
+        ("evaluate", "boxwright evaluate --detections detections.json --data my_data --split test --metric voc12"),
+        ("models", "boxwright models --json"),
+    ],
+)
+def test_long_examples_are_broken_as_a_shell_has_it(
+    words: str, example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    as_a_shell_reads_it = re.sub(r"\\ *\n +", "", text)
+    assert example in [line.strip() for line in as_a_shell_reads_it.splitlines()]
+
+
+def test_ctrl_c_is_130_with_a_word_and_no_traceback(scenes: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    import boxwright.data.formats.check
+
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(boxwright.data.formats.check, "check_dataset", stopped)
+    assert main(["data", "check", str(scenes)]) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    words = ["data", "check", str(tmp_path / "nowhere")]
+    assert main([*words, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("BOXWRIGHT_DEBUG", "1")
+    assert main(words) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_dressed_up_as_bad_input(tmp_path: Path, monkeypatch):
+    import boxwright.data.formats.check
+
+    def broken(path):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(boxwright.data.formats.check, "check_dataset", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["data", "check", str(tmp_path)])

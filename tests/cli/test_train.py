@@ -1,0 +1,99 @@
+"""The command ``boxwright train``."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boxwright.cli.app import app, main
+from tests.support.command_line import RECIPE, TINY, fails, says
+
+
+def test_train_says_what_to_do_with_the_checkpoint(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    outcome = says(capsys, "train", RECIPE, "--data", scenes, "--output", run, *TINY, "--seed", 3, "--json")
+    assert isinstance(outcome, dict)
+    assert outcome["steps"] == 2
+    assert Path(outcome["checkpoint"]).is_file()
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert (recipe["seed"], recipe["data"]["workers"], recipe["data"]["batch_size"]) == (3, 0, 4)
+    evaluate, detect = outcome["next"].values()
+    assert main(evaluate.split()[1:]) == 0
+    assert "AP50" in capsys.readouterr().out
+    images = next((scenes / "val").rglob("*.jpg"), None) or next(scenes.rglob("val*.jpg"))
+    words = detect.replace("IMAGES...", str(images)).replace("--output detections", f"--output {tmp_path / 'out'}")
+    assert main(words.split()[1:]) == 0
+    assert (tmp_path / "out" / "detections.csv").is_file()
+
+
+def test_resume_goes_on_and_refuses_what_is_not_there(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    value = says(capsys, "train", "--data", scenes, "--resume", copy, "--device", "cpu", "--json")
+    assert isinstance(value, dict)
+    assert value["steps"] == 2
+    assert "nothing to resume" in fails(capsys, "train", "--data", scenes, "--resume", tmp_path / "none")
+    message = fails(capsys, "train", "--data", scenes, "--resume", copy, "--output", tmp_path / "x")
+    assert "leave --output out" in message
+
+
+def test_resume_refuses_changes_that_would_do_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = fails(capsys, "train", "--data", "any", "--resume", tmp_path, "--epochs", "3", "--set", "seed=1")
+    assert "--set, --epochs with --resume would change nothing" in message
+
+
+def test_epochs_stretch_the_schedule(scenes: Path):
+    from boxwright.app.requests.training import TrainRequest
+    from boxwright.app.train import requested_recipe
+
+    recipe = requested_recipe("faster-rcnn-r50-fpn", TrainRequest(data=scenes, epochs=12))
+    stage = recipe.stages[0]
+    assert (stage.length, stage.unit) == (12, "epochs")
+    assert stage.schedule.milestones == pytest.approx((8.0, 32 / 3))  # type: ignore[union-attr]
+
+
+def test_a_toml_file_changes_the_recipe(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from boxwright.app.requests.training import TrainRequest
+    from boxwright.app.train import requested_recipe
+
+    config = tmp_path / "mine.toml"
+    config.write_text("seed = 5\n[data]\nbatch_size = 2\n")
+    recipe = requested_recipe(RECIPE, TrainRequest(data=scenes, config=config, sets=("data.batch_size=6",)))
+    assert (recipe.seed, recipe.data.batch_size) == (5, 6)
+    config.write_text("[data]\nbatchsize = 2\n")
+    message = fails(capsys, "train", RECIPE, "--data", scenes, "--config", config)
+    assert "mine.toml" in message
+    assert "did you mean 'batch_size'" in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_ctrl_c_in_training_leaves_a_run_that_can_go_on(scenes: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "boxwright", "train", RECIPE, "--data", str(scenes), "--output", str(run), *TINY]
+    words += ["--set", "stages.0.length=100000", "--set", "log_every=1"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("step 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 130
+    finally:
+        process.kill()
+    assert "Traceback" not in rest
+    assert rest.count(f"boxwright train --data {scenes} --resume {run}") == 1
+    assert (run / "last.train").is_file()
+
+
+@pytest.mark.parametrize(("word", "carried"), [("--no-carry-classes", False), ("--carry-classes", True)])
+def test_class_weights_can_be_left_behind(word: str, carried: bool):
+    _, bound, _ = app.parse_args(["train", RECIPE, "--data", "data", word], exit_on_error=False, print_error=False)
+    assert bound.kwargs["request"].carry_classes is carried

@@ -1,0 +1,33 @@
+"""Helpers for tests that run command lines in this process."""
+
+import json
+
+import pytest
+
+from boxwright.cli.app import main
+
+RECIPE = "faster-rcnn-detnet-small-fpn"
+TINY = [
+    *("--set", "data.train.0.size=[96, 96]", "--set", "data.eval.0.size=[96, 96]", "--set", "data.batch_size=4"),
+    *("--set", "stages.0.length=2", "--set", "stages.0.unit=steps", "--set", 'stages.0.schedule.warmup="none"'),
+    *("--workers", "0", "--device", "cpu"),
+]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one-line error of a command line that must be refused with exit code 2 and no traceback."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, captured.err
+    return errors[0]
+
+
+def says(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> object:
+    """The one JSON value that a command prints on stdout."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == code
+    return json.loads(capsys.readouterr().out)
