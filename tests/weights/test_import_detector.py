@@ -35,7 +35,7 @@ def test_the_publisher_is_found_out_or_confirmed(ssdlite: Path):
     assert found.source == named.source == "torchvision ssdlite320_mobilenet_v3_large"
     assert (len(found.classes), found.classes.names[0]) == (20, "aeroplane")
     detector = build_imported(found, str(ssdlite))
-    assert detector.transforms == found.transforms
+    assert detector.preparation.transforms == found.transforms
 
 
 def test_classes_of_ones_own(ssdlite: Path):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from boxwright.structures import Classes, InputError
+from boxwright.structures import InputError
 from boxwright.weights.caffe.protobuf import CaffeModel
-from boxwright.weights.common.prior_heads import joined_head
+from boxwright.weights.common.heads import joined_head
 
 VGG16 = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
 """Index of each convolution in our ``features``, by stage, for Caffe's conv{stage}_{number}."""
@@ -130,17 +129,3 @@ def resnet_depth(model: CaffeModel) -> int | None:
         return None
     fourth = sum(name.startswith("res4") and name.endswith("_branch2a") for name in model.layers)
     return {6: 50, 23: 101, 36: 152}.get(fourth)
-
-
-def check_count(model: CaffeModel, count: int, classes: Classes | None) -> None:
-    """Raise InputError if ``classes`` has another number of names than the file has classes."""
-    if classes is not None and len(classes) != count:
-        raise InputError(
-            f"{model.origin}: is for {count} classes and background, but {len(classes)} names were given; give "
-            f"{count}, in the order that it was trained with"
-        )
-
-
-def background_last(values: Tensor, share: int = 1) -> Tensor:
-    """Move the rows of background, the first ``share`` rows of class scores, to the end."""
-    return torch.cat([values[share:], values[:share]])

@@ -34,9 +34,10 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import LayerConverter, background_last, check_count, resnet_depth
+from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, integer_of
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.heads import background_last, check_class_count
 from boxwright.weights.common.imported import Imported
 
 DROPOUT = 108
@@ -96,7 +97,7 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
             converter.conv(f"backbone.convs.{number - 1}.0", f"conv{number}")
         backbone, side = ZFConfig(ceil_mode=True), 6
     count = _layers_head(converter, side, _halved(model, network))
-    check_count(model, count, classes)
+    check_class_count(count, classes, model.origin)
     config: FastRCNNConfig | FasterRCNNC4Config
     if faster:
         anchors, channels = _rpn(converter)
@@ -220,7 +221,7 @@ def import_rfcn(model: CaffeModel, classes: Classes | None = None) -> Imported:
             "for all classes has 8 k k and (K + 1) k k"
         )
     count = len(state["head.scores.bias"]) // bins - 1
-    check_count(model, count, classes)
+    check_class_count(count, classes, model.origin)
     deviations = torch.tensor(DEVIATIONS).repeat_interleave(bins)
     for part in ("weight", "bias"):
         state[f"head.scores.{part}"] = background_last(state[f"head.scores.{part}"], bins)

@@ -17,9 +17,10 @@ from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.detectors.ssd import EXTRAS_300, EXTRAS_512, SSD_POST, SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.layers import LayerConverter, check_count, resnet_depth
+from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, floats_of, integer_of
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.heads import check_class_count
 from boxwright.weights.common.imported import Imported
 
 PRIOR_BOX = 203
@@ -67,7 +68,7 @@ def import_ssd(model: CaffeModel, classes: Classes | None = None) -> Imported:
         priors = PriorConfig(sizes=_SIZES[size, "voc" if count == 20 else "coco"], ratios=_RATIOS[size],
                              steps=_STEPS[size], truncate=True)  # fmt: skip
     count = len(state["heads.0.predict.bias"]) // priors.per_cell[0] - 5
-    check_count(model, count, classes)
+    check_class_count(count, classes, model.origin)
     return Imported(
         source=f"weiliu89/caffe ssd{size}_vgg16",
         config=SSDConfig(
@@ -150,7 +151,7 @@ def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: in
             converter.head(f"{module}.convs.{k}", f"res{source}_inter" if norm else source)
     state = converter.done()
     count = len(state["odm.convs.0.bias"]) // 3 - 5
-    check_count(model, count, classes)
+    check_class_count(count, classes, model.origin)
     return Imported(
         source=f"sfzhang15/RefineDet {name}",
         config=_refinedet_config(depth, coco=count == 80),

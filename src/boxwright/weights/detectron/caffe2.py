@@ -38,6 +38,7 @@ from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.flattened_regions import first_layer_channels_last
 from boxwright.weights.common.foreign_files import tensors_in
+from boxwright.weights.common.heads import background_last
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.state_checks import (
     Depth,
@@ -155,7 +156,7 @@ def import_detectron(content: Mapping[str, Any], classes: Classes | None = None)
         source=f"{source} R{depth}",
         config=config,
         classes=chosen_classes(count, classes, source),
-        state=with_statistics(_background_last(state)),
+        state=with_statistics(_converted_heads(state)),
         transforms=(ResizeConfig(short=(800,), long=1333, interpolation="aliased"),),
         pad_multiple={"faster_rcnn C4": 1, "retinanet FPN": 128}.get(kind, 32),
     )
@@ -224,11 +225,12 @@ def _config(blobs: Mapping[str, Tensor], kind: Model, depth: Depth, source: str)
     return replace(config, head=replace(config.head, class_agnostic=agnostic)), columns - 1
 
 
-def _background_last(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _converted_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move background to the end of the scores, drop its box and mask, and reorder flattened regions."""
     for part in ("weight", "bias"):
         if "rpn.deltas.weight" in state:
             if (scores := state.get(f"head.scores.{part}")) is not None:
-                state[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
+                state[f"head.scores.{part}"] = background_last(scores)
             for name, rows in ((f"head.deltas.{part}", 4), (f"mask_head.predict.{part}", 1)):
                 if name in state:
                     state[name] = state[name][rows:]

@@ -27,8 +27,8 @@ from boxwright.detectors.yolov3 import YOLOv3Config
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
+from boxwright.weights.common.heads import joined_head
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.prior_heads import joined_head
 from boxwright.weights.common.state_checks import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
 from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.mmdet.file import MMDetFile, resnet_names

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from boxwright.anchors.generator import AnchorConfig
@@ -28,6 +27,7 @@ from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.heads import background_last, check_class_count
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.imported_backbone import ImportedBackbone
 from boxwright.weights.common.state_checks import rows_of
@@ -129,16 +129,11 @@ def import_detnet_pytorch(
     if absent := [key for key in _HEADS if f"{key}.weight" not in given or f"{key}.bias" not in given]:
         raise InputError(f"DetNet_pytorch's detector lacks {absent[0]}.weight or .bias; is the file whole?")
     count = given["RCNN_cls_score.bias"].shape[0] - 1
-    if classes is not None and len(classes) != count:
-        raise InputError(
-            f"the checkpoint is for {count} classes and background, but {len(classes)} names were given; give {count}, "
-            "in the order that it was trained with"
-        )
+    check_class_count(count, classes)
     agnostic = given["RCNN_bbox_pred.bias"].shape[0] == 4
     ours = {name: given[key] for key, name in names.items()}
     for part in ("weight", "bias"):
-        scores = ours[f"head.scores.{part}"]
-        ours[f"head.scores.{part}"] = torch.cat([scores[1:], scores[:1]])
+        ours[f"head.scores.{part}"] = background_last(ours[f"head.scores.{part}"])
         if not agnostic:
             ours[f"head.deltas.{part}"] = ours[f"head.deltas.{part}"][4:]
     first, second = ours["head.layers.0.weight"], ours["head.layers.1.weight"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from boxwright.data.transforms.resizing import WarpConfig
@@ -19,8 +18,8 @@ from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.heads import check_class_count, joined_head
 from boxwright.weights.common.imported import Imported
-from boxwright.weights.common.prior_heads import check_class_count
 
 _PER_CELL = 3
 _FC = {31: "fc6", 33: "fc7"}
@@ -61,7 +60,7 @@ def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             other = f"{head[1]}_conf.{head[3]}.{head[4]}"
             if other not in given:
                 raise InputError(f"the state dict has {key!r} but not {other!r}; is the file whole?")
-            ours[f"{head[1]}.convs.{head[3]}.{head[4]}"] = _joined(value, given[other])
+            ours[f"{head[1]}.convs.{head[3]}.{head[4]}"] = joined_head(value, given[other])
     if unknown:
         raise InputError(
             f"{len(unknown)} keys are not of RefineDet.PyTorch, the first is {unknown[0]!r}; other models have "
@@ -100,12 +99,6 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
         transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
         pad_multiple=1,
     )
-
-
-def _joined(offsets: Tensor, scores: Tensor) -> Tensor:
-    """Join the weights or biases of two layers: for every anchor its offsets, its scores, and background last."""
-    offsets, scores = (t.unflatten(0, (_PER_CELL, -1)) for t in (offsets, scores))
-    return torch.cat([offsets, scores[:, 1:], scores[:, :1]], dim=1).flatten(0, 1)
 
 
 def _name(key: str) -> str | None:

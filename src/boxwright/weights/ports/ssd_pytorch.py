@@ -22,9 +22,9 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.foreign_files import tensors_in
+from boxwright.weights.common.heads import check_class_count, joined_head
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.imported_backbone import ImportedBackbone
-from boxwright.weights.common.prior_heads import check_class_count, joined_head
 from boxwright.weights.common.state_checks import refuse_keys, rows_of
 
 _FC = {31: "fc6", 33: "fc7"}

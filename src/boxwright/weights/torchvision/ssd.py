@@ -24,7 +24,7 @@ from boxwright.detectors.contract.pixels import SYMMETRIC, TORCHVISION_SSD
 from boxwright.detectors.ssd import ExtraConfig, SSDConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import InputError
-from boxwright.weights.common.prior_heads import joined_head
+from boxwright.weights.common.heads import joined_head
 from boxwright.weights.common.tensor_names import Renaming
 from boxwright.weights.torchvision.detectors import SILENT, spread
 
