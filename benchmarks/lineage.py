@@ -27,8 +27,9 @@ from boxwright.app.counting import detector_row
 from boxwright.app.train import training_splits
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals.files import read_proposals, recall_report
+from boxwright.data.proposals.files import read_proposals
 from boxwright.data.proposals.selective_search import require_opencv, selective_search
+from boxwright.evaluation.proposals import recall_report
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.structures import InputError
 from compare import Job, length, mean, milliseconds, set_arguments

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.evaluation import CocoEvaluation, CocoResult, proposal_recall
+from boxwright.evaluation import CocoEvaluation, CocoResult
 from boxwright.structures import InputError
 from tests.support.evaluation_helpers import (
     FakeIndex,
@@ -252,23 +251,3 @@ def test_bad_masks_and_limits_are_refused() -> None:
         CocoEvaluation(two_squares(), "segm")
     with pytest.raises(InputError, match="ascending"):
         CocoEvaluation(index, max_detections=(10, 1, 100))
-
-
-def test_proposal_recall_equals_pycocotools_without_classes() -> None:
-    index, detections = random_case(5)
-    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for detection in detections:
-        by_image[detection["image_id"]].append({**detection, "category_id": index.classes.ids[0]})
-    proposals = []
-    for image_id, found in by_image.items():
-        boxes = np.array([d["bbox"] for d in found])
-        boxes[:, 2:] += boxes[:, :2]
-        proposals.append((image_id, boxes, [d["score"] for d in found]))
-    recall = proposal_recall(index, proposals, (10, 1000))
-    flat = [d for found in by_image.values() for d in found]
-    oracle = run_pycocotools(index.to_coco(), flat, limits=(1, 10, 1000), use_categories=False)
-    for limit, column in ((10, 1), (1000, 2)):
-        for area, suffix in enumerate(("", "s", "m", "l")):
-            values = oracle.recall[:, 0, area, column]
-            expected = math.nan if (values < 0).all() else values.mean()
-            assert recall[f"AR{limit}{suffix}"] == pytest.approx(expected, abs=1e-9, nan_ok=True)

@@ -18,11 +18,12 @@ from boxwright.data.config import DataConfig
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import EvalLoader
-from boxwright.data.proposals.files import COUNTS, SUFFIX, ProposalSet, RecallRow, read_proposals, recall_report
+from boxwright.data.proposals.files import SUFFIX, ProposalSet, read_proposals
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.contract.detector import Detector
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.original import in_original
+from boxwright.evaluation.proposals import COUNTS, RecallRow, recall_report
 from boxwright.heads.regions.proposals import Proposals, ProposesRegions
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError

@@ -3,7 +3,7 @@
 The plots are in :mod:`boxwright.evaluation.plots`, which loads matplotlib.
 """
 
-from boxwright.evaluation.coco import ClassRow, CocoEvaluation, CocoResult, IouTable, proposal_recall
+from boxwright.evaluation.coco import ClassRow, CocoEvaluation, CocoResult, IouTable
 from boxwright.evaluation.columns import DetectionColumns, DetectionLog
 from boxwright.evaluation.curves import (
     Advice,
@@ -34,6 +34,5 @@ __all__ = [
     "confusion_matrix",
     "evaluate_detections",
     "load_coco_detections",
-    "proposal_recall",
     "threshold_curves",
 ]

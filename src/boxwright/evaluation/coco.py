@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -194,27 +194,6 @@ class CocoEvaluation:
             recall=by_class.recall,
             scores=by_class.scores[..., -1],
         )
-
-
-def proposal_recall(
-    index: DetectionIndex, proposals: Iterable[tuple[int, Any, Any]], limits: Sequence[int] = (10, 100, 1000)
-) -> dict[str, float]:
-    """Class-agnostic average recall of proposals over IoU .50:.05:.95, as FPN and Detectron report for an RPN.
-
-    ``proposals`` gives image id, boxes ``[D, 4]`` x1 y1 x2 y2 in original pixels, and scores ``[D]``. The result has
-    ``AR{n}`` for every limit n on the proposals of an image, and ``AR{n}s``, ``AR{n}m``, ``AR{n}l`` by area.
-    """
-    checked = _limits(limits)
-    engine = CocoEngine(index.to_coco(), index.classes)
-    log = DetectionLog(engine.image_sizes, len(index.classes))
-    for image_id, boxes, scores in proposals:
-        log.add(image_id, boxes, scores, np.zeros(len(boxes), dtype=np.int64))
-    recall = engine.run(engine.load(log.columns()), checked, pool_classes=True).recall
-    return {
-        f"AR{limit}{suffix}": mean_of_defined(recall[:, :, area, column])
-        for column, limit in enumerate(checked)
-        for area, suffix in enumerate(("", "s", "m", "l"))
-    }
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> float:

@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from boxwright.data.index import DetectionIndex
-from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_for, read_proposals, recall_report
+from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_for, read_proposals
 from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
 from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
 from boxwright.data.transforms.sample import Sample, flipped, placed, resized, turned
+from boxwright.evaluation.proposals import recall_report
 from boxwright.structures import InputError
 from tests.support.streams import eval_loader, train_stream
 from tests.support.tiny_index import generator, painted, write_index
