@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from boxwright.data.formats.boxcheck import box_defect
 from boxwright.data.formats.parsing import parse_json
 from boxwright.data.formats.places import (
     ImageFinder,
@@ -19,7 +18,7 @@ from boxwright.data.formats.places import (
     unique_names,
     write_text_file,
 )
-from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.formats.problems import ProblemLog, box_defect
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import masks as mask_tools
@@ -56,25 +55,27 @@ def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None 
     return index
 
 
-@dataclass
-class _Image:
-    """One image and the columns of its annotations, as they come in."""
+class _Row(NamedTuple):
+    """One annotation; the box is x, y, width, height."""
 
-    path: Path
-    image_id: int
-    height: int
-    width: int
-    boxes: list[list[float]] = field(default_factory=list)  # x, y, width, height
-    labels: list[int] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
-    areas: list[float | None] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    segmentations: list[Segmentation | None] = field(default_factory=list)
+    box: list[float]
+    label: int
+    crowd: bool
+    difficult: bool
+    area: float | None
+    id: int
+    segmentation: Segmentation | None
 
-    def record(self) -> ImageRecord:
-        """The image as the index takes it."""
-        return ImageRecord(**vars(self), box_format="xywh")
+    @staticmethod
+    def fill(record: ImageRecord, rows: Sequence[_Row]) -> None:
+        """Set the columns of an image's record."""
+        record.boxes = [row.box for row in rows]
+        record.labels = [row.label for row in rows]
+        record.crowd = [row.crowd for row in rows]
+        record.difficult = [row.difficult for row in rows]
+        record.areas = [row.area for row in rows]
+        record.ids = [row.id for row in rows]
+        record.segmentations = [row.segmentation for row in rows]
 
 
 class _CocoReader:
@@ -83,6 +84,7 @@ class _CocoReader:
     def __init__(self, file: Path, log: ProblemLog) -> None:
         self.file = file
         self.log = log
+        self.rows: defaultdict[int, list[_Row]] = defaultdict(list)  # by image id
         # instances_train2017.json: images in train2017/ or train/; _annotations.coco.json: beside it.
         raw = file.stem.removeprefix("instances_")
         self.finder = ImageFinder(file.parent, (raw, split_name(file.stem)))
@@ -103,11 +105,13 @@ class _CocoReader:
         labels = {category: label for label, category in enumerate(classes.ids)}
         records = self._images(content["images"])
         self._annotations(content["annotations"], labels, records)
+        for image_id, record in records.items():
+            _Row.fill(record, self.rows[image_id])
         root = self.file.parent
         if records:
             first = next(iter(records.values())).path
             root = next((p for p in list(self.file.parents)[:3] if first.is_relative_to(p)), root)
-        return DetectionIndex.build(classes, [image.record() for image in records.values()], root=root, name=name)
+        return DetectionIndex.build(classes, list(records.values()), root=root, name=name)
 
     def _unread(self, content: dict[str, Any]) -> None:
         """Note what the file holds beyond what is read, so that a conversion can say what it leaves behind."""
@@ -147,8 +151,8 @@ class _CocoReader:
         except InputError as error:
             raise InputError(f"{self.file}, categories: {error}") from None
 
-    def _images(self, entries: list[Any]) -> dict[int, _Image]:
-        records: dict[int, _Image] = {}
+    def _images(self, entries: list[Any]) -> dict[int, ImageRecord]:
+        records: dict[int, ImageRecord] = {}
         for position, entry in enumerate(entries):
             place = f"images[{position}]"
             key = _whole(entry.get("id")) if isinstance(entry, dict) else None
@@ -169,7 +173,8 @@ class _CocoReader:
             size = self._size(entry, path or self.finder.expected(entry["file_name"]), place)
             if size is None:
                 continue
-            records[key] = _Image(path or self.finder.expected(entry["file_name"]), key, *size)
+            path = path or self.finder.expected(entry["file_name"])
+            records[key] = ImageRecord(path=path, image_id=key, height=size[0], width=size[1], box_format="xywh")
         return records
 
     def _size(self, entry: dict[str, Any], path: Path, place: str) -> tuple[int, int] | None:
@@ -183,7 +188,7 @@ class _CocoReader:
             self.log.refuse("no-size", self.file, place, f"has no width and height, and its image has none: {error}")
             return None
 
-    def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, _Image]) -> None:
+    def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, ImageRecord]) -> None:
         seen: set[int] = set()
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
@@ -207,7 +212,7 @@ class _CocoReader:
             self._annotation(entry, key, place, labels, records)
 
     def _annotation(
-        self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, _Image]
+        self, entry: dict[str, Any], key: int, place: str, labels: dict[int, int], records: dict[int, ImageRecord]
     ) -> None:
         """Append one annotation to its image's record."""
         image = records.get(owner) if (owner := _whole(entry.get("image_id"))) is not None else None
@@ -236,15 +241,19 @@ class _CocoReader:
         if not box_defect(self.log, self.file, where, (x, y, x + w, y + h), image.height, image.width):
             return
         area = entry.get("area")
-        image.boxes.append(box)
-        image.labels.append(label)
-        image.crowd.append(bool(entry.get("iscrowd", 0)))
-        image.difficult.append(bool(entry.get("difficult", 0) or entry.get("ignore", 0)))
-        image.areas.append(float(area) if isinstance(area, int | float) and math.isfinite(area) else None)
-        image.ids.append(key)
-        image.segmentations.append(self._segmentation(entry.get("segmentation"), image, where))
+        self.rows[image.image_id].append(
+            _Row(
+                box=box,
+                label=label,
+                crowd=bool(entry.get("iscrowd", 0)),
+                difficult=bool(entry.get("difficult", 0) or entry.get("ignore", 0)),
+                area=float(area) if isinstance(area, int | float) and math.isfinite(area) else None,
+                id=key,
+                segmentation=self._segmentation(entry.get("segmentation"), image, where),
+            )
+        )
 
-    def _segmentation(self, value: Any, image: _Image, where: str) -> Segmentation | None:
+    def _segmentation(self, value: Any, image: ImageRecord, where: str) -> Segmentation | None:
         """The segmentation when there is one; what of it is no mask of the image is refused."""
         if not value:
             return None

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from boxwright.data.formats.boxcheck import box_defect
 from boxwright.data.formats.parsing import parse_xml
 from boxwright.data.formats.places import (
     ImageTransfer,
@@ -26,7 +25,7 @@ from boxwright.data.formats.places import (
     unique_names,
     write_text_file,
 )
-from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.formats.problems import ProblemLog, box_defect
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.structures import Classes, InputError

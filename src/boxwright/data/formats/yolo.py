@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from boxwright.data.formats.boxcheck import box_defect
 from boxwright.data.formats.parsing import parse_yaml
 from boxwright.data.formats.places import (
     ImageTransfer,
@@ -27,7 +26,7 @@ from boxwright.data.formats.places import (
     unique_names,
     write_text_file,
 )
-from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.formats.problems import ProblemLog, box_defect
 from boxwright.data.images import image_size, is_image_name
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks.contours import one_polygon, outlines
