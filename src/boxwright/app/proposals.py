@@ -21,9 +21,9 @@ from boxwright.data.loading.loader import EvalLoader
 from boxwright.data.proposals.files import SUFFIX, ProposalSet, read_proposals
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
 from boxwright.detectors.contract.detector import Detector
+from boxwright.evaluation.proposals import COUNTS, RecallRow, recall_report
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.original import in_original
-from boxwright.evaluation.proposals import COUNTS, RecallRow, recall_report
 from boxwright.heads.regions.proposals import Proposals, ProposesRegions
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
