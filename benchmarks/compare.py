@@ -4,7 +4,7 @@
     python benchmarks/compare.py PATH/TO/nwpu_vhr10 --recipes retinanet-r50-fpn --device cuda --jobs 1 \\
         --weights resnet50.safetensors --output results/nwpu_vhr10.md
 
-Settings of a recipe may be changed for an ablation: ``retinanet-small+detector.focal_gamma=0+detector.focal_alpha=1``.
+Settings of a recipe may be changed for an ablation: ``retinanet-small+detector.loss.gamma=0+detector.loss.alpha=1``.
 ``--beside FILE`` adds the rows of an earlier table of the same data, epochs and seeds below the new ones.
 
 Every run is one ``boxwright train``, validated once after its last step on the split that the table reports, so no

@@ -43,12 +43,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """Number in [0, 1]: a probability, an IoU, a part of a whole."""
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 """Number in (0, 1]."""
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+"""Number in (0, 1)."""
+Factor = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+"""Number from 1."""
 Count = Annotated[int, Field(ge=1)]
 """Whole number from 1."""
 CountOrZero = Annotated[int, Field(ge=0)]
 """Whole number from 0."""
 Channels = Annotated[int, Field(ge=8, multiple_of=8)]
 """Number of channels: a multiple of 8."""
+Width = Annotated[int, Field(ge=8)]
+"""Channels of a layer, from 8."""
 
 _TAG = "kind="  # begins the name of a union's member in the place that pydantic gives for an error
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.anchors.generator import AnchorConfig
+from boxwright.anchors.generator import AnchorConfig, with_sides_within
 from boxwright.backbones.resnet import ResNetConfig
-from boxwright.detectors.refinedet import Outputs, RefineDet, RefineDetConfig, with_sides_within
+from boxwright.detectors.refinedet import Outputs, RefineDet, RefineDetConfig, RefineDetHeadConfig
 from boxwright.geometry.boxes import box_iou, xyxy_to_cxcywh
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, Images, InputError, Targets
 from tests.support.batches import example_images, example_targets
 from tests.support.dense_cases import small_refinedet, small_refinedet_detnet, small_refinedet_vgg
+from tests.support.options import with_options
 
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 CPU = torch.device("cpu")
@@ -22,7 +23,9 @@ CPU = torch.device("cpu")
 
 def small_resnet_config() -> RefineDetConfig:
     backbone = ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, out_levels=(3, 4, 5))
-    return small_refinedet(backbone=backbone, top="residual", top_channels=(8, 32), l2_scales=(None,) * 4, head_block=8)
+    return small_refinedet(
+        **{"backbone": backbone, "top": "residual", "top_channels": (8, 32), "l2_scales": (None,) * 4, "head.block": 8}
+    )
 
 
 def built(config: RefineDetConfig, spread: float = 0.0) -> RefineDet:
@@ -68,7 +71,7 @@ TARGETS = targets_of([[[4, 4, 40, 36], [20, 24, 60, 58], [3, 40, 18, 62]], [[10,
 
 def losses_of(detector: RefineDet, out: Outputs, targets: Targets, side: int = 64) -> dict[str, Tensor]:
     anchors, counts = grid(detector, side)
-    return detector._losses(targets, out, anchors, counts)
+    return detector.losses(targets, out, anchors, counts)
 
 
 # Numbers of the paper and its code.
@@ -161,7 +164,7 @@ def slow_module(
 
 @pytest.mark.parametrize(("floor", "port"), [(0.0, False), (0.01, False), (0.3, False), (0.01, True), (0.3, True)])
 def test_losses_and_gradients_equal_a_slow_reading_of_the_rules(floor: float, port: bool) -> None:
-    options = {"filtered": "positives", "forced": "parallel"} if port else {}
+    options = {"filtered": "positives", "assign.forced": "parallel"} if port else {}
     detector = built(small_refinedet(floor=floor, **options))
     anchors, counts = grid(detector, 64)
     assert counts == [192, 48, 12, 3]
@@ -303,7 +306,7 @@ def test_a_batch_without_objects_has_no_loss() -> None:
 
 
 def test_negatives_of_images_without_objects_on_request() -> None:
-    detector = built(small_refinedet(min_negatives=16))
+    detector = built(small_refinedet(**{"loss.min_negatives": 16}))
     losses = losses_of(detector, random_outputs(255), targets_of([[], []]))
     assert losses["arm_objectness"] > 0
     assert losses["odm_classification"] > 0
@@ -323,7 +326,7 @@ def test_a_filtered_anchor_is_found_as_nothing() -> None:
     box = detector.coder.decode(detector.refined(anchors, out), out.odm_deltas)[0, 100].clamp(0, 64)
     counts = []
     for logit in (-4.5, -4.6):
-        found = detector._detections(images, with_objectness(out, rows, logit), anchors)
+        found = detector.detections(images, with_objectness(out, rows, logit), anchors)
         here = (found.boxes[0] - box).abs().amax(-1) < 1e-3
         counts.append(int((here & found.valid[0]).sum()))
     assert counts[0] >= 1
@@ -333,7 +336,7 @@ def test_a_filtered_anchor_is_found_as_nothing() -> None:
 def test_crowd_and_difficult_boxes() -> None:
     out = random_outputs(255)
     crowd, difficult = TARGETS._replace(crowd=TARGETS.valid), TARGETS._replace(difficult=TARGETS.valid)
-    detector, strict = built(small_refinedet()), built(small_refinedet(difficult=False))
+    detector, strict = built(small_refinedet()), built(small_refinedet(**{"assign.difficult": False}))
     assert losses_of(detector, out, crowd)["odm_box"] == losses_of(strict, out, difficult)["odm_box"] == 0
     assert losses_of(detector, out, difficult)["odm_box"] > 0
 
@@ -344,24 +347,23 @@ def test_crowd_and_difficult_boxes() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"arm_iou": (0.7, 0.3)},
-        {"odm_iou": (0.6, 0.4)},
-        {"forced": "parallel"},
-        {"arm_assigner": "atss"},
+        {"assign.arm_iou": (0.7, 0.3)},
+        {"assign.odm_iou": (0.6, 0.4)},
+        {"assign.forced": "parallel"},
+        {"assign.arm": "atss"},
         {"filtered": "positives", "floor": 0.3},
         {"floor": 0.4},
         {"two_step": False},
         {"tcb": False},
-        {"negative_ratio": 1.0},
-        {"box_losses": ("giou", "ciou")},
-        {"box_weights": (2.0, 0.5)},
-        {"deconv": 4},
+        {"loss.negative_ratio": 1.0},
+        {"loss.box": ("giou", "ciou")},
+        {"loss.box_weight": (2.0, 0.5)},
         {"l2_eps": "root", "l2_scales": (10.0, 8.0, 10.0, 10.0)},
-        {"head_block": 8},
-        {"norm": "none"},
-        {"start": "glorot"},
+        {"head.block": 8},
+        {"head.norm": "none"},
+        {"head.start": "glorot"},
         {"clip_sides": True},
-        {"weights": (1.0, 1.0, 1.0, 1.0)},
+        {"coder.weights": (1.0, 1.0, 1.0, 1.0)},
         {"top": "residual"},
     ],
     ids=str,
@@ -372,7 +374,7 @@ def test_every_option_changes_something_and_learns(changes: dict[str, object]) -
     targets = targets_of([[[10, 12, 60, 70], [11, 13, 60, 70], [80, 30, 150, 110]], [[20, 20, 120, 100]]])
 
     def run(config: RefineDetConfig) -> list[float]:
-        detector = built(config, spread=0.0 if "start" in changes else 0.1).train()
+        detector = built(config, spread=0.0 if "head.start" in changes else 0.1).train()
         losses = detector(images, targets)
         torch.stack(list(losses.values())).sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
@@ -394,17 +396,16 @@ def test_resnet_and_detnet_have_no_l2_norm_and_blocks_before_their_heads() -> No
         assert all(p.grad is not None for p in detector.parameters())
 
 
-def test_four_by_four_deconvolutions_double_too() -> None:
-    for kernel in (2, 4):
-        detector = built(small_refinedet(deconv=kernel))
-        assert detector.tcb is not None
-        with torch.inference_mode():
-            sources = detector.sources(torch.zeros(1, 3, 64, 128))
-            assert [f.shape[1:] for f in detector.tcb(sources)] == [(16, 8, 16), (16, 4, 8), (16, 2, 4), (16, 1, 2)]
+def test_transfer_blocks_double_the_maps() -> None:
+    detector = built(small_refinedet())
+    assert detector.tcb is not None
+    with torch.inference_mode():
+        sources = detector.sources(torch.zeros(1, 3, 64, 128))
+        assert [f.shape[1:] for f in detector.tcb(sources)] == [(16, 8, 16), (16, 4, 8), (16, 2, 4), (16, 1, 2)]
 
 
 def test_both_modules_read_normalised_maps_and_the_backbone_goes_on_from_plain_ones() -> None:
-    detector = built(small_refinedet(norm="none", backbone=replace(small_refinedet_vgg(), norm="none")))
+    detector = built(small_refinedet(**{"head.norm": "none", "backbone": replace(small_refinedet_vgg(), norm="none")}))
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         plain, sources = detector.backbone(pixels), detector.sources(pixels)
@@ -423,9 +424,8 @@ def test_both_modules_read_normalised_maps_and_the_backbone_goes_on_from_plain_o
     ],
 )
 def test_xavier_in_its_two_meanings(how: str, part: str, expected: float) -> None:
-    config = RefineDetConfig(
-        backbone=small_refinedet_vgg(), top_channels=(16, 32), norm="none", start=how  # type: ignore[arg-type]
-    )  # fmt: skip
+    head = RefineDetHeadConfig(start=how)  # type: ignore[arg-type]
+    config = RefineDetConfig(backbone=small_refinedet_vgg(), top_channels=(16, 32), head=head)
     detector = built(config)
     assert detector.tcb is not None
     layer = detector.odm.convs[0] if part == "heads" else next(detector.tcb.up[0].children())
@@ -436,10 +436,14 @@ def test_xavier_in_its_two_meanings(how: str, part: str, expected: float) -> Non
 def test_layers_before_a_norm_start_from_a_gaussian_as_in_the_code() -> None:
     resnet = ResNetConfig(depth=18, blocks=(1, 1, 1, 1), width=32, out_levels=(3, 4, 5))
     config = RefineDetConfig(
-        backbone=resnet, top="residual", top_channels=(64, 256), l2_scales=(None,) * 4, norm="bn", channels=128
+        backbone=resnet,
+        top="residual",
+        top_channels=(64, 256),
+        l2_scales=(None,) * 4,
+        head=RefineDetHeadConfig(norm="bn", channels=128),
     )
     for how, lateral in (("caffe", 0.01), ("paper", (1 / (64 * 9)) ** 0.5)):
-        detector = built(replace(config, start=how))  # type: ignore[arg-type]
+        detector = built(with_options(config, {"head.start": how}))  # type: ignore[arg-type]
         assert detector.tcb is not None
         assert detector.top is not None
         assert detector.top.conv2.weight.std().item() == pytest.approx(0.01, rel=0.05)  # type: ignore[union-attr]
@@ -458,10 +462,10 @@ def test_sides_that_do_not_divide_are_refused(height: int, width: int, near: str
     [
         ({"l2_scales": (10.0, 8.0)}, "give one, or none, for each of the maps C4, C5, C6, C7"),
         ({"anchors": AnchorConfig(sizes=((32,), (64,)))}, "anchors.sizes has 2 entries but the pyramid has 4 levels"),
-        ({"floor": 1.0}, r"floor = 1.0: an objectness in 0..1"),
-        ({"negative_ratio": 0.0}, "negative_ratio = 0.0 must be above 0"),
-        ({"channels": 4}, "at least 8 each"),
-        ({"arm_iou": (0.3, 0.7)}, "must rise"),
+        ({"floor": 1.0}, "floor = 1.0: should be less than 1"),
+        ({"loss.negative_ratio": 0.0}, "negative_ratio = 0.0: should be greater than 0"),
+        ({"head.channels": 4}, "channels = 4: should be greater than or equal to 8"),
+        ({"assign.arm_iou": (0.3, 0.7)}, "must rise"),
         (
             {"backbone": replace(small_refinedet_vgg(), out_levels=(3, 5, 6))},
             "maps C3 and C5 have strides 4 and 16; a transfer block joins",

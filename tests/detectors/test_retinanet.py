@@ -17,7 +17,7 @@ from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import IMAGENET_255_BGR
-from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig, octave_anchors
+from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig, RetinaNetLossConfig, octave_anchors
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError, Level, Targets
@@ -156,8 +156,7 @@ def test_parameter_counts() -> None:
 def detectron2_config() -> RetinaNetConfig:
     return RetinaNetConfig(
         backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="frozen_bn", out_levels=(3, 4, 5)),
-        beta=0.0,
-        normalizer="average",
+        loss=RetinaNetLossConfig(beta=0.0, normalizer="average"),
         pixels=IMAGENET_255_BGR,
     )
 
@@ -267,10 +266,10 @@ def test_low_quality_rules(rule: str, positive: list[int], negative: list[int], 
 
     Detectron counts best anchors before it takes those below the gap back.
     """
-    detector = build(small_retinanet(low_quality=rule, normalizer="batch_plus_images"))
+    detector = build(small_retinanet(**{"assign.low_quality": rule, "loss.normalizer": "batch_plus_images"}))
     anchors = torch.tensor([[0.0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10], [300, 0, 310, 10]])
     targets = one_row([0, 0, 10, 6], [100, 0, 110, 4.5], [200, 0, 210, 3])
-    matches, counts = detector._match(anchors, [4], targets)
+    matches, counts = detector.match(anchors, [4], targets)
     assert matches.positive.int().tolist() == [positive]
     assert matches.negative.int().tolist() == [negative]
     assert counts.tolist() == [counted]
@@ -288,19 +287,19 @@ def test_low_quality_rules(rule: str, positive: list[int], negative: list[int], 
 )
 def test_divisors(normalizer: str, shares: list[float]) -> None:
     """Images with 4, 2 and 0 positives."""
-    detector = build(small_retinanet(normalizer=normalizer)).train()
-    torch.testing.assert_close(detector._shares(torch.tensor([4, 2, 0])), torch.tensor(shares))
+    detector = build(small_retinanet(**{"loss.normalizer": normalizer})).train()
+    torch.testing.assert_close(detector.image_factors(torch.tensor([4, 2, 0])), torch.tensor(shares))
 
 
 def test_the_moving_average_is_kept_and_moves_in_training_only() -> None:
-    detector = build(small_retinanet(normalizer="average"))
+    detector = build(small_retinanet(**{"loss.normalizer": "average"}))
     images, targets = example_images(2, 128, 160), example_targets()
     detector.eval()(images, targets)
     assert detector.state_dict()["average_positives"] == 100
     detector.train()(images, targets)
     first = detector.state_dict()["average_positives"].clone()
     assert 90 < first < 100
-    twin = build(small_retinanet(normalizer="average"))
+    twin = build(small_retinanet(**{"loss.normalizer": "average"}))
     twin.load_state_dict(detector.state_dict())
     assert twin.average_positives == first
     assert "average_positives" not in build(small_retinanet()).state_dict()
@@ -320,18 +319,18 @@ def losses_of(config: RetinaNetConfig, targets: Targets | None = None) -> dict[s
 @pytest.mark.parametrize(
     ("changes", "differs", "why"),
     [
-        ({"assignment": "atss"}, {"classification", "box"}, "other positives"),
-        ({"positive_iou": 0.7}, {"classification", "box"}, "fewer positives"),
-        ({"negative_iou": 0.1}, {"classification"}, "fewer negatives"),
-        ({"focal_gamma": 0.0}, {"classification"}, "cross-entropy"),
-        ({"focal_gamma": 0.5, "focal_alpha": 0.5}, {"classification"}, "table 1b"),
-        ({"focal_alpha": None}, {"classification"}, "no balance"),
-        ({"classification": "quality_focal"}, {"classification"}, "IoU as the target"),
-        ({"box_loss": "giou"}, {"box"}, "of the decoded box"),
-        ({"beta": 0.0}, {"box"}, "plain L1"),
-        ({"box_weight": 2.0}, {"box"}, "weight"),
-        ({"weights": (10.0, 10.0, 5.0, 5.0)}, {"box"}, "scaled targets"),
-        ({"normalizer": "image"}, {"classification", "box"}, "by image"),
+        ({"assign.method": "atss"}, {"classification", "box"}, "other positives"),
+        ({"assign.positive_iou": 0.7}, {"classification", "box"}, "fewer positives"),
+        ({"assign.negative_iou": 0.1}, {"classification"}, "fewer negatives"),
+        ({"loss.gamma": 0.0}, {"classification"}, "cross-entropy"),
+        ({"loss.gamma": 0.5, "loss.alpha": 0.5}, {"classification"}, "table 1b"),
+        ({"loss.alpha": None}, {"classification"}, "no balance"),
+        ({"loss.classification": "quality_focal"}, {"classification"}, "IoU as the target"),
+        ({"loss.box": "giou"}, {"box"}, "of the decoded box"),
+        ({"loss.beta": 0.0}, {"box"}, "plain L1"),
+        ({"loss.box_weight": 2.0}, {"box"}, "weight"),
+        ({"coder.weights": (10.0, 10.0, 5.0, 5.0)}, {"box"}, "scaled targets"),
+        ({"loss.normalizer": "image"}, {"classification", "box"}, "by image"),
     ],
 )
 def test_every_training_option_changes_its_loss(changes: dict[str, object], differs: set[str], why: str) -> None:
@@ -340,7 +339,10 @@ def test_every_training_option_changes_its_loss(changes: dict[str, object], diff
 
 
 def test_image_mean_divides_the_box_loss_by_its_coordinates() -> None:
-    image, mean = losses_of(small_retinanet(normalizer="image")), losses_of(small_retinanet(normalizer="image_mean"))
+    image, mean = (
+        losses_of(small_retinanet(**{"loss.normalizer": "image"})),
+        losses_of(small_retinanet(**{"loss.normalizer": "image_mean"})),
+    )
     assert mean["box"] == pytest.approx(image["box"] / 4)
     assert mean["classification"] == pytest.approx(image["classification"])
 
@@ -348,11 +350,11 @@ def test_image_mean_divides_the_box_loss_by_its_coordinates() -> None:
 def test_ignored_crowd_and_difficult_boxes() -> None:
     targets = example_targets()
     crowd = losses_of(small_retinanet(), targets._replace(crowd=targets.valid))
-    shaded = losses_of(small_retinanet(crowd_ignore=None), targets._replace(crowd=targets.valid))
+    shaded = losses_of(small_retinanet(**{"assign.crowd_ignore": None}), targets._replace(crowd=targets.valid))
     assert crowd["box"] == shaded["box"] == 0
     assert crowd["classification"] < shaded["classification"], "anchors under a crowd are no background"
     difficult = targets._replace(difficult=targets.valid)
-    assert losses_of(small_retinanet(difficult=False), difficult)["box"] == 0
+    assert losses_of(small_retinanet(**{"assign.difficult": False}), difficult)["box"] == 0
     assert losses_of(small_retinanet(), difficult)["box"] > 0
 
 
@@ -368,8 +370,8 @@ def test_the_top_level_may_have_a_threshold_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"focal_gamma": -1.0}, "focal_gamma = -1.0: at least 0"),
-        ({"focal_alpha": 1.0}, "focal_alpha = 1.0: between 0 and 1"),
+        ({"loss.gamma": -1.0}, "gamma = -1.0: should be greater than or equal to 0"),
+        ({"loss.alpha": 1.0}, "alpha = 1.0: should be less than 1"),
         ({"top_threshold": 2.0}, "top_threshold = 2.0"),
         ({"post": PostprocessConfig(per_class=10)}, "post.per_class = 10: RetinaNet counts candidates by level"),
         ({"anchors": octave_anchors(bases=(16, 32))}, "anchors.sizes has 2 entries but the pyramid has 5 levels"),

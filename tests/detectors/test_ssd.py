@@ -11,13 +11,16 @@ from torch import nn
 from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
 from boxwright.backbones.layers.norm import L2Norm
 from boxwright.backbones.mobilenet import MobileNetConfig
-from boxwright.detectors.ssd import EXTRAS_512, SSD, ExtraConfig, MapHead, SSDConfig
+from boxwright.detectors.ssd import SSD, SSDConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
+from boxwright.heads.extra_maps import EXTRAS_512, ExtraConfig
+from boxwright.heads.map_heads import MapHead
 from boxwright.heads.postprocess import multiclass_detections
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.weights.torchvision.ssd import ssd_config, ssd_state
 from tests.support.dense_cases import PLAIN_SSD
+from tests.support.options import with_options
 
 
 def names(count: int) -> Classes:
@@ -224,28 +227,30 @@ def test_two_objects_that_want_one_prior() -> None:
     """IoU with priors 0 and 1: object 0 .60 and .40, object 1 .70 and about .30."""
     priors, boxes = [TEN, [0.0, 0, 10, 15]], [strip(0.6), strip(0.7)]
     assert matched(PLAIN_SSD, priors, boxes) == ["1", "0"]
-    assert matched(replace(PLAIN_SSD, forced="parallel"), priors, boxes) == ["1", "-"]
+    assert matched(with_options(PLAIN_SSD, {"assign.forced": "parallel"}), priors, boxes) == ["1", "-"]
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, ["0", "0", "-"]),
-        ({"inclusive": False}, ["0", "-", "-"]),
-        ({"positive_iou": 0.3}, ["0", "0", "0"]),
-        ({"negative_iou": 0.35}, ["0", "0", "?"]),
+        ({"assign.inclusive": False}, ["0", "-", "-"]),
+        ({"assign.positive_iou": 0.3}, ["0", "0", "0"]),
+        ({"assign.negative_iou": 0.35}, ["0", "0", "?"]),
     ],
 )
 def test_thresholds_of_matching(changes: dict[str, object], expected: list[str]) -> None:
     """Priors of IoU 1, .5 and .4 with one object."""
-    config = replace(PLAIN_SSD, **changes)  # type: ignore[arg-type]
+    config = with_options(PLAIN_SSD, changes)  # type: ignore[arg-type]
     assert matched(config, [TEN, strip(0.5), strip(0.4)], [TEN]) == expected
 
 
 def test_difficult_objects_and_crowds() -> None:
     far = [50.0, 50.0, 60.0, 60.0]
     assert matched(PLAIN_SSD, [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "1"]
-    assert matched(replace(PLAIN_SSD, difficult=False), [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "-"]
+    assert matched(
+        with_options(PLAIN_SSD, {"assign.difficult": False}), [TEN, far], [TEN, far], difficult=[False, True]
+    ) == ["0", "-"]
     assert matched(PLAIN_SSD, [TEN, far], [TEN, far], crowd=[False, True]) == ["0", "-"]
 
 
@@ -291,7 +296,7 @@ def test_an_image_without_objects_teaches_nothing_unless_asked() -> None:
     images, targets = small_batch()
     with_second = {}
     for minimum in (0, 20):
-        detector = SSD(replace(PLAIN_SSD, min_negatives=minimum), names(3)).eval()
+        detector = SSD(with_options(PLAIN_SSD, {"loss.min_negatives": minimum}), names(3)).eval()
         detector.load_state_dict(with_second.setdefault("state", detector.state_dict()))
         one = detector(images, targets._replace(valid=targets.valid & torch.tensor([[True], [False]])))
         alone = detector(Images(images.pixels[:1], images.sizes[:1]), Targets(*(t[:1] for t in targets[:5])))  # type: ignore[index]
@@ -317,25 +322,25 @@ def test_only_the_first_head_reads_the_normed_map() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"forced": "parallel"},
-        {"positive_iou": 0.3},
-        {"matching": "atss"},
-        {"matching": "atss", "topk": 2},
-        {"negative_iou": 0.1},
-        {"negative_ratio": 1.0},
-        {"min_negatives": 400},
-        {"classification": "focal"},
-        {"classification": "focal", "alpha": None},
-        {"classification": "focal", "gamma": 0.0},
-        {"classification": "quality_focal"},
-        {"box_loss": "ciou"},
-        {"beta": 0.1},
-        {"box_weight": 2.0},
-        {"weights": (1.0, 1.0, 1.0, 1.0)},
+        {"assign.forced": "parallel"},
+        {"assign.positive_iou": 0.3},
+        {"assign.method": "atss"},
+        {"assign.method": "atss", "assign.topk": 2},
+        {"assign.negative_iou": 0.1},
+        {"loss.negative_ratio": 1.0},
+        {"loss.min_negatives": 400},
+        {"loss.classification": "focal"},
+        {"loss.classification": "focal", "loss.alpha": None},
+        {"loss.classification": "focal", "loss.gamma": 0.0},
+        {"loss.classification": "quality_focal"},
+        {"loss.box": "ciou"},
+        {"loss.beta": 0.1},
+        {"loss.box_weight": 2.0},
+        {"coder.weights": (1.0, 1.0, 1.0, 1.0)},
         {"l2_scale": None},
-        {"separable": True},
-        {"start": "glorot"},
-        {"norm": "none"},
+        {"head.separable": True},
+        {"head.start": "glorot"},
+        {"head.norm": "none"},
         {"priors": replace(PLAIN_SSD.priors, clip="corners")},
     ],
     ids=str,
@@ -353,14 +358,18 @@ def test_every_option_changes_the_losses_and_learns(changes: dict[str, object]) 
         assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
         return [loss.item() for loss in losses.values()]
 
-    earlier = {"topk": {"matching": "atss"}, "alpha": {"classification": "focal"}, "gamma": {"classification": "focal"}}
+    earlier = {
+        "assign.topk": {"assign.method": "atss"},
+        "loss.alpha": {"loss.classification": "focal"},
+        "loss.gamma": {"loss.classification": "focal"},
+    }
     base = next((earlier[name] for name in changes if name in earlier), {})
-    assert run(replace(PLAIN_SSD, **changes)) != run(replace(PLAIN_SSD, **base))  # type: ignore[arg-type]
+    assert run(with_options(PLAIN_SSD, changes)) != run(with_options(PLAIN_SSD, base))  # type: ignore[arg-type]
 
 
 def test_the_clamp_bounds_boxes() -> None:
     for clamp, width in ((None, 10 * math.exp(4)), (math.log(8), 80.0)):
-        coder = SSD(replace(PLAIN_SSD, clamp=clamp), names(2)).coder
+        coder = SSD(with_options(PLAIN_SSD, {"coder.clamp": clamp}), names(2)).coder
         box = coder.decode(torch.tensor(TEN), torch.tensor([0.0, 0.0, 20.0, 0.0]))
         assert (box[2] - box[0]).item() == pytest.approx(width, rel=1e-5)
 
@@ -388,17 +397,17 @@ def test_an_overlap_that_boxes_reach_beyond_the_border_counts_unless_clipped() -
             r"extras.2 would make a map without cells from an input of 128 x 160; use 2 extras or a larger size",
         ),
         (
-            {"separable": True, "extras": (ExtraConfig(hidden=8, out=8, kernel=4),) * 2},
+            {"head.separable": True, "extras": (ExtraConfig(hidden=8, out=8, kernel=4),) * 2},
             "separable layers have a kernel of 3",
         ),
-        ({"size": (0, 300)}, "a height and a width in pixels"),
-        ({"positive_iou": 1.0}, "an IoU between 0 and 1"),
-        ({"negative_ratio": 0.0}, "negative_ratio = 0.0 must be above 0"),
-        ({"min_negatives": -1}, "min_negatives = -1"),
+        ({"size": (0, 300)}, "size.0 = 0: should be greater than or equal to 1"),
+        ({"assign.positive_iou": 1.0}, "positive_iou = 1.0: should be less than 1"),
+        ({"loss.negative_ratio": 0.0}, "negative_ratio = 0.0: should be greater than 0"),
+        ({"loss.min_negatives": -1}, "min_negatives = -1: should be"),
         ({"priors": {"steps": (8, 16)}}, "priors.steps has 2 entries for 4 maps"),
         ({"priors": {"sizes": (8, 16)}}, "priors.sizes has 2 entries and priors.ratios 4"),
-        ({"priors": {"sizes": (16, 32, 56, 110, 80)}}, "that do not fall"),
-        ({"priors": {"ratios": ((2,), (2, -3), (2, 3), (2,))}}, "every number must be above 0"),
+        ({"priors": {"sizes": (16, 32, 56, 110, 80)}}, "must be in ascending order"),
+        ({"priors": {"ratios": ((2,), (2, -3), (2, 3), (2,))}}, "should be greater than 0"),
     ],
     ids=str,
 )
@@ -410,7 +419,7 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: st
             return SSD(replace(PLAIN_SSD, **changes | {"priors": five}), names(2))  # type: ignore[arg-type]
         if isinstance(given, dict):
             return SSD(replace(PLAIN_SSD, priors=replace(PLAIN_SSD.priors, **given)), names(2))
-        return SSD(replace(PLAIN_SSD, **changes), names(2))  # type: ignore[arg-type]
+        return SSD(with_options(PLAIN_SSD, changes), names(2))  # type: ignore[arg-type]
 
     if message is None:
         assert build().input_size == changes["size"]
@@ -448,7 +457,7 @@ def test_light_backbones(recipe: str) -> None:
 def test_heads_start_as_two_convolutions(start: str, offsets: float, logits: float) -> None:
     """4 priors of 4 offsets and 21 logits on 64 channels: both parts are as wide as by themselves."""
     torch.manual_seed(0)
-    head = SSD(replace(PLAIN_SSD, start=start), names(20)).heads[0]  # type: ignore[arg-type]
+    head = SSD(with_options(PLAIN_SSD, {"head.start": start}), names(20)).heads[0]  # type: ignore[arg-type]
     assert isinstance(head, MapHead)
     rows = head.predict.weight.unflatten(0, (4, 25))
     for part, square in ((rows[:, :4], offsets), (rows[:, 4:], logits)):

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from boxwright.anchors.cell_assignment import CellAssignConfig
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.yolov1 import DetectionLossConfig, LocalLayer, YOLOv1, YOLOv1Config
+from boxwright.backbones.layers.local import LocalLayer
+from boxwright.detectors.yolov1 import YOLOv1, YOLOv1Config, YOLOv1HeadConfig
 from boxwright.structures import Classes, InputError
 from tests.support.batches import answering, blank_images, example_images, padded_targets, relative_boxes
+from tests.support.options import with_options
 from tests.support.region_by_hand import detection_pulls
 from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN
 
@@ -30,7 +33,7 @@ OBJECTS = padded_targets(
 
 @pytest.mark.parametrize("rescore", [True, False])
 def test_loss_and_gradient_are_those_of_the_rules(rescore: bool) -> None:
-    detector = YOLOv1(replace(SMALL_YOLOV1, loss=DetectionLossConfig(rescore=rescore)), CLASSES)
+    detector = YOLOv1(with_options(SMALL_YOLOV1, {"loss.rescore": rescore}), CLASSES)
     torch.manual_seed(1)
     out = (torch.randn(3, LENGTH) * 0.6).requires_grad_(True)
     losses = answering(detector, out)(blank_images(3, 160, 160), OBJECTS)
@@ -89,14 +92,16 @@ def test_flat_layout_is_darknets() -> None:
 
 
 def test_cells_layout_is_the_papers_tensor() -> None:
-    found = YOLOv1(replace(SMALL_YOLOV1, layout="cells"), CLASSES).predictions(torch.arange(float(LENGTH)).unsqueeze(0))
+    found = YOLOv1(with_options(SMALL_YOLOV1, {"head.layout": "cells"}), CLASSES).predictions(
+        torch.arange(float(LENGTH)).unsqueeze(0)
+    )
     assert found.coded[0, 7, 1].tolist() == [7 * 13 + 5 + slot for slot in range(4)]
     assert found.confidence[0, 7, 1] == 7 * 13 + 9
     assert found.classes[0, 7].tolist() == [7 * 13 + 10 + c for c in range(3)]
 
 
 def test_both_layouts_say_the_same() -> None:
-    flat, cells = YOLOv1(SMALL_YOLOV1, CLASSES), YOLOv1(replace(SMALL_YOLOV1, layout="cells"), CLASSES)
+    flat, cells = YOLOv1(SMALL_YOLOV1, CLASSES), YOLOv1(with_options(SMALL_YOLOV1, {"head.layout": "cells"}), CLASSES)
     vector = torch.randn(1, LENGTH)
     parts = cells.predictions(vector)
     other = torch.cat([parts.classes.flatten(1), parts.confidence.flatten(1), parts.coded.flatten(1)], dim=1)
@@ -128,11 +133,12 @@ def test_local_layer_is_a_convolution_where_all_places_share_their_weights() -> 
     ("config", "floats"),
     [
         (YOLOv1Config(), 271_703_550),
-        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1", out_levels=(6,)), hidden=(), local=256, boxes=3),
-         197_328_243),
-        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1_fast", norm="none", out_levels=(6,)), hidden=(256, 4096)),
-         45_089_374),
-        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1_tiny", out_levels=(6,)), hidden=()), 27_099_950),
+        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1", out_levels=(6,)), boxes=3,
+                      head=YOLOv1HeadConfig(hidden=(), local=256)), 197_328_243),
+        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1_fast", norm="none", out_levels=(6,)),
+                      head=YOLOv1HeadConfig(hidden=(256, 4096))), 45_089_374),
+        (YOLOv1Config(backbone=DarknetConfig(variant="yolov1_tiny", out_levels=(6,)),
+                      head=YOLOv1HeadConfig(hidden=())), 27_099_950),
     ],
     ids=["2015", "2016 local", "2015 tiny", "tiny v1"],
 )  # fmt: skip
@@ -153,21 +159,21 @@ def test_the_input_is_one_size() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"grid": 0}, "must each be at least 1"),
-        ({"dropout": 1.0}, "must lie in 0..1"),
-        ({"norm_momentum": 0.0}, "above 0 and at most 1"),
+        ({"grid": 0}, "grid = 0: should be greater than or equal to 1"),
+        ({"head.dropout": 1.0}, "dropout = 1.0: should be less than 1"),
+        ({"norm_momentum": 0.0}, "norm_momentum = 0.0: should be greater than 0"),
     ],
 )
 def test_bad_configurations(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        replace(SMALL_YOLOV1, **change)
+        with_options(SMALL_YOLOV1, change)
     with pytest.raises(InputError, match=r"at least 0\.5 cells"):
-        DetectionLossConfig(assignment="near", radius=0.4)
+        CellAssignConfig(method="near", radius=0.4)
 
 
 @pytest.mark.parametrize("layout", ["flat", "cells"])
 def test_start_size(layout: str) -> None:
-    config = replace(SMALL_YOLOV1, layout=layout, start_size=0.25)
+    config = with_options(SMALL_YOLOV1, {"head.layout": layout, "head.start_size": 0.25})
     detector = YOLOv1(config, CLASSES)
     boxes = detector.predictions(detector.output.bias.detach().unsqueeze(0)).boxes[0]
     torch.testing.assert_close(boxes[7, 0], torch.tensor([80.0 - 20, 48 - 20, 80 + 20, 48 + 20]))
@@ -178,7 +184,7 @@ def test_start_size(layout: str) -> None:
 def test_a_start_as_cells_is_a_convolution(layout: str) -> None:
     """Every cell's outputs come from its own place of the last map, alike everywhere."""
     torch.manual_seed(0)
-    detector = YOLOv1(replace(SMALL_YOLOV1_MODERN, layout=layout), CLASSES).eval()
+    detector = YOLOv1(with_options(SMALL_YOLOV1_MODERN, {"head.layout": layout}), CLASSES).eval()
     features = torch.randn(2, 16, 5, 5)
 
     def said(features: torch.Tensor) -> torch.Tensor:
@@ -192,8 +198,8 @@ def test_a_start_as_cells_is_a_convolution(layout: str) -> None:
     changed[:, :, 1, 2] += 1
     assert (said(changed) != one).any(-1).any(0).nonzero().flatten().tolist() == [7]
     with pytest.raises(InputError, match=r"needs no hidden layer, not \(32,\), and"):
-        YOLOv1(replace(SMALL_YOLOV1_MODERN, hidden=(32,)), CLASSES)
-    with pytest.raises(InputError, match=r"a map of 3 x 3 places before the last layer, not 6 x 6"):
+        YOLOv1(with_options(SMALL_YOLOV1_MODERN, {"head.hidden": (32,)}), CLASSES)
+    with pytest.raises(InputError, match=r"a map of 3 x 3 positions before the last layer, not 6 x 6"):
         YOLOv1(replace(SMALL_YOLOV1_MODERN, grid=3, cell=64), CLASSES)
 
 
@@ -204,11 +210,11 @@ def test_near_cells_share_an_object_and_one_cell_has_two() -> None:
     coded = detector.predictions(out).coded
     coded[0, :, 1, 2:] = 0.25**0.5 / 2  # a quarter of the side: the second predictors are small
     near = padded_targets([[[41.0, 41, 81, 81]]], [[1]])  # centre (61, 61), cells around the corner (64, 64)
-    wanted = detector._assign(detector.predictions(out), near, near.valid, torch.zeros(1, dtype=torch.int64))
+    wanted = detector.assign(detector.predictions(out).boxes, near, torch.zeros(1, dtype=torch.int64))
     assert wanted.positive[0].nonzero().tolist() == [[6, 0], [7, 0], [11, 0], [12, 0]]
     assert wanted.occupied[0].nonzero().flatten().tolist() == [6, 7, 11, 12]
     two = padded_targets([[[41.0, 41, 81, 81], [56, 56, 66, 66]]], [[1, 2]])
-    wanted = detector._assign(detector.predictions(out), two, two.valid, torch.zeros(1, dtype=torch.int64))
+    wanted = detector.assign(detector.predictions(out).boxes, two, torch.zeros(1, dtype=torch.int64))
     assert wanted.positive[0, 6].tolist() == [True, True]
     assert wanted.truth[0, 6].tolist() == two.boxes[0].tolist()
     assert wanted.classes[0, 6].tolist() == [0, 0.5, 0.5], "a cell with two classes learns both"
@@ -218,7 +224,7 @@ def test_quiet_predictors_are_not_background() -> None:
     detector = YOLOv1(SMALL_YOLOV1_MODERN, CLASSES)
     out = detector.output.bias.detach().repeat(1, 1)
     objects = padded_targets([[[60.0, 28, 100, 68]]], [[1]])  # exactly what cell 7 (row 1, column 2) says
-    wanted = detector._assign(detector.predictions(out), objects, objects.valid, torch.zeros(1, dtype=torch.int64))
+    wanted = detector.assign(detector.predictions(out).boxes, objects, torch.zeros(1, dtype=torch.int64))
     assert wanted.iou[0, 7, 0] == pytest.approx(1.0)
     assert not wanted.background[0, 7].any(), "the second predictor says the same, but owns nothing"
     assert wanted.background[0, 20].all()

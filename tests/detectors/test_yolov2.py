@@ -11,7 +11,6 @@ import torch
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov2 import (
     VOC_ANCHORS_2017,
-    RegionLossConfig,
     YOLOv2,
     YOLOv2Config,
     stack_cells,
@@ -25,6 +24,7 @@ from tests.support.batches import (
     padded_targets,
     relative_boxes,
 )
+from tests.support.options import with_options
 from tests.support.region_by_hand import region_pulls
 from tests.support.yolo_cases import SMALL_YOLOV2
 
@@ -55,9 +55,11 @@ CROWDED = padded_targets(
 )
 def test_loss_and_gradient_are_those_of_the_rules(seen: int, rules: dict[str, Any]) -> None:
     height, width, (rows, columns) = 128, 160, (4, 5)
-    names = {"coord": "coord_scale", "object": "object_scale", "noobject": "noobject_scale"}
-    loss = RegionLossConfig(**{names.get(key, key): value for key, value in rules.items()})
-    detector = YOLOv2(replace(SMALL_YOLOV2, loss=loss), CLASSES)
+    paths = {"coord": "loss.coord_scale", "object": "loss.object_scale", "noobject": "loss.noobject_scale",
+             "match": "assign.match", "quiet": "assign.quiet", "favour_small": "loss.favour_small",
+             "rescore": "loss.rescore"}  # fmt: skip
+    config = with_options(SMALL_YOLOV2, {paths[key]: value for key, value in rules.items()})
+    detector = YOLOv2(config, CLASSES)
     detector.seen.fill_(seen)
     anchors = list(SMALL_YOLOV2.anchors)
     torch.manual_seed(seen)
@@ -96,7 +98,7 @@ def test_the_exception_of_rule_1_matters_in_that_comparison() -> None:
 
 
 def test_only_training_counts_images_and_ends_the_prior() -> None:
-    detector = YOLOv2(replace(SMALL_YOLOV2, loss=RegionLossConfig(prior_images=3)), CLASSES)
+    detector = YOLOv2(with_options(SMALL_YOLOV2, {"loss.prior_images": 3}), CLASSES)
     images, targets = example_images(2, 128, 160), example_targets()
     assert detector.eval()(images, targets)["prior"] > 0
     assert int(detector.seen) == 0
@@ -118,7 +120,7 @@ def test_only_the_first_thirty_objects_and_no_specks() -> None:
     capped, thirty = detector(images, many), detector(images, first)
     for name in capped:
         torch.testing.assert_close(capped[name], thirty[name])
-    open_ended = answering(YOLOv2(replace(SMALL_YOLOV2, loss=RegionLossConfig(most_objects=None)), CLASSES), out)
+    open_ended = answering(YOLOv2(with_options(SMALL_YOLOV2, {"assign.most_objects": None}), CLASSES), out)
     assert open_ended(images, many)["box"] != capped["box"]
     thin = padded_targets([[[10.0, 10, 10.1, 90]]], [[0]])  # 0.0006 of the width
     assert detector(images, thin)["box"] == 0
@@ -128,7 +130,7 @@ def test_difficult_objects_and_crowds() -> None:
     images, targets = example_images(2, 128, 160), example_targets()
     torch.manual_seed(0)
     detector = YOLOv2(SMALL_YOLOV2, CLASSES).eval()
-    wary = YOLOv2(replace(SMALL_YOLOV2, difficult=False), CLASSES).eval()
+    wary = YOLOv2(with_options(SMALL_YOLOV2, {"assign.difficult": False}), CLASSES).eval()
     wary.load_state_dict(detector.state_dict())
     hard = targets._replace(difficult=targets.valid)
     assert detector(images, hard)["box"] == detector(images, targets)["box"] > 0
@@ -149,14 +151,11 @@ def test_decoding() -> None:
 
 def test_stacking_cells() -> None:
     x = torch.arange(64.0).reshape(1, 4, 4, 4)
-    darknet = stack_cells(x, 2, "darknet")[0].flatten(1)
+    darknet = stack_cells(x, 2)[0].flatten(1)
     assert darknet[:5].tolist() == [
         [0, 2, 4, 6], [16, 18, 20, 22], [32, 34, 36, 38], [48, 50, 52, 54], [1, 3, 5, 7]
     ]  # fmt: skip
-    true = stack_cells(x, 2, "space_to_depth")[0].flatten(1)
-    assert true[:2].tolist() == [[0, 2, 8, 10], [16, 18, 24, 26]]
-    for order in ("darknet", "space_to_depth"):
-        assert sorted(stack_cells(x, 2, order).flatten().tolist()) == list(range(64))
+    assert sorted(darknet.flatten().tolist()) == list(range(64))
 
 
 def float_count(config: YOLOv2Config, classes: int) -> int:
@@ -169,10 +168,14 @@ def float_count(config: YOLOv2Config, classes: int) -> int:
     ("config", "classes", "floats"),
     [
         (YOLOv2Config(), 20, 67_158_109),
-        (YOLOv2Config(narrow=64), 20, 50_676_061),
-        (YOLOv2Config(narrow=64), 80, 50_983_561),
-        (YOLOv2Config(backbone=TINY, convs=(), passthrough=None), 20, 15_867_885),
-        (YOLOv2Config(backbone=TINY, convs=(), passthrough=None, merged=512), 80, 11_237_145),
+        (with_options(YOLOv2Config(), {"head.narrow": 64}), 20, 50_676_061),
+        (with_options(YOLOv2Config(), {"head.narrow": 64}), 80, 50_983_561),
+        (with_options(YOLOv2Config(backbone=TINY), {"head.convs": (), "head.passthrough": None}), 20, 15_867_885),
+        (
+            with_options(YOLOv2Config(backbone=TINY), {"head.convs": (), "head.passthrough": None, "head.merged": 512}),
+            80,
+            11_237_145,
+        ),
     ],
 )
 def test_numbers_of_the_published_networks(config: YOLOv2Config, classes: int, floats: int) -> None:
@@ -189,29 +192,26 @@ def test_inputs_are_multiples_of_32() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"passthrough": "C3"}, r"the backbone gives C4, C5; name one before the last \(C5\)"),
-        ({"passthrough": "C5"}, "name one before the last"),
-        ({"narrow": 6}, "a multiple of 4 channels to stack, but C4 gives 6"),
+        ({"head.passthrough": "C3"}, r"the backbone gives C4, C5; name one before the last \(C5\)"),
+        ({"head.passthrough": "C5"}, "name one before the last"),
+        ({"head.narrow": 6}, "a multiple of 4 channels, but C4 gives 6"),
         ({"anchors": ()}, "at least one"),
-        ({"anchors": ((1.0, 0.0),)}, "above 0, in cells"),
-        ({"reach": 0.5}, "must lie in 1..3"),
-        ({"loss": {"quiet": 2.0}}, "an overlap in 0..1"),
-        ({"loss": {"fit": 0.5}}, "a factor of at least 1"),
-        ({"loss": {"most_objects": 0}}, "at least 1, or none"),
+        ({"anchors": ((1.0, 0.0),)}, r"anchors.0.1 = 0.0: should be greater than 0"),
+        ({"reach": 0.5}, "reach = 0.5: should be greater than or equal to 1"),
+        ({"assign.quiet": 2.0}, "quiet = 2.0: should be less than or equal to 1"),
+        ({"assign.fit": 0.5}, "fit = 0.5: should be greater than or equal to 1"),
+        ({"assign.most_objects": 0}, "most_objects = 0: should be greater than or equal to 1"),
     ],
 )
 def test_bad_configurations(change: dict[str, Any], message: str) -> None:
-    def build() -> YOLOv2:
-        given = {"loss": RegionLossConfig(**change["loss"])} if "loss" in change else change
-        return YOLOv2(replace(SMALL_YOLOV2, **given), CLASSES)
-
     with pytest.raises(InputError, match=message):
-        build()
+        YOLOv2(with_options(SMALL_YOLOV2, change), CLASSES)
 
 
 def test_a_wider_reach_and_more_owners() -> None:
     """The modern assignment: near cells own an object too, and can place a box at its centre."""
-    wide = replace(SMALL_YOLOV2, reach=2.0, loss=RegionLossConfig(assignment="near", box_loss="giou", prior_images=0))
+    changes = {"reach": 2.0, "assign.method": "near", "loss.box": "giou", "loss.prior_images": 0}
+    wide = with_options(SMALL_YOLOV2, changes)
     detector = YOLOv2(wide, CLASSES)
     out = torch.zeros(1, 24, 4, 5)
     objects = padded_targets(
@@ -232,7 +232,7 @@ def test_a_wider_reach_and_more_owners() -> None:
 
 
 def test_one_predictor_takes_the_object_it_overlaps_most() -> None:
-    config = replace(SMALL_YOLOV2, anchors=((1.0, 1.0),), loss=RegionLossConfig(assignment="near"))
+    config = with_options(SMALL_YOLOV2, {"anchors": ((1.0, 1.0),), "assign.method": "near"})
     matcher = YOLOv2(config, CLASSES).matcher
     truth = torch.tensor([[[0.2, 0.2, 1.2, 1.2], [0.1, 0.1, 0.7, 0.7]]])
     seen = torch.tensor([[[0.1, 0.1, 0.8, 0.8], [0.9, 0.0, 2.0, 1.0], [0.0, 0.9, 1.0, 2.0], [1.0, 1.0, 2.0, 2.0]]])

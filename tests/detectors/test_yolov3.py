@@ -18,6 +18,7 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.yolo_scales import SpatialPyramidPooling, YOLOScalesConfig
 from boxwright.recipes import RECIPES
 from boxwright.structures import Classes, Images, InputError, Targets
+from tests.support.options import with_options
 from tests.support.yolo_cases import MODERN_YOLOV3, PLAIN_YOLOV3
 
 NAMES = Classes.from_names(["disc", "bar", "ring"])
@@ -89,7 +90,7 @@ def test_other_backbones_bring_their_own_strides(backbone: DetNetConfig | ResNet
 
 
 def test_a_prior_starts_from_the_anchors() -> None:
-    detector = small(replace(PLAIN_YOLOV3, prior=0.1)).eval().requires_grad_(False)
+    detector = small(with_options(PLAIN_YOLOV3, {"scales.prior": 0.1})).eval().requires_grad_(False)
     maps = detector.outputs(torch.rand(1, 3, 64, 64))
     raw = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, 8) for m in maps])
     assert float(raw[:, 4].sigmoid().mean()) == pytest.approx(0.1, abs=0.02)
@@ -172,7 +173,7 @@ def spelled_out(maps: list[np.ndarray], truths: list[list[tuple]], config: YOLOv
                             math.exp(h) * config.anchors[anchor][1] / height,
                         )  # fmt: skip
                         best = max((overlap(box, o[:4]) for o in objects), default=0.0)
-                        wanted[slot, j, i] = None if best > config.ignore_iou else 0.0
+                        wanted[slot, j, i] = None if best > config.assign.ignore_iou else 0.0
             boxes, classes = {}, {}
             for x, y, w, h, label in objects:
                 fit = [overlap((0, 0, w, h), (0, 0, aw / width, ah / height)) for aw, ah in config.anchors]
@@ -251,9 +252,9 @@ def losses_of(detector: YOLOv3, maps: list[torch.Tensor], targets: Targets) -> d
 def test_loss_and_gradient_are_darknets(masks: tuple, ignore_iou: float) -> None:
     side = (96, 128)
     generator = np.random.default_rng(1)
-    config = replace(PLAIN_YOLOV3, masks=masks, ignore_iou=ignore_iou)
+    config = with_options(PLAIN_YOLOV3, {"masks": masks, "assign.ignore_iou": ignore_iou})
     if len(masks) == 2:
-        config = replace(TINY, ignore_iou=ignore_iou)
+        config = with_options(TINY, {"assign.ignore_iou": ignore_iou})
     detector = small(config)
     strides = [level.stride for level in detector.backbone.levels]
     shapes = [(2, len(m) * 8, side[0] // s, side[1] // s) for m, s in zip(masks, strides, strict=True)]
@@ -282,8 +283,7 @@ def test_loss_and_gradient_are_darknets(masks: tuple, ignore_iou: float) -> None
 
 def one_predictor(**changes: object) -> tuple[YOLOv3, list[torch.Tensor], Targets]:
     """Raw zeros but for one predictor, and the object that it owns: 36 x 52 at the centre (44, 45) of 128 x 96."""
-    config = replace(PLAIN_YOLOV3, **changes)  # type: ignore[arg-type]
-    detector = small(config)
+    detector = small(with_options(PLAIN_YOLOV3, changes))
     maps = [torch.zeros(1, 24, 96 // s, 128 // s) for s in (8, 16, 32)]
     for m in maps:
         m.requires_grad_()
@@ -294,7 +294,7 @@ OWNER = (1, 0, 45 // 16, 44 // 16)  # scale, slot of anchor 3 (30 x 61), row, co
 
 
 def test_the_papers_squared_error_of_the_centre() -> None:
-    detector, maps, targets = one_predictor(box_loss="squared")
+    detector, maps, targets = one_predictor(**{"loss.box": "squared"})
     losses_of(detector, maps, targets)["box"].backward()
     scale, slot, j, i = OWNER
     grad = maps[scale].grad
@@ -307,7 +307,7 @@ def test_the_papers_squared_error_of_the_centre() -> None:
 
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 def test_losses_of_the_decoded_box(kind: str) -> None:
-    detector, maps, targets = one_predictor(box_loss=kind, small_weight=False)
+    detector, maps, targets = one_predictor(**{"loss.box": kind, "loss.small_weight": False})
     box_loss = losses_of(detector, maps, targets)["box"]
     box_loss.backward()
     loss = box_loss.item()
@@ -324,7 +324,7 @@ def test_losses_of_the_decoded_box(kind: str) -> None:
 
 
 def test_objectness_may_learn_the_overlap() -> None:
-    detector, maps, targets = one_predictor(object_target="iou")
+    detector, maps, targets = one_predictor(**{"loss.object_target": "iou"})
     losses_of(detector, maps, targets)["objectness"].backward()
     scale, slot, j, i = OWNER
     predicted = torch.tensor([[40.0 - 15, 40 - 30.5, 40 + 15, 40 + 30.5]])
@@ -339,12 +339,11 @@ def test_weights_and_normalisers() -> None:
     targets = as_targets(truths, (96, 128))
     maps = [torch.randn(2, 24, 96 // s, 128 // s) for s in (8, 16, 32)]
     plain = losses_of(small(), maps, targets)
-    weighted = losses_of(
-        small(replace(PLAIN_YOLOV3, box_weight=2.0, object_weight=3.0, class_weight=5.0)), maps, targets
-    )
-    for name, factor in (("box", 2), ("objectness", 3), ("classification", 5)):
+    weights = {"loss.box_weight": 2.0, "loss.class_weight": 5.0}
+    weighted = losses_of(small(with_options(PLAIN_YOLOV3, weights)), maps, targets)
+    for name, factor in (("box", 2), ("objectness", 1), ("classification", 5)):
         torch.testing.assert_close(weighted[name], plain[name] * factor)
-    shared = losses_of(small(replace(PLAIN_YOLOV3, normaliser="positives")), maps, targets)
+    shared = losses_of(small(with_options(PLAIN_YOLOV3, {"loss.normaliser": "positives"})), maps, targets)
     torch.testing.assert_close(shared["box"], plain["box"] * 2 / 3)
 
 
@@ -354,19 +353,19 @@ def test_difficult_and_crowd_objects() -> None:
     nothing = as_targets([[]], (96, 128))
     hard = targets._replace(difficult=targets.valid)
     assert float(losses_of(small(), maps, hard)["box"]) > 0
-    skipping = small(replace(PLAIN_YOLOV3, difficult=False))
+    skipping = small(with_options(PLAIN_YOLOV3, {"assign.difficult": False}))
     torch.testing.assert_close(losses_of(skipping, maps, hard), losses_of(skipping, maps, nothing))
 
     crowd = targets._replace(crowd=targets.valid)
     shaded, plain = losses_of(small(), maps, crowd), losses_of(small(), maps, nothing)
     assert shaded["box"] == 0
     assert shaded["objectness"] < plain["objectness"], "predictors within the crowd are left alone"
-    unaware = losses_of(small(replace(PLAIN_YOLOV3, crowd_ignore=None)), maps, crowd)
+    unaware = losses_of(small(with_options(PLAIN_YOLOV3, {"assign.crowd_ignore": None})), maps, crowd)
     torch.testing.assert_close(unaware, plain)
 
 
 def test_aligned_assignment_teaches_several_predictors_of_an_object() -> None:
-    config = replace(MODERN_YOLOV3, topk=5, normaliser="positives")
+    config = with_options(MODERN_YOLOV3, {"assign.topk": 5, "loss.normaliser": "positives"})
     detector = small(config)
     targets = as_targets([[(0.4, 0.5, 0.5, 0.5, 0)], []], (96, 128))
     maps = [torch.zeros(2, 24, 96 // s, 128 // s, requires_grad=True) for s in (8, 16, 32)]
@@ -442,19 +441,19 @@ def test_scales_that_disagree_are_named(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ignore_iou": 0.0}, "ignore_iou"),
-        ({"prior": 1.0}, "prior"),
+        ({"assign.ignore_iou": 0.0}, "ignore_iou"),
+        ({"scales.prior": 1.0}, "prior"),
         ({"norm_momentum": 0.0}, "norm_momentum"),
         ({"object_threshold": 1.0}, "object_threshold"),
         ({"class_threshold": -0.1}, "class_threshold"),
         ({"reach": 0.5}, "reach"),
-        ({"assignment": "aligned", "also_above": 0.3}, "also_above"),
-        ({"assignment": "aligned", "topk": 0}, "topk"),
+        ({"assign.method": "aligned", "assign.also_above": 0.3}, "also_above"),
+        ({"assign.method": "aligned", "assign.topk": 0}, "topk"),
     ],
 )
 def test_values_out_of_range_are_named(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        replace(PLAIN_YOLOV3, **changes)
+        with_options(PLAIN_YOLOV3, changes)
 
 
 def test_sides_must_be_multiples_of_the_coarsest_stride() -> None:

@@ -99,9 +99,9 @@ def test_rows_are_weighed() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"convs": -1}, "head.convs = -1"),
-        ({"channels": 12}, "head.channels = 12"),
-        ({"prior": 0.0}, "head.prior = 0.0"),
+        ({"convs": -1}, "convs = -1"),
+        ({"channels": 12}, "channels = 12"),
+        ({"prior": 0.0}, "prior = 0.0"),
     ],
 )
 def test_a_bad_value_is_named(values: dict, message: str) -> None:

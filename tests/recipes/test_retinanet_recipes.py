@@ -52,8 +52,12 @@ def test_the_recipe_is_the_papers() -> None:
     assert (resize["kind"], resize["short"], resize["long"]) == ("resize", [800], 1333)
     assert (flip["kind"], flip["p"], flip["vertical_p"]) == ("flip", 0.5, 0.0)
     detector = tree["detector"]
-    assert (detector["focal_gamma"], detector["focal_alpha"], detector["head"]["prior"]) == (2.0, 0.25, 0.01)
-    assert (detector["positive_iou"], detector["negative_iou"], detector["normalizer"]) == (0.5, 0.4, "batch")
+    assert (detector["loss"]["gamma"], detector["loss"]["alpha"], detector["head"]["prior"]) == (2.0, 0.25, 0.01)
+    assert (detector["assign"]["positive_iou"], detector["assign"]["negative_iou"], detector["loss"]["normalizer"]) == (
+        0.5,
+        0.4,
+        "batch",
+    )
     assert (detector["head"]["convs"], detector["head"]["norm"], detector["neck"]["channels"]) == (4, "none", 256)
     assert (detector["post"]["score_threshold"], detector["post"]["candidates"]) == (0.05, 1000)
     assert (detector["post"]["nms_iou"], detector["post"]["detections"]) == (0.5, 100)
@@ -76,14 +80,14 @@ def test_ablations_change_nothing_else() -> None:
     allowed = {"name", "source.section"}
     for recipe in GAMMA_RECIPES + ALPHA_RECIPES:
         changed = {key for key in differences(R50_600, recipe) if not key.startswith("source.")} - allowed
-        assert changed <= {"detector.focal_gamma", "detector.focal_alpha"}, recipe.name
+        assert changed <= {"detector.loss.gamma", "detector.loss.alpha"}, recipe.name
     for recipe in ANCHOR_RECIPES:
         changed = {key for key in differences(R50_600, recipe) if not key.startswith("source.")} - allowed
         assert all(key.startswith("detector.anchors.") for key in changed), recipe.name
     half = "retinanet-r50-600-gamma-0.5"
-    assert (detector_of(half).focal_gamma, detector_of(half).focal_alpha) == (0.5, 0.5)
+    assert (detector_of(half).loss.gamma, detector_of(half).loss.alpha) == (0.5, 0.5)
     assert get_recipe(half).source.expected == {"AP": 0.329, "AP50": 0.517, "AP75": 0.352}
-    assert detector_of("retinanet-r50-600-alpha-0.999").focal_alpha == 0.999
+    assert detector_of("retinanet-r50-600-alpha-0.999").loss.alpha == 0.999
 
 
 @pytest.mark.parametrize(("name", "count"), [("1x1", 1), ("2x1", 2), ("1x3", 3), ("3x3", 9), ("4x3", 12)])

@@ -1,7 +1,5 @@
 """SSD's recipes are the paper's, in the form of the authors' code."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,6 +9,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.training.optimiser import build_optimiser
 from boxwright.training.plan import make_plan
+from tests.support.options import with_options
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_the_small_ones_are_one_network() -> None:
     with torch.device("meta"):
         one, other = (
             build_detector(config, Classes.from_names(["a", "b"]))
-            for config in (paper, replace(modern, classification="softmax"))
+            for config in (paper, with_options(modern, {"loss.classification": "softmax"}))
         )
     shapes = [[(name, p.shape) for name, p in detector.named_parameters()] for detector in (one, other)]
     assert shapes[0] == shapes[1]

@@ -50,7 +50,7 @@ def test_training_is_that_of_the_cfg_files(name: str) -> None:
     assert recipe.data.multi_scale == MultiScaleConfig(low=320, high=608, every=10, last=200, last_size=608)
     side = 608 if name in ("yolov3-608", "yolov3-spp") else 416
     assert recipe.data.eval == (LetterboxConfig(size=(side, side)),)
-    assert recipe.detector.ignore_iou == 0.7
+    assert recipe.detector.assign.ignore_iou == 0.7
     post = recipe.detector.post
     assert (post.score_threshold, recipe.detector.object_threshold, post.nms_iou) == (0.005, 0.005, 0.45)
     assert recipe.detector.multi_label
@@ -67,11 +67,12 @@ def test_a_modern_recipe_teaches_the_same_network(name: str) -> None:
     paper, modern = get_recipe(name.removesuffix("-modern")).detector, get_recipe(name).detector
     assert isinstance(paper, YOLOv3Config)
     assert isinstance(modern, YOLOv3Config)
-    for part in ("backbone", "scales", "anchors", "masks", "pixels", "post"):
+    assert replace(modern.scales, prior=None) == paper.scales, "only the initial objectness differs"
+    for part in ("backbone", "anchors", "masks", "pixels", "post"):
         assert getattr(paper, part) == getattr(modern, part), part
     assert get_recipe(name.removesuffix("-modern")).data.eval == get_recipe(name).data.eval
-    assert paper.assignment == "best"
-    assert modern.assignment == "aligned"
+    assert paper.assign.method == "best"
+    assert modern.assign.method == "aligned"
 
 
 def test_detnet_takes_the_place_of_darknet() -> None:
@@ -86,4 +87,6 @@ def test_the_small_pair_sees_as_many_images() -> None:
     assert make_plan(paper, 205).total == make_plan(modern, 205).total
     assert isinstance(paper.detector, YOLOv3Config)
     plain = replace(paper.detector, backbone=YOLOv3Config().backbone, scales=YOLOv3Config().scales, norm_momentum=None)
-    assert replace(plain, anchors=YOLOv3Config().anchors, ignore_iou=0.7) == YOLOv3Config(), "only its size is another"
+    assert replace(plain, anchors=YOLOv3Config().anchors, assign=YOLOv3Config().assign) == YOLOv3Config(), (
+        "only its size is another"
+    )

@@ -1,23 +1,31 @@
-"""The cells of a map: what YOLO's first versions place their predictions by, and give their objects to.
+"""Cells of a map, which YOLO detectors place their predictions in and assign their objects to.
 
 Symbols: B images, C cells, n predictors of a cell, G padded ground truth.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+Reach = Annotated[float, Field(ge=1, le=3)]
+"""Range of a predicted centre in cells: 1 keeps it in its cell, 2 lets it go half a cell beyond."""
 
 
 def cell_corners(height: int, width: int, device: torch.device) -> Tensor:
-    """Column and row of every cell of a ``height`` x ``width`` map, in order y, x: float32 ``[height * width, 2]``."""
+    """Return column and row of the cells of a map, in order y, x: float32 ``[height * width, 2]``."""
     index = torch.arange(height * width, device=device)
     return torch.stack([index % width, index // width], dim=-1).float()
 
 
 def pair_up(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each cell's predictors different objects, the best pair first: ``key`` ``[B, C, G, n]``, minus infinity
-    where there may be no pair, to indexes into G and whether there is one, ``[B, C, n]``."""
+    """Assign different objects to the predictors of each cell, in descending order of ``key`` ``[B, C, G, n]``.
+
+    A key of minus infinity rules a pair out. Returns indexes into G and a mask of those that are valid, ``[B, C, n]``.
+    """
     count, each = key.shape[2:]
     owner = torch.zeros_like(key[:, :, 0], dtype=torch.int64)
     positive = torch.zeros_like(owner, dtype=torch.bool)
@@ -32,5 +40,5 @@ def pair_up(key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def one_hot(index: Tensor, count: int) -> Tensor:
-    """One-hot rows ``[...] -> [..., count]``, bool; torch's own looks at the values to check them."""
+    """Return one-hot rows, bool: ``[...] -> [..., count]``. Unlike torch's, it needs no host synchronisation."""
     return index.unsqueeze(-1) == torch.arange(count, device=index.device)

@@ -1,4 +1,4 @@
-"""SSD's default boxes (§2.2, arXiv 1512.02325), also called priors: several shapes in every cell of each map.
+"""SSD's default boxes, also called priors: several shapes in every cell of each map (arXiv 1512.02325 §2.2).
 
 Symbols: m maps, f_k cells in a row of map k, A boxes over all maps, in order map, y, x, shape.
 """
@@ -7,37 +7,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from boxwright.fields import Positive, config
 from boxwright.geometry.constants import constant
 from boxwright.structures import InputError
 
+Size = Annotated[float, Field(ge=1)]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@config
 class PriorConfig:
-    """Shapes and places of the default boxes; the defaults are SSD300's on VOC.
+    """Shapes and positions of the default boxes. The defaults are SSD300's on VOC."""
 
-    ``sizes``: side in pixels of the square box on each map, and one more: box k of ratio 1 also comes in the geometric
-    mean of sizes k and k + 1. :func:`paper_sizes` computes the published lists. ``ratios``: aspect ratios on each map
-    beside 1; each stands both ways, as wide as high by the ratio and as high as wide. ``square``: whether there is that
-    second square (RefineDet leaves it out).
-    ``steps``: pixels from one centre to the next on each map; None spreads the f_k centres evenly over the input, which
-    is the paper's formula but not what any released model was trained with (300 / 38 is not 8).
-    ``truncate``: cut ``sizes`` to whole pixels, as Caffe's layer does since June 2016: SSD512's later weights need it.
-    ``clip``: "none" lets boxes reach over the border (Caffe); "sides" cuts width and height to the input's
-    (torchvision), "all" the centre too (amdegroot, lufficc: a clamp of cx cy w h); "corners" cuts what is outside.
-    """
-
-    sizes: tuple[float, ...] = (30, 60, 111, 162, 213, 264, 315)
-    ratios: tuple[tuple[float, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    sizes: tuple[Size, ...] = (30, 60, 111, 162, 213, 264, 315)
+    """Side in pixels of the square box on each map, in ascending order, and one size more. The second square of map k
+    has the geometric mean of sizes k and k + 1. :func:`paper_sizes` computes the published lists."""
+    ratios: tuple[tuple[Positive, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    """Aspect ratios on each map besides 1, each for a wide and a high box."""
     square: bool = True
-    steps: tuple[float, ...] | None = (8, 16, 32, 64, 100, 300)
+    """Add the second square."""
+    steps: tuple[Positive, ...] | None = (8, 16, 32, 64, 100, 300)
+    """Distance of centres on each map in pixels. None: spread the f_k centres evenly over the input. The paper says so,
+    but no released model was trained with that (300 / 38 is not 8)."""
     truncate: bool = False
+    """Truncate ``sizes`` to whole pixels, as Caffe's layer does since June 2016; SSD512's later weights need it."""
     clip: Literal["none", "sides", "all", "corners"] = "none"
+    """"none": boxes may cross the border (Caffe). "sides": limit width and height to the input's (torchvision). "all":
+    the centre too (amdegroot, lufficc). "corners": clip to the input."""
 
     def __post_init__(self) -> None:
         if len(self.sizes) != len(self.ratios) + 1:
@@ -49,14 +50,12 @@ class PriorConfig:
             raise InputError(
                 f"priors.steps has {len(self.steps)} entries for {len(self.ratios)} maps: give one for each, or none"
             )
-        if min(self.sizes) < 1 or list(self.sizes) != sorted(self.sizes):
-            raise InputError(f"priors.sizes = {list(self.sizes)}: pixels, at least 1, that do not fall")
-        if any(ratio <= 0 for ratios in self.ratios for ratio in ratios) or min(self.steps or (1,)) <= 0:
-            raise InputError("priors.ratios and priors.steps: every number must be above 0")
+        if list(self.sizes) != sorted(self.sizes):
+            raise InputError(f"priors.sizes = {list(self.sizes)}: must be in ascending order")
 
     @property
     def shapes(self) -> list[list[tuple[float, float]]]:
-        """Width and height in pixels of the boxes in a cell of each map, before any clipping."""
+        """Width and height in pixels of the boxes in a cell of each map, before clipping."""
         sizes = [float(int(size)) if self.truncate else float(size) for size in self.sizes]
         shapes = []
         for size, larger, ratios in zip(sizes, sizes[1:], self.ratios, strict=False):
@@ -72,14 +71,14 @@ class PriorConfig:
 
     @property
     def per_cell(self) -> list[int]:
-        """Boxes in a cell of each map."""
+        """Number of boxes in a cell of each map."""
         return [len(cell) for cell in self.shapes]
 
 
 def default_boxes(
     config: PriorConfig, maps: Sequence[tuple[int, int]], size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Boxes ``[A, 4]`` in pixels for ``maps`` of (height, width) cells on an input of ``size`` (height, width)."""
+    """Return boxes ``[A, 4]`` in pixels for ``maps`` (rows, columns) and an input of ``size`` (height, width)."""
     height, width = size
     boxes = []
     for k, ((rows, columns), shapes) in enumerate(zip(maps, config.shapes, strict=True)):
@@ -101,11 +100,11 @@ def default_boxes(
 
 
 def paper_sizes(side: int, maps: int, first: int, low: int, high: int = 90, even: bool = False) -> tuple[float, ...]:
-    """The ``sizes`` of :class:`PriorConfig` by the rule of §2.2, eq. 4, for an input of ``side`` pixels.
+    """Compute the ``sizes`` of :class:`PriorConfig` by §2.2, eq. 4, for an input of ``side`` pixels.
 
-    ``first``: size on the first map in percent of the side; ``low`` and ``high``: on the second and the last, with
-    those between evenly spaced. The released models step by whole percents, rounded down, so that the last may fall
-    short of ``high``; ``even`` follows the equation instead.
+    ``first``: size on the first map in percent of the side. ``low`` and ``high``: on the second and the last map; those
+    between are evenly spaced. The released models round the step down to whole percents, so that the last may be below
+    ``high``; ``even`` follows the equation instead. Raises InputError for fewer than three maps.
     """
     if maps < 3:
         raise InputError(f"paper_sizes for {maps} maps: the rule needs at least 3; list the sizes yourself")

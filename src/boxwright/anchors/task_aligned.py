@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches, nothing_to_match
+from boxwright.anchors.shape_matcher import Pairs
 from boxwright.geometry.boxes import box_iou, points_in_boxes
-from boxwright.structures import InputError
+from boxwright.geometry.indexing import take_rows
+from boxwright.structures import InputError, Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +72,16 @@ class TaskAlignedMatcher:
         scale = torch.where(owned, iou, 0.0).amax(dim=2, keepdim=True) / torch.where(peak > 0, peak, 1.0)
         ignored = (inside & crowd.unsqueeze(-1)).any(dim=1)
         return Matches(truth, positive, ~positive & ~ignored), (alignment * scale).sum(dim=1)
+
+
+def pairs_of(matches: Matches, targets: Targets, topk: int, num_classes: int) -> Pairs:
+    """List the positives of ``matches`` as pairs of predictor and object, R = ``topk`` x G rows (or A if fewer).
+
+    No object has more than ``topk`` positives, so that these rows hold all of them.
+    """
+    rows = min(matches.positive.shape[1], topk * targets.boxes.shape[1])
+    valid, predictor = matches.positive.float().topk(rows, dim=1)
+    index = matches.truth.gather(1, predictor)
+    label = take_rows(targets.labels.unsqueeze(-1), index)
+    classes = (label == torch.arange(num_classes, device=label.device)).float()
+    return Pairs(predictor, index, classes, valid > 0)

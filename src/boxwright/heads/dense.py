@@ -1,4 +1,4 @@
-"""Heads that predict at every cell of a pyramid, with one set of weights for all levels (RetinaNet §4).
+"""Dense head with weights shared by all levels of a pyramid (RetinaNet §4).
 
 Symbols: B images, C channels, K classes, a anchors in a cell, n anchors of a level, in order y, x, anchor.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -18,38 +17,29 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from boxwright.backbones.layers.norm import make_norm
+from boxwright.fields import Channels, CountOrZero, InnerShare, config
 from boxwright.heads.class_rows import tiled_rows
-from boxwright.structures import InputError
 
 HeadNorm = Literal["none", "bn", "gn"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class DenseHeadConfig:
-    """Two subnets of 3x3 convolutions, one for classes and one for boxes (RetinaNet §4).
+    """Two subnets of 3x3 convolutions, one for classes and one for boxes (RetinaNet §4)."""
 
-    ``convs``: hidden convolutions of each. ``channels``: their width, None for that of the pyramid. ``norm``: after
-    each of them: ``none`` (the paper), ``gn`` (torchvision's second RetinaNet, FCOS), or ``bn``, whose statistics are
-    taken over all levels at once, as the weights are shared by all; it costs nothing at inference.
-    ``prior``: probability that an untrained network gives every class at every anchor (§4.1).
-    """
-
-    convs: int = 4
-    channels: int | None = None
+    convs: CountOrZero = 4
+    """Hidden convolutions of each subnet."""
+    channels: Channels | None = None
+    """Width of the hidden convolutions. None: that of the pyramid."""
     norm: HeadNorm = "none"
-    prior: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.convs < 0:
-            raise InputError(f"head.convs = {self.convs}: at least 0")
-        if self.channels is not None and (self.channels < 8 or self.channels % 8):
-            raise InputError(f"head.channels = {self.channels}: must be a multiple of 8, or none for the pyramid's")
-        if not 0 < self.prior < 1:
-            raise InputError(f"head.prior = {self.prior}: a probability between 0 and 1, such as 0.01")
+    """Norm after each hidden convolution: none (paper), "gn" (torchvision's second RetinaNet, FCOS), or "bn". As all
+    levels share the weights, "bn" computes its statistics over all levels. It costs nothing at inference."""
+    prior: InnerShare = 0.01
+    """Initial probability of every class at every anchor (§4.1)."""
 
 
 class Subnet(nn.Module):
-    """Hidden 3x3 convolutions, each followed by its norm, if any, and ReLU; maps of all levels in, as many out."""
+    """Hidden 3x3 convolutions, each followed by its norm, if any, and ReLU, applied to the maps of all levels."""
 
     def __init__(self, config: DenseHeadConfig, channels: int) -> None:
         super().__init__()
@@ -79,20 +69,20 @@ class Subnet(nn.Module):
 
 
 def _activate_together(norm: nn.Module, maps: list[Tensor]) -> list[Tensor]:
-    """Batch norm with the statistics of all levels, then ReLU.
+    """Apply batch norm with the statistics of all levels, then ReLU.
 
-    Level by level the norm would use each level's own statistics in training and their mixture at inference.
+    Applied level by level, the norm would use the level's own statistics in training and those of all at inference.
     """
     shapes = [(fmap.shape[0], fmap.shape[2], fmap.shape[3]) for fmap in maps]
     rows = torch.cat([fmap.permute(0, 2, 3, 1).flatten(0, 2) for fmap in maps])  # [N, C]
-    # As one channels-last map [1, C, N, 1]: every kernel and synchronised norms take that.
+    # As one channels-last map [1, C, N, 1], which all kernels and synchronised norms support.
     rows = F.relu_(norm(rows.t()[None, :, :, None]))[0, :, :, 0].t()
     parts = rows.split([b * h * w for b, h, w in shapes])
     return [part.unflatten(0, shape).permute(0, 3, 1, 2) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class DenseHead(nn.Module):
-    """Class logits and box offsets of every anchor; both subnets end in a 3x3 convolution."""
+    """Class logits and box offsets of all anchors. Both subnets end in a 3x3 convolution."""
 
     def __init__(self, config: DenseHeadConfig, channels: int, per_cell: int, num_classes: int) -> None:
         super().__init__()
@@ -111,16 +101,18 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.scores.bias, -math.log((1 - config.prior) / config.prior))
 
     def class_rows(self) -> dict[str, Tensor]:
-        """Class of each row of the layers that tell classes apart, see ``boxwright.heads.class_rows``."""
+        """Return the class of each row of the layers that distinguish classes."""
         return tiled_rows(self, "scores", torch.arange(self.num_classes))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """For each map ``[B, C, h, w]`` its logits ``[B, n, K]`` and deltas ``[B, n, 4]``, in the maps' type."""
+        """Return the logits ``[B, n, K]`` and deltas ``[B, n, 4]`` of each map ``[B, C, h, w]``, in float32."""
         logits = [flatten_map(self.scores(fmap), self.num_classes) for fmap in self.class_subnet(maps)]
         return logits, [flatten_map(self.deltas(fmap), 4) for fmap in self.box_subnet(maps)]
 
 
 def flatten_map(out: Tensor, values: int) -> Tensor:
-    """A head's output ``[B, a * values, h, w]`` as float32 ``[B, h * w * a, values]``; a view if it is that already,
-    channels-last."""
+    """Flatten a head's output ``[B, a * values, h, w]`` to float32 ``[B, h * w * a, values]``.
+
+    The result is a view if ``out`` is float32 in channels-last layout.
+    """
     return out.permute(0, 2, 3, 1).reshape(out.shape[0], -1, values).float()

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boxwright.anchors.coder import Coder
+from boxwright.anchors.matcher import Matches
+from boxwright.anchors.sampler import hard_negatives
 from boxwright.geometry.boxes import complete_iou, distance_iou, generalized_iou, pair_iou
 
 OverlapLoss = Literal["iou", "giou", "diou", "ciou"]
@@ -86,6 +88,15 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax cross-entropy of each row of ``logits`` ``[..., C]`` with ``labels`` int64 ``[...]`` in 0..C-1."""
     flat = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
     return flat.reshape(labels.shape)
+
+
+def mined_cross_entropy(ce: Tensor, matches: Matches, ratio: float, minimum: int) -> Tensor:
+    """Sum of the cross-entropies ``ce`` ``[B, N]`` of positives and hard negatives (SSD §2.2).
+
+    ``ratio``, ``minimum``: number of hard negatives; see :func:`hard_negatives`.
+    """
+    hard = hard_negatives(ce.detach(), matches, ratio, minimum=minimum)
+    return torch.where(matches.positive | hard, ce, 0.0).sum()
 
 
 def dense_focal_loss(

@@ -1,60 +1,62 @@
-"""The convolutions of YOLOv3 on each level of its backbone (arXiv 1804.02767 §2.3, yolov3.cfg and its variants).
+"""YOLOv3's heads on the levels of its backbone (arXiv 1804.02767 §2.3, yolov3.cfg and its variants).
 
-The coarsest level is worked on first; half-way its map is narrowed, enlarged and laid on the next finer level.
+The coarsest level comes first. Part-way through its head, the map is narrowed, upsampled and concatenated with the next
+finer level.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from boxwright.backbones.darknet import conv_bn_leaky, init_darknet
+from boxwright.fields import Count, InnerShare, config
 from boxwright.heads.class_rows import tiled_rows, under
 from boxwright.structures import InputError, Level
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class YOLOScalesConfig:
-    """``channels``: width n of each level's head, from fine to coarse; its 3x3 convolutions have 2n.
+    """Convolutions of the heads on all levels."""
 
-    ``style``: "full", three pairs of 1x1 and 3x3 (yolov3), the finer level goes on from the third 1x1; "tiny", one pair
-    on the coarsest level, from whose 1x1 the finer goes on, and a 3x3 alone on the others (yolov3-tiny). ``spp``: pools
-    of 5, 9 and 13 side by side after the third convolution of the coarsest level (yolov3-spp).
-    """
-
-    channels: tuple[int, ...] = (128, 256, 512)
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 256, 512)
+    """Width n of each level's head, from fine to coarse. Its 3x3 convolutions have 2n channels."""
     style: Literal["full", "tiny"] = "full"
+    """"full": three pairs of 1x1 and 3x3 convolutions; the finer level continues from the third 1x1 (yolov3). "tiny":
+    one pair on the coarsest level, whose 1x1 the finer level continues from, and a 3x3 on the others (yolov3-tiny)."""
     spp: bool = False
+    """Max pooling of sizes 5, 9 and 13 after the third convolution of the coarsest level (yolov3-spp)."""
+    prior: InnerShare | None = None
+    """Initial objectness of all predictors, whose initial boxes are then their anchors. None: random weights, with an
+    objectness around 0.5 (Darknet)."""
 
     def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1:
-            raise InputError(f"scales.channels = {self.channels}: give each level at least 1 channel")
         if self.spp and self.style != "full":
-            raise InputError('scales.spp needs scales.style = "full": the tiny head has no place for it')
+            raise InputError('scales.spp needs scales.style = "full": the tiny head has no third convolution')
 
 
 class SpatialPyramidPooling(nn.Module):
-    """Largest values of 13 x 13, 9 x 9 and 5 x 5 neighbourhoods, then the map itself: ``C -> 4 C`` channels."""
+    """Concatenate max pooling of 13 x 13, 9 x 9 and 5 x 5 windows with the map itself: ``C -> 4 C`` channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, 4 C, H, W]``."""
-        # A 9 x 9 maximum is the 5 x 5 maximum of 5 x 5 maxima, and so on: a third of the comparisons.
+        # The 9 x 9 maximum is the 5 x 5 maximum of 5 x 5 maxima, and so on: a third of the comparisons.
         five = F.max_pool2d(x, 5, 1, 2)
         nine = F.max_pool2d(five, 5, 1, 2)
         return torch.cat([F.max_pool2d(nine, 5, 1, 2), nine, five, x], dim=1)
 
 
 class Scale(nn.Module):
-    """One level's head, in the order of Darknet's files.
+    """Head of one level, with its layers in the order of Darknet's files.
 
-    ``narrow`` brings the map of the coarser level down (None on the coarsest), ``factor`` is how much it grows;
-    ``body`` ends where the next finer level branches off, with ``channels`` there.
+    ``narrow`` reduces the channels of the coarser level's branch (None on the coarsest), and ``factor`` is its
+    upsampling factor. ``body`` ends where the next finer level branches off, with ``channels`` channels.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Scale(nn.Module):
         self.predict = nn.Conv2d(wide, outputs, 1)
 
     def forward(self, level: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Raw predictions ``[B, outputs, H, W]`` and the branch ``[B, channels, H, W]`` for the next finer level."""
+        """Return predictions ``[B, outputs, H, W]`` and the branch ``[B, channels, H, W]`` for the next finer level."""
         if self.narrow is not None:
             above = self.narrow(coarser)
             if self.factor > 1:
@@ -95,9 +97,12 @@ class Scale(nn.Module):
 
 
 class YOLOScales(nn.Module):
-    """The heads of all levels, stored from coarse to fine: the order in which Darknet's files hold them."""
+    """Heads of all levels, stored from coarse to fine, the order of Darknet's files.
 
-    def __init__(self, config: YOLOScalesConfig, levels: Sequence[Level], outputs: Sequence[int]) -> None:
+    ``per_cell``: predictors in a cell of each level. ``values``: outputs of a predictor.
+    """
+
+    def __init__(self, config: YOLOScalesConfig, levels: Sequence[Level], per_cell: Sequence[int], values: int) -> None:
         super().__init__()
         if len(config.channels) != len(levels):
             raise InputError(
@@ -106,33 +111,35 @@ class YOLOScales(nn.Module):
             )
         scales: list[nn.Module] = []
         coarser, stride = None, levels[-1].stride
-        for level, width, count in reversed(list(zip(levels, config.channels, outputs, strict=True))):
+        for level, width, count in reversed(list(zip(levels, config.channels, per_cell, strict=True))):
             if stride % level.stride:
                 raise InputError(f"level {level.name} has stride {level.stride}, which does not divide {stride}")
-            scale = Scale(level.channels, width, count, coarser, stride // level.stride, config)
+            scale = Scale(level.channels, width, count * values, coarser, stride // level.stride, config)
             scales.append(scale)
             coarser, stride = scale.channels, level.stride
         self.scales = nn.ModuleList(scales)
         init_darknet(self)
+        if config.prior is not None:
+            self._start_at(config.prior, values)
 
     def class_rows(self, classes: int) -> dict[str, Tensor]:
-        """Class of each row of the predicting layers: 5 shared rows of an anchor, then one for each class."""
+        """Return the class of each row of the predicting layers: for an anchor 5 shared rows, then one a class."""
         rows: dict[str, Tensor] = {}
         for i, scale in enumerate(self.scales):
             rows |= under(f"scales.{i}", tiled_rows(scale, "predict", torch.arange(classes), shared=5))
         return rows
 
-    def start_at(self, prior: float, step: int) -> None:
-        """Let every predictor of ``step`` outputs begin with its anchor as box and ``prior`` as objectness."""
+    @torch.no_grad()
+    def _start_at(self, prior: float, values: int) -> None:
+        """Initialise all predictors with the objectness ``prior`` and their anchors as boxes."""
         for scale in self.scales:
             assert isinstance(scale, Scale)
             assert scale.predict.bias is not None
-            with torch.no_grad():
-                scale.predict.weight.normal_(std=0.01)
-                scale.predict.bias[4::step] = -math.log(1 / prior - 1)
+            scale.predict.weight.normal_(std=0.01)
+            scale.predict.bias[4::values] = -math.log(1 / prior - 1)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Raw predictions of each level, from fine to coarse like ``levels``."""
+        """Return the predictions of all levels, in the order of ``levels``, from fine to coarse."""
         raw: list[Tensor] = []
         branch: Tensor | None = None
         for scale, level in zip(self.scales, reversed(levels), strict=True):

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
@@ -57,7 +58,12 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
 from boxwright.detectors.contract.pixels import IMAGENET
-from boxwright.detectors.refinedet import RefineDetConfig
+from boxwright.detectors.refinedet import (
+    RefineDetAssignConfig,
+    RefineDetConfig,
+    RefineDetHeadConfig,
+    RefineDetLossConfig,
+)
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.recipes import small
 
@@ -187,8 +193,7 @@ R101_COCO = replace(
         top="residual",
         top_channels=(128, 512),
         l2_scales=(None, None, None, None),
-        head_block=256,
-        norm="bn",
+        head=RefineDetHeadConfig(block=256, norm="bn"),
         post=COCO_POST,
     ),
     # Batch norms are live and decay with the rest, each on its own GPU's images.
@@ -227,12 +232,10 @@ DETNET59_512_COCO = replace(
 )
 
 MODERN_LOSSES = {
-    "arm_assigner": "atss",
-    "topk": 27,  # nine cells of three anchors
-    "box_losses": ("smooth_l1", "giou"),
-    "box_weights": (1.0, 2.0),
-    "clamp": 4.0,  # GIoU works on boxes: none may be infinite
-    "min_negatives": 16,
+    "assign": RefineDetAssignConfig(arm="atss", topk=27),  # nine cells of three anchors
+    "loss": RefineDetLossConfig(box=("smooth_l1", "giou"), box_weight=(1.0, 2.0), min_negatives=16),
+    # GIoU is computed on decoded boxes, which must be finite.
+    "coder": BoxCoder(weights=(10.0, 10.0, 5.0, 5.0), clamp=4.0),
 }
 MODERN_EMA = EMAConfig(decay=0.9998, ramp=2_000)
 MODERN_SOURCE = Source(
@@ -269,8 +272,7 @@ SMALL = Recipe(
             depth=11, width=16, norm="bn", fc="reduced", fc6_dilation=3, pool5="2x2s2", out_levels=(4, 5, 6)
         ),
         top_channels=(64, 128),
-        channels=48,
-        norm="bn",
+        head=RefineDetHeadConfig(channels=48, norm="bn"),
         anchors=AnchorConfig(sizes=((24,), (48,), (96,), (192,)), ratios=(1.0, 2.0, 0.5), ratio="w/h", centre="cell"),
     ),
     data=replace(paper_data(256, batch_size=8), workers=2),

@@ -16,7 +16,7 @@ Lin et al., arXiv 1708.02002; Li et al., arXiv 1804.06215 (DetNet).
     the weights and a longer cosine schedule. The network is the paper's, and so is the cost of inference.
 ``retinanet-small``, ``retinanet-small-modern``, ``retinanet-detnet-small``
     For the CPU and small images, from scratch. The ablations run on them as well, for example
-    ``--set detector.focal_gamma=0 --set detector.focal_alpha=0.75``, or with one scale a level
+    ``--set detector.loss.gamma=0 --set detector.loss.alpha=0.75``, or with one scale a level
     ``--set "detector.anchors.sizes=[[12], [24], [48], [96], [192]]"``.
 """
 
@@ -45,7 +45,12 @@ from boxwright.data.transforms.configs import (
     LetterboxConfig,
     ResizeConfig,
 )
-from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
+from boxwright.detectors.retinanet import (
+    RetinaNetAssignConfig,
+    RetinaNetConfig,
+    RetinaNetLossConfig,
+    octave_anchors,
+)
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
@@ -152,11 +157,12 @@ RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
 ANCHOR_TABLE = ((1, 1, 0.303), (2, 1, 0.319), (3, 1, 0.318), (1, 3, 0.324), (2, 3, 0.342), (3, 3, 0.340), (4, 3, 0.338))
 
 GAMMA_RECIPES = tuple(
-    _ablation(f"gamma-{gamma:g}", "table 1b", figures, focal_gamma=gamma, focal_alpha=alpha)
+    _ablation(f"gamma-{gamma:g}", "table 1b", figures, loss=RetinaNetLossConfig(gamma=gamma, alpha=alpha))
     for gamma, alpha, figures in GAMMA_TABLE
 )
 ALPHA_RECIPES = tuple(
-    _ablation(f"alpha-{alpha:g}", "table 1a", (ap,), focal_gamma=0.0, focal_alpha=alpha) for alpha, ap in ALPHA_TABLE
+    _ablation(f"alpha-{alpha:g}", "table 1a", (ap,), loss=RetinaNetLossConfig(gamma=0.0, alpha=alpha))
+    for alpha, ap in ALPHA_TABLE
 )
 ANCHOR_RECIPES = tuple(
     _ablation(
@@ -166,11 +172,8 @@ ANCHOR_RECIPES = tuple(
 )
 
 MODERN_LOSSES = {
-    "assignment": "atss",
-    "atss_topk": 81,  # nine cells of nine anchors
-    "classification": "quality_focal",
-    "box_loss": "giou",
-    "box_weight": 2.0,
+    "assign": RetinaNetAssignConfig(method="atss", topk=81),  # nine cells of nine anchors
+    "loss": RetinaNetLossConfig(classification="quality_focal", box="giou", box_weight=2.0),
 }
 
 R50_MODERN = Recipe(

@@ -51,7 +51,8 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
 from boxwright.detectors.contract.pixels import IMAGENET
-from boxwright.detectors.ssd import EXTRAS_512, ExtraConfig, SSDConfig
+from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig, SSDLossConfig
+from boxwright.heads.extra_maps import EXTRAS_512, ExtraConfig
 from boxwright.recipes import small
 
 PAPER = "SSD: Single Shot MultiBox Detector, arXiv 1512.02325"
@@ -166,7 +167,7 @@ SSD300_MOBILENET = replace(
     detector=SSDConfig(
         backbone=MobileNetConfig(version=1, out_levels=(4, 5)),
         extras=MOBILENET_EXTRAS,
-        norm="bn",
+        head=SSDHeadConfig(norm="bn"),
         l2_scale=None,
         priors=PriorConfig(sizes=(60, 105, 150, 195, 240, 285, 300), ratios=LIGHT_RATIOS, steps=None),
         pixels=IMAGENET,
@@ -195,7 +196,7 @@ SSDLITE320 = replace(
         size=(320, 320),
         # The paper's first head reads the expansion within a block, ours the output of the last block of stride 16.
         backbone=MobileNetConfig(version=2, out_levels=(4, 6)),
-        separable=True,
+        head=SSDHeadConfig(norm="bn", separable=True),
         priors=PriorConfig(sizes=(64, 112, 160, 208, 256, 304, 320), ratios=LIGHT_RATIOS, steps=None),
     ),
     data=_data(320),
@@ -209,11 +210,9 @@ SSDLITE320 = replace(
 
 # Sigmoids need no background column, so the heads are a little smaller than the paper's.
 MODERN = {
-    "norm": "bn",
-    "matching": "atss",
-    "classification": "quality_focal",
-    "box_loss": "giou",
-    "box_weight": 2.0,
+    "head": SSDHeadConfig(norm="bn"),
+    "assign": SSDAssignConfig(method="atss", topk=54),  # the priors of nine cells
+    "loss": SSDLossConfig(classification="quality_focal", box="giou", box_weight=2.0),
 }
 
 SSD300_MODERN = replace(
@@ -221,7 +220,6 @@ SSD300_MODERN = replace(
     name="ssd300-voc-modern",
     detector=SSDConfig(
         backbone=VGGConfig(depth=16, norm="bn", fc="reduced", out_levels=(4, 6)),
-        topk=54,  # the priors of nine cells
         pixels=IMAGENET,
         **MODERN,
     ),
@@ -255,7 +253,7 @@ SMALL = Recipe(
             ExtraConfig(hidden=32, out=64),
             ExtraConfig(hidden=32, out=64),
         ),
-        norm="bn",
+        head=SSDHeadConfig(norm="bn"),
         priors=PriorConfig(sizes=(15.68, 33.6, 73.92, 114.24, 154.56, 194.88, 235.2), steps=(8, 16, 32, 56, 112, 224)),
     ),
     data=replace(_data(224, batch_size=8), workers=2),
@@ -281,7 +279,7 @@ SMALL = Recipe(
 SMALL_MODERN = replace(
     SMALL,
     name="ssd-small-modern",
-    detector=replace(SMALL.detector, topk=54, **MODERN),
+    detector=replace(SMALL.detector, **MODERN),
     data=replace(
         SMALL.data,
         train=(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from boxwright.anchors.cell_assignment import CellAssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.config.recipe import (
     AdamWConfig,
@@ -36,7 +37,7 @@ from boxwright.config.recipe import (
 )
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
-from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config
+from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config, YOLOv1HeadConfig
 from boxwright.recipes import small
 
 PAPER = "You Only Look Once: Unified, Real-Time Object Detection, arXiv 1506.02640"
@@ -80,24 +81,19 @@ YOLOV1_FAST = replace(
     name="yolov1-fast",
     detector=YOLOv1Config(
         backbone=DarknetConfig(variant="yolov1_fast", norm="none", out_levels=(6,)),
-        hidden=(256, 4096),  # of the published weights; the text says no more than that filters are fewer
+        # Widths of the published weights; the text says only that there are fewer filters.
+        head=YOLOv1HeadConfig(hidden=(256, 4096)),
     ),
     source=replace(YOLOV1.source, expected={"AP50": 0.527}),
 )
 
-MODERN_LOSS = DetectionLossConfig(
-    kind="entropy",
-    overlap="giou",
-    overlap_scale=2.0,
-    assignment="near",
-    noobject_scale=1.0,
-    quiet=0.6,
-)
+MODERN_LOSS = DetectionLossConfig(kind="entropy", overlap="giou", overlap_scale=2.0, noobject_scale=1.0)
 
 
 def modern(config: YOLOv1Config) -> YOLOv1Config:
-    """The same network, taught otherwise."""
-    return replace(config, start_size=0.2, loss=MODERN_LOSS)
+    """Return the same network with the modern assignment and losses."""
+    head = replace(config.head, start_size=0.2)
+    return replace(config, head=head, assign=CellAssignConfig(method="near", quiet=0.6), loss=MODERN_LOSS)
 
 
 YOLOV1_MODERN = replace(
@@ -134,9 +130,8 @@ YOLOV1_MODERN = replace(
 # hundred steps. The last convolutions keep the stride of 32, so that half the input has the same grid.
 SMALL_DETECTOR = YOLOv1Config(
     backbone=DarknetConfig(variant="yolov1_fast", out_levels=(5,)),
-    convs=(256, 64),
-    hidden=(),  # as tiny-yolo(v1).cfg: a hidden layer learns little from some hundred images
-    dropout=0.0,
+    # No hidden layer, as in tiny-yolo(v1).cfg: it learns little from some hundred images.
+    head=YOLOv1HeadConfig(convs=(256, 64), hidden=(), dropout=0.0),
     cell=32,
     norm_momentum=0.1,  # statistics that keep up with some hundred steps
 )
@@ -173,7 +168,7 @@ SMALL = replace(
 SMALL_MODERN = replace(
     SMALL,
     name="yolov1-small-modern",
-    detector=replace(modern(SMALL_DETECTOR), start="cells"),
+    detector=modern(replace(SMALL_DETECTOR, head=replace(SMALL_DETECTOR.head, start="cells"))),
     data=replace(
         SMALL.data,
         train=(SMALL.data.train[0], HSVJitterConfig(hue=0.015, saturation=1.5, value=1.4), FlipConfig(p=0.5)),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from boxwright.anchors.cell_matcher import YOLOv2AssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.config.recipe import (
     AdamWConfig,
@@ -52,6 +53,7 @@ from boxwright.detectors.yolov2 import (
     VOC_ANCHORS_2017,
     RegionLossConfig,
     YOLOv2Config,
+    YOLOv2HeadConfig,
 )
 from boxwright.recipes import small
 
@@ -101,7 +103,7 @@ CFG_DATA = replace(
 )
 BURN_IN = WarmupConfig(steps=1000, factor=0.0, power=4.0)
 
-VOC_DETECTOR = YOLOv2Config(narrow=64, anchors=VOC_ANCHORS_2017, loss=CFG_LOSS)
+VOC_DETECTOR = YOLOv2Config(head=YOLOv2HeadConfig(narrow=64), anchors=VOC_ANCHORS_2017, loss=CFG_LOSS)
 YOLOV2_VOC = replace(
     YOLOV2,
     name="yolov2-voc",
@@ -121,7 +123,7 @@ YOLOV2_VOC = replace(
 YOLOV2_COCO = replace(
     YOLOV2_VOC,
     name="yolov2-coco",
-    detector=YOLOv2Config(narrow=64, anchors=COCO_ANCHORS_2017, loss=CFG_LOSS),
+    detector=YOLOv2Config(head=YOLOv2HeadConfig(narrow=64), anchors=COCO_ANCHORS_2017, loss=CFG_LOSS),
     stages=(
         Stage(
             length=500_200,
@@ -145,8 +147,7 @@ YOLOV2_TINY = replace(
     name="yolov2-tiny",
     detector=YOLOv2Config(
         backbone=DarknetConfig(variant="tiny_v2", out_levels=(5,)),
-        convs=(),
-        passthrough=None,
+        head=YOLOv2HeadConfig(convs=(), passthrough=None),
         anchors=VOC_ANCHORS,
         loss=CFG_LOSS,
     ),
@@ -170,19 +171,12 @@ YOLOV2_TINY = replace(
 
 
 def modern(config: YOLOv2Config) -> YOLOv2Config:
-    """The same network, taught otherwise."""
+    """Return the same network with the modern assignment and losses."""
     return replace(
         config,
         reach=2.0,
-        loss=RegionLossConfig(
-            box_loss="ciou",
-            coord_scale=2.0,
-            object_scale=1.0,
-            objectness_loss="bce",
-            assignment="near",
-            prior_images=0,
-            most_objects=None,
-        ),
+        assign=YOLOv2AssignConfig(method="near", most_objects=None),
+        loss=RegionLossConfig(box="ciou", coord_scale=2.0, object_scale=1.0, objectness="bce", prior_images=0),
     )
 
 
@@ -218,9 +212,7 @@ YOLOV2_MODERN = replace(
 
 SMALL_DETECTOR = YOLOv2Config(
     backbone=DarknetConfig(variant="darknet19", width=0.25, out_levels=(4, 5)),
-    convs=(256, 256),
-    narrow=16,
-    merged=256,
+    head=YOLOv2HeadConfig(convs=(256, 256), narrow=16, merged=256),
     anchors=tuple((round(w * 256 / 416, 3), round(h * 256 / 416, 3)) for w, h in VOC_ANCHORS_2017),
     # 12,800 images are three quarters of an epoch of VOC; so are these of 205 images.
     loss=replace(CFG_LOSS, prior_images=160),

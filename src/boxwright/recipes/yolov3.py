@@ -45,7 +45,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.contract.pixels import IMAGENET
-from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3Config
+from boxwright.detectors.yolov3 import COCO_ANCHORS, YOLOv3AssignConfig, YOLOv3Config, YOLOv3LossConfig
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.recipes import small
 
@@ -125,19 +125,15 @@ YOLOV3_DETNET59 = replace(
 
 
 def modern(config: YOLOv3Config) -> YOLOv3Config:
-    """The same network, taught otherwise."""
+    """Return the same network with the modern assignment and losses."""
     return replace(
         config,
-        assignment="aligned",
-        topk=10,
+        scales=replace(config.scales, prior=0.01),
         reach=2.0,  # so that the predictors around an object's centre can reach it
-        ignore_iou=1.0,
-        box_loss="ciou",
-        small_weight=False,
-        object_target="iou",
-        normaliser="positives",
-        box_weight=2.5,
-        prior=0.01,
+        assign=YOLOv3AssignConfig(method="aligned", topk=10, ignore_iou=1.0),
+        loss=YOLOv3LossConfig(
+            box="ciou", small_weight=False, object_target="iou", normaliser="positives", box_weight=2.5
+        ),
     )
 
 
@@ -181,7 +177,7 @@ NARROW = YOLOv3Config(
     backbone=DarknetConfig(width=0.25),
     scales=YOLOScalesConfig(channels=(32, 64, 128)),
     anchors=tuple((round(w * 256 / 416, 1), round(h * 256 / 416, 1)) for w, h in COCO_ANCHORS),
-    ignore_iou=0.5,  # the paper's, and of yolov3-voc.cfg
+    assign=YOLOv3AssignConfig(ignore_iou=0.5),  # the paper and yolov3-voc.cfg
     norm_momentum=0.1,  # statistics that keep up with some hundred steps
 )
 

@@ -108,8 +108,8 @@ def test_detections_are_clipped_to_their_image() -> None:
     [
         ({"score_threshold": 1.0}, "score_threshold"),
         ({"nms_iou": 0.0}, "nms_iou"),
-        ({"detections": 0}, "at least 1"),
-        ({"detections": 100, "candidates": 50}, "no fewer"),
+        ({"detections": 0}, "detections = 0"),
+        ({"detections": 100, "candidates": 50}, "at least post.detections"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

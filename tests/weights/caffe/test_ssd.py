@@ -12,7 +12,8 @@ from boxwright.anchors.priors import default_boxes
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
-from boxwright.detectors.ssd import SSD, ExtraConfig, SSDConfig
+from boxwright.detectors.ssd import SSD, SSDConfig
+from boxwright.heads.extra_maps import ExtraConfig
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.caffe.models import (
     import_caffe,
@@ -27,6 +28,7 @@ from boxwright.weights.common.imported_backbone import build_classifier
 from tests.support import caffe_reference as ref
 from tests.support.caffe_networks import STAGES_101, check_shapes, first_blob_small, full_vgg, published
 from tests.support.caffe_reference import Net, Random, field, floats
+from tests.support.options import with_options
 
 CLASSES = 3
 SSD300 = {  # source: least and largest size, step, ratios beside 1, and the layer before it
@@ -268,7 +270,7 @@ def test_refinedet_on_vgg16(tmp_path: Path) -> None:
     assert isinstance(config, RefineDetConfig)
     assert config == RefineDetConfig(post=config.post), "all else is the default"
     backbone = replace(config.backbone, width=8)
-    config = replace(config, backbone=backbone, top_channels=(16, 24), channels=16)
+    config = with_options(config, {"backbone": backbone, "top_channels": (16, 24), "head.channels": 16})
     detector = build_imported(imported._replace(config=config), "x")
     assert isinstance(detector, RefineDet)
     net, (images, bgr) = Net(random.blobs), input_of(128)
@@ -299,7 +301,7 @@ def test_refinedet_on_resnet101(tmp_path: Path) -> None:
     assert isinstance(config, RefineDetConfig)
     assert isinstance(config.backbone, ResNetConfig)
     backbone = replace(config.backbone, width=8)
-    config = replace(config, backbone=backbone, top_channels=(8, 32), channels=16, head_block=8)
+    config = with_options(config, {"backbone": backbone, "top_channels": (8, 32), "head.channels": 16, "head.block": 8})
     detector = build_imported(imported._replace(config=config), "x")
     assert isinstance(detector, RefineDet)
     net, (images, bgr) = Net(random.blobs), input_of(128)

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from boxwright.backbones.darknet import VARIANTS, Conv, conv_bn_leaky
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1
-from boxwright.detectors.yolov2 import VOC_ANCHORS, VOC_ANCHORS_2017, YOLOv2, YOLOv2Config, stack_cells
+from boxwright.detectors.yolov2 import (
+    VOC_ANCHORS,
+    VOC_ANCHORS_2017,
+    YOLOv2,
+    YOLOv2Config,
+    YOLOv2HeadConfig,
+    stack_cells,
+)
 from boxwright.heads.postprocess import multiclass_detections
 from boxwright.structures import Classes, DetectionBatch, InputError
 from boxwright.weights.darknet.files import DarknetNetwork, parse_cfg, read_darknet
@@ -131,7 +138,7 @@ def test_yolov2(case: str, shared_golden: Path, tmp_path: Path) -> None:
         if case == "darknet_yolov2_voc":
             coarse, fine = detector.convs(layers[22]), layers[16]
             narrow = detector.narrow(fine)
-            stacked = stack_cells(narrow, 2, "darknet")
+            stacked = stack_cells(narrow, 2)
             joined = torch.cat([stacked, coarse], 1)
             taps = {0: layers[0], 16: fine, 24: coarse, 25: fine, 26: narrow, 27: stacked, 28: joined, 30: out}
             taps[31] = stored.flatten(1, 2)
@@ -153,14 +160,16 @@ def test_yolov2(case: str, shared_golden: Path, tmp_path: Path) -> None:
 def test_yolov2_configurations(shared_golden: Path) -> None:
     texts = {name: (shared_golden / name / "network.cfg").read_text() for name in GOLDEN_V2}
     current = yolov2_config(parse_cfg(texts["darknet_yolov2_voc"]))
-    assert current == YOLOv2Config(narrow=64, anchors=VOC_ANCHORS_2017, loss=replace(current.loss))
+    assert current == YOLOv2Config(
+        head=YOLOv2HeadConfig(narrow=64), anchors=VOC_ANCHORS_2017, loss=replace(current.loss)
+    )
     assert current.loss.favour_small
     tiny = yolov2_config(parse_cfg(texts["darknet_yolov2_tiny_voc"]))
-    assert (tiny.convs, tiny.passthrough, tiny.merged, tiny.anchors) == ((), None, 1024, VOC_ANCHORS)
+    assert (tiny.head.convs, tiny.head.passthrough, tiny.head.merged, tiny.anchors) == ((), None, 1024, VOC_ANCHORS)
     # The generation of 2016: no 1x1 convolution between the route and the reorg.
     lines = texts["darknet_yolov2_voc"].split("[route]\nlayers=-9\n")
     first = lines[0] + "[route]\nlayers=-9\n\n[reorg]" + lines[1].split("[reorg]")[1].replace("-1,-4", "-1,-3")
-    assert yolov2_config(parse_cfg(first)).narrow is None
+    assert yolov2_config(parse_cfg(first)).head.narrow is None
     with pytest.raises(InputError, match=r"has no \[region\] layer"):
         yolov2_config(parse_cfg("[net]\nheight=32\nwidth=32\n"))
     with pytest.raises(InputError, match="softmax=1"):
@@ -235,7 +244,8 @@ def test_untied_layer_and_connected_batch_norm(
     golden = Golden(shared_golden, "darknet_mini_local", tmp_path)
     config = yolov1_config(parse_cfg(golden.cfg.read_text()))
     assert (config.grid, config.cell, config.boxes) == (4, 24, 1)
-    assert (config.local, config.hidden, config.hidden_norm, config.dropout) == (12, (64,), True, 0.5)
+    head = config.head
+    assert (head.local, head.hidden, head.hidden_norm, head.dropout) == (12, (64,), True, 0.5)
     detector = build_detector(config, golden.names)
     assert isinstance(detector, YOLOv1)
     stage = detector.get_submodule("backbone.stages.3")

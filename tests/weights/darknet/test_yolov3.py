@@ -184,7 +184,7 @@ def test_detections(golden: Golden, what: str) -> None:
 def test_configuration_of_the_cfg(golden: Golden) -> None:
     expected = {3: ((0, 1, 2), (3, 4, 5), (6, 7, 8)), 2: ((0, 1, 2), (3, 4, 5))}[len(golden.config.masks)]
     assert golden.config.masks == expected
-    assert golden.config.ignore_iou == 0.7
+    assert golden.config.assign.ignore_iou == 0.7
     assert golden.config.anchors[0] == ((10, 13) if len(expected) == 3 else (10, 14))
 
 

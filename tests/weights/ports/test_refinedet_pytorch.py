@@ -1,13 +1,14 @@
 """RefineDet against luuuyi/RefineDet.PyTorch: every stored tensor, the anchors and the detections."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from boxwright.anchors.generator import with_sides_within
 from boxwright.data.transforms.resizing import WarpConfig
-from boxwright.detectors.refinedet import RefineDet, RefineDetConfig, with_sides_within
+from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC as CLASSES_OF_VOC
@@ -90,7 +91,9 @@ def test_detections_equal_the_ports(reference: Reference, number: int) -> None:
 def test_the_ports_conventions_are_options() -> None:
     ours, theirs = RefineDetConfig(), refinedet_config()
     unlike = {f.name for f in fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)}
-    assert unlike == {"l2_eps", "start", "clip_sides", "filtered", "forced", "difficult", "pixels", "post"}
+    assert unlike == {"l2_eps", "head", "clip_sides", "filtered", "assign", "pixels", "post"}
+    assert replace(ours.head, start="glorot") == theirs.head
+    assert replace(ours.assign, forced="parallel", difficult=False) == theirs.assign
     assert (theirs.post.per_class, theirs.post.clip, theirs.pixels.bgr) == (1000, False, False)
 
 

@@ -13,8 +13,9 @@ from typing import Literal
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.resizing import WarpConfig
-from boxwright.detectors.refinedet import RefineDetConfig
-from boxwright.detectors.ssd import EXTRAS_300, EXTRAS_512, SSD_POST, SSDConfig
+from boxwright.detectors.refinedet import RefineDetConfig, RefineDetHeadConfig
+from boxwright.detectors.ssd import SSD_POST, SSDConfig
+from boxwright.heads.extra_maps import EXTRAS_300, EXTRAS_512
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
@@ -184,7 +185,6 @@ def _refinedet_config(depth: int | None, coco: bool) -> RefineDetConfig:
         top="residual",
         top_channels=(128, 512),
         l2_scales=(None, None, None, None),
-        head_block=256,
-        norm="bn",
+        head=RefineDetHeadConfig(block=256, norm="bn"),
         post=post,
     )

@@ -87,7 +87,7 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
 
 def _of_2016(detector: YOLOv2) -> bool:
     """Return True if the network stacks the finer map without reducing it, as the first generation did."""
-    return detector.config.passthrough is not None and detector.config.narrow is None
+    return detector.config.head.passthrough is not None and detector.config.head.narrow is None
 
 
 def load_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None = None) -> Detector:

@@ -12,7 +12,7 @@ from typing import cast
 from torch import Tensor
 
 from boxwright.backbones.darknet import VARIANTS, Conv, DarknetConfig, Variant
-from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1, YOLOv1Config
+from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1, YOLOv1Config, YOLOv1HeadConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section, check_classes, state_in_order
 
@@ -40,10 +40,12 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
             norm="bn" if convs[0].integer("batch_normalize", 0) else "none",
             out_levels=(len(VARIANTS[variant]) - 1,),
         ),
-        local=local[0].integer("filters", 1) if local else None,
-        hidden=tuple(section.integer("output", 1) for section in connected[:-1]),
-        hidden_norm=any(section.integer("batch_normalize", 0) for section in connected[:-1]),
-        dropout=next((s.number("probability", 0.5) for s in sections if s.kind == "dropout"), 0.0),
+        head=YOLOv1HeadConfig(
+            local=local[0].integer("filters", 1) if local else None,
+            hidden=tuple(section.integer("output", 1) for section in connected[:-1]),
+            hidden_norm=any(section.integer("batch_normalize", 0) for section in connected[:-1]),
+            dropout=next((s.number("probability", 0.5) for s in sections if s.kind == "dropout"), 0.0),
+        ),
         grid=grid,
         cell=height // grid,
         boxes=options.integer("num", 1),

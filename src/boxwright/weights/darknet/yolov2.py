@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from boxwright.anchors.cell_matcher import YOLOv2AssignConfig
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2, YOLOv2Config
+from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2, YOLOv2Config, YOLOv2HeadConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section, check_classes, state_in_order
 
@@ -42,19 +43,23 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
         backbone=DarknetConfig(variant="darknet19", out_levels=(4, 5))
         if passing
         else DarknetConfig(variant="tiny_v2", out_levels=(5,)),
-        convs=tuple(filters[TRUNK[passing] : end]),
-        passthrough="C4" if passing else None,
-        narrow=before.integer("filters", 1) if before is not None and before.kind == "convolutional" else None,
-        merged=filters[-2] if len(filters) > 1 else 1,
+        head=YOLOv2HeadConfig(
+            convs=tuple(filters[TRUNK[passing] : end]),
+            passthrough="C4" if passing else None,
+            narrow=before.integer("filters", 1) if before is not None and before.kind == "convolutional" else None,
+            merged=filters[-2] if len(filters) > 1 else 1,
+        ),
         anchors=tuple((numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, 2)),
+        assign=YOLOv2AssignConfig(
+            quiet=options.number("thresh", 0.6),
+            match="anchor" if options.integer("bias_match", 1) else "prediction",
+        ),
         loss=RegionLossConfig(
             coord_scale=options.number("coord_scale", 1),
             object_scale=options.number("object_scale", 5),
             noobject_scale=options.number("noobject_scale", 1),
             class_scale=options.number("class_scale", 1),
-            quiet=options.number("thresh", 0.6),
             rescore=bool(options.integer("rescore", 1)),
-            match="anchor" if options.integer("bias_match", 1) else "prediction",
             favour_small=True,  # what the code does that reads these files today
         ),
     )

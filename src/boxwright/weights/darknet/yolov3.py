@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from boxwright.backbones.darknet import DarknetConfig
-from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
+from boxwright.detectors.yolov3 import YOLOv3, YOLOv3AssignConfig, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section, state_in_order
@@ -34,10 +34,10 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
     masks = tuple(tuple(int(n) for n in layer.numbers("mask")) for layer in reversed(layers))
     kinds = [section.kind for section in sections]
     pools = {section.integer("size", 2) for section in sections if section.kind == "maxpool"}
-    ignore_iou = layers[0].number("ignore_thresh", 0.5)
+    assign = YOLOv3AssignConfig(ignore_iou=layers[0].number("ignore_thresh", 0.5))
     if "shortcut" in kinds and len(layers) == 3:
         return YOLOv3Config(
-            scales=YOLOScalesConfig(spp={5, 9, 13} <= pools), anchors=anchors, masks=masks, ignore_iou=ignore_iou
+            scales=YOLOScalesConfig(spp={5, 9, 13} <= pools), anchors=anchors, masks=masks, assign=assign
         )
     if "shortcut" not in kinds and len(layers) == 2:
         return YOLOv3Config(
@@ -45,7 +45,7 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
             scales=YOLOScalesConfig(channels=(128, 256), style="tiny"),
             anchors=anchors,
             masks=masks,
-            ignore_iou=ignore_iou,
+            assign=assign,
         )
     raise InputError(
         f"{place}: {len(layers)} [yolo] layers {'with' if 'shortcut' in kinds else 'without'} shortcuts are neither "

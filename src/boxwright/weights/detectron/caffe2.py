@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
@@ -28,7 +29,12 @@ from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
+from boxwright.detectors.retinanet import (
+    RetinaNetAssignConfig,
+    RetinaNetConfig,
+    RetinaNetLossConfig,
+    octave_anchors,
+)
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
@@ -115,11 +121,9 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
             depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)
         ),
         anchors=replace(octave_anchors(ratios=(1.0, 2.0, 0.5)), centre="pixel", rounding="caffe"),
-        low_quality="gap",
-        crowd_ignore=None,
-        beta=0.11,
-        normalizer="batch_plus_images",
-        offset=1.0,
+        assign=RetinaNetAssignConfig(low_quality="gap", crowd_ignore=None),
+        loss=RetinaNetLossConfig(beta=0.11, normalizer="batch_plus_images"),
+        coder=BoxCoder(offset=1.0),
         post=replace(_POST, candidates=1000),
         top_threshold=0.0,
         pixels=MSRA,

@@ -10,7 +10,7 @@ from boxwright.detectors.contract.pixels import IMAGENET_255_BGR
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.detectors.retinanet import RetinaNetAssignConfig, RetinaNetConfig, RetinaNetLossConfig
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
@@ -111,9 +111,8 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
         backbone=ResNetConfig(
             depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at, out_levels=(3, 4, 5)
         ),
-        crowd_ignore=None,
-        beta=0.0,
-        normalizer="average",
+        assign=RetinaNetAssignConfig(crowd_ignore=None),
+        loss=RetinaNetLossConfig(beta=0.0, normalizer="average"),
         post=PostprocessConfig(candidates=1000, min_size=0.0, clip=False),
         pixels=IMAGENET_255_BGR,
     )

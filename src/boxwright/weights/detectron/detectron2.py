@@ -266,7 +266,7 @@ _FIXED: dict[str, Any] = {
     "head.offset": 0.0,
     "head.ranks": (),
     "head.stride": None,
-    "offset": 0.0,
+    "coder.offset": 0.0,
     "pooled_levels": 4,
 }
 """Settings that affect the results and that detectron2 has in one form only."""

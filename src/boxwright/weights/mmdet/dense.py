@@ -11,19 +11,25 @@ requires 0.05 of the class and 0.005 of the objectness separately, and no minimu
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from typing import Any
 
+from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.priors import PriorConfig, paper_sizes
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.transforms.resizing import ResizeConfig, WarpConfig
 from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255, IMAGENET_255_BGR
-from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
-from boxwright.detectors.ssd import EXTRAS_300, EXTRAS_512, SSDConfig
-from boxwright.detectors.yolov3 import YOLOv3Config
+from boxwright.detectors.retinanet import (
+    RetinaNetAssignConfig,
+    RetinaNetConfig,
+    RetinaNetLossConfig,
+    octave_anchors,
+)
+from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig
+from boxwright.detectors.yolov3 import YOLOv3AssignConfig, YOLOv3Config, YOLOv3LossConfig
+from boxwright.heads.extra_maps import EXTRAS_300, EXTRAS_512
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
@@ -100,8 +106,8 @@ def retinanet_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -
         ),
         neck=FPNConfig(extra="conv_c", extra_relu=False),
         anchors=replace(octave_anchors(), order="ratio"),
-        crowd_ignore=None,
-        beta=0.0,
+        assign=RetinaNetAssignConfig(crowd_ignore=None),
+        loss=RetinaNetLossConfig(beta=0.0),
         post=PostprocessConfig(candidates=1000, min_size=_NOT_EMPTY),
         pixels=IMAGENET_255_BGR if caffe else IMAGENET,
     )
@@ -123,15 +129,15 @@ def ssd_config(side: int = 300, smallest: int = 15) -> SSDConfig:
         backbone=VGGConfig(depth=16, fc="reduced", out_levels=(4, 6)),
         extras=EXTRAS_300 if small else EXTRAS_512,
         l2_eps="root",
-        start="glorot",
+        head=SSDHeadConfig(start="glorot"),
         priors=PriorConfig(
             sizes=paper_sizes(side, 6 if small else 7, first, smallest),
             ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)) if small else ((2,), *[(2, 3)] * 4, (2,), (2,)),
             steps=(8, 16, 32, 64, 100, 300) if small else (8, 16, 32, 64, 128, 256, 512),
             truncate=True,
         ),
-        forced="parallel",
-        clamp=math.log(1000 / 16),
+        assign=SSDAssignConfig(forced="parallel"),
+        coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)),
         pixels=IMAGENET_255,
         post=PostprocessConfig(
             score_threshold=0.02, nms_iou=0.45, candidates=5000, detections=200, min_size=_NOT_EMPTY
@@ -142,9 +148,8 @@ def ssd_config(side: int = 300, smallest: int = 15) -> SSDConfig:
 def yolov3_config() -> YOLOv3Config:
     """Return the configuration that reproduces ``yolov3_d53`` at inference."""
     return YOLOv3Config(
-        ignore_iou=0.5,
-        small_weight=False,
-        box_weight=2.0,
+        assign=YOLOv3AssignConfig(ignore_iou=0.5),
+        loss=YOLOv3LossConfig(small_weight=False, box_weight=2.0),
         class_threshold=0.05,
         post=PostprocessConfig(score_threshold=0.0, nms_iou=0.45, candidates=3000, clip=False),
     )

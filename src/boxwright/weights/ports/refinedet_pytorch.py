@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boxwright.data.transforms.resizing import WarpConfig
 from boxwright.detectors.contract.pixels import SSD_RGB
-from boxwright.detectors.refinedet import RefineDetConfig
+from boxwright.detectors.refinedet import RefineDetAssignConfig, RefineDetConfig, RefineDetHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
@@ -33,11 +33,10 @@ def refinedet_config() -> RefineDetConfig:
     """
     return RefineDetConfig(
         l2_eps="root",
-        start="glorot",
+        head=RefineDetHeadConfig(start="glorot"),
         clip_sides=True,
         filtered="positives",
-        forced="parallel",
-        difficult=False,
+        assign=RefineDetAssignConfig(forced="parallel", difficult=False),
         pixels=SSD_RGB,
         post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=1000, detections=500, clip=False),
     )

@@ -17,7 +17,7 @@ from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.transforms.resizing import WarpConfig
 from boxwright.detectors.contract.pixels import SSD_RGB
-from boxwright.detectors.ssd import SSDConfig
+from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
@@ -39,10 +39,9 @@ def ssd_config() -> SSDConfig:
     """
     return SSDConfig(
         l2_eps="root",
-        start="glorot",
+        head=SSDHeadConfig(start="glorot"),
         priors=PriorConfig(clip="all"),
-        forced="parallel",
-        difficult=False,
+        assign=SSDAssignConfig(forced="parallel", difficult=False),
         pixels=SSD_RGB,
         post=PostprocessConfig(
             score_threshold=0.01, nms_iou=0.45, per_class=200, candidates=4000, detections=4000, clip=False, min_size=0

@@ -23,7 +23,7 @@ from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.detectors.retinanet import RetinaNetAssignConfig, RetinaNetConfig, RetinaNetLossConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
@@ -122,9 +122,8 @@ def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: f
         backbone=ResNetConfig(depth=50, norm="frozen_bn", norm_eps=norm_eps, freeze_at=freeze_at, out_levels=levels),
         neck=FPNConfig(extra="conv_p"),
         anchors=AnchorConfig(sizes=sizes, rounding="extent", order="ratio", steps="measured"),
-        crowd_ignore=None,
-        beta=0.0,
-        normalizer="image",
+        assign=RetinaNetAssignConfig(crowd_ignore=None),
+        loss=RetinaNetLossConfig(beta=0.0, normalizer="image"),
         post=PostprocessConfig(candidates=1000, detections=300, min_size=0.0),
     )
     if version == 1:
@@ -134,7 +133,7 @@ def retinanet_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps: f
         backbone=ResNetConfig(depth=50, norm="bn", norm_eps=norm_eps, freeze_at=freeze_at, out_levels=levels),
         neck=FPNConfig(extra="conv_c"),
         head=DenseHeadConfig(norm="gn"),
-        box_loss="giou",
+        loss=replace(config.loss, box="giou"),
     )
 
 

@@ -15,7 +15,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
-from boxwright.detectors.ssd import SSDConfig
+from boxwright.detectors.ssd import SSDConfig, SSDHeadConfig
 from boxwright.structures import InputError
 from boxwright.weights.torchvision.classes import columns_to_export
 from boxwright.weights.torchvision.detectors import (
@@ -31,11 +31,9 @@ from boxwright.weights.torchvision.ssd import exported_ssd, exported_ssdlite, ss
 # Settings that a state dict does not carry and inference does not depend on: those of the training, and arguments of
 # torchvision's constructor (thresholds, counts, means).
 _FREE = {
-    *("freeze_at", "zero_init_residual", "crowd_ignore", "normalizer", "beta", "samples", "positive_fraction"),
+    *("assign", "loss", "freeze_at", "zero_init_residual", "crowd_ignore", "beta", "samples", "positive_fraction"),
     *("positive_iou", "negative_iou", "negative_floor", "low_quality", "add_truth", "box_loss", "box_weight"),
-    *("straddle", "difficult", "target", "target_samples", "weight", "dropout", "prior", "assignment", "atss_topk"),
-    *("classification", "focal_gamma", "focal_alpha", "start", "matching", "forced", "topk", "inclusive"),
-    *("negative_ratio", "min_negatives", "alpha", "gamma", "norm_eps"),
+    *("straddle", "difficult", "target", "target_samples", "weight", "dropout", "prior", "start", "norm_eps"),
     *("post", "pre_nms", "post_nms", "nms_iou", "min_size", "score_threshold", "mean", "std"),
 }
 
@@ -62,10 +60,10 @@ def export_torchvision(detector: Detector) -> dict[str, Tensor]:
         case RetinaNetConfig():
             ours = _with_eps(ours, "backbone.", _eps(config.backbone), 1e-5)
             theirs = exported_retinanet(ours, labels, columns)
-        case SSDConfig(separable=True):
+        case SSDConfig(head=SSDHeadConfig(separable=True)):
             ours = _with_eps(ours, "backbone.", _eps(config.backbone), 1e-3)
             for part in ("extras.", "heads."):
-                ours = _with_eps(ours, part, config.norm_eps, 1e-3)
+                ours = _with_eps(ours, part, config.head.norm_eps, 1e-3)
             theirs = exported_ssdlite(ours, labels, columns)
         case _:
             theirs = exported_ssd(ours, labels, columns)
@@ -95,7 +93,7 @@ def _structure(config: Any) -> Any:
             return _two_stage(config)
         case RetinaNetConfig():
             return _retinanet(config)
-        case SSDConfig(separable=True):
+        case SSDConfig(head=SSDHeadConfig(separable=True)):
             return _ssdlite(config)
         case SSDConfig():
             return ssd_config()

@@ -10,18 +10,19 @@ inside the block that leaves stride 16.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.pixels import SYMMETRIC, TORCHVISION_SSD
-from boxwright.detectors.ssd import ExtraConfig, SSDConfig
+from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig
+from boxwright.heads.extra_maps import ExtraConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import InputError
 from boxwright.weights.common.heads import joined_head
@@ -84,9 +85,9 @@ def ssd_config(freeze_at: int = 1) -> SSDConfig:
     return SSDConfig(
         backbone=VGGConfig(depth=16, fc="reduced", out_levels=(4, 6), freeze_at=freeze_at),
         priors=PriorConfig(sizes=(21, 45, 99, 153, 207, 261, 315), clip="sides"),
-        start="glorot",
-        forced="parallel",
-        clamp=math.log(1000 / 16),
+        head=SSDHeadConfig(start="glorot"),
+        assign=SSDAssignConfig(forced="parallel"),
+        coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)),
         pixels=TORCHVISION_SSD,
         post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=400, detections=200, min_size=0),
     )
@@ -104,13 +105,10 @@ def ssdlite_config(reduced: bool = True) -> SSDConfig:
         backbone=MobileNetConfig(version=3, reduced=reduced, tap="expansion", out_levels=(4, 6)),
         extras=tuple(ExtraConfig(hidden=width // 2, out=width) for width in widths),
         l2_scale=None,
-        separable=True,
-        norm="bn",
-        norm_eps=1e-3,
-        start="glorot",
+        head=SSDHeadConfig(separable=True, norm="bn", norm_eps=1e-3, start="glorot"),
         priors=PriorConfig(sizes=(64, 112, 160, 208, 256, 304, 320), ratios=((2, 3),) * 6, steps=None, clip="sides"),
-        forced="parallel",
-        clamp=math.log(1000 / 16),
+        assign=SSDAssignConfig(forced="parallel"),
+        coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)),
         pixels=SYMMETRIC,
         post=PostprocessConfig(score_threshold=0.001, nms_iou=0.55, per_class=300, detections=300, min_size=0),
     )
