@@ -84,7 +84,7 @@ def test_the_shipped_file_is_all_one_needs(data, tmp_path: Path) -> None:
     assert checkpoint.meta["metrics"]["AP"] == result.metrics["AP"]
     detector = load_detector(tmp_path / "run", build=build_toy)
     assert not detector.training
-    assert detector.transforms == recipe.data.eval
+    assert detector.preparation.transforms == recipe.data.eval
     found = detector.detect(str(data[1].path(0)), threshold=0.0)
     assert len(found[0].boxes) == 1
 

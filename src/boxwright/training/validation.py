@@ -19,6 +19,7 @@ from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.detectors.contract.detect import unbatched
 from boxwright.detectors.contract.detector import Detector
+from boxwright.detectors.contract.inference import evaluating
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.engine import IouType
 from boxwright.geometry.paste import PasteConfig
@@ -164,16 +165,10 @@ def _run(
 
 @contextmanager
 def _evaluating(model: Detector) -> Iterator[None]:
-    """Eval mode, and what was before afterwards; torch's random state is left as it was."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Set eval mode, and restore the modes and torch's random state at the end."""
     devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices=devices):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+    with torch.random.fork_rng(devices=devices), evaluating(model):
+        yield
 
 
 def _joined(

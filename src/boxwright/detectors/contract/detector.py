@@ -29,7 +29,7 @@ from boxwright.detectors.contract.detect import (
     prepared,
     sample_of,
 )
-from boxwright.detectors.contract.inference import OptimisedTwin, optimised
+from boxwright.detectors.contract.inference import OptimisedTwin, evaluating, optimised
 from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.detectors.contract.preparation import Preparation
 from boxwright.geometry.paste import PasteConfig
@@ -155,7 +155,9 @@ class Detector(nn.Module, ABC):
 
     def optimised(self, dtype: torch.dtype = torch.float32) -> Self:
         """Return a copy for inference only, see :func:`~boxwright.detectors.contract.inference.optimised`."""
-        return optimised(self, dtype)
+        twin = optimised(self, dtype)
+        twin._twin = None
+        return twin
 
     def detect_with(self, precision: Precision) -> Self:
         """Make ``detect`` run on an optimised copy in ``precision`` from now on, and return this detector.
@@ -231,8 +233,6 @@ class Detector(nn.Module, ABC):
         """Detect in one batch of prepared samples; the results are in pixels of the original images."""
         network = self if self._twin is None else self._twin.of(self)
         images = batch_of(samples, self.preparation.pad_multiple).to(self.get_buffer("pixel_mean").device)
-        was_training = network.training
-        network.eval()
-        batch = network(images)
-        network.train(was_training)
+        with evaluating(network):
+            batch = network(images)
         return found_in(batch, samples, threshold)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,6 +16,18 @@ from boxwright.precision import Precision, dtype_of
 M = TypeVar("M", bound=nn.Module)
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set eval mode, and give every part its own mode back at the end."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def optimised(module: M, dtype: torch.dtype = torch.float32) -> M:
     """Return a copy for inference: eval mode, norms folded into their convolutions, channels-last, in ``dtype``.
 
@@ -21,9 +35,8 @@ def optimised(module: M, dtype: torch.dtype = torch.float32) -> M:
     convolutions run Winograd's algorithm, which takes about half their time (two thirds in bfloat16) and memory for
     four times (twice) their weights.
     """
-    was_training = module.training
-    twin = fold_norms(module.eval()).requires_grad_(False)
-    module.train(was_training)
+    with evaluating(module):
+        twin = fold_norms(module).requires_grad_(False)
     return use_winograd(twin.to(dtype=dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
