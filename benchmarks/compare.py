@@ -33,8 +33,8 @@ from typing import Any
 
 import torch
 
-from boxwright.app.counting import detector_row
 from boxwright.app.load import for_inference, load
+from boxwright.app.models.counting import detector_row
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.config.recipe import Recipe, Stage
 from boxwright.data.formats.opening import open_splits

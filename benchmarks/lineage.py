@@ -23,7 +23,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from boxwright.app.counting import detector_row
+from boxwright.app.models.counting import detector_row
 from boxwright.app.train import training_splits
 from boxwright.checkpoints.checkpoint import load_checkpoint
 from boxwright.data.index import DetectionIndex

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from boxwright.app.counting import detector_row
+from boxwright.app.models.counting import detector_row
 from boxwright.backbones.layers.norm import fold_norms
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov3 import YOLOv3

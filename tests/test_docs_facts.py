@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from boxwright.app.models import model_rows
+from boxwright.app.models.table import model_rows
 from boxwright.cli.app import app as command_line
 from boxwright.cli.data import data_app
 from boxwright.cli.weights import weights_app

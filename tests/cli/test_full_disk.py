@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from boxwright.app.detection.results import Record, ResultFolder
-from boxwright.app.detection.sources import Source
+from boxwright.app.detection.sources import MediaFile
 from boxwright.app.detection.video import VideoWriter
 from boxwright.cli.app import main
 from boxwright.data.proposals.files import ProposalSet
@@ -82,7 +82,7 @@ def test_the_journal_of_detections(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path / "out", {"threshold": 0.5})
     entry = {"image_id": 0, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.9}
     with full(), pytest.raises(InputError, match=r"journal\.jsonl: the file is too large"):
-        folder.add(Source(tmp_path / "a.png", "image", "a.png"), [Record(9, 9, [entry] * 100)])
+        folder.add(MediaFile(tmp_path / "a.png", "image", "a.png"), [Record(9, 9, [entry] * 100)])
 
 
 def test_a_video(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["models"],
         ["models", "--kind", "detector", "--json"],
         ["models", "faster-rcnn-r50-fpn"],
+        ["data", "check", "data"],
+        ["data", "show", "data", "--output", "page.html"],
+        ["data", "show", "data", "--output", "page.png"],
+        ["data", "convert", "data", "as_yolo", "--to", "yolo"],
+        ["data", "convert", "data", "as_voc", "--to", "voc"],
+        ["data", "convert", "data", "as_coco", "--to", "coco"],
     ],
     ids=" ".join,
 )
@@ -60,6 +66,8 @@ def test_commands_without_a_network_load_no_torch(words: list[str], folder: Path
     assert not modules_of(*words, cwd=folder) & HEAVY
 
 
-@pytest.mark.parametrize("words", [["weights", "fetch", "nobody:nothing"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["data", "check", "nowhere"], ["weights", "fetch", "nobody:nothing"], ["train"]], ids=" ".join
+)
 def test_refusals_load_no_torch(words: list[str], folder: Path):
     assert not modules_of(*words, cwd=folder, code=2) & HEAVY

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from boxwright.app.counting import detector_row, input_size
+from boxwright.app.models.counting import detector_row, input_size
 from boxwright.recipes import RECIPES
 
 # Sigmoids need no column for the background, so that these heads are a little smaller than the paper's.

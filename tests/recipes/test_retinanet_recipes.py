@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.app.counting import detector_row
+from boxwright.app.models.counting import detector_row
 from boxwright.config.config_tree import leaf_paths, to_tree
 from boxwright.detectors.retinanet import RetinaNet, RetinaNetConfig
 from boxwright.recipes import get_recipe

@@ -28,7 +28,7 @@ def models(
     A backbone is counted as a classifier of 1000 classes at 224 pixels, a detector with 80 classes at the size at which
     its recipe evaluates. The names of detectors are the recipes that `boxwright train` takes.
     """
-    from boxwright.app.models import model_rows
+    from boxwright.app.models.table import model_rows
 
     rows = model_rows(kind)
     if recipes:
@@ -41,7 +41,7 @@ def models(
 
 
 def _counted(recipe: str) -> dict[str, Any]:
-    from boxwright.app.counting import recipe_row
+    from boxwright.app.models.counting import recipe_row
 
     return recipe_row(recipe)
 

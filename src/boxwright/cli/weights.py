@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from boxwright.app.requests.fields import OUTPUT
-from boxwright.app.requests.weights import ImportOptions, Source
+from boxwright.app.requests.weights import CheckpointSource, ImportOptions
 from boxwright.cli.common import FLAT, Json, examples, print_json, say
 
 weights_app = App(
@@ -37,7 +37,7 @@ def list_weights(
 
     The metrics are those that the publishers report, on the data set that they name. Nothing is downloaded.
     """
-    from boxwright.app.published import published_rows
+    from boxwright.app.weights.published import published_rows
 
     rows = published_rows(publisher)
     if json:
@@ -77,7 +77,7 @@ def fetch(
     folder BOXWRIGHT_CACHE, else boxwright in XDG_CACHE_HOME or ~/.cache. Proxies are read from HTTPS_PROXY and
     NO_PROXY.
     """
-    from boxwright.app.published import fetch_named, is_backbone
+    from boxwright.app.weights.published import fetch_named, is_backbone
 
     path = fetch_named(name, to)
     if json:
@@ -95,18 +95,18 @@ def fetch(
     )
 )
 def show(
-    source: Source,
+    source: CheckpointSource,
     /,
     *,
     options: Annotated[ImportOptions, FLAT] = ImportOptions(),
     json: Json = False,
 ) -> int:
     """Describe a checkpoint: its publisher, detector, classes and how images are prepared for it."""
-    from boxwright.app.published import published_row
+    from boxwright.app.weights.published import published_row
 
     facts = published_row(source)
     if facts is None:
-        from boxwright.app.weights import describe
+        from boxwright.app.weights.files import describe
 
         facts = describe(source, options)
     return print_json(facts) if json else _show(facts)
@@ -166,7 +166,7 @@ def _view(tree: dict[str, Any]) -> str:
     )
 )
 def convert(
-    source: Source,
+    source: CheckpointSource,
     /,
     *,
     output: Annotated[
@@ -189,7 +189,7 @@ def convert(
 
     If --output has no suffix, it is a folder with config.json, model.safetensors and a model card, as on the Hub.
     """
-    from boxwright.app.weights import convert as convert_checkpoint
+    from boxwright.app.weights.files import convert as convert_checkpoint
 
     checkpoint, path = convert_checkpoint(source, output, options, licence, ranks)
     if json:
@@ -205,7 +205,7 @@ def convert(
     )
 )
 def export(
-    source: Source,
+    source: CheckpointSource,
     /,
     *,
     to: Annotated[Literal["torchvision", "detectron2"], Parameter(help="The program that is to load the file.")],
@@ -219,7 +219,7 @@ def export(
     detectron2 it holds {"model": state dict} for `MODEL.WEIGHTS`. A setting under which the other program would compute
     something else is an error.
     """
-    from boxwright.app.weights import export_weights
+    from boxwright.app.weights.files import export_weights
 
     checkpoint, path = export_weights(source, to, output, options)
     if json:
@@ -237,7 +237,7 @@ def push(
     repository: Annotated[
         str, Parameter(help="Repository on the Hugging Face Hub, owner/name. It is created if it does not exist.")
     ],
-    source: Source,
+    source: CheckpointSource,
     /,
     *,
     licence: Licence = None,

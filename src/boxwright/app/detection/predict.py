@@ -18,7 +18,7 @@ from PIL import Image
 from boxwright.app.augment import named_test_time
 from boxwright.app.detection.batches import BatchRunner
 from boxwright.app.detection.results import Record, ResultFolder
-from boxwright.app.detection.sources import Source, find_sources
+from boxwright.app.detection.sources import MediaFile, find_sources
 from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
 from boxwright.app.load import file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
@@ -111,7 +111,7 @@ class Prediction:
         self._pictures, self._every = pictures, every
         self._summary = PredictSummary(output=str(folder.folder))
 
-    def run(self, sources: Sequence[Source]) -> PredictSummary:
+    def run(self, sources: Sequence[MediaFile]) -> PredictSummary:
         """Look at all sources that are not finished yet, then write the final files for all that are.
 
         A source that cannot be read is reported on stderr and in ``failed``; the others go on.
@@ -135,15 +135,15 @@ class Prediction:
         self._summary.batch_size = self._runner.size
         return self._summary
 
-    def _fail(self, source: Source, error: Exception, bar: ProgressBar) -> None:
+    def _fail(self, source: MediaFile, error: Exception, bar: ProgressBar) -> None:
         message = str(error)
         self._summary.failed.append(Failure(str(source.path), message))
         bar.say(f"skipped: {message if str(source.path.name) in message else f'{source.path}: {message}'}")
 
-    def _run_images(self, images: list[Source], bar: ProgressBar) -> None:
-        saving: deque[tuple[Source, Record, Future[None] | None]] = deque()
+    def _run_images(self, images: list[MediaFile], bar: ProgressBar) -> None:
+        saving: deque[tuple[MediaFile, Record, Future[None] | None]] = deque()
         # Upright and lying pictures go apart: a batch of both would be mostly padding.
-        shelves: dict[bool, list[tuple[Source, np.ndarray]]] = {True: [], False: []}
+        shelves: dict[bool, list[tuple[MediaFile, np.ndarray]]] = {True: [], False: []}
         with ThreadPoolExecutor(_READERS) as pool:
             try:
                 for source, pixels in self._read_ahead(images, pool, bar):
@@ -158,9 +158,9 @@ class Prediction:
                 self._journal(saving, keep=0)
 
     def _read_ahead(
-        self, images: list[Source], pool: ThreadPoolExecutor, bar: ProgressBar
-    ) -> Iterator[tuple[Source, np.ndarray]]:
-        reading: deque[tuple[Source, Future[np.ndarray]]] = deque()
+        self, images: list[MediaFile], pool: ThreadPoolExecutor, bar: ProgressBar
+    ) -> Iterator[tuple[MediaFile, np.ndarray]]:
+        reading: deque[tuple[MediaFile, Future[np.ndarray]]] = deque()
         rest = iter(images)
         while True:
             while len(reading) < max(4, 2 * self._runner.size):
@@ -179,9 +179,9 @@ class Prediction:
 
     def _flush(
         self,
-        shelf: list[tuple[Source, np.ndarray]],
+        shelf: list[tuple[MediaFile, np.ndarray]],
         pool: ThreadPoolExecutor,
-        saving: deque[tuple[Source, Record, Future[None] | None]],
+        saving: deque[tuple[MediaFile, Record, Future[None] | None]],
         bar: ProgressBar,
     ) -> None:
         results = self._runner([pixels for _, pixels in shelf])
@@ -192,7 +192,7 @@ class Prediction:
         bar.advance(len(shelf))
         shelf.clear()
 
-    def _journal(self, saving: deque[tuple[Source, Record, Future[None] | None]], keep: int) -> None:
+    def _journal(self, saving: deque[tuple[MediaFile, Record, Future[None] | None]], keep: int) -> None:
         """Note what is done; only once its picture is on disk."""
         while len(saving) > keep:
             source, record, drawn = saving.popleft()
@@ -200,20 +200,20 @@ class Prediction:
                 drawn.result()
             self._folder.add(source, [record])
 
-    def _save_picture(self, source: Source, pixels: np.ndarray, found: Detections) -> None:
+    def _save_picture(self, source: MediaFile, pixels: np.ndarray, found: Detections) -> None:
         target = self._folder.folder / "pictures" / source.name
         if target.suffix.lower() not in _PICTURE_SUFFIXES:
             target = target.with_name(target.name + ".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(found.draw(Image.fromarray(pixels)), target, quality=92)
 
-    def _frames_expected(self, video: Source) -> int:
+    def _frames_expected(self, video: MediaFile) -> int:
         try:
             return -(-video_facts(video.path).frames // self._every)
         except InputError:
             return 0  # said when its turn comes
 
-    def _run_video(self, video: Source, bar: ProgressBar) -> None:
+    def _run_video(self, video: MediaFile, bar: ProgressBar) -> None:
         try:
             records = self._look_at_video(video, bar)
         except InputError as error:
@@ -221,7 +221,7 @@ class Prediction:
         else:
             self._folder.add(video, records)
 
-    def _look_at_video(self, video: Source, bar: ProgressBar) -> list[Record]:
+    def _look_at_video(self, video: MediaFile, bar: ProgressBar) -> list[Record]:
         rate = video_facts(video.path).rate / self._every
         name = video.name if video.path.suffix.lower() == ".mp4" else f"{video.name}.mp4"
         target = self._folder.folder / "videos" / name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from boxwright.app.detection.sources import Source
+from boxwright.app.detection.sources import MediaFile
 from boxwright.detections import Detections
 from boxwright.io.files import appending, atomic_text
 from boxwright.structures import Classes, InputError
@@ -75,12 +75,12 @@ class ResultFolder:
             with atomic_text(self._journal) as file:
                 file.write(json.dumps({"settings": settings}) + "\n")
 
-    def is_done(self, source: Source) -> bool:
+    def is_done(self, source: MediaFile) -> bool:
         """Whether the source was finished before, under the same name, and has not changed since."""
         line = self._done.get(str(source.path))
         return line is not None and line["name"] == source.name and line["stamp"] == _stamp(source.path)
 
-    def add(self, source: Source, records: Sequence[Record]) -> None:
+    def add(self, source: MediaFile, records: Sequence[Record]) -> None:
         """Append a finished source and force it to disk."""
         line = {
             "path": str(source.path),
@@ -95,7 +95,7 @@ class ResultFolder:
         with appending(self._journal) as file:
             file.write(json.dumps(line) + "\n")
 
-    def assemble(self, sources: Iterable[Source], classes: Classes) -> tuple[int, int]:
+    def assemble(self, sources: Iterable[MediaFile], classes: Classes) -> tuple[int, int]:
         """Write the final files for the sources that are done; returns how many pictures and detections they hold.
 
         Image ids are 1, 2, ... in the order of the sources and, within a video, of its frames.

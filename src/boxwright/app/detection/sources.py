@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MediaFile:
     """One image or video to look at. ``name`` is its place in the output, relative, and unique in its list."""
 
     path: Path
@@ -25,7 +25,7 @@ class Source:
     name: str
 
 
-def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[Source]:
+def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[MediaFile]:
     """All images and videos that files, folders and globs name, in the order given, each file once.
 
     A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, in natural order
@@ -39,7 +39,7 @@ def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> lis
     if not found:
         raise InputError("no source given; name image files, folders, globs such as 'photos/*.jpg', or videos")
     names = _unique([name for _, name in found.values()])
-    return [Source(path, kind, name) for (path, (kind, _)), name in zip(found.items(), names, strict=True)]
+    return [MediaFile(path, kind, name) for (path, (kind, _)), name in zip(found.items(), names, strict=True)]
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

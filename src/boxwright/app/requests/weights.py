@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-Source = Annotated[
+CheckpointSource = Annotated[
     str,
     Parameter(
         help="A name that `boxwright weights list` shows, hf:owner/name, or a path: a Boxwright file or run folder, or "

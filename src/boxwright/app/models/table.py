@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 Kind = Literal["backbone", "detector"]
 
-TABLE = Path(__file__).with_name("model_costs.json")
-"""The stored table, written by ``python -m boxwright.app.counting``. A test recounts it."""
+TABLE = Path(__file__).with_name("costs.json")
+"""The stored table, written by ``python -m boxwright.app.models.counting``. A test recounts it."""
 
 
 def model_rows(kind: Kind | None = None) -> list[dict[str, Any]]:
     """Return a row for every backbone and every recipe, or for one ``kind`` only.
 
-    A row has name, kind, parameters, multiply_adds and input. :func:`boxwright.app.counting.all_rows` says how they
-    are counted.
+    A row has name, kind, parameters, multiply_adds and input. They are counted as
+    :func:`boxwright.app.models.counting.all_rows` describes.
     """
     rows: list[dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8"))
     return [row for row in rows if kind in (None, row["kind"])]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from boxwright.app.counting import all_rows, table_text
-from boxwright.app.models import TABLE, model_rows
+from boxwright.app.models.counting import all_rows, table_text
+from boxwright.app.models.table import TABLE, model_rows
 from boxwright.backbones.build import NAMED_BACKBONES
 from boxwright.recipes import RECIPES
 
-REMEDY = "run: python -m boxwright.app.counting"
+REMEDY = "run: python -m boxwright.app.models.counting"
 
 
 def test_the_table_lists_every_backbone_and_recipe():

@@ -1,6 +1,6 @@
 """Count parameters and multiply-adds of backbones and recipes.
 
-``python -m boxwright.app.counting`` writes the table that ``boxwright models`` shows.
+``python -m boxwright.app.models.counting`` writes the table that ``boxwright models`` shows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from boxwright.app.models import TABLE
+from boxwright.app.models.table import TABLE
 from boxwright.app.progress import ProgressBar
 from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
 from boxwright.config.recipe import Recipe

@@ -1,0 +1,1 @@
+"""Parameters and multiply-adds of backbones and recipes: ``boxwright models``."""

@@ -1,0 +1,1 @@
+"""Published checkpoints, and files of other programs: ``boxwright weights``."""
