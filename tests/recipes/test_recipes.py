@@ -10,9 +10,9 @@ import torch
 
 from boxwright.config.config_tree import leaf_paths, to_tree
 from boxwright.config.reading import check_recipe, dump_recipe, load_recipe
-from boxwright.config.recipe import FitStage, Recipe
+from boxwright.config.recipe import FitStage, Recipe, SGDConfig
 from boxwright.detectors.build import build_detector
-from boxwright.recipes import RECIPES, get_recipe, resolve_recipe
+from boxwright.recipes import RECIPES, by_name, get_recipe, resolve_recipe
 from boxwright.structures import Classes, InputError
 from boxwright.training.optimiser import build_optimiser, freeze
 from boxwright.training.plan import make_plan
@@ -22,7 +22,6 @@ CLASSES = Classes.from_names(["a", "b", "c"])
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_shipped_recipes(recipe: Recipe) -> None:
-    assert RECIPES[recipe.name] is recipe
     assert check_recipe(recipe) == recipe
     assert load_recipe(dump_recipe(recipe)) == recipe
     assert make_plan(recipe, 1000).total > 0
@@ -33,6 +32,21 @@ def test_shipped_recipes(recipe: Recipe) -> None:
             continue
         freeze(detector, stage.frozen)
         assert build_optimiser(stage.optimiser, detector, recipe.data.batch_size).param_groups
+
+
+def test_two_recipes_with_one_name_are_refused() -> None:
+    first, second, *_ = RECIPES.values()
+    assert by_name([first, second]) == {first.name: first, second.name: second}
+    with pytest.raises(InputError, match=f"two recipes are called '{first.name}'"):
+        by_name([first, second, replace(second, name=first.name)])
+
+
+def test_a_value_out_of_range_is_refused_on_construction() -> None:
+    with pytest.raises(InputError, match=r"^SGDConfig\.lr = -1: should be greater than 0$"):
+        SGDConfig(lr=-1)
+    recipe = get_recipe("faster-rcnn-r50-fpn")
+    with pytest.raises(InputError, match=r"^Recipe\.accumulation = 0: should be greater than or equal to 1$"):
+        replace(recipe, accumulation=0)
 
 
 def test_the_detnet_recipe_is_the_papers() -> None:

@@ -7,7 +7,6 @@ checkpoint as JSON and come back equal (:mod:`boxwright.config.reading`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
@@ -15,160 +14,175 @@ from pydantic import Field
 from boxwright.data.config import DataConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.fitting import FitConfig
+from boxwright.fields import Count, CountOrZero, Fraction, NotNegative, Positive, PositiveShare, Share, config
 from boxwright.precision import Precision
 from boxwright.structures import InputError
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
 Unit = Literal["steps", "epochs"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class GroupConfig:
-    """Another learning rate for the parameters whose names begin with ``prefix``, such as ``backbone.layer1``.
-
-    ``lr`` and ``weight_decay`` multiply the optimiser's. Where several prefixes fit a name, the longest counts.
-    """
+    """Another learning rate and weight decay for some parameters. The longest prefix that fits a name counts."""
 
     prefix: str
+    """Beginning of the parameters' names, such as ``backbone.layer1``."""
     lr: NotNegative = 1.0
+    """Factor on the optimiser's learning rate."""
     weight_decay: NotNegative = 1.0
+    """Factor on the optimiser's weight decay."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class LayerDecayConfig:
-    """Learning rates that fall with depth (BEiT, ViTDet): the parts of the module ``prefix``, in the order in which it
-    registers them, get ``rate`` to the power of their distance from its output; the last part gets ``rate`` itself.
-    Multiplies what :class:`GroupConfig` says."""
+    """Learning rates that fall with depth (BEiT, ViTDet). They multiply those of :class:`GroupConfig`."""
 
     prefix: str = "backbone"
-    rate: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Module whose parts are layers, in the order in which it registers them."""
+    rate: PositiveShare = 0.8
+    """Factor of the last part; a part has this to the power of its distance from the module's output."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class SGDConfig:
-    """Stochastic gradient descent with momentum; torch's form, the learning rate outside the momentum buffer.
-
-    ``base_batch``: the global batch that ``lr`` is meant for; other batch sizes scale it in proportion (linear scaling
-    rule, Goyal et al. 2017). None takes ``lr`` as it is. ``decay_norms`` and ``decay_biases``: whether weight decay
-    acts on parameters of normalisation layers and on biases. ``bias_lr`` multiplies the learning rate of biases, those
-    of normalisation layers excepted: 2 in Caffe's prototxts (SSD, RefineDet, R-FCN).
-    """
+    """Stochastic gradient descent with momentum, in torch's form: the learning rate is outside the momentum buffer."""
 
     kind: Literal["sgd"] = "sgd"
     lr: Positive = 0.02
+    """Learning rate."""
     base_batch: Count | None = None
+    """Global batch size that ``lr`` is for.
+
+    Other batch sizes scale it in proportion (linear scaling rule, Goyal et al. 2017). None takes ``lr`` as it is.
+    """
     momentum: Fraction = 0.9
+    """Momentum."""
     nesterov: bool = False
+    """Use Nesterov momentum."""
     weight_decay: NotNegative = 1e-4
+    """Weight decay."""
     decay_norms: bool = False
+    """Apply weight decay to the parameters of normalisation layers."""
     decay_biases: bool = True
+    """Apply weight decay to biases."""
     bias_lr: NotNegative = 1.0
+    """Factor on the learning rate of biases, except those of norms; 2 in Caffe's prototxts (SSD, RefineDet, R-FCN)."""
     groups: tuple[GroupConfig, ...] = ()
+    """Other rates for parameters by prefix."""
     layer_decay: LayerDecayConfig | None = None
+    """Rates that fall with depth."""
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
             raise InputError("nesterov = true needs a momentum above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class AdamWConfig:
-    """AdamW (Loshchilov and Hutter 2019). Fields shared with :class:`SGDConfig` mean the same."""
+    """AdamW (Loshchilov and Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
     lr: Positive = 1e-4
+    """Learning rate."""
     base_batch: Count | None = None
+    """Global batch size that ``lr`` is for, as in :class:`SGDConfig`."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
     eps: Positive = 1e-8
+    """Constant that is added to the denominator."""
     weight_decay: NotNegative = 0.05
+    """Weight decay."""
     decay_norms: bool = False
+    """Apply weight decay to the parameters of normalisation layers."""
     decay_biases: bool = False
+    """Apply weight decay to biases."""
     bias_lr: NotNegative = 1.0
+    """Factor on the learning rate of biases, except those of norms."""
     groups: tuple[GroupConfig, ...] = ()
+    """Other rates for parameters by prefix."""
     layer_decay: LayerDecayConfig | None = None
+    """Rates that fall with depth."""
 
 
 OptimiserConfig: TypeAlias = SGDConfig | AdamWConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class WarmupConfig:
-    """The learning rate rises from ``factor`` of its value to all of it over the first ``steps`` steps.
-
-    The rise is the share of those steps to the ``power``: 1 is a straight line, 4 Darknet's burn-in. A short stage
-    gives no more than a third of its steps to it.
-    """
+    """A rise of the learning rate at the start of a stage, over a third of the stage at most."""
 
     steps: CountOrZero = 500
-    factor: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Length in steps."""
+    factor: Share = 0.001
+    """Factor on the learning rate at the first step."""
     power: Positive = 1.0
+    """The rise is the share of the steps to this power: 1 is a straight line, 4 Darknet's burn-in."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MultiStepConfig:
-    """The learning rate is multiplied by ``gamma`` at each milestone, given in the stage's unit."""
+    """A learning rate that drops at milestones."""
 
     kind: Literal["multistep"] = "multistep"
     milestones: tuple[Positive, ...] = ()
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Ends of the constant parts, rising, in the unit of the stage."""
+    gamma: PositiveShare = 0.1
+    """Factor at each milestone."""
     warmup: WarmupConfig | None = None
+    """Warm-up at the start; None starts at the full rate."""
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise InputError(f"milestones = {list(self.milestones)}: must rise")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class CosineConfig:
-    """The learning rate falls along half a cosine to ``final`` of its value at the end of the stage.
-
-    ``flat``: share of the stage for which the rate first stays at its full value.
-    """
+    """A learning rate that falls along half a cosine."""
 
     kind: Literal["cosine"] = "cosine"
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    final: Share = 0.0
+    """Factor on the learning rate at the end of the stage."""
     flat: Fraction = 0.0
+    """Share of the stage for which the rate first stays at its full value."""
     warmup: WarmupConfig | None = None
+    """Warm-up at the start; None starts at the full rate."""
 
 
 ScheduleConfig: TypeAlias = MultiStepConfig | CosineConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Stage:
-    """One stretch of training with an optimiser of its own; ordinary detectors have one.
-
-    ``length`` in ``unit``: an epoch is as many images as the training set has. ``frozen``: prefixes of parameter names
-    that do not learn in this stage; batch norms below them keep their running statistics too. ``losses``: the terms
-    that are minimised; None takes all that the detector returns.
-
-    Faster R-CNN's 4-step training needs two more. ``reset``: prefixes of parameter names that begin the stage as they
-    began the run, with the buffers beside them. ``proposals``: the second stage's regions are proposed by the network
-    itself as it learns ("own"), or by a copy of it as it was before this stage ("before").
-    """
+    """A part of training with an optimiser and a schedule of its own; most recipes have one."""
 
     USUAL: ClassVar[bool] = True  # recipes written before there were other kinds do not say theirs
 
     kind: Literal["steps"] = "steps"
     name: str = "train"
+    """Name in logs."""
     length: Positive
+    """Length in ``unit``."""
     unit: Unit = "epochs"
+    """Unit of ``length`` and of milestones. An epoch has as many images as the training set."""
     optimiser: OptimiserConfig
+    """Optimiser."""
     schedule: ScheduleConfig
+    """Course of the learning rate."""
     frozen: tuple[str, ...] = ()
+    """Prefixes of the parameters that are not trained; batch norms below them keep their running statistics too."""
     losses: tuple[str, ...] | None = None
+    """Loss terms that are minimised; None takes all."""
     reset: tuple[str, ...] = ()
+    """Prefixes of parameters and buffers that start the stage as they started the run (4-step training)."""
     proposals: Literal["own", "before"] = "own"
+    """Network that proposes regions: the trained one, or a copy from before the stage (4-step training)."""
 
     def __post_init__(self) -> None:
         if self.unit == "steps" and self.length != int(self.length):
             raise InputError(f"length = {self.length} steps: must be a whole number")
         if isinstance(self.schedule, MultiStepConfig) and any(m >= self.length for m in self.schedule.milestones):
-            milestones = list(self.schedule.milestones)
+            milestones = [int(m) if m == int(m) else m for m in self.schedule.milestones]
             raise InputError(
                 f"schedule.milestones = {milestones} do not lie within length = {self.length:g} {self.unit}; "
                 "change both, for example to milestones at 2/3 and 8/9 of the length"
@@ -177,96 +191,111 @@ class Stage:
             raise InputError("losses is empty; leave it out to minimise all terms")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class FitStage:
-    """A stage without gradients, in which a part of the detector is fitted to what the network makes of the training
-    set: R-CNN's SVMs and its box regression. An image is a step; they come in the order of the data set, prepared as
-    for evaluation, with the proposals of training. Under ``torchrun`` every process does the whole work.
+    """A stage without gradients: a part of the detector is fitted to features of the training set (R-CNN).
+
+    An image is a step. Images come in the order of the data set, prepared as for evaluation, with the proposals of
+    training. Under ``torchrun`` every process does the whole work.
     """
 
     kind: Literal["fit"] = "fit"
     name: str = "fit"
+    """Name in logs."""
     fit: FitConfig
+    """Part that is fitted, and how."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class EMAConfig:
-    """Exponential moving average of the weights, which is what gets evaluated and shipped.
-
-    The decay after ``n`` updates is ``decay * (1 - exp(-n / ramp))``, so that an early average forgets its start.
-    """
+    """Exponential moving average (EMA) of the weights, which is what is evaluated and exported."""
 
     decay: Fraction = 0.9998
+    """Decay per update in the long run."""
     ramp: Positive = 2000.0
+    """The decay after ``n`` updates is ``decay * (1 - exp(-n / ramp))``, so that the initial weights are forgotten."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ValidationConfig:
-    """Validation every ``every`` steps or epochs, and after the last step.
-
-    ``patience``: validations without a better AP after which training stops; None never stops early. ``loss``: compute
-    the losses on the validation set too.
-    """
+    """Validation during training and after the last step."""
 
     every: Positive = 1.0
+    """Interval in ``unit``."""
     unit: Unit = "epochs"
+    """Unit of ``every``."""
     patience: Count | None = None
+    """Validations without a better AP after which training stops; None never stops early."""
     loss: bool = True
+    """Compute the losses on the validation set too."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class CheckpointConfig:
-    """When ``last`` is written: every ``every`` steps or epochs, after each validation, at the end and on Ctrl-C.
-
-    ``keep``: how many earlier ones stay as ``step_N.safetensors`` beside ``best`` and ``last``.
-    """
+    """Checkpoints ``last``: at an interval, after each validation, at the end and on Ctrl-C."""
 
     every: Positive = 1.0
+    """Interval in ``unit``."""
     unit: Unit = "epochs"
+    """Unit of ``every``."""
     keep: CountOrZero = 0
+    """Number of earlier checkpoints that stay as ``step_N.safetensors`` beside ``best`` and ``last``."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Source:
-    """Where a recipe's numbers come from, and what they gave there: AP in 0..1, as in ``{"AP": 0.379}``."""
+    """Publication that a recipe follows, and its result."""
 
     paper: str = ""
+    """Title or reference."""
     section: str = ""
+    """Sections and tables."""
     note: str = ""
+    """Data set, and departures."""
     expected: dict[str, float] | None = None
+    """Published metrics in 0..1, such as ``{"AP": 0.379}``."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Recipe:
-    """Detector, data, stages, and how the steps are carried out.
-
-    ``precision``: bf16 and fp16 run under autocast with weights in fp32. ``accumulation``: micro-batches per optimiser
-    step in each process. ``clip_norm``: the gradient's largest norm over all parameters. ``compile``: the detector as
-    one graph. ``sync_batch_norm``: batch statistics over all processes (CUDA). ``log_every``: steps between log rows.
-    """
+    """Detector, data, stages, and how the steps are carried out."""
 
     name: str
+    """Name of the recipe."""
     detector: DetectorConfig
+    """Detector."""
     data: DataConfig
+    """Preparation and batching of images."""
     stages: Annotated[tuple[Stage | FitStage, ...], Field(min_length=1)]
+    """Parts of training, in order."""
     ema: EMAConfig | None = None
+    """Exponential moving average of the weights; None evaluates the weights themselves."""
     validation: ValidationConfig = ValidationConfig()
+    """Validation."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints."""
     precision: Precision = "fp32"
+    """Precision of training; bf16 and fp16 run under autocast with weights in fp32."""
     accumulation: Count = 1
+    """Micro-batches per optimiser step in each process."""
     clip_norm: Positive | None = None
+    """Largest norm of the gradient over all parameters."""
     sync_batch_norm: bool = False
+    """Compute batch statistics over all processes (CUDA)."""
     compile: bool = False
+    """Compile the detector as one graph."""
     channels_last: bool = False
+    """Use the channels-last memory layout."""
     log_every: Count = 20
+    """Steps between log rows."""
     seed: CountOrZero = 0
+    """Seed of all random numbers."""
     source: Source = Source()
+    """Publication that the recipe follows."""
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise InputError("stages is empty; a recipe needs at least one")
         if isinstance(self.stages[0], Stage) and self.stages[0].proposals == "before":
-            raise InputError("stages.0.proposals = 'before': no stage has learnt to propose yet; set it to 'own'")
+            raise InputError("stages.0.proposals = 'before': no stage is trained to propose yet; set it to 'own'")
         if self.validation.patience is not None and any(isinstance(stage, FitStage) for stage in self.stages):
             raise InputError(
                 f"validation.patience = {self.validation.patience} would end the run before its last stage, which must "

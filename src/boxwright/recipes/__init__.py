@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxwright.config.overlay import Overlay, apply_overlays, parse_set, read_overlay
@@ -23,9 +23,19 @@ from boxwright.recipes.yolov2 import YOLOV2_RECIPES
 from boxwright.recipes.yolov3 import YOLOV3_RECIPES
 from boxwright.structures import InputError
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
+
+def by_name(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+    """The recipes by name. Raises InputError where two have one name."""
+    table: dict[str, Recipe] = {}
+    for recipe in recipes:
+        if recipe.name in table:
+            raise InputError(f"two recipes are called {recipe.name!r}; each needs its own name")
+        table[recipe.name] = recipe
+    return table
+
+
+RECIPES: dict[str, Recipe] = by_name(
+    (
         *FAST_RCNN_RECIPES,
         *FASTER_RCNN_RECIPES,
         *FASTER_RCNN_C4_RECIPES,
@@ -40,7 +50,7 @@ RECIPES: dict[str, Recipe] = {
         *YOLOV2_RECIPES,
         *YOLOV3_RECIPES,
     )
-}
+)
 
 
 def get_recipe(name: str) -> Recipe:
