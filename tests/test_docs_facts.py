@@ -120,14 +120,14 @@ def test_convention_defaults_are_true() -> None:
     from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 
     config = FasterRCNNConfig()
-    assert (config.rpn.offset, config.head.offset, config.head.post.offset) == (0, 0, 0)
+    assert (config.rpn.coder.offset, config.head.coder.offset, config.head.post.offset) == (0, 0, 0)
     assert (config.rpn.anchors.ratio, config.rpn.anchors.centre, config.rpn.anchors.order) == ("h/w", "corner", "size")
-    assert (config.rpn.anchors.rounding, config.rpn.straddle) == ("none", None)
-    assert (config.rpn.beta, config.head.beta, config.rpn.normalizer) == (1 / 9, 1.0, "fixed")
-    assert (config.rpn.pre_nms, config.rpn.post_nms, config.rpn.scope) == ((2000, 1000), (1000, 1000), "level")
+    assert (config.rpn.anchors.rounding, config.rpn.assign.straddle) == ("none", None)
+    assert (config.rpn.loss.beta, config.head.loss.beta, config.rpn.loss.normalizer) == (1 / 9, 1.0, "fixed")
+    assert (config.rpn.pre_nms, config.rpn.post_nms, config.rpn.nms.scope) == ((2000, 1000), (1000, 1000), "level")
     assert (config.head.pooling.aligned, config.head.pooling.sampling_ratio, config.pooled_levels) == (True, 2, 4)
     assert (config.head.post.score_threshold, config.head.post.nms_iou, config.head.post.detections) == (0.05, 0.5, 100)
-    assert (config.rpn.crowd_ignore, config.head.add_truth, config.difficult) == (0.7, True, True)
+    assert (config.rpn.assign.crowd_ignore, config.head.assign.add_truth, config.difficult) == (0.7, True, True)
 
 
 def test_defects_are_all_documented() -> None:

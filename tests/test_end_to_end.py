@@ -16,7 +16,7 @@ SIZE = 128
 RECIPES: dict[str, list[str]] = {
     "faster-rcnn-detnet-small-fpn": [],
     # Most anchors of the larger objects cross the edge of so small a picture, and none of those may learn.
-    "faster-rcnn-c4-small": ["detector.rpn.straddle=none"],
+    "faster-rcnn-c4-small": ["detector.rpn.assign.straddle=none"],
     "rfcn-detnet-small": ["stages.0.length=280"],
     "mask-rcnn-detnet-small-fpn": ["detector.head.samples=16", "detector.mask.channels=32"],
     "refinedet-small-modern": ["stages.0.length=85"],

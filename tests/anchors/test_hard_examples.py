@@ -48,14 +48,6 @@ def test_equal_losses_go_by_place() -> None:
     assert chosen[0].nonzero().squeeze(1).tolist() == [2, 3, 4, 5, 6, 7]
 
 
-def test_what_is_too_easy_is_never_mined_even_with_the_largest_loss() -> None:
-    loss = torch.arange(10.0).unsqueeze(0)
-    eligible = torch.ones(1, 10, dtype=torch.bool)
-    eligible[0, 9] = False
-    chosen = hard_negatives(loss, matches([1], [9], 10), eligible=eligible)
-    assert chosen[0].nonzero().squeeze(1).tolist() == [6, 7, 8]
-
-
 def test_ratio_and_minimum() -> None:
     loss = torch.arange(20.0).unsqueeze(0)
     assert hard_negatives(loss, matches([3], [17], 20), ratio=1.5).sum().item() == 4
@@ -99,25 +91,8 @@ def test_ohem_drops_what_repeats_a_harder_mistake() -> None:
         sampler(loss, matches([1], [3], 4))
 
 
-@pytest.mark.parametrize(
-    ("positives", "negatives", "expected"), [(20, 60, (4, 12)), (2, 60, (2, 6)), (0, 60, (0, 0)), (20, 5, (4, 5))]
-)
-def test_ohem_with_a_ratio(positives: int, negatives: int, expected: tuple[int, int]) -> None:
-    total = 100
-    loss, boxes = (
-        torch.arange(total).flip(0)[None] / total,
-        torch.arange(total).unsqueeze(1) * 20.0 + torch.tensor([0.0, 0, 10, 10]),
-    )
-    found = matches([positives], [negatives], total)
-    choice = OHEMSampler(count=16, ratio=3.0)(loss, found, boxes)
-    assert choice.chosen.shape == (1, 16)
-    assert (int(choice.positive.sum()), int((choice.valid & ~choice.positive).sum())) == expected
-    assert found.positive[0, choice.chosen[0]][choice.positive[0]].all()
-    assert found.negative[0, choice.chosen[0]][(choice.valid & ~choice.positive)[0]].all()
-
-
 def test_ohem_is_one_graph_without_waiting() -> None:
-    sampler = OHEMSampler(count=8, ratio=3.0, pool=20)
+    sampler = OHEMSampler(count=8, pool=20)
     loss, boxes = torch.linspace(0, 9, 80).sin().abs().reshape(2, 40), random_boxes(40)
     found = matches([3, 0], [30, 30], 40)
     with forbid_host_sync():
@@ -127,9 +102,7 @@ def test_ohem_is_one_graph_without_waiting() -> None:
         assert torch.equal(mine, reference)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"count": 0}, {"count": 10, "pool": 5}, {"count": 1, "nms_iou": 0.0}, {"count": 1, "ratio": 0.0}]
-)
+@pytest.mark.parametrize("settings", [{"count": 0}, {"count": 10, "pool": 5}, {"count": 1, "nms_iou": 0.0}])
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match="ohem"):
         OHEMSampler(**settings)  # type: ignore[arg-type]

@@ -92,7 +92,8 @@ def test_truncated_svd(detector: FastRCNN) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "message"), [((4,), r"head.ranks = \(4,\) for 2"), ((4, 99), "rank 99"), ((-1, 4), "give one each")]
+    ("ranks", "message"),
+    [((4,), r"head.ranks = \(4,\) for 2"), ((4, 99), "rank 99"), ((-1, 4), r"ranks\.0 = -1: should be")],
 )
 def test_ranks_that_do_not_fit(ranks: tuple[int, ...], message: str, detector: FastRCNN) -> None:
     with pytest.raises(InputError, match=message):

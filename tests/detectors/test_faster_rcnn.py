@@ -118,13 +118,13 @@ def losses_of(detector: Detector, images: Images, targets: Targets) -> dict[str,
         ({"objectness": "softmax"}, "two logits an anchor"),
         ({"objectness": "softmax", "pairing": "pairs"}, "in alternating channels"),
         ({"objectness": "softmax", "pairing": "crossed"}, "and paired wrongly for proposals"),
-        ({"scope": "image"}, "one NMS over all levels"),
-        ({"filter_first": True, "min_size": 8.0}, "Caffe's order"),
-        ({"straddle": 0.0}, "no anchors across the border"),
+        ({"nms.scope": "image"}, "one NMS over all levels"),
+        ({"nms.filter_first": True, "nms.min_size": 8.0}, "Caffe's order"),
+        ({"assign.straddle": 0.0}, "no anchors across the border"),
         ({"convs": 2}, "the dense way"),
-        ({"box_loss": "giou"}, "GIoU"),
-        ({"offset": 1.0, "nms_inclusive": True}, "inclusive boxes"),
-        ({"normalizer": "sampled", "beta": 0.0}, "torchvision's divisor, plain L1"),
+        ({"loss.box": "giou"}, "GIoU"),
+        ({"coder.offset": 1.0, "nms.inclusive": True}, "inclusive boxes"),
+        ({"loss.normalizer": "sampled", "loss.beta": 0.0}, "torchvision's divisor, plain L1"),
     ],
 )
 def test_every_option_of_the_rpn_changes_something_and_learns(settings: dict[str, object], why: str) -> None:
@@ -139,7 +139,7 @@ def test_every_option_of_the_rpn_changes_something_and_learns(settings: dict[str
         assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
         return [v.item() for v in losses.values()], proposals(detector).flatten().tolist()
 
-    assert run(small_faster_rcnn(**settings)) != run(small_faster_rcnn()), why
+    assert run(small_faster_rcnn(settings)) != run(small_faster_rcnn()), why
 
 
 def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
@@ -148,7 +148,9 @@ def test_an_anchor_that_touches_the_edge_does_not_cross_it() -> None:
     targets = Targets(within.unsqueeze(0), torch.zeros(1, 5, dtype=torch.int64), ~none, none, none)
     sizes, seeds = torch.tensor([[96, 128]]), torch.tensor([1])
     for offset, expected in ((0.0, [0, 1, 2]), (1.0, [0])):  # inclusive boxes cross it where they end at 128 or 96
-        detector = build_detector(small_faster_rcnn(straddle=0.0, offset=offset), Classes.from_names(["a"]))
+        detector = build_detector(
+            small_faster_rcnn({"assign.straddle": 0.0, "coder.offset": offset}), Classes.from_names(["a"])
+        )
         choice, _ = detector.rpn.choose(within, targets, targets.valid, sizes, seeds)
         assert sorted(choice.chosen[choice.positive].tolist()) == expected
 

@@ -55,7 +55,7 @@ def test_windows_are_labelled_as_in_the_paper() -> None:
     """§2.3: IoU of 0.5 makes a positive, a quarter of the windows are."""
     given = images()._replace(proposals=beside(TRUTH, [0.1, 0.4, 0.49, 0.51, 0.9]))
     detector = built(replace(CONFIG, windows=WindowConfig(count=6, positive_fraction=0.5)))
-    boxes, labels, valid = detector._sample(detector.proposals_of(given), one_object(TRUTH, 2), torch.tensor([5]))
+    boxes, labels, valid = detector.sample(detector.proposals_of(given), one_object(TRUTH, 2), torch.tensor([5]))
     assert valid.all()
     assert labels[0].tolist().count(2) == 3, "both windows above a half, and the box itself"
     assert labels[0].tolist().count(len(CLASSES)) == 3
@@ -69,7 +69,7 @@ def test_windows_labelled_as_for_the_svms() -> None:
     given = images()._replace(proposals=beside(TRUTH, [0.1, 0.4, 0.49, 0.51, 0.9]))
     windows = WindowConfig(count=6, positive_fraction=0.5, positives="truth", negative_iou=0.3)
     detector = built(replace(CONFIG, windows=windows))
-    boxes, labels, valid = detector._sample(detector.proposals_of(given), one_object(TRUTH), torch.tensor([5]))
+    boxes, labels, valid = detector.sample(detector.proposals_of(given), one_object(TRUTH), torch.tensor([5]))
     assert valid.sum() == 2, "one box, one window below 0.3; all between is ignored"
     assert labels[valid].tolist() == [0, 3]
     assert boxes[0, 0].tolist() == TRUTH
@@ -88,7 +88,7 @@ def test_until_its_svms_are_fitted_it_scores_by_the_softmax() -> None:
         torch.nn.init.normal_(detector.svm_weight)
         found = detector(images())
         fc7, pool5 = detector.describe(images(), images().proposals[0, :21])  # type: ignore[index]
-        scores, _ = detector._judged(fc7, pool5)
+        scores, _ = detector.scores_and_deltas(fc7, pool5)
         assert torch.allclose(scores, (fc7 @ detector.svm_weight.T).sigmoid())
         assert found.scores[0, 0] == pytest.approx(float(scores.max()), abs=1e-4)
 
@@ -253,7 +253,7 @@ def test_the_network_starts_from_a_classifier() -> None:
         ({"warp": RegionWarpConfig(size=40, context=2)}, "multiple of its stride"),
         ({"backbone": VGGConfig(depth=11, width=8, out_levels=(4, 5))}, "out_levels to one"),
         ({"layers": LayersConfig(pool=3)}, "leaves no cell"),
-        ({"chunk": 0}, "at least 1"),
+        ({"chunk": 0}, r"RCNNConfig\.chunk = 0: should be greater than or equal to 1"),
     ],
 )
 def test_configurations_that_cannot_be(changes: dict, words: str) -> None:

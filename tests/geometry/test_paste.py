@@ -70,7 +70,7 @@ def test_threshold_and_the_size_of_masks_are_free() -> None:
     low, high = (paste_masks(ramp, box, (HEIGHT, WIDTH), PasteConfig(threshold=t)).areas()[0] for t in (0.25, 0.75))
     assert low == pytest.approx(0.75 * 8000, rel=0.1)
     assert high == pytest.approx(0.25 * 8000, rel=0.1)
-    with pytest.raises(InputError, match=r"paste\.threshold = 1"):
+    with pytest.raises(InputError, match=r"PasteConfig\.threshold = 1: should be less than 1"):
         PasteConfig(threshold=1)
 
 

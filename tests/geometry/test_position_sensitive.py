@@ -132,7 +132,7 @@ def test_large_values_keep_small_differences() -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(InputError, match="size 0"):
+    with pytest.raises(InputError, match=r"PositionSensitiveConfig\.size = 0: should be"):
         PositionSensitiveConfig(size=0)
     with pytest.raises(InputError, match=r"offset = 1\.0 counts with method average and rounding caffe only"):
         PositionSensitiveConfig(method="align", offset=1.0)

@@ -151,7 +151,7 @@ def test_equal_strides_keep_their_own_levels() -> None:
     maps = [torch.full((1, 1, s, s), float(i)) for i, s in enumerate((64, 32, 16, 16))]
     table = FeatureTable.from_maps(maps, (4, 8, 16, 16))
     boxes = torch.tensor([[[64.0, 64, 84, 84], [60, 60, 180, 180], [10, 10, 240, 240], [0, 0, 250, 256]]])
-    pooled = pool_regions(table, boxes, RoIPoolingConfig(size=1, canonical_size=224, canonical_level=4))
+    pooled = pool_regions(table, boxes, RoIPoolingConfig(size=1, canonical_size=224))
     assert pooled.flatten().tolist() == [0, 1, 2, 2]
     big = torch.tensor([[[0.0, 0, 256, 256]]])
     assert pool_regions(table, big, RoIPoolingConfig(size=1, canonical_size=112)).item() == pytest.approx(3, abs=1)
@@ -179,5 +179,5 @@ def test_first_levels_share_rows() -> None:
 
 
 def test_bad_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match="size must be at least 1"):
+    with pytest.raises(InputError, match=r"RoIPoolingConfig\.size = 0: should be greater than or equal to 1"):
         RoIPoolingConfig(size=0)

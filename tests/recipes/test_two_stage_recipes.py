@@ -22,8 +22,13 @@ def test_joint_training_is_the_authors() -> None:
     assert (stage.length, recipe.data.batch_size, recipe.accumulation) == (70_000, 2, 2)
     assert (stage.optimiser.weight_decay, stage.optimiser.bias_lr) == (5e-4, 2.0)
     rpn, head = recipe.detector.rpn, recipe.detector.head
-    assert (rpn.samples, rpn.positive_fraction, rpn.positive_iou, rpn.negative_iou) == (256, 0.5, 0.7, 0.3)
-    assert (rpn.straddle, rpn.nms_iou, rpn.post_nms, rpn.min_size) == (0.0, 0.7, (2000, 300), 16.0)
+    assert (rpn.samples, rpn.positive_fraction, rpn.assign.positive_iou, rpn.assign.negative_iou) == (
+        256,
+        0.5,
+        0.7,
+        0.3,
+    )
+    assert (rpn.assign.straddle, rpn.nms_iou, rpn.post_nms, rpn.nms.min_size) == (0.0, 0.7, (2000, 300), 16.0)
     assert (head.samples, head.positive_fraction, head.hidden, head.dropout) == (128, 0.25, (4096, 4096), 0.5)
     assert (head.pooling.method, head.pooling.size, head.post.nms_iou) == ("pool", 7, 0.3)
 

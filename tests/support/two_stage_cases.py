@@ -1,5 +1,8 @@
 """Two-stage detectors, small enough to test."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,22 +21,23 @@ from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNConfig
 from boxwright.necks.fpn import FPNConfig
+from tests.support.options import with_options
 
 RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((24, 48, 96),), centre="cell"),
     channels=16,
-    straddle=0.0,
+    assign=RPNAssignConfig(straddle=0.0),
     pre_nms=(100, 50),
     post_nms=(20, 20),
     samples=64,
     nms_iou=0.2,
-    filter_first=True,
-    min_size=4.0,
+    nms=ProposalNMSConfig(filter_first=True, min_size=4.0),
 )
 RESNET = ResNetConfig(depth=50, blocks=(1, 1, 1, 1), width=8, out_levels=(4,))
 DETNET = DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, out_levels=(4,))
@@ -63,8 +67,8 @@ SMALL_FAST = {
         head=LayersHeadConfig(
             hidden=(32, 32),
             samples=16,
-            negative_floor=0.1,
-            normalizer="sampled",
+            assign=RegionAssignConfig(negative_floor=0.1),
+            loss=RegionLossConfig(normalizer="sampled"),
             pooling=RoIPoolingConfig(method="pool", size=4),
         ),
         targets="measured",
@@ -122,15 +126,19 @@ SMALL_RFCN = {
 }
 
 
-def small_faster_rcnn(**rpn: object) -> FasterRCNNConfig:
-    """Faster R-CNN with a pyramid on DetNet; ``rpn`` changes the RPN's options."""
+def small_faster_rcnn(rpn: Mapping[str, Any] | None = None) -> FasterRCNNConfig:
+    """Faster R-CNN with a pyramid on DetNet; ``rpn`` changes the RPN's options by their paths."""
+    base = RPNConfig(
+        anchors=AnchorConfig(sizes=((16,), (32,), (48,), (64,), (96,))),
+        pre_nms=(100, 50),
+        post_nms=(20, 20),
+        samples=64,
+        nms_iou=0.2,
+    )
     return FasterRCNNConfig(
         backbone=DetNetConfig(depths=(1, 1, 1, 1, 1), width=8),
         neck=FPNConfig(channels=16),
-        rpn=RPNConfig(
-            anchors=AnchorConfig(sizes=((16,), (32,), (48,), (64,), (96,))),
-            **{"pre_nms": (100, 50), "post_nms": (20, 20), "samples": 64, "nms_iou": 0.2} | rpn,  # type: ignore[arg-type]
-        ),
+        rpn=with_options(base, rpn or {}),
         head=BoxHeadConfig(hidden=(32, 32), samples=32),
     )
 

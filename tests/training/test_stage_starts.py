@@ -38,7 +38,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def four_step_recipe(**changes: Any) -> Recipe:
     config = SMALL_C4["faster_rcnn_c4"]
-    config = replace(config, rpn=replace(config.rpn, straddle=None))
+    config = replace(config, rpn=replace(config.rpn, assign=replace(config.rpn.assign, straddle=None)))
     recipe = toy_recipe(2, detector=config, stages=four_steps(STEP, STEP), ema=None)
     return replace(recipe, **{"checkpoint": CheckpointConfig(every=3, unit="steps")} | changes)
 

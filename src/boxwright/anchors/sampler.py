@@ -72,16 +72,13 @@ class BalancedSampler:
         return Choice(index, key > 2.5, key > 0)
 
 
-def hard_negatives(
-    loss: Tensor, matches: Matches, ratio: float = 3.0, eligible: Tensor | None = None, minimum: int = 0
-) -> Tensor:
+def hard_negatives(loss: Tensor, matches: Matches, ratio: float = 3.0, minimum: int = 0) -> Tensor:
     """The negatives of each image with the highest ``loss`` ``[B, N]``, ``ratio`` for each positive: bool ``[B, N]``.
 
-    SSD §2.2: 3 to 1, ranked by the cross-entropy with background. ``eligible`` bool ``[B, N]`` narrows the negatives
-    further (RefineDet drops those that its first step finds too easy). Where there are fewer, all of them; of equal
-    losses the first. An image without positives has no negatives, as in Caffe, unless ``minimum`` asks for some.
+    SSD §2.2: 3 to 1, ranked by the cross-entropy with background. If there are fewer, all are taken; of equal losses
+    the first. An image without positives has no negatives, as in Caffe, unless ``minimum`` asks for some.
     """
-    candidates = matches.negative if eligible is None else matches.negative & eligible
+    candidates = matches.negative
     wanted = (matches.positive.sum(1, keepdim=True) * ratio).to(torch.int64).clamp(min=minimum)  # [B, 1]
     ranked = torch.where(candidates, loss.detach(), -torch.inf)
     order = ranked.argsort(dim=1, descending=True, stable=True)
@@ -95,13 +92,10 @@ class OHEMSampler:
 
     ``nms_iou``: of candidates that overlap by more, only the one with the highest loss stands, for they would count one
     mistake several times (0.7 in the paper); the ``pool`` hardest take part in that. None: no NMS.
-    ``ratio``: at most so many negatives for each positive, room being left for ``count / (1 + ratio)`` positives: the
-    variant that RetinaNet (§5.1) compares with. None: whatever is hardest.
     """
 
     count: int
     nms_iou: float | None = 0.7
-    ratio: float | None = None
     pool: int = 4096
 
     def __post_init__(self) -> None:
@@ -111,8 +105,6 @@ class OHEMSampler:
             )
         if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
             raise InputError(f"ohem.nms_iou = {self.nms_iou}: must be above 0 and at most 1, or none for no NMS")
-        if self.ratio is not None and not self.ratio > 0:
-            raise InputError(f"ohem.ratio = {self.ratio}: must be above 0, or none to take whatever is hardest")
 
     def __call__(self, loss: Tensor, matches: Matches, boxes: Tensor | None = None) -> Choice:
         """Choose by ``loss`` ``[B, N]``; S is ``count``, or N where there are fewer.
@@ -125,20 +117,9 @@ class OHEMSampler:
                 raise InputError("ohem.nms_iou is set, so the sampler needs the candidates' boxes; pass them, or None")
             key = self._without_overlaps(key, boxes, self.nms_iou)
         count = min(self.count, key.shape[1])
-        if self.ratio is None:
-            best, chosen = key.topk(count, dim=1)
-            valid = best > -torch.inf
-            return Choice(chosen, matches.positive.gather(1, chosen) & valid, valid)
-        room = min(max(1, int(self.count / (1 + self.ratio))), count)
-        best, positive = torch.where(matches.positive, key, -torch.inf).topk(room, dim=1)
-        best_negative, negative = torch.where(matches.positive, -torch.inf, key).topk(count - room, dim=1)
-        found = best > -torch.inf
-        limit = (found.sum(1, keepdim=True) * self.ratio).to(torch.int64)
-        within = torch.arange(count - room, device=key.device) < limit
-        valid = torch.cat([found, (best_negative > -torch.inf) & within], dim=1)
-        return Choice(
-            torch.cat([positive, negative], dim=1), torch.cat([found, torch.zeros_like(within)], dim=1), valid
-        )
+        best, chosen = key.topk(count, dim=1)
+        valid = best > -torch.inf
+        return Choice(chosen, matches.positive.gather(1, chosen) & valid, valid)
 
     def _without_overlaps(self, key: Tensor, boxes: Tensor, iou: float) -> Tensor:
         """``key``, minus infinity where a candidate overlaps a harder one."""

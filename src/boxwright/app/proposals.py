@@ -20,11 +20,12 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.loading.loader import EvalLoader
 from boxwright.data.proposals.files import SUFFIX, ProposalSet, read_proposals
 from boxwright.data.proposals.selective_search import Quality, require_opencv, search_all
+from boxwright.detectors.contract.capabilities import ProposesRegions
 from boxwright.detectors.contract.detector import Detector
 from boxwright.evaluation.proposals import COUNTS, RecallRow, recall_report
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.original import in_original
-from boxwright.heads.regions.proposals import Proposals, ProposesRegions
+from boxwright.heads.regions.proposals import Proposals
 from boxwright.io.files import check_writable
 from boxwright.structures import Images, InputError
 

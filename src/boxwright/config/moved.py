@@ -27,11 +27,16 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.configs import LetterboxConfig, MinIoUCropConfig, MosaicConfig, PhotometricConfig
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
+from boxwright.detectors.rfcn import RFCNHeadConfig
 from boxwright.detectors.ssd import SSDConfig
 from boxwright.detectors.yolov1 import YOLOv1Config
 from boxwright.detectors.yolov2 import YOLOv2Config
 from boxwright.detectors.yolov3 import YOLOv3Config
 from boxwright.fields import field_types, kinds, union_members
+from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
+from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import InputError
 
 Path: TypeAlias = tuple[str, ...]
@@ -47,7 +52,49 @@ class Gone:
 
 Moves: TypeAlias = Mapping[type, Mapping[str, str | Gone]]
 
+_REGIONS: Mapping[str, str | Gone] = {
+    "positive_iou": "assign.positive_iou",
+    "negative_iou": "assign.negative_iou",
+    "negative_floor": "assign.negative_floor",
+    "crowd_ignore": "assign.crowd_ignore",
+    "add_truth": "assign.add_truth",
+    "box_loss": "loss.box",
+    "beta": "loss.beta",
+    "box_weight": "loss.box_weight",
+    "normalizer": "loss.normalizer",
+    "weights": "coder.weights",
+    "clamp": "coder.clamp",
+    "offset": "coder.offset",
+    "decoded_end": "coder.decoded_end",
+}
+"""Options of every second stage that works on regions."""
+
 MOVED: Moves = {
+    RPNConfig: {
+        "positive_iou": "assign.positive_iou",
+        "negative_iou": "assign.negative_iou",
+        "low_quality": "assign.low_quality",
+        "crowd_ignore": "assign.crowd_ignore",
+        "straddle": "assign.straddle",
+        "box_loss": "loss.box",
+        "beta": "loss.beta",
+        "box_weight": "loss.box_weight",
+        "normalizer": "loss.normalizer",
+        "weights": "coder.weights",
+        "clamp": "coder.clamp",
+        "offset": "coder.offset",
+        "decoded_end": "coder.decoded_end",
+        "scope": "nms.scope",
+        "filter_first": "nms.filter_first",
+        "nms_inclusive": "nms.inclusive",
+        "min_size": "nms.min_size",
+        "score_threshold": "nms.score_threshold",
+    },
+    BoxHeadConfig: _REGIONS,
+    LayersHeadConfig: _REGIONS,
+    StageHeadConfig: _REGIONS,
+    RFCNHeadConfig: _REGIONS,
+    RoIPoolingConfig: {"first_level": Gone(2), "canonical_level": Gone(4)},
     LetterboxConfig: {"enlarge": Gone(True)},
     MinIoUCropConfig: {"whole": Gone(True), "free": Gone(True), "trials": Gone(50)},
     MosaicConfig: {"spread": Gone(0.5)},

@@ -1,21 +1,21 @@
-"""Fast R-CNN: one pass over the image, then a head on each region that is given.
+"""Fast R-CNN: one pass over the image, then a head on each given region.
 
 Girshick: Fast R-CNN, arXiv 1504.08083.
 
-Symbols: B images, K classes, P proposals of an image, S sampled regions, C channels.
+Symbols: B images, K classes, P proposals of an image, C channels.
 
-The proposals are an input, ``Images.proposals``, best first; selective search's in the paper. Of each of two images 64
-regions are learnt from, a quarter of them objects, the others from those that overlap an object a little
-(IoU in [0.1, 0.5)), which serves as a search for hard negatives (§2.3).
+Proposals are an input, ``Images.proposals``, best first; the paper takes those of selective search. The loss samples 64
+regions of each of two images. A quarter are objects; the others overlap an object a little (IoU in [0.1, 0.5)), which
+works as hard negative mining (§2.3).
 
-Departure, an option: box targets are divided by fixed deviations (0.1, 0.1, 0.2, 0.2), as in all later code, where the
-paper measured means and deviations of each class on the training set (``targets``).
+Departure, an option: box targets are divided by fixed deviations (0.1, 0.1, 0.2, 0.2), as in all later code. The paper
+measured the mean and deviation of each class on the training set (``targets``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from torch import Tensor, nn
@@ -26,34 +26,39 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
+from boxwright.fields import config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
-from boxwright.heads.regions.box_head import BoxHead
+from boxwright.heads.regions.box_head import BoxHead, RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
+PAPER_HEAD = LayersHeadConfig(
+    samples=64, assign=RegionAssignConfig(negative_floor=0.1), loss=RegionLossConfig(normalizer="sampled")
+)
+"""Sampling of §2.3."""
 
-def _paper_head() -> LayersHeadConfig:
-    return LayersHeadConfig(samples=64, negative_floor=0.1, normalizer="sampled")
 
-
-@dataclass(frozen=True, kw_only=True)
+@config
 class FastRCNNConfig:
-    """One map of ``backbone``: conv5 of VGG-16 under ``layers``, C4 of residual networks under ``stages``.
-
-    ``difficult``: whether boxes marked difficult are trained on (§5.4 compares; the paper's figures have them).
-    ``targets``: "measured" brings the box targets of each class to mean 0 and deviation 1 on the training set (§2.3);
-    "fixed" divides by the deviations 1 / ``head.weights`` alone.
-    """
+    """Parts of the detector. Defaults are the paper's, on VGG-16."""
 
     kind: Literal["fast_rcnn"] = "fast_rcnn"
+    """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(freeze_at=2, out_levels=(5,)))
-    head: LayersHeadConfig | StageHeadConfig = field(default_factory=_paper_head)
+    """Backbone with one level: conv5 of VGG-16 for a head of ``layers``, C4 of a residual network for ``stages``."""
+    head: LayersHeadConfig | StageHeadConfig = PAPER_HEAD
+    """Layers on each region."""
     pixels: PixelConfig = IMAGENET
+    """Pixel normalisation."""
     difficult: bool = True
+    """Train on boxes marked difficult, as the paper's figures do (§5.4 compares)."""
     targets: Literal["fixed", "measured"] = "fixed"
+    """"measured": normalise the box targets of each class to mean 0 and deviation 1 on the training set (§2.3).
+    "fixed": multiply them by ``head.coder.weights`` alone."""
 
 
 class FastRCNN(Detector):
@@ -84,14 +89,14 @@ class FastRCNN(Detector):
         before = {name: value.clone() for name, value in self.head.statistics.named_buffers()}
         given, config = proposals_of_split(proposals or ProposalsConfig(), "train", index), self.config.head
         count = self.head.statistics.measure(
-            index, given, self.head.coder, config.positive_iou, self.config.difficult, config.add_truth
+            index, given, self.head.coder, config.assign.positive_iou, self.config.difficult, config.assign.add_truth
         )
         if trained:
             self.head.statistics.renormalise(self.head.deltas, before["mean"], before["std"])
         return f"box targets normalised by what {count} regions of the training set have"
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
-        """Two losses with ``targets``, detections without, both on ``images.proposals``."""
+        """Return two losses if ``targets`` are given, else detections; both on ``images.proposals``."""
         proposals = self.proposals_of(images)
         fmap = self.backbone(self.normalise(images))[0]
         table = FeatureTable.from_maps([fmap], [self.stride])
@@ -101,12 +106,12 @@ class FastRCNN(Detector):
         return self.head.losses(table, proposals, targets, usable, self.sample_seeds(images))
 
     def pretrained_parts(self) -> list[nn.Module]:
-        """The backbone, and with it the stages that work on regions."""
+        """Return the backbone, and the stages that run on regions if the head has them."""
         head = [self.head.stages] if isinstance(self.head, StageHead) else []
         return [*super().pretrained_parts(), *head]
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """fc6 and fc7, where the head has them."""
+        """Load fc6 and fc7 if the head has them; return how many fit."""
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def class_rows(self) -> dict[str, Tensor]:
@@ -114,7 +119,7 @@ class FastRCNN(Detector):
         return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Class logits and box offsets of ``most_proposals``."""
+        """Return class logits and box deltas of ``most_proposals`` regions."""
         fmap = self.backbone(pixels)[0]
         side = self.config.head.pooling.size
         return list(self.head(fmap.new_zeros(len(pixels), self.preparation.most_proposals, side, side, self.channels)))

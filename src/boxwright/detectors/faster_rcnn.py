@@ -2,12 +2,12 @@
 
 Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks,
 arXiv 1506.01497; Lin et al.: Feature Pyramid Networks for Object Detection, arXiv 1612.03144;
-Li et al.: DetNet: A Backbone network for Object Detection, arXiv 1804.06215, whose backbone is our first.
+Li et al.: DetNet: A Backbone network for Object Detection, arXiv 1804.06215, for its backbone.
 
-Symbols: B images, K classes, A anchors over the pyramid, R proposals an image, S sampled regions, P cells of a pooled
-side, C channels of the pyramid.
+Symbols: B images, K classes, C channels of the pyramid, H W cells of a map.
 
-Trained by approximate joint training (§3.2): one network, four losses, proposals taken as fixed boxes.
+The model is trained by approximate joint training (Faster R-CNN §3.2): one network, four losses, and proposals that
+carry no gradient.
 
 Departures, each an option of the configuration: boxes are half-open (no "+1"); anchors that cross the border are kept
 (FPN §5.1; Faster R-CNN dropped them); one objectness logit instead of a softmax over two; RoIAlign instead of RoIPool.
@@ -15,7 +15,7 @@ Departures, each an option of the configuration: boxes are half-open (no "+1"); 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
@@ -25,6 +25,7 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
+from boxwright.fields import Count, config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
@@ -34,29 +35,33 @@ from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class FasterRCNNConfig:
-    """The parts, each with its own constants. The defaults are those of FPN (§5) where papers and code agree.
-
-    ``pooled_levels``: the box head reads the first so many levels; FPN and DetNet keep P6 for proposals only (§4.2).
-    ``region_scale``: what takes a region to a map: its ``stride``, or the height of the ``map`` over that of the input,
-    on both axes (DetNet_pytorch); they differ where the stride does not divide the input.
-    ``difficult``: whether boxes marked difficult are trained on (Fast R-CNN and DetNet_pytorch do, py-faster-rcnn not).
-    """
+    """Parts of the detector. Defaults are those of FPN §5 where papers and code agree."""
 
     kind: Literal["faster_rcnn"] = "faster_rcnn"
+    """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=ResNetConfig)
+    """Backbone with several levels."""
     neck: FPNConfig = field(default_factory=FPNConfig)
+    """Feature pyramid."""
     rpn: RPNConfig = field(default_factory=RPNConfig)
+    """Region proposal network, on all levels."""
     head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    """Second stage."""
     pixels: PixelConfig = IMAGENET
-    pooled_levels: int = 4
+    """Pixel normalisation."""
+    pooled_levels: Count = 4
+    """Number of levels, from the finest, that the second stage reads; FPN §4.2 keeps P6 for proposals only."""
     region_scale: Literal["stride", "map"] = "stride"
+    """Scale from the input to a map: its stride, or map height / input height on both axes (DetNet_pytorch). They
+    differ if the stride does not divide the input."""
     difficult: bool = True
+    """Train on boxes marked difficult."""
 
 
 class FasterRCNN(Detector):
-    """Backbone, pyramid, region proposals, box head."""
+    """Backbone, feature pyramid, region proposal network, box head."""
 
     def __init__(self, config: FasterRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)

@@ -1,24 +1,24 @@
-"""Faster R-CNN as it was published: proposals and regions from one map.
+"""Faster R-CNN as published: proposals and regions from one map.
 
 Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks,
 arXiv 1506.01497; He et al.: Deep Residual Learning for Image Recognition, arXiv 1512.03385, appendix A, for the head of
-residual networks, whose last stage works on each region ("C4").
+residual networks, whose last stage runs on each region ("C4").
 
-Symbols: B images, K classes, A anchors, R proposals an image, S sampled regions, P cells of a pooled side, C channels.
+Symbols: B images, K classes, C channels, H W cells of the map.
 
-Trained jointly (§3.2, "approximate joint training"), or in four steps (§3.2, the paper's): the steps are stages of a
-recipe, which freeze parts, want some of the losses and, in step 2, hand in the proposals of the network that step 1
-left. Proposals are fixed boxes for the second stage.
+Training is joint (§3.2, "approximate joint training") or in four steps (§3.2). The steps are stages of a recipe: they
+freeze parts, minimise some of the losses, and in step 2 pass in the proposals of the network from step 1. Proposals
+carry no gradient.
 
-Departures, each an option: boxes are half-open and anchors not rounded (``offset``, ``anchors``); one objectness logit
-instead of a softmax over two (``objectness``); the best 12000 and 6000 anchors enter NMS in training and at test, as in
-all code, where the paper took all (``pre_nms``).
+Departures, each an option: boxes are half-open and anchors not rounded (``coder.offset``, ``anchors``); one objectness
+logit instead of a softmax over two (``objectness``); the best 12000 anchors in training and 6000 at test enter NMS, as
+in all code, where the paper took all (``pre_nms``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
@@ -29,43 +29,47 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
+from boxwright.fields import config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHead
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
-from boxwright.heads.regions.rpn import RPN, RPNConfig
+from boxwright.heads.regions.rpn import RPN, ProposalNMSConfig, RPNAssignConfig, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 PAPER_RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
     channels=512,
-    straddle=0.0,
+    assign=RPNAssignConfig(straddle=0.0),
     pre_nms=(12_000, 6_000),
     post_nms=(2_000, 300),
-    min_size=16.0,
-    filter_first=True,
+    nms=ProposalNMSConfig(min_size=16.0, filter_first=True),
 )
 """§3.1, §3.3: nine anchors, those across the border left out of training; 2000 proposals in training, 300 at test."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class FasterRCNNC4Config:
-    """One map of ``backbone``: conv5 of VGG-16 and ZF under ``layers``, C4 of residual networks under ``stages``.
-
-    ``difficult``: whether boxes marked difficult are trained on.
-    """
+    """Parts of the detector. Defaults are the paper's, on VGG-16."""
 
     kind: Literal["faster_rcnn_c4"] = "faster_rcnn_c4"
+    """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(freeze_at=2, out_levels=(5,)))
+    """Backbone with one level: conv5 of VGG-16 or ZF for a head of ``layers``, C4 of a residual network for
+    ``stages``."""
     rpn: RPNConfig = PAPER_RPN
+    """Region proposal network."""
     head: LayersHeadConfig | StageHeadConfig = field(default_factory=LayersHeadConfig)
+    """Layers on each region."""
     pixels: PixelConfig = IMAGENET
+    """Pixel normalisation."""
     difficult: bool = True
+    """Train on boxes marked difficult."""
 
 
 class FasterRCNNC4(Detector):
-    """Backbone, proposals from its map, a head on regions of the same map."""
+    """Backbone, region proposal network on its map, a head on regions of the same map."""
 
     def __init__(self, config: FasterRCNNC4Config, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
@@ -84,13 +88,13 @@ class FasterRCNNC4(Detector):
     def __call__(  # type: ignore[override]
         self, images: Images, targets: Targets | None = None, proposals: Proposals | None = None
     ) -> dict[str, Tensor] | DetectionBatch:
-        """As every detector, and with ``proposals`` given the losses of the second stage on them."""
+        """Run as every detector; with ``proposals``, return the second stage's losses on them."""
         return nn.Module.__call__(self, images, targets, proposals)
 
     def forward(
         self, images: Images, targets: Targets | None = None, proposals: Proposals | None = None
     ) -> dict[str, Tensor] | DetectionBatch:
-        """Four losses with ``targets``, with ``proposals`` too only the last two; detections without."""
+        """Return four losses if ``targets`` are given, only the last two if ``proposals`` are too, else detections."""
         fmap = self.backbone(self.normalise(images))[0]
         table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
@@ -112,16 +116,16 @@ class FasterRCNNC4(Detector):
         return self.rpn.proposals(self.backbone(self.normalise(images)), images.sizes, training=True)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
-        """See :class:`Detector`."""
+        """Return width and height in pixels of the RPN's anchors."""
         return self.rpn.anchors.shapes
 
     def pretrained_parts(self) -> list[nn.Module]:
-        """The backbone, and with it the stages that work on regions."""
+        """Return the backbone, and the stages that run on regions if the head has them."""
         head = [self.head.stages] if isinstance(self.head, StageHead) else []
         return [*super().pretrained_parts(), *head]
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """fc6 and fc7, where the head has them."""
+        """Load fc6 and fc7 if the head has them; return how many fit."""
         return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
 
     def class_rows(self) -> dict[str, Tensor]:
@@ -129,7 +133,7 @@ class FasterRCNNC4(Detector):
         return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Objectness and deltas, then class logits and deltas of as many regions as are proposed."""
+        """Return objectness and deltas, then class logits and deltas of as many regions as proposed."""
         fmap = self.backbone(pixels)[0]
         logits, deltas = self.rpn([fmap])
         side = self.config.head.pooling.size

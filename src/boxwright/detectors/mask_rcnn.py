@@ -1,22 +1,22 @@
 """Mask R-CNN on a feature pyramid.
 
-He, Gkioxari, Dollár, Girshick: Mask R-CNN, arXiv 1703.06870; on the pyramid of Lin et al., arXiv 1612.03144, with any
-backbone, DetNet's included (Li et al., arXiv 1804.06215, table 8).
+He, Gkioxari, Dollár, Girshick: Mask R-CNN, arXiv 1703.06870; on the pyramid of Lin et al., arXiv 1612.03144.
 
-Symbols: B images, K classes, R proposals an image, S sampled regions, of which the first F can hold objects, D
-detections, P cells of a pooled side, m = 2 P the side of a mask, G ground-truth boxes, H W pixels.
+Symbols: B images, K classes, S sampled regions, F of them that can be positive, D detections, P cells of a pooled side,
+m = 2 P the side of a mask, G ground-truth boxes, H W pixels.
 
-Faster R-CNN, and beside its box branch a third one that gives each region a mask (§3). Training adds L_mask to the four
-losses; it looks at positives only, and at the map of the true class only, so that classes do not compete. At test the
-mask branch follows the box branch and looks at the detections that are left, in their refined boxes.
+Mask R-CNN is Faster R-CNN with a third branch that predicts a mask for each region (§3). Training adds L_mask to the
+four losses. L_mask counts positive regions and the map of their true class only, so that classes do not compete. At
+inference the mask branch runs on the final detections, in their refined boxes.
 
-Departures: those of our Faster R-CNN (no "+1", anchors across the border kept, one objectness logit). The paper pools
-with four samples a cell in the first, unaligned form of RoIAlign; ``pooling.aligned`` is true here, as in detectron2.
+Departures: those of Faster R-CNN in this library (no "+1", anchors across the border kept, one objectness logit). The
+paper pools with four samples a cell in the first, unaligned form of RoIAlign; ``pooling.aligned`` is true here, as in
+detectron2. Regions are scaled by the stride of their level, as RoIAlign is defined (§3), and in no other way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
@@ -26,6 +26,7 @@ from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
+from boxwright.fields import Count, config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.class_rows import under
@@ -37,27 +38,32 @@ from boxwright.necks.fpn import FPN, FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MaskRCNNConfig:
-    """The parts of Faster R-CNN, and ``mask``.
-
-    ``pooled_levels``: both branches read the first so many levels. ``difficult``: whether boxes marked difficult are
-    trained on.
-    """
+    """Parts of Faster R-CNN, and the mask branch."""
 
     kind: Literal["mask_rcnn"] = "mask_rcnn"
+    """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=ResNetConfig)
+    """Backbone with several levels."""
     neck: FPNConfig = field(default_factory=FPNConfig)
+    """Feature pyramid."""
     rpn: RPNConfig = field(default_factory=RPNConfig)
+    """Region proposal network, on all levels."""
     head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    """Box branch."""
     mask: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    """Mask branch."""
     pixels: PixelConfig = IMAGENET
-    pooled_levels: int = 4
+    """Pixel normalisation."""
+    pooled_levels: Count = 4
+    """Number of levels, from the finest, that both branches read."""
     difficult: bool = True
+    """Train on boxes marked difficult."""
 
 
 class MaskRCNN(Detector):
-    """Backbone, pyramid, region proposals, box head, mask head."""
+    """Faster R-CNN and a mask head."""
 
     def __init__(self, config: MaskRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
@@ -106,8 +112,7 @@ class MaskRCNN(Detector):
         return rows | under("mask_head", self.mask_head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Objectness and deltas of each level, class logits and deltas of as many regions as are proposed, and masks of
-        as many as are detected."""
+        """Return the outputs of Faster R-CNN for as many regions as proposed, and masks for as many as detected."""
         config = self.config
         maps = self.neck(self.backbone(pixels))
         logits, deltas = self.rpn(maps)
@@ -120,10 +125,10 @@ class MaskRCNN(Detector):
         return [*logits, *deltas, *self.head(regions), masks]
 
     def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor) -> dict[str, Tensor]:
-        """L_mask, on the F regions of each image among which all positives are."""
+        """Compute L_mask on the first F regions of each image, among which all positives are."""
         room = int(self.config.head.samples * self.config.head.positive_fraction)
         positive = sample.positive[:, :room]
-        # A region without an object becomes a point, whose features are read from the cache and never used.
+        # A region without an object becomes a point: reading its features is cheap, and they are not used.
         boxes = torch.where(positive.unsqueeze(-1), sample.boxes[:, :room], 0.0)
         target = self.mask_head.targets(masks, boxes, sample.truth[:, :room], positive)  # [B, F, m, m]
         pooled = pool_regions(table, boxes, self.config.mask.pooling)  # [B, F, P, P, C]

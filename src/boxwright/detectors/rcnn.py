@@ -1,30 +1,31 @@
-"""R-CNN: a convolutional network on a warped crop of every proposal, SVMs on its features, boxes regressed.
+"""R-CNN: a convolutional network on a warped crop of every proposal, SVMs on its features, box regression.
 
 Girshick, Donahue, Darrell, Malik: Rich feature hierarchies for accurate object detection and semantic segmentation,
 arXiv 1311.2524.
 
-Symbols: B images, K classes, R proposals and S sampled windows of an image, D7 numbers of fc7, D5 of pool5.
+Symbols: B images, K classes, R proposals and S sampled windows of an image, D7 length of fc7, D5 length of pool5.
 
-Three stages (§2.3, appendix C): the network is fine-tuned to classify windows, background among the classes; an SVM for
-each class is fitted on fc7 and mined negatives; the boxes of each class are regressed from pool5. The first is a stage
-of steps by gradients, the others are fits (:mod:`boxwright.detectors.rcnn_fits`). Until its SVMs are fitted the
-detector scores by the softmax, and until its regression is fitted boxes stay as proposed.
+Training has three stages (§2.3, appendix C). The network is fine-tuned to classify windows, with background as a class.
+Then an SVM per class is fitted on fc7 with mined negatives, and a box regression per class on pool5. The first stage
+is trained by gradients; the others are fits (:mod:`boxwright.detectors.rcnn_fits`). Until its SVMs are fitted the
+detector scores by the softmax, and until its regression is fitted it keeps the boxes as proposed.
 
-Departures: windows of a step come from the images of its batch, a few of each, where the paper draws them from the
-whole set; scores are the sigmoid of a margin, because scores lie in 0..1; boxes are regressed before NMS; the mean of
-the pixels is a colour (:mod:`boxwright.geometry.region_warp`). On backbones other than VGG and ZF the mean of the last
-map stands for fc7, and that map, averaged to ``cells`` x ``cells``, for pool5.
+Departures: a step samples a few windows from each image of its batch, where the paper samples the whole set; scores are
+the sigmoid of a margin, because scores lie in 0..1; boxes are regressed before NMS; the mean of the pixels is one
+colour (:mod:`boxwright.geometry.region_warp`). On backbones other than VGG and ZF, the mean of the last map replaces
+fc7, and that map averaged to ``cells`` x ``cells`` replaces pool5.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,6 +39,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
+from boxwright.fields import Count, Finite, Fraction, PositiveShare, Share, config
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.class_rows import of_layer
@@ -47,90 +49,91 @@ from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class WindowConfig:
-    """The windows of an image that a step of fine-tuning takes (§2.3: 32 objects and 96 background of all images).
+    """Windows of a fine-tuning step (§2.3: 32 objects and 96 background windows of all images)."""
 
-    ``count``: of each image, ``positive_fraction`` of them objects. ``positives``: "overlap" takes windows with an IoU
-    of ``positive_iou`` or more; "truth" the annotated boxes alone, as the SVMs do (appendix B). ``negative_iou``:
-    windows below it are background; the paper's is ``positive_iou``. ``add_truth``: annotated boxes are windows too.
-    ``crowd_ignore``: windows of which a crowd region covers more are no background.
-    """
-
-    count: int = 8
-    positive_fraction: float = 0.25
+    count: Count = 8
+    """Windows of each image."""
+    positive_fraction: PositiveShare = 0.25
+    """Largest share of objects among them."""
     positives: Literal["overlap", "truth"] = "overlap"
-    positive_iou: float = 0.5
-    negative_iou: float = 0.5
+    """"overlap": windows with an IoU of ``positive_iou`` or more are objects. "truth": annotated boxes alone, as for
+    the SVMs (appendix B)."""
+    positive_iou: Share = 0.5
+    """Minimum IoU of an object."""
+    negative_iou: Share = 0.5
+    """Windows with a lower IoU are background; the paper's is ``positive_iou``."""
     add_truth: bool = True
-    crowd_ignore: float | None = 0.7
+    """Add the annotated boxes to the windows."""
+    crowd_ignore: Share | None = 0.7
+    """Ignore background of which a crowd region covers more than this share; None keeps it."""
 
     def __post_init__(self) -> None:
         if self.positives == "truth" and not self.add_truth:
             raise InputError('windows.positives = "truth" needs windows.add_truth = true: nothing would be positive')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class LayersConfig:
-    """pool5, fc6 and fc7 of VGG (``pool`` 2) or ZF (3): max pooling, layers of ``hidden`` units with dropout."""
+    """pool5, fc6 and fc7 of VGG-16 or ZF."""
 
     kind: Literal["layers"] = "layers"
-    hidden: tuple[int, ...] = (4096, 4096)
-    dropout: float = 0.5
-    pool: int = 2
-
-    def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1 or not 0 <= self.dropout < 1 or self.pool < 1:
-            raise InputError(
-                f"layers.hidden = {self.hidden}, dropout = {self.dropout}, pool = {self.pool}: give at least one width "
-                "above 0, a dropout in 0..1 and below 1, and a pool of at least 1"
-            )
+    """Kind of layers."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (4096, 4096)
+    """Widths of fc6 and fc7."""
+    dropout: Fraction = 0.5
+    """Dropout after each of them in fine-tuning."""
+    pool: Count = 2
+    """Window of the max pooling of stride 2, pool5: 2 in VGG-16, 3 in ZF."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class MeanConfig:
-    """The mean of the last map, for residual networks; boxes are regressed from its ``cells`` x ``cells`` means."""
+    """Global average pooling of the last map, for residual networks."""
 
     kind: Literal["mean"] = "mean"
-    cells: int = 3
-
-    def __post_init__(self) -> None:
-        if self.cells < 1:
-            raise InputError(f"layers.cells = {self.cells}: must be at least 1")
+    """Kind of layers."""
+    cells: Count = 3
+    """Boxes are regressed from the map averaged to ``cells`` x ``cells``."""
 
 
-def _paper_post() -> PostprocessConfig:
-    # The released code keeps 100 of each class and looks no further; so many are VOC's twenty classes.
-    return PostprocessConfig(score_threshold=0.0, nms_iou=0.3, per_class=100, detections=2000)
+# The released code keeps the best 100 windows of each class, which makes 2000 for VOC's twenty classes.
+PAPER_POST = PostprocessConfig(score_threshold=0.0, nms_iou=0.3, per_class=100, detections=2000)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RCNNConfig:
-    """``backbone`` gives one map of a crop. ``score``: by the SVMs' margins or by the softmax of fine-tuning, which
-    then is all that scores. ``regress``: whether boxes are. ``clamp``: largest dw and dh before the exponential.
-    ``difficult``: whether boxes marked so are trained on (the released code does). ``chunk``: crops of an image that
-    pass through the network together, which bounds memory and changes nothing else."""
+    """Parts of the detector. Defaults are the paper's, on VGG-16."""
 
     kind: Literal["rcnn"] = "rcnn"
+    """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=lambda: VGGConfig(out_levels=(5,)))
-    warp: RegionWarpConfig = field(default_factory=RegionWarpConfig)
+    """Backbone with one level, which runs on crops."""
+    warp: RegionWarpConfig = RegionWarpConfig()
+    """Crops of the proposals (§2.1)."""
     layers: LayersConfig | MeanConfig = LayersConfig()
+    """Layers on the map of a crop."""
     windows: WindowConfig = WindowConfig()
+    """Windows of fine-tuning."""
     score: Literal["svm", "softmax"] = "svm"
+    """Score by the margins of the SVMs, or by the softmax of fine-tuning without any SVM."""
     regress: bool = True
-    clamp: float | None = math.log(1000.0 / 16)
-    post: PostprocessConfig = field(default_factory=_paper_post)
+    """Regress the boxes (appendix C)."""
+    clamp: Finite | None = math.log(1000.0 / 16)
+    """Upper bound of dw and dh before the exponential; None for none."""
+    post: PostprocessConfig = PAPER_POST
+    """Score threshold, NMS and number of detections."""
     pixels: PixelConfig = IMAGENET
+    """Pixel normalisation."""
     difficult: bool = True
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise InputError(f"detector.chunk = {self.chunk}: must be at least 1")
+    """Train on boxes marked difficult, as the released code does."""
+    chunk: Count = 128
+    """Crops of an image that run through the network at once: bounds the memory and changes nothing else."""
 
 
 class RCNN(Detector):
-    """See the module. SVMs and regression are buffers: part of the state, and no gradient reaches them."""
+    """R-CNN. SVMs and regression are buffers: part of the state dict, without gradients."""
 
     fit_state: ClassVar[frozenset[str]] = frozenset({"svm_ready", "box_ready"})  # training changes the features
     svm_weight: Tensor
@@ -177,17 +180,17 @@ class RCNN(Detector):
         self.sampler = BalancedSampler(count=windows.count, positive_fraction=windows.positive_fraction)
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
-        """The loss of fine-tuning with ``targets``, detections without, both on ``images.proposals``."""
+        """Return the fine-tuning loss if ``targets`` are given, else detections; both on ``images.proposals``."""
         pixels = self.normalise(images).float()
         if targets is None:
             return self._detections(pixels, images.sizes, self.proposals_of(images))
-        boxes, labels, valid = self._sample(given_proposals(images), targets, self.sample_seeds(images))
+        boxes, labels, valid = self.sample(given_proposals(images), targets, self.sample_seeds(images))
         logits = self.scores(self.features(self._crops(pixels, images.sizes, boxes))[0]).float()
         entropy = F.cross_entropy(logits, labels.flatten(), reduction="none") * valid.flatten()
         return {"classification": entropy.sum() / (self.config.windows.count * len(boxes))}
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """fc7 ``[N, D7]`` and pool5 ``[N, D5]`` of crops ``[N, 3, S, S]``."""
+        """Compute fc7 ``[N, D7]`` and pool5 ``[N, D5]`` of crops ``[N, 3, S, S]``."""
         fmap, layers = self.backbone(crops)[0], self.config.layers
         if isinstance(layers, MeanConfig):
             return fmap.mean((2, 3)), F.adaptive_avg_pool2d(fmap, layers.cells).flatten(1)
@@ -198,7 +201,7 @@ class RCNN(Detector):
         return x, pooled
 
     def proposals_of(self, images: Images) -> Proposals:
-        """The given proposals; outside of graphs without the columns that are padding in every image."""
+        """Return the given proposals; in eager inference without the columns that are padding in every image."""
         found = given_proposals(images)
         if torch.compiler.is_compiling() or self.training:
             return found
@@ -226,7 +229,7 @@ class RCNN(Detector):
 
     @torch.no_grad()
     def describe(self, images: Images, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """fc7 and pool5, float32, of the windows ``[N, 4]`` of one image, in chunks."""
+        """Compute fc7 and pool5, float32, of the windows ``[N, 4]`` of one image, in chunks."""
         if len(boxes) == 0:
             return boxes.new_zeros(0, self.svm_weight.shape[1]), boxes.new_zeros(0, self.box_weight.shape[2])
         pixels = self.normalise(images).float()
@@ -248,7 +251,7 @@ class RCNN(Detector):
         return (("svm",) if svm else ()) + (("boxes",) if self.config.regress and not self.box_ready else ())
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """fc6 and fc7 of a VGG's or ZF's classifier, where they fit; how many did."""
+        """Load fc6 and fc7 of a VGG's or ZF's classifier as far as they fit; return how many did."""
         taken = 0
         for layer, name in zip(self.fc, ("0", "3"), strict=False):
             weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
@@ -265,20 +268,22 @@ class RCNN(Detector):
         return of_layer("scores", torch.arange(len(self.classes) + 1)) | fitted
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Scores and offsets of as many crops as selective search gives."""
+        """Return scores and box deltas of ``most_proposals`` crops."""
         side, chunk = self.config.warp.size, self.config.chunk
         crops = pixels.new_zeros(len(pixels) * self.preparation.most_proposals, 3, side, side)
-        parts = [self._judged(*self.features(part)) for part in crops.split(len(crops) if crops.is_meta else chunk)]
+        parts = [
+            self.scores_and_deltas(*self.features(part)) for part in crops.split(len(crops) if crops.is_meta else chunk)
+        ]
         return [torch.cat(column).unflatten(0, (len(pixels), -1)) for column in zip(*parts, strict=True)]
 
     def _crops(self, pixels: Tensor, sizes: Tensor, boxes: Tensor) -> Tensor:
-        """``[B * R, 3, S, S]``, channels-last, in the type that the network computes in."""
+        """Crop the boxes: ``[B * R, 3, S, S]``, channels-last, in the number format of the network."""
         crops = warp_regions(pixels, sizes, boxes, self.config.warp).flatten(0, 1)
         return crops.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def _sample(self, proposals: Proposals, targets: Targets, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Windows ``[B, S, 4]``, their labels ``[B, S]`` (K is background) and whether each is one."""
+    def sample(self, proposals: Proposals, targets: Targets, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample windows ``[B, S, 4]`` with labels ``[B, S]`` (K is background) and a mask of valid rows."""
         windows, usable = self.config.windows, self.usable(targets)
         boxes, allowed = proposals.boxes, proposals.valid
         if windows.add_truth:
@@ -292,8 +297,8 @@ class RCNN(Detector):
         labels = torch.where(choice.positive, truth, len(self.classes))
         return take_rows(boxes, choice.chosen), labels, choice.valid
 
-    def _judged(self, fc7: Tensor, pool5: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores ``[N, K]`` in 0..1 and offsets ``[N, K, 4]``."""
+    def scores_and_deltas(self, fc7: Tensor, pool5: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute scores ``[N, K]`` in 0..1 and box deltas ``[N, K, 4]``."""
         scores = self.scores(fc7).float().softmax(-1)[:, :-1]
         if self.config.score == "svm":
             margins = F.linear(fc7, self.svm_weight, self.svm_bias).float()
@@ -303,12 +308,12 @@ class RCNN(Detector):
 
     @torch.no_grad()
     def _detections(self, pixels: Tensor, sizes: Tensor, proposals: Proposals) -> DetectionBatch:
-        """Every window scored as every class, moved, and NMS within each class (§2.2)."""
+        """Score every window as every class, regress its box, and run NMS within each class (§2.2)."""
         post, classes = self.config.post, len(self.classes)
         parts = []
         for boxes in proposals.boxes.split(self.config.chunk, 1):
-            judged = self._judged(*self.features(self._crops(pixels, sizes, boxes)))
-            parts.append([t.unflatten(0, boxes.shape[:2]) for t in judged])
+            scored = self.scores_and_deltas(*self.features(self._crops(pixels, sizes, boxes)))
+            parts.append([t.unflatten(0, boxes.shape[:2]) for t in scored])
         scores, offsets = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)  # [B, R, K]
         if post.per_class is not None:

@@ -1,40 +1,36 @@
-"""Masks that a network gives for boxes, put into images and kept as small as they are.
+"""Pasting of predicted masks into images, stored as windows around the objects.
 
 Symbols: n objects of one image, m the side of a network's mask, H W the size of the image in pixels.
 
-A mask is resized linearly, so that resizing is two products with matrices of interpolation weights, of which each row
-has two numbers that are not zero. Only the window that the box opens is computed and kept.
+Linear resizing is two products with matrices of interpolation weights, with two non-zero numbers in each row. Only the
+window around the box is computed and stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from boxwright.structures import InputError
+from boxwright.fields import config
 
 _STRIP = 2**18  # pixels resized at once: what the cache holds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class PasteConfig:
-    """How a mask of m x m probabilities becomes the pixels of an object.
-
-    ``method``: "expand" rounds the box, enlarged by a border of one cell on each side, to whole pixels, resizes to
-    those and takes what is above ``threshold`` (Detectron, torchvision); "centres" reads the mask at the centre of each
-    pixel, without rounding, and takes what is at or above it (detectron2).
-    """
+    """Conversion of a mask of m x m probabilities to pixels."""
 
     method: Literal["expand", "centres"] = "expand"
-    threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise InputError(f"paste.threshold = {self.threshold}: must lie between 0 and 1")
+    """"expand": enlarge the box by a border of one cell on each side, round it to whole pixels, resize to those, and
+    take pixels above ``threshold`` (Detectron, torchvision). "centres": read the mask at the centre of each pixel
+    without rounding, and take pixels at or above it (detectron2)."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Minimum probability of a pixel of the object."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

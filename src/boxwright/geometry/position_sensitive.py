@@ -1,51 +1,45 @@
-"""Position-sensitive pooling of regions: each of its k x k bins reads maps of its own (R-FCN, arXiv 1605.06409, §2.2).
+"""Position-sensitive RoI pooling: each of k x k bins reads score maps of its own (R-FCN, arXiv 1605.06409, §2.2).
 
 Symbols: B images, R regions an image, k bins along a side, C values of a region, H W cells of the maps.
 
-A mean over a rectangle of cells is four values of the maps' running sums, whatever the rectangle's size. Regions of all
-sizes therefore cost the same, shapes are fixed, and one weighted sum of rows, with its gradient, does it all.
+The mean over a rectangle of cells needs four values of the maps' running sums, whatever its size. Regions of all sizes
+therefore cost the same, shapes are fixed, and one weighted sum of rows with a gradient computes all of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from boxwright.fields import Count, NotNegative, config
 from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import weighted_rows
 from boxwright.geometry.roi_pooling import linear_taps
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class PositionSensitiveConfig:
-    """How a region becomes ``size x size`` bins, k in the paper.
+    """Position-sensitive RoI pooling (R-FCN §2.2)."""
 
-    ``method``: "average", the mean of all cells that a bin touches (R-FCN eq. 1), an empty bin giving 0; or "align",
-    the mean of bilinear samples at exact places, which is what RoIAlign is to RoIPool.
-    ``rounding``: of "average". "caffe", the authors': corners are rounded to input pixels, and a region is at least a
-    tenth of a cell wide. "torchvision": corners are rounded to cells, a region is at least one cell wide, and the last
-    row and column of the map are never read.
-    ``offset``: 1 where boxes include their last pixel (Caffe), with "caffe" rounding.
-    ``sampling_ratio``: of "align", sample points along each axis of a bin.
-    """
-
-    size: int = 7
+    size: Count = 7
+    """Bins along each side, k."""
     method: Literal["average", "align"] = "average"
+    """"average": mean of all cells that a bin touches (eq. 1), 0 for an empty bin. "align": mean of bilinear samples
+    at exact positions, as RoIAlign."""
     rounding: Literal["caffe", "torchvision"] = "caffe"
-    offset: float = 0.0
-    sampling_ratio: int = 2
+    """Of "average". "caffe", the authors': round corners to input pixels; a region is at least a tenth of a cell wide.
+    "torchvision": round corners to cells; a region is at least one cell wide, and the last row and column of the map
+    are never read."""
+    offset: NotNegative = 0.0
+    """Of "caffe" rounding: 1 if boxes include their last pixel."""
+    sampling_ratio: Count = 2
+    """Of "align": sample points along each axis of a bin."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.sampling_ratio < 1:
-            raise InputError(
-                f"position-sensitive pooling with size {self.size} and sampling_ratio {self.sampling_ratio}: "
-                "each must be at least 1"
-            )
         if self.offset != 0 and (self.method, self.rounding) != ("average", "caffe"):
             raise InputError(
                 f"offset = {self.offset} counts with method average and rounding caffe only; leave it out, or set those"

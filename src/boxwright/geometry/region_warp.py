@@ -1,55 +1,52 @@
-"""Regions of an image as pictures of one size, each stretched to a square (R-CNN §2.1 and appendix A).
+"""Crops of regions, warped to squares of one size (R-CNN §2.1 and appendix A).
 
-All regions of a batch are one bilinear resampling, without a loop and without a shape that depends on data.
+One bilinear resampling crops all regions of a batch, without a loop and without a shape that depends on data.
 
 Symbols: B images, R regions an image, S pixels of a crop's side, n sample points of a pixel along one axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class RegionWarpConfig:
-    """How a region becomes a crop of ``size`` x ``size`` pixels.
+    """Crop of a region, warped to ``size`` x ``size`` pixels.
 
-    ``context``: pixels of the crop, on each side, that show what lies around the region; 16 in the paper, of 227.
-    ``mode``: "warp" stretches both axes apart, the paper's choice; "square" cuts the smallest square around the region
-    and stretches both alike (appendix A, "tightest square with context").
-    ``rounding``: corners of the cut are rounded to whole pixels, as the released code does.
-    ``samples``: points of a pixel along each axis whose mean it is; 1 is bilinear resizing without antialiasing, as in
-    the released code; more are kinder to regions much larger than the crop.
-
-    What lies outside the image is filled with zeros, the mean colour of normalised pixels. Departure: the released code
-    subtracts a mean image, which differs from place to place.
+    Pixels outside the image are zero, the mean of normalised pixels. Departure: the released code subtracts a mean
+    image, which differs from pixel to pixel.
     """
 
-    size: int = 224
-    context: int = 16
+    size: Count = 224
+    """Side of the crop in pixels. The paper: 227."""
+    context: CountOrZero = 16
+    """Pixels of the crop on each side that show the surroundings of the region (appendix A, p)."""
     mode: Literal["warp", "square"] = "warp"
+    """"warp": scale each axis by itself, the paper's choice. "square": cut the smallest square around the region
+    (appendix A, "tightest square with context")."""
     rounding: bool = False
-    samples: int = 1
+    """Round the corners of the cut to whole pixels, as the released code does."""
+    samples: Count = 1
+    """Sample points of a pixel along each axis. 1: bilinear resizing without antialiasing, as in the released code."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 <= 2 * self.context < self.size:
+        if 2 * self.context >= self.size:
             raise InputError(
-                f"warp.size = {self.size} and warp.context = {self.context}: the size must be at least 1 and larger "
-                "than twice the context, which is at least 0"
+                f"warp.size = {self.size} and warp.context = {self.context}: the size must be larger than twice the "
+                "context"
             )
-        if self.samples < 1:
-            raise InputError(f"warp.samples = {self.samples}: must be at least 1; 1 is plain bilinear resizing")
 
 
 def with_context(boxes: Tensor, config: RegionWarpConfig) -> Tensor:
-    """What is cut out for ``boxes`` ``[..., 4]``: the same centres, larger, and reaching over the image's edges."""
+    """Enlarge ``boxes`` ``[..., 4]`` by the context around their centres; the result may cross the image border."""
     centre, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]).clamp(min=0) / 2
     if config.mode == "square":
         half = half.amax(-1, keepdim=True).expand_as(half)
@@ -62,7 +59,7 @@ def with_context(boxes: Tensor, config: RegionWarpConfig) -> Tensor:
 
 
 def warp_regions(pixels: Tensor, sizes: Tensor, boxes: Tensor, config: RegionWarpConfig) -> Tensor:
-    """Crops ``[B, R, C, S, S]`` of ``boxes`` ``[B, R, 4]`` from normalised ``pixels`` ``[B, C, H, W]``.
+    """Crop ``boxes`` ``[B, R, 4]`` from normalised ``pixels`` ``[B, C, H, W]``: ``[B, R, C, S, S]``.
 
     ``sizes`` ``[B, 2]``: true height and width of each image; nothing is read from the padding. A point within half a
     pixel of the image's edge repeats the outermost pixel. A box without area gives a crop of one colour.

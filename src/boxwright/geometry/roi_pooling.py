@@ -1,71 +1,66 @@
-"""Features of fixed size from regions of any size: RoIAlign, RoIPool, and crop, resize, then pool.
+"""RoI pooling: features of fixed size from regions of any size.
 
 Symbols: B images, R regions an image, P cells of the output's side, S sample points along one axis, C channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torchvision
 from torch import Tensor
 
+from boxwright.fields import Count, CountOrZero, NotNegative, Positive, config
 from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import FeatureTable, weighted_rows
 from boxwright.structures import InputError
 
+CANONICAL_LEVEL, FIRST_LEVEL = 4, 2
+"""FPN eq. 1: a region of ``canonical_size`` goes to P4; the first level of the pyramid is P2."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@config
 class RoIPoolingConfig:
-    """How a region becomes ``size x size`` cells.
-
-    ``method``: "align" (Mask R-CNN §3), "pool" (Fast R-CNN §2.1, Caffe's rounding), "crop" (bilinear crop of twice the
-    size from corner to corner, then 2x2 max pooling, as in tf-faster-rcnn), "corners" (the mean of one sample at each
-    corner of a cell, in a region one map cell too large: the first RoIAlign of PyTorch ports, DetNet_pytorch's).
-    ``sampling_ratio``: sample points along each axis of a cell for "align"; 0 takes as many as the cell has pixels.
-    ``aligned``: half-pixel shift of "align": True as detectron2's ROIAlignV2, False as torchvision and Detectron.
-    ``canonical_level``, ``canonical_size``: a region of that size goes to the level of that number (FPN eq. 1), counted
-    so that the first level is ``first_level``.
-    ``level_epsilon``: added after the logarithm, 1e-6 in torchvision; matters only at exact powers of two.
-    ``inclusive``: of "pool", whose rounding is made for regions that end with their last pixel: ours, which end behind
-    it, lose one pixel first. Leave it out where the detector's boxes have Caffe's convention themselves.
-    ``level_offset``: added to a region's sides where its level is chosen; 1 in Detectron, whose boxes are inclusive.
-    """
+    """Pooling of a region to ``size`` x ``size`` cells."""
 
     method: Literal["align", "pool", "crop", "corners"] = "align"
-    size: int = 7
-    sampling_ratio: int = 2
+    """"align": RoIAlign (Mask R-CNN §3). "pool": RoIPool with Caffe's rounding (Fast R-CNN §2.1). "crop": bilinear crop
+    of twice the size from corner to corner, then 2x2 max pooling (tf-faster-rcnn). "corners": mean of the samples at
+    the four corners of a cell, in a region enlarged by one map cell (first RoIAlign of PyTorch ports, such as
+    DetNet_pytorch)."""
+    size: Count = 7
+    """Cells along each side, P."""
+    sampling_ratio: CountOrZero = 2
+    """Of "align": sample points along each axis of a cell; 0 for as many as the cell has pixels."""
     aligned: bool = True
-    canonical_level: int = 4
-    canonical_size: float = 224.0
-    first_level: int = 2
-    level_epsilon: float = 1e-6
-    level_offset: float = 0.0
+    """Of "align": shift by half a pixel, as detectron2's ROIAlignV2; torchvision and Detectron do not."""
+    canonical_size: Positive = 224.0
+    """Side in pixels of a region that goes to level P4 (FPN eq. 1)."""
+    level_epsilon: NotNegative = 1e-6
+    """Added to the logarithm of eq. 1; matters at exact powers of two only."""
+    level_offset: NotNegative = 0.0
+    """Added to a region's sides in eq. 1: 1 in Detectron, whose boxes include their last pixel."""
     inclusive: bool = False
+    """Of "pool": shorten regions by one pixel, because its rounding is made for boxes that include their last pixel.
+    False if the detector's boxes follow that convention themselves."""
 
     def __post_init__(self) -> None:
         if self.inclusive and self.method != "pool":
             raise InputError(f'pooling.inclusive is for method "pool"; leave it out with {self.method!r}')
-        if self.size < 1 or self.sampling_ratio < 0 or self.canonical_size <= 0:
-            raise InputError(
-                f"pooling with size {self.size}, sampling_ratio {self.sampling_ratio}, canonical_size "
-                f"{self.canonical_size}: size must be at least 1, sampling_ratio at least 0, canonical_size above 0"
-            )
 
 
 def assign_levels(boxes: Tensor, levels: int, config: RoIPoolingConfig) -> Tensor:
-    """Index of the level, 0..levels-1, that each box ``[..., 4]`` is pooled from (FPN eq. 1); int64 ``[...]``."""
+    """Choose the level, 0..levels-1, that each box ``[..., 4]`` is pooled from (FPN eq. 1): int64 ``[...]``."""
     width = boxes[..., 2] - boxes[..., 0] + config.level_offset
     height = boxes[..., 3] - boxes[..., 1] + config.level_offset
     side = (width.clamp(min=0) * height.clamp(min=0)).sqrt().clamp(min=1e-6)  # finite logarithm for empty boxes
-    number = torch.floor(config.canonical_level + torch.log2(side / config.canonical_size) + config.level_epsilon)
-    return (number - config.first_level).clamp(0, levels - 1).to(torch.int64)
+    number = torch.floor(CANONICAL_LEVEL + torch.log2(side / config.canonical_size) + config.level_epsilon)
+    return (number - FIRST_LEVEL).clamp(0, levels - 1).to(torch.int64)
 
 
 def pool_regions(table: FeatureTable, boxes: Tensor, config: RoIPoolingConfig) -> Tensor:
-    """Pool ``boxes`` ``[B, R, 4]`` from the pyramid, each from one level: ``[B, R, P, P, C]``, channels last."""
+    """Pool ``boxes`` ``[B, R, 4]``, each from one level of the pyramid: ``[B, R, P, P, C]``, channels last."""
     level = assign_levels(boxes, len(table.shapes), config)
     if config.method == "pool" or (config.method == "align" and config.sampling_ratio == 0):
         return _pool_by_operator(table, boxes, level, config)
@@ -91,10 +86,10 @@ def _align(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPooling
 
 
 def linear_taps(points: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Rows (or columns) and weights that linear interpolation at ``points`` takes, averaged within each cell.
+    """Compute indices and weights of linear interpolation at ``points``, averaged within each cell.
 
-    ``[B, R, P * S] -> [B, R, P, 2 * S]`` twice. A point more than one cell outside the map counts as zero; within that
-    margin the border is repeated.
+    Maps ``[B, R, P * S]`` to two tensors ``[B, R, P, 2 * S]``: rows (or columns) of the map, and their weights. A point
+    more than one cell outside the map counts as zero; within that margin the border is repeated.
     """
     limit = size.unsqueeze(-1)
     inside = (points >= -1) & (points <= limit)
@@ -111,7 +106,7 @@ def linear_taps(points: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tenso
 def _bilinear_cells(
     table: FeatureTable, level: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], width: Tensor
 ) -> Tensor:
-    """Sum over the outer product of row and column taps: ``[B, R, P, P, C]``."""
+    """Sum the map over the outer product of row and column taps: ``[B, R, P, P, C]``."""
     (y, y_weight), (x, x_weight) = rows, columns
     batch, regions, cells, _ = y.shape
     start = table.image_starts(level)[..., None, None, None, None]
@@ -140,17 +135,20 @@ def _corner_means(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoI
     _, height, width, stride = table.constants(level)
     corners = boxes / stride.unsqueeze(-1)
     step = (corners[..., 2:] - corners[..., :2] + 1).clamp(min=0) / cells  # the 1 is a cell of the map
-    places = torch.arange(cells + 1, device=boxes.device)
-    rows = _extrapolating_taps(corners[..., 1:2] + step[..., 1:2] * places, height)
-    columns = _extrapolating_taps(corners[..., 0:1] + step[..., 0:1] * places, width)
+    steps = torch.arange(cells + 1, device=boxes.device)
+    rows = _extrapolating_taps(corners[..., 1:2] + step[..., 1:2] * steps, height)
+    columns = _extrapolating_taps(corners[..., 0:1] + step[..., 0:1] * steps, width)
     grid = _bilinear_cells(table, level, rows, columns, width)  # [B, R, P + 1, P + 1, C]
     pairs = grid[:, :, 1:] + grid[:, :, :-1]
     return (pairs[..., 1:, :] + pairs[..., :-1, :]) / 4
 
 
 def _extrapolating_taps(points: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`linear_taps` for single samples, ``[B, R, P] -> [B, R, P, 2]``: zero from the border on, and beyond the
-    last cell the line through the last two."""
+    """Compute the taps of single samples, ``[B, R, P] -> [B, R, P, 2]``, as DetNet_pytorch does.
+
+    Points outside the map count as zero. Between the last cell and the border, values are extrapolated from the last
+    two cells.
+    """
     limit = size.unsqueeze(-1)
     inside = (points >= 0) & (points < limit)
     low = points.floor().to(torch.int64).clamp(min=0).minimum(limit - 2).clamp(min=0)
@@ -161,10 +159,10 @@ def _extrapolating_taps(points: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pool_by_operator(table: FeatureTable, boxes: Tensor, level: Tensor, config: RoIPoolingConfig) -> Tensor:
-    """RoIPool, and RoIAlign with a sample count that follows the region's size, by torchvision's kernels.
+    """Run torchvision's kernels for RoIPool, and for RoIAlign with as many samples as a cell has pixels.
 
-    Every level pools all regions, so that shapes stay fixed; a region of another level is swapped for one pixel, which
-    costs next to nothing, and its result dropped.
+    Every level pools all regions, so that shapes stay fixed. A region of another level is replaced by one pixel, which
+    costs almost nothing, and its result is dropped.
     """
     batch, regions = level.shape
     image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions).unsqueeze(1)

@@ -47,6 +47,8 @@ from boxwright.data.transforms.configs import (
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
 
@@ -89,8 +91,8 @@ VGG16_0712 = replace(
 DETNET59_HEAD = StageHeadConfig(
     pooling=RoIPoolingConfig(method="pool", size=7, inclusive=True),
     samples=64,
-    negative_floor=0.1,
-    normalizer="sampled",
+    assign=RegionAssignConfig(negative_floor=0.1),
+    loss=RegionLossConfig(normalizer="sampled"),
 )
 DETNET59_VOC = replace(
     VGG16_VOC,
@@ -108,8 +110,7 @@ VGG16_MODERN = Recipe(
         head=LayersHeadConfig(
             pooling=RoIPoolingConfig(size=7),
             samples=128,
-            normalizer="sampled",
-            box_loss="giou",
+            loss=RegionLossConfig(normalizer="sampled", box="giou"),
             post=PostprocessConfig(nms_iou=0.5),
         ),
     ),
@@ -141,8 +142,7 @@ DETNET59_MODERN = replace(
         backbone=DetNetConfig(norm="bn", out_levels=(4,)),
         head=StageHeadConfig(
             pooling=RoIPoolingConfig(size=7),
-            normalizer="sampled",
-            box_loss="giou",
+            loss=RegionLossConfig(normalizer="sampled", box="giou"),
             post=PostprocessConfig(nms_iou=0.5),
         ),
     ),
@@ -156,7 +156,7 @@ SMALL_DETECTOR = FastRCNNConfig(
         class_agnostic=True,
         samples=64,
         positive_fraction=0.5,
-        normalizer="sampled",
+        loss=RegionLossConfig(normalizer="sampled"),
     ),
 )
 DETNET_SMALL_DETECTOR = FastRCNNConfig(
@@ -166,7 +166,7 @@ DETNET_SMALL_DETECTOR = FastRCNNConfig(
         class_agnostic=True,
         samples=32,
         positive_fraction=0.5,
-        normalizer="sampled",
+        loss=RegionLossConfig(normalizer="sampled"),
     ),
 )
 
@@ -199,7 +199,10 @@ DETNET_SMALL = replace(SMALL, name="fast-rcnn-detnet-small", detector=DETNET_SMA
 
 def _modern(plain: Recipe, detector: FastRCNNConfig) -> Recipe:
     head = replace(
-        detector.head, pooling=RoIPoolingConfig(size=7), box_loss="giou", post=PostprocessConfig(nms_iou=0.5)
+        detector.head,
+        pooling=RoIPoolingConfig(size=7),
+        loss=replace(detector.head.loss, box="giou"),
+        post=PostprocessConfig(nms_iou=0.5),
     )
     return replace(
         plain,

@@ -50,12 +50,13 @@ from boxwright.data.transforms.configs import (
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.configs import RegionLossConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
 
 # DetNet §4.1: 12000 proposals before and 2000 after NMS in training, 6000 and 1000 at test, taken over the image.
-DETNET_PAPER_RPN = RPNConfig(pre_nms=(12_000, 6_000), post_nms=(2_000, 1_000), scope="image")
+DETNET_PAPER_RPN = RPNConfig(pre_nms=(12_000, 6_000), post_nms=(2_000, 1_000), nms=ProposalNMSConfig(scope="image"))
 
 DETNET59_PAPER = Recipe(
     name="faster-rcnn-detnet59-fpn",
@@ -120,8 +121,8 @@ DETNET59_MODERN = Recipe(
     detector=FasterRCNNConfig(
         backbone=DetNetConfig(norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(box_loss="giou"),
-        head=BoxHeadConfig(box_loss="giou"),
+        rpn=RPNConfig(loss=RPNLossConfig(box="giou")),
+        head=BoxHeadConfig(loss=RegionLossConfig(box="giou")),
     ),
     data=MODERN_DATA,
     stages=(MODERN_STAGE,),
@@ -143,8 +144,8 @@ R50_MODERN = replace(
     detector=FasterRCNNConfig(
         backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(box_loss="giou"),
-        head=BoxHeadConfig(box_loss="giou"),
+        rpn=RPNConfig(loss=RPNLossConfig(box="giou")),
+        head=BoxHeadConfig(loss=RegionLossConfig(box="giou")),
     ),
 )
 
@@ -206,8 +207,8 @@ FPN_SMALL_MODERN = replace(
     name="faster-rcnn-fpn-small-modern",
     detector=replace(
         RESNET_SMALL.detector,
-        rpn=replace(SMALL_RPN, box_loss="giou"),
-        head=replace(SMALL_HEAD, box_loss="giou"),
+        rpn=replace(SMALL_RPN, loss=replace(SMALL_RPN.loss, box="giou")),
+        head=replace(SMALL_HEAD, loss=replace(SMALL_HEAD.loss, box="giou")),
     ),
 )
 

@@ -56,8 +56,9 @@ from boxwright.data.transforms.configs import FlipConfig, LargeScaleJitterConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import RPNAssignConfig, RPNConfig
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"
 RPN_LOSSES = ("rpn_objectness", "rpn_box")
@@ -182,7 +183,7 @@ VGG16_COCO = replace(
 # Detectron's C4 models: five scales, all conventions of its own heads, v1 strides, 1000 proposals at test.
 C4_RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((32, 64, 128, 256, 512),)),
-    straddle=0.0,
+    assign=RPNAssignConfig(straddle=0.0),
     pre_nms=(12_000, 6_000),
     post_nms=(2_000, 1_000),
 )
@@ -242,8 +243,8 @@ R50_C4_MODERN = Recipe(
     name="faster-rcnn-r50-c4-modern",
     detector=FasterRCNNC4Config(
         backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="bn", out_levels=(4,)),
-        rpn=replace(C4_RPN, straddle=None, box_loss="giou"),
-        head=replace(C4_HEAD, box_loss="giou"),
+        rpn=replace(C4_RPN, assign=replace(C4_RPN.assign, straddle=None), loss=replace(C4_RPN.loss, box="giou")),
+        head=replace(C4_HEAD, loss=replace(C4_HEAD.loss, box="giou")),
     ),
     data=DataConfig(
         train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
@@ -275,7 +276,7 @@ DETNET59_C4_MODERN = replace(
     detector=replace(
         R50_C4_MODERN.detector,
         backbone=DetNetConfig(norm="bn", out_levels=(4,)),
-        head=replace(DETNET_HEAD, box_loss="giou"),
+        head=replace(DETNET_HEAD, loss=replace(DETNET_HEAD.loss, box="giou")),
     ),
 )
 
@@ -284,14 +285,18 @@ VOC_MODERN_DATA = replace(
     train=(LargeScaleJitterConfig(size=(800, 800), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
     eval=(VOC_SIDES,),
 )
-MODERN_RPN = replace(PAPER_RPN, straddle=None, box_loss="giou")
+MODERN_RPN = replace(
+    PAPER_RPN, assign=replace(PAPER_RPN.assign, straddle=None), loss=replace(PAPER_RPN.loss, box="giou")
+)
 VGG16_MODERN = replace(
     R50_C4_MODERN,
     name="faster-rcnn-vgg16-modern",
     detector=FasterRCNNC4Config(
         backbone=VGGConfig(norm="bn", out_levels=(5,)),
         rpn=MODERN_RPN,
-        head=LayersHeadConfig(pooling=RoIPoolingConfig(size=7), box_loss="giou", post=PostprocessConfig(nms_iou=0.5)),
+        head=LayersHeadConfig(
+            pooling=RoIPoolingConfig(size=7), loss=RegionLossConfig(box="giou"), post=PostprocessConfig(nms_iou=0.5)
+        ),
     ),
     data=VOC_MODERN_DATA,
 )
@@ -303,7 +308,9 @@ ZF_MODERN = replace(
     detector=FasterRCNNC4Config(
         backbone=ZFConfig(),
         rpn=replace(MODERN_RPN, channels=256),
-        head=LayersHeadConfig(pooling=RoIPoolingConfig(size=6), box_loss="giou", post=PostprocessConfig(nms_iou=0.5)),
+        head=LayersHeadConfig(
+            pooling=RoIPoolingConfig(size=6), loss=RegionLossConfig(box="giou"), post=PostprocessConfig(nms_iou=0.5)
+        ),
     ),
     stages=(
         replace(

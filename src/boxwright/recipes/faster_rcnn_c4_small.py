@@ -33,7 +33,7 @@ SMALL_RPN = replace(
     samples=128,
     pre_nms=(600, 300),
     post_nms=(150, 100),
-    min_size=4.0,
+    nms=replace(PAPER_RPN.nms, min_size=4.0),
 )
 SMALL_STAGE = Stage(
     length=15,
@@ -99,8 +99,10 @@ def _small_modern(plain: Recipe) -> Recipe:
         name=f"{plain.name}-modern",
         detector=replace(
             detector,
-            rpn=replace(SMALL_RPN, straddle=None, box_loss="giou"),
-            head=replace(detector.head, pooling=pooling, box_loss="giou"),
+            rpn=replace(
+                SMALL_RPN, assign=replace(SMALL_RPN.assign, straddle=None), loss=replace(SMALL_RPN.loss, box="giou")
+            ),
+            head=replace(detector.head, pooling=pooling, loss=replace(detector.head.loss, box="giou")),
         ),
         data=replace(plain.data, train=small.JITTER),
         ema=small.EMA,

@@ -29,8 +29,9 @@ from boxwright.config.recipe import MultiStepConfig, SGDConfig, Source, Stage, W
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import faster_rcnn as boxes
 
@@ -86,8 +87,8 @@ DETNET59_MODERN = replace(
     detector=MaskRCNNConfig(
         backbone=DetNetConfig(norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(box_loss="giou"),
-        head=BoxHeadConfig(box_loss="giou"),
+        rpn=RPNConfig(loss=RPNLossConfig(box="giou")),
+        head=BoxHeadConfig(loss=RegionLossConfig(box="giou")),
     ),
     data=replace(boxes.DETNET59_MODERN.data, masks=True),
 )
@@ -98,8 +99,8 @@ R50_MODERN = replace(
     detector=MaskRCNNConfig(
         backbone=ResNetConfig(depth=50, stride_in_1x1=True, norm="bn"),
         neck=FPNConfig(norm="bn"),
-        rpn=RPNConfig(box_loss="giou"),
-        head=BoxHeadConfig(box_loss="giou"),
+        rpn=RPNConfig(loss=RPNLossConfig(box="giou")),
+        head=BoxHeadConfig(loss=RegionLossConfig(box="giou")),
     ),
 )
 
@@ -132,8 +133,8 @@ SMALL_MODERN = replace(
     name="mask-rcnn-small-modern",
     detector=replace(
         SMALL_DETECTOR,
-        rpn=replace(boxes.SMALL_RPN, box_loss="giou"),
-        head=replace(boxes.SMALL_HEAD, box_loss="giou"),
+        rpn=replace(boxes.SMALL_RPN, loss=replace(boxes.SMALL_RPN.loss, box="giou")),
+        head=replace(boxes.SMALL_HEAD, loss=replace(boxes.SMALL_HEAD.loss, box="giou")),
     ),
     data=replace(boxes.FPN_SMALL_MODERN.data, masks=True),
 )

@@ -50,6 +50,7 @@ from boxwright.detectors.contract.pixels import IMAGENET, MSRA
 from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.recipes import small
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
@@ -160,10 +161,9 @@ R101_MODERN = Recipe(
     name="rfcn-r101-coco-modern",
     detector=RFCNConfig(
         backbone=replace(R101, stem_pool="padded", norm="bn", freeze_at=0),
-        rpn=replace(COCO_RPN, straddle=None, box_loss="giou"),
+        rpn=replace(COCO_RPN, assign=replace(COCO_RPN.assign, straddle=None), loss=replace(COCO_RPN.loss, box="giou")),
         head=RFCNHeadConfig(
-            box_loss="giou",
-            box_weight=5.0,
+            loss=RegionLossConfig(box="giou", box_weight=5.0),
             pooling=PositionSensitiveConfig(method="align"),
             post=PostprocessConfig(nms_iou=0.5),
         ),
@@ -201,7 +201,7 @@ SMALL_RPN = replace(
     samples=128,
     pre_nms=(600, 300),
     post_nms=(150, 100),
-    min_size=4.0,
+    nms=replace(RFCN_RPN.nms, min_size=4.0),
 )
 DETNET_SMALL_DETECTOR = RFCNConfig(
     backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4, 6)),
@@ -247,15 +247,22 @@ def _modern_small(recipe: Recipe) -> Recipe:
     assert isinstance(detector, RFCNConfig)
     head = replace(
         detector.head,
-        box_loss="giou",
-        box_weight=5.0,
+        loss=replace(detector.head.loss, box="giou", box_weight=5.0),
         pooling=PositionSensitiveConfig(size=3, method="align"),
         post=PostprocessConfig(nms_iou=0.5),
     )
     return replace(
         recipe,
         name=f"{recipe.name}-modern",
-        detector=replace(detector, rpn=replace(detector.rpn, straddle=None, box_loss="giou"), head=head),
+        detector=replace(
+            detector,
+            rpn=replace(
+                detector.rpn,
+                assign=replace(detector.rpn.assign, straddle=None),
+                loss=replace(detector.rpn.loss, box="giou"),
+            ),
+            head=head,
+        ),
         data=replace(recipe.data, train=small.JITTER),
         ema=small.EMA,
     )

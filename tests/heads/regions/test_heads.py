@@ -6,7 +6,7 @@ import torch
 from boxwright.anchors.coder import BoxCoder
 from boxwright.heads.losses import box_regression_loss, smooth_l1
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
-from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionAssignConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import InputError, Targets
 
@@ -53,7 +53,7 @@ def proposals() -> Proposals:
 
 
 def test_regions_are_labelled_by_their_best_truth_and_background_is_last() -> None:
-    sample = head(positive_fraction=1.0, add_truth=False).choose(
+    sample = head(positive_fraction=1.0, assign=RegionAssignConfig(add_truth=False)).choose(
         proposals(), targets(), targets().valid, torch.zeros(1).long()
     )
     order = sample.boxes[0, :, 3].tolist()

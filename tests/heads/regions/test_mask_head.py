@@ -173,5 +173,5 @@ def test_one_graph_with_gradients() -> None:
 
 
 def test_bad_widths_are_refused() -> None:
-    with pytest.raises(InputError, match=r"mask\.convs 0"):
+    with pytest.raises(InputError, match=r"MaskHeadConfig\.convs = 0: should be greater than or equal to 1"):
         MaskHeadConfig(convs=0)

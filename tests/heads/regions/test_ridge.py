@@ -114,5 +114,5 @@ def test_no_more_pairs_are_held_than_asked_for() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("overlap", 1.0), ("strength", 0.0), ("norm", 0.0), ("most", 0)])
 def test_values_of_ridge_that_cannot_be(field: str, value: float) -> None:
-    with pytest.raises(InputError, match=rf"fit\.{field}"):
+    with pytest.raises(InputError, match=rf"RidgeFitConfig\.{field} = .*should be"):
         replace(RidgeFitConfig(), **{field: value})

@@ -117,10 +117,10 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"c": 0.0}, "above 0"),
-        ({"rounds": 0}, "at least 1"),
+        ({"c": 0.0}, r"SVMFitConfig\.c = 0\.0: should be greater than 0"),
+        ({"rounds": 0}, r"rounds = 0: should be greater than or equal to 1"),
         ({"evict": -0.5}, "would leave at once"),
-        ({"negative_iou": 0.0}, "above 0"),
+        ({"negative_iou": 0.0}, r"negative_iou = 0\.0: should be greater than 0"),
         ({"positives": "overlap", "negative_iou": 0.6}, "a window would be both"),
     ],
 )

@@ -110,13 +110,13 @@ def test_two_stage_tensors_are_those_of_the_same_network_in_detectron2(kind: str
         assert mine.pixels == IMAGENET
     # What it computes; the constants of training differ.
     assert mine.rpn.anchors == theirs.rpn.anchors
-    assert (mine.rpn.pre_nms, mine.rpn.post_nms, mine.rpn.nms_iou, mine.rpn.min_size) == (
+    assert (mine.rpn.pre_nms, mine.rpn.post_nms, mine.rpn.nms_iou, mine.rpn.nms.min_size) == (
         theirs.rpn.pre_nms,
         theirs.rpn.post_nms,
         theirs.rpn.nms_iou,
-        theirs.rpn.min_size,
+        theirs.rpn.nms.min_size,
     )
-    assert (mine.head.weights, mine.head.post) == (theirs.head.weights, theirs.head.post)
+    assert (mine.head.coder.weights, mine.head.post) == (theirs.head.coder.weights, theirs.head.post)
     assert replace(mine.head.pooling, level_epsilon=0) == replace(theirs.head.pooling, level_epsilon=0)
     if kind == "mask":
         assert (mine.mask.paste, mine.mask.convs) == (theirs.mask.paste, theirs.mask.convs)

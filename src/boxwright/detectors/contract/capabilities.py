@@ -24,6 +24,15 @@ class TakesProposals(Protocol):
 
 
 @runtime_checkable
+class ProposesRegions(Protocol):
+    """A detector with a region proposal network."""
+
+    def propose(self, images: Images) -> Proposals:
+        """Return the proposals that a training step would use: as many as ``rpn`` keeps in training, no gradient."""
+        ...
+
+
+@runtime_checkable
 class MeasuresData(Protocol):
     """A detector with statistics of the training set among its buffers."""
 

@@ -5,110 +5,103 @@ Symbols: B images, R regions an image, K foreground classes, P cells of the pool
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from boxwright.anchors.coder import BoxCoder, Coder
+from boxwright.anchors.coder import Coder
 from boxwright.anchors.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
-from boxwright.backbones.layers.norm import OPTIONAL_NORMS, ConvNormAct, OptionalNorm
+from boxwright.backbones.layers.norm import ConvNormAct, OptionalNorm
+from boxwright.fields import Count, CountOrZero, Fraction, PositiveShare, Share, config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.class_rows import SHARED, grouped_rows
-from boxwright.heads.losses import BoxLoss, box_regression_losses
+from boxwright.heads.losses import box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
+from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import DetectionBatch, InputError, Targets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegionConfig:
-    """What second stages share, whatever their layers: Fast R-CNN §2.3, with what FPN papers and code agree on.
+@config
+class RegionAssignConfig:
+    """Labels of the regions in training (Fast R-CNN §2.3)."""
 
-    ``class_agnostic``: one box for all classes instead of one each.
-    ``positive_iou``, ``negative_iou``, ``negative_floor``: a region is positive at or above the first, background in
-    [floor, negative) (Fast R-CNN had a floor of 0.1).
-    ``add_truth``: ground-truth boxes join the regions in training (Caffe, torchvision, detectron2; not tf-faster-rcnn).
-    ``beta``: of smooth L1: 1 (Fast R-CNN, Detectron), 1/9 (torchvision), 0 (detectron2).
-    ``normalizer``: divide the sums by ``samples`` x images ("fixed") or by the regions really sampled ("sampled"); both
-    count background, as all code does. ``offset``: 1 for boxes that include their last pixel (Caffe); ``decoded_end``:
-    see :class:`BoxCoder`.
-    """
+    positive_iou: Share = 0.5
+    """Regions with this IoU or more with an object are positive."""
+    negative_iou: Share = 0.5
+    """Regions with a lower IoU with every object are background."""
+    negative_floor: Share = 0.0
+    """Background regions need at least this IoU with an object (Fast R-CNN: 0.1)."""
+    crowd_ignore: Share | None = 0.7
+    """Ignore background of which a crowd region covers more than this share; None keeps it."""
+    add_truth: bool = True
+    """Add the ground-truth boxes to the regions (Caffe, torchvision, detectron2; not tf-faster-rcnn)."""
+
+
+@config
+class RegionConfig:
+    """Constants that second stages share: Fast R-CNN §2.3, with the settings that papers and code on FPN agree on."""
 
     class_agnostic: bool = False
-    positive_iou: float = 0.5
-    negative_iou: float = 0.5
-    negative_floor: float = 0.0
-    crowd_ignore: float | None = 0.7
-    add_truth: bool = True
-    samples: int = 512
-    positive_fraction: float = 0.25
-    box_loss: BoxLoss = "smooth_l1"
-    beta: float = 1.0
-    box_weight: float = 1.0
-    normalizer: Literal["fixed", "sampled"] = "fixed"
-    weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    clamp: float | None = math.log(1000.0 / 16)
-    offset: float = 0.0
-    decoded_end: float | None = None
+    """Predict one box for all classes instead of one per class."""
+    assign: RegionAssignConfig = RegionAssignConfig()
+    """Labels of the regions."""
+    samples: Count = 512
+    """Regions that the loss samples from each image."""
+    positive_fraction: PositiveShare = 0.25
+    """Largest share of positives among them."""
+    loss: RegionLossConfig = RegionLossConfig()
+    """Classification and box loss."""
+    coder: CoderConfig = CoderConfig()
+    """Box deltas."""
     post: PostprocessConfig = field(default_factory=PostprocessConfig)
+    """Score threshold, NMS and number of detections."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class PooledConfig(RegionConfig):
-    """Constants of second stages that pool."""
+    """Constants of second stages that pool features of each region."""
 
     pooling: RoIPoolingConfig = field(default_factory=RoIPoolingConfig)
+    """RoI pooling."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class BoxHeadConfig(PooledConfig):
-    """A second stage of fully connected layers, and 3x3 convolutions before them where there are any.
+    """Fully connected layers on the pooled cells (FPN §4.2), after 3x3 convolutions if there are any."""
 
-    ``hidden``: widths of the former. ``ranks``: where given, one for each of them: such a layer is two linear maps of
-    this rank, as truncated SVD leaves it (Fast R-CNN §3.1), or of rank 0 whole. ``dropout``: share of their units that
-    a training step leaves out (VGG: 0.5; FPN: none). ``convs``: number of the latter, each of ``conv_channels``, and of
-    ``norm`` after each (torchvision's second Faster R-CNN: 4 with "bn", then one layer); a live batch norm takes its
-    statistics over all regions sampled.
-    """
-
-    hidden: tuple[int, ...] = (1024, 1024)
-    ranks: tuple[int, ...] = ()
-    dropout: float = 0.0
-    convs: int = 0
-    conv_channels: int = 256
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (1024, 1024)
+    """Widths of the fully connected layers."""
+    ranks: tuple[CountOrZero, ...] = ()
+    """Rank of each of these layers after truncated SVD (Fast R-CNN §3.1), 0 for a whole layer; empty for all whole."""
+    dropout: Fraction = 0.0
+    """Dropout after each of these layers in training (VGG-16: 0.5)."""
+    convs: CountOrZero = 0
+    """Number of 3x3 convolutions before them (torchvision's second Faster R-CNN: 4)."""
+    conv_channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256
+    """Width of the convolutions."""
     norm: OptionalNorm = "none"
+    """Norm after each convolution. A live batch norm takes its statistics over all sampled regions."""
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise InputError(f"head.hidden = {self.hidden}: give at least one width above 0, such as (1024, 1024)")
-        if self.ranks and (len(self.ranks) != len(self.hidden) or min(self.ranks) < 0):
+        if self.ranks and len(self.ranks) != len(self.hidden):
             raise InputError(
                 f"head.ranks = {self.ranks} for {len(self.hidden)} fully connected layers; give one each, 0 leaves one "
                 "whole"
             )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"head.dropout = {self.dropout}: must be at least 0 and below 1")
-        if self.convs < 0 or self.conv_channels < 8 or self.conv_channels % 8:
-            raise InputError(
-                f"head.convs = {self.convs} must be at least 0 and head.conv_channels = {self.conv_channels} a "
-                "multiple of 8"
-            )
-        if self.norm not in OPTIONAL_NORMS or (self.norm != "none" and self.convs == 0):
-            raise InputError(
-                f"head.norm = {self.norm!r}: one of {', '.join(OPTIONAL_NORMS)}, and none without head.convs, after "
-                "which it stands"
-            )
+        if self.norm != "none" and self.convs == 0:
+            raise InputError(f"head.norm = {self.norm!r} stands after convolutions, and head.convs = 0; leave it out")
 
 
 Features = TypeVar("Features")
@@ -151,15 +144,14 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         super().__init__()
         self.statistics: TargetStatistics | None = None
         self.config, self.num_classes = config, num_classes
-        self.coder = BoxCoder(
-            weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
-        )
+        assign = config.assign
+        self.coder = config.coder.build()
         self.matcher = Matcher(
-            positive=config.positive_iou,
-            negative=config.negative_iou,
-            negative_floor=config.negative_floor,
-            crowd_ignore=config.crowd_ignore,
-            offset=config.offset,
+            positive=assign.positive_iou,
+            negative=assign.negative_iou,
+            negative_floor=assign.negative_floor,
+            crowd_ignore=assign.crowd_ignore,
+            offset=config.coder.offset,
         )
         self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
 
@@ -195,7 +187,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         """All regions that could be learnt from, with their targets: the proposals and, with ``add_truth``, the ground
         truth itself. ``valid`` are those that are positive or background."""
         boxes, valid = proposals.boxes, proposals.valid
-        if self.config.add_truth:
+        if self.config.assign.add_truth:
             boxes = torch.cat([boxes, targets.boxes], dim=1)
             valid = torch.cat([valid, usable], dim=1)
         matches = self.matcher(boxes, targets.boxes, usable, targets.crowd & targets.valid, allowed=valid)
@@ -223,7 +215,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         own = torch.zeros_like(sample.labels) if self.config.class_agnostic else sample.labels
         own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
         delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-        kind, beta, coder = self.config.box_loss, self.config.beta, self.coder_of(own)
+        kind, beta, coder = self.config.loss.box, self.config.loss.beta, self.coder_of(own)
         box = box_regression_losses(delta, sample.boxes, sample.target, sample.positive, coder, kind, beta)
         return entropy, box
 
@@ -238,11 +230,11 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
 
     def total(self, entropy: Tensor, box: Tensor, counted: Tensor) -> dict[str, Tensor]:
         """The loss from that of each region, both ``[B, S]``; ``counted`` are the regions sampled."""
-        if self.config.normalizer == "fixed":
+        if self.config.loss.normalizer == "fixed":
             total: Tensor | int = self.config.samples * len(counted)
         else:
             total = counted.sum().clamp(min=1)
-        return {"classification": entropy.sum() / total, "box": self.config.box_weight * box.sum() / total}
+        return {"classification": entropy.sum() / total, "box": self.config.loss.box_weight * box.sum() / total}
 
     @torch.no_grad()
     def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:

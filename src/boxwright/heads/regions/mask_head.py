@@ -3,17 +3,16 @@
 Symbols: B images, R regions an image, N = B R, n regions with work to do, P cells of the pooled side, m = 2 P the side
 of a mask, C channels of the pyramid, K foreground classes, G ground-truth boxes.
 
-A region takes half a billion multiply-adds, and few of the regions that there is room for hold an object. On a CPU the
-work is therefore done for those alone, inside one operator whose inputs and outputs have fixed shapes; there the loss
-is worked out together with its derivative, a few regions at a time, and no activations are kept. On a GPU, where asking
-how many there are would stop the pipeline, all rows are computed.
+A region takes half a billion multiply-adds, and few rows of the padded batch hold an object. A CPU therefore computes
+those rows alone, inside one operator whose inputs and outputs have fixed shapes. The operator computes the loss and its
+gradient together, a few regions at a time, and keeps no activations. A GPU computes all rows: to count those with an
+object would synchronise with the host.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -24,46 +23,39 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from boxwright.backbones.layers.norm import FrozenBatchNorm, make_norm
+from boxwright.fields import Count, CountOrZero, NotNegative, config
 from boxwright.geometry.constants import constant
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.class_rows import tiled_rows
-from boxwright.structures import InputError
 
 _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the paper's widths
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class MaskHeadConfig:
-    """Mask R-CNN §3 and figure 4 (right), with what its code adds.
+    """Constants of Mask R-CNN §3 and figure 4 (right), with what its code adds."""
 
-    ``convs``: 3x3 convolutions of ``channels`` before the transposed one, and of ``norm`` after each: "frozen_bn"
-    serves loaded weights (torchvision's second Mask R-CNN); there is no live one, as most of the regions that there is
-    room for hold no object, and would spoil the statistics. ``class_agnostic``: one mask for all classes instead of one
-    each. ``target``: what a mask is compared with: "binary", the ground truth's pixels averaged in each cell, one from
-    a half on (detectron2; Detectron rasterises polygons to the same end), or "soft", that average itself (torchvision).
-    ``target_samples``: points averaged along each axis of a cell; 0 takes as many as it has pixels. ``paste``: how
-    masks become pixels of the image.
-    """
-
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))
-    convs: int = 4
-    channels: int = 256
+    pooling: RoIPoolingConfig = RoIPoolingConfig(size=14)
+    """RoI pooling."""
+    convs: Count = 4
+    """Number of 3x3 convolutions before the transposed one."""
+    channels: Count = 256
+    """Their width."""
     norm: Literal["none", "frozen_bn"] = "none"
+    """Norm after each convolution. "frozen_bn" is for loaded weights (torchvision's second Mask R-CNN). There is no
+    live one: most of the regions computed on a GPU hold no object and would spoil its statistics."""
     class_agnostic: bool = False
+    """Predict one mask for all classes instead of one per class."""
     target: Literal["binary", "soft"] = "binary"
-    target_samples: int = 0
-    weight: float = 1.0
-    paste: PasteConfig = field(default_factory=PasteConfig)
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("none", "frozen_bn"):
-            raise InputError(f"mask.norm = {self.norm!r}: none or frozen_bn")
-        if self.convs < 1 or self.channels < 1 or self.target_samples < 0:
-            raise InputError(
-                f"mask.convs {self.convs} and mask.channels {self.channels} must be at least 1, mask.target_samples "
-                f"{self.target_samples} at least 0"
-            )
+    """Target of a cell: the mean of the ground truth's pixels thresholded at a half ("binary", detectron2; Detectron
+    rasterises polygons to the same end), or that mean itself ("soft", torchvision)."""
+    target_samples: CountOrZero = 0
+    """Points averaged along each axis of a cell of the target; 0 for as many as it has pixels."""
+    weight: NotNegative = 1.0
+    """Weight of the loss."""
+    paste: PasteConfig = PasteConfig()
+    """Conversion of predicted masks to pixels of the image."""
 
 
 class MaskHead(nn.Module):
@@ -87,7 +79,7 @@ class MaskHead(nn.Module):
 
     @property
     def side(self) -> int:
-        """m."""
+        """Side of a predicted mask, m."""
         return 2 * self.config.pooling.size
 
     def class_rows(self) -> dict[str, Tensor]:
@@ -97,7 +89,7 @@ class MaskHead(nn.Module):
         return tiled_rows(self, "predict", torch.arange(self.predict.out_channels))
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """Logits of each region's own class, ``[B, R, P, P, C]`` and ``[B, R]`` to float32 ``[B, R, m, m]``."""
+        """Map ``[B, R, P, P, C]`` and labels ``[B, R]`` to float32 logits of each region's class, ``[B, R, m, m]``."""
         x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
         for layer in self.convs:
             x = F.relu(F.conv2d(x, *_conv_parts(layer), padding=1), inplace=True)
@@ -106,7 +98,7 @@ class MaskHead(nn.Module):
         return _arranged(logits, pooled.shape[2]).float().unflatten(0, labels.shape)
 
     def masks(self, pooled: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Mask probabilities ``[B, R, m, m]`` of each region's class; zero where not ``valid``."""
+        """Compute mask probabilities ``[B, R, m, m]`` of each region's class; zero where not ``valid``."""
         if pooled.device.type != "cpu":
             return self(pooled, labels).sigmoid() * valid[..., None, None]
         pooled = _as_autocast(pooled)
@@ -115,16 +107,16 @@ class MaskHead(nn.Module):
 
     @torch.no_grad()
     def targets(self, masks: Tensor, boxes: Tensor, truth: Tensor, positive: Tensor) -> Tensor:
-        """What the masks of ``positive`` regions should be, ``[B, R, m, m]``, from bool ``masks`` ``[B, G, H, W]``.
+        """Crop the target masks of ``positive`` regions, ``[B, R, m, m]``, from bool ``masks`` ``[B, G, H, W]``.
 
-        ``truth`` ``[B, R]``: which of the G each region is matched to.
+        ``truth`` ``[B, R]``: index of the object that each region is matched to.
         """
         config = self.config
         cropped = crop_masks(masks, boxes, truth, positive, self.side, config.target_samples, config.pooling.aligned)
         return cropped if config.target == "soft" else (cropped >= 0.5).float()
 
     def loss(self, pooled: Tensor, labels: Tensor, positive: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Mean binary cross-entropy over the pixels of the positives' own maps (§3, L_mask); 0 without positives."""
+        """Compute L_mask, the mean binary cross-entropy on the positives' own maps (§3); 0 without positives."""
         count = positive.sum().clamp(min=1)
         if pooled.device.type == "cpu":
             columns = self._columns(torch.where(positive, labels, 0)).flatten()
@@ -143,17 +135,17 @@ class MaskHead(nn.Module):
         return {"mask": self.config.weight * total / count}
 
     def _columns(self, labels: Tensor) -> Tensor:
-        """The map that each label reads."""
+        """Return the index of the map that each label reads."""
         return torch.zeros_like(labels) if self.config.class_agnostic else labels
 
     def _parts(self) -> list[Tensor]:
-        """Weight and bias of each layer, in order."""
+        """Return weight and bias of each layer, in order."""
         convs = [part for layer in self.convs for part in _conv_parts(layer)]
         return [*convs, *(part for layer in (self.deconv, self.predict) for part in (layer.weight, layer.bias))]  # type: ignore[list-item]
 
 
 def _hidden_conv(inputs: int, outputs: int, norm: str) -> nn.Module:
-    """A convolution that keeps the size, as ``conv`` before ``norm`` where there is one."""
+    """Build a 3x3 convolution, as ``conv`` before ``norm`` if there is one."""
     if norm == "none":
         return nn.Conv2d(inputs, outputs, 3, padding=1)
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -161,7 +153,7 @@ def _hidden_conv(inputs: int, outputs: int, norm: str) -> nn.Module:
 
 
 def _conv_parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a hidden convolution, with its norm as part of them."""
+    """Return weight and bias of a hidden convolution, with its norm folded in."""
     conv = layer.get_submodule("conv") if isinstance(layer, nn.Sequential) else layer
     norm = layer.get_submodule("norm") if isinstance(layer, nn.Sequential) else None
     assert isinstance(conv, nn.Conv2d)
@@ -173,43 +165,43 @@ def _conv_parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _as_autocast(pooled: Tensor) -> Tensor:
-    """``pooled`` in the precision that the operators below are to compute in: they do not look at autocast."""
+    """Cast ``pooled`` to the precision of autocast, which the operators below do not see."""
     if torch.is_autocast_enabled("cpu"):
         return pooled.to(torch.get_autocast_dtype("cpu"))
     return pooled
 
 
 def _pieces(rows: Tensor) -> list[Tensor]:
-    """Where ``rows`` is true, a few at a time."""
+    """Split the indices of true ``rows`` into chunks."""
     return [piece for piece in rows.nonzero().squeeze(1).split(_ROWS) if len(piece)]
 
 
 def _unfolded(weight: Tensor) -> Tensor:
-    """A transposed 2x2 convolution of stride 2 as a matrix ``[4 C', C]``: no two of its outputs share an input."""
+    """Reshape the weight of a transposed 2x2 convolution of stride 2 to a matrix ``[4 C', C]``."""
     return weight.permute(2, 3, 1, 0).flatten(0, 2)
 
 
 def _doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The transposed convolution and ReLU of ``[n, C, P, P]``: ``[n, P P 4, C']``, the four of a cell together."""
+    """Apply the transposed convolution and ReLU to ``[n, C, P, P]``: ``[n, P P 4, C']``, four rows for each cell."""
     assert bias is not None
     hidden = F.linear(x.permute(0, 2, 3, 1), _unfolded(weight), bias.repeat(4))
     return F.relu(hidden.reshape(x.shape[0], -1, weight.shape[1]), inplace=True)
 
 
 def _own_maps(hidden: Tensor, weight: Tensor, bias: Tensor | None, column: Tensor) -> Tensor:
-    """The 1x1 convolution to each region's own map only: ``[n, P P 4]``."""
+    """Apply the 1x1 convolution to the map ``column`` of each region only: ``[n, P P 4]``."""
     assert bias is not None
     return torch.matmul(hidden, weight.flatten(1)[column].unsqueeze(-1)).squeeze(-1) + bias[column].unsqueeze(1)
 
 
 def _arranged(logits: Tensor, cells: int) -> Tensor:
-    """``[n, P P 4]``, four neighbours a cell, as maps ``[n, m, m]``."""
+    """Arrange ``[n, P P 4]``, four rows for each cell, as maps ``[n, m, m]``."""
     return logits.reshape(-1, cells, cells, 2, 2).transpose(2, 3).reshape(-1, 2 * cells, 2 * cells)
 
 
 @torch.library.custom_op("boxwright::mask_logits", mutates_args=())
 def mask_logits(pooled: Tensor, rows: Tensor, column: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """The branch for the regions where ``rows``, bool ``[N]``, is true: float32 ``[N, m, m]``, zero elsewhere.
+    """Run the branch on the regions where ``rows``, bool ``[N]``, is true: float32 ``[N, m, m]``, zero elsewhere.
 
     ``pooled`` ``[N, P, P, C]``; ``column`` ``[N]``: the map that each region reads; ``parts``: weights and biases.
     """
@@ -237,10 +229,10 @@ def _(pooled: Tensor, rows: Tensor, column: Tensor, parts: Sequence[Tensor]) -> 
 def mask_loss(
     pooled: Tensor, rows: Tensor, column: Tensor, target: Tensor, parts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum over ``rows`` of the mean cross-entropy of a region's map with ``target`` ``[N, m, m]``, and its derivatives.
+    """Sum each region's mean cross-entropy with ``target`` ``[N, m, m]`` over ``rows``, and compute its gradient.
 
-    Other arguments as :func:`mask_logits`. The derivatives are by ``pooled`` and, all in one float32 vector, by
-    ``parts``.
+    Other arguments are those of :func:`mask_logits`. Returns the loss, the gradient of ``pooled``, and the gradients of
+    ``parts`` in one float32 vector.
     """
     slope = torch.zeros_like(pooled)
     sums = [torch.zeros_like(part, dtype=torch.float32) for part in parts]
@@ -271,9 +263,9 @@ def _(
 def _loss_and_slopes(
     pooled: Tensor, column: Tensor, target: Tensor, parts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Loss of a few regions, and its derivatives by ``pooled`` and by each of ``parts``.
+    """Compute the loss of a few regions and the gradients of ``pooled`` and of each of ``parts``.
 
-    Written out: inside an operator nothing is recorded for autograd.
+    The backward pass is written out, because autograd records nothing inside an operator.
     """
     layers = [pooled.permute(0, 3, 1, 2)]
     for weight, bias in zip(parts[:-4:2], parts[1:-4:2], strict=True):
@@ -358,7 +350,7 @@ def _(masks: Tensor, boxes: Tensor, truth: Tensor, rows: Tensor, side: int, samp
     if masks.shape[1] == 0:
         return boxes.new_zeros((*truth.shape, side, side), dtype=torch.float32)
     pixel = constant([0, 0, 1, 1], boxes.device)
-    boxes = torch.where(rows.unsqueeze(-1), boxes.float(), pixel)  # next to no work where there is nothing to find
+    boxes = torch.where(rows.unsqueeze(-1), boxes.float(), pixel)  # almost no work for rows without an object
     regions = torch.cat([truth.unsqueeze(-1).float(), boxes], dim=2)
     cropped = [
         torchvision.ops.roi_align(planes.unsqueeze(1).float(), region, side, 1.0, samples, aligned).squeeze(1)

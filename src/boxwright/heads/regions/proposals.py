@@ -5,7 +5,7 @@ Symbols: B images, R proposals an image.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -22,15 +22,6 @@ class Proposals(NamedTuple):
     boxes: Tensor
     scores: Tensor
     valid: Tensor
-
-
-@runtime_checkable
-class ProposesRegions(Protocol):
-    """A detector with a region proposal network."""
-
-    def propose(self, images: Images) -> Proposals:
-        """Return the proposals that a training step would use: as many as ``rpn`` keeps in training, no gradient."""
-        ...
 
 
 def given_proposals(images: Images) -> Proposals:

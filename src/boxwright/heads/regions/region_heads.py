@@ -5,9 +5,10 @@ Symbols: B images, R regions an image, P cells of the pooled side, C channels, K
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from boxwright.backbones.build import BackboneConfig
@@ -15,41 +16,49 @@ from boxwright.backbones.detnet import DetNetConfig, detnet_stages
 from boxwright.backbones.layers.blocks import ResidualStage, build_stage, initialise
 from boxwright.backbones.layers.norm import stage_norm
 from boxwright.backbones.resnet import ResNetConfig, resnet_stages
+from boxwright.fields import Count, Fraction, config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, PooledConfig, PooledHead, predictors
 from boxwright.structures import InputError
 
+PAPER_POST = PostprocessConfig(nms_iou=0.3)
+"""NMS of py-faster-rcnn."""
 
-def _paper_post() -> PostprocessConfig:
-    return PostprocessConfig(nms_iou=0.3)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class LayersHeadConfig(BoxHeadConfig):
-    """fc6 and fc7 of VGG-16 or ZF with dropout on 7 x 7 cells (ZF: 6 x 6), 128 regions an image."""
+    """fc6 and fc7 of VGG-16 or ZF with dropout, on 7 x 7 cells (ZF: 6 x 6)."""
 
     kind: Literal["layers"] = "layers"
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(method="pool", inclusive=True))
-    hidden: tuple[int, ...] = (4096, 4096)
-    dropout: float = 0.5
-    samples: int = 128
-    post: PostprocessConfig = field(default_factory=_paper_post)
+    """Kind of head."""
+    pooling: RoIPoolingConfig = RoIPoolingConfig(method="pool", inclusive=True)
+    """RoI pooling, Caffe's (Fast R-CNN §2.1)."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (4096, 4096)
+    """Widths of fc6 and fc7."""
+    dropout: Fraction = 0.5
+    """Dropout after each of them in training."""
+    samples: Count = 128
+    """Regions that the loss samples from each image (py-faster-rcnn)."""
+    post: PostprocessConfig = PAPER_POST
+    """Score threshold, NMS and number of detections."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class StageHeadConfig(PooledConfig):
-    """The stages of a ResNet or DetNet above the map, on each region, then the mean of their output.
-
-    ``stride``: of the first of them; None is the backbone's own: 2 in a ResNet, on 14 x 14 cells; 1 with
-    ``pooling.size`` 7 computes the same at a quarter of the cost of stride 1 on 14 x 14 (Mask R-CNN, appendix).
-    """
+    """The stages of a ResNet or DetNet above the map, run on each region, then global average pooling."""
 
     kind: Literal["stages"] = "stages"
-    pooling: RoIPoolingConfig = field(default_factory=lambda: RoIPoolingConfig(size=14))
+    """Kind of head."""
+    pooling: RoIPoolingConfig = RoIPoolingConfig(size=14)
+    """RoI pooling."""
     stride: Literal[1, 2] | None = None
-    samples: int = 128
-    post: PostprocessConfig = field(default_factory=_paper_post)
+    """Stride of the first stage; None for the backbone's own: 2 in a ResNet, on 14 x 14 cells. 1 with
+    ``pooling.size`` 7 does the same at a quarter of the cost of stride 1 on 14 x 14 cells (Mask R-CNN, appendix)."""
+    samples: Count = 128
+    """Regions that the loss samples from each image."""
+    post: PostprocessConfig = PAPER_POST
+    """Score threshold, NMS and number of detections."""
 
 
 class StageHead(PooledHead[StageHeadConfig]):

@@ -1,60 +1,50 @@
-"""Box regression of every class in closed form: ridge regression on features (R-CNN appendix C).
+"""Box regression in closed form: a ridge regression per class (R-CNN appendix C).
 
 Symbols: N pairs of window and object, D numbers of a feature, T = 4 targets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from boxwright.structures import InputError
+from boxwright.fields import Count, Fraction, Positive, config
 
 WHITENING_FLOOR = 1e-3
-"""Added to the variances of the targets before their root is divided by (released code)."""
+"""Added to the variances of the targets in whitening (released code)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class RidgeFitConfig:
-    """Which pairs boxes are regressed from, and how strongly weights are held down (appendix C).
-
-    ``overlap``: a proposal is paired with the object that it overlaps most, if by an IoU above this. ``strength``: the
-    paper's lambda. ``norm``: features of a class are scaled so that this is their mean length, as for the SVMs; None
-    leaves them as they are. ``whiten``: targets are whitened first, as in the released code and not in the paper.
-    ``regularise_bias``: the constant is a feature like others, held down with them, as in the released code; else it is
-    free. ``most``: pairs kept of each class, drawn at random where there are more; None keeps all, which on the 25088
-    numbers of VGG-16's pool5 takes 100 KB each.
-    """
+    """Box regression (appendix C)."""
 
     kind: Literal["boxes"] = "boxes"
-    overlap: float = 0.6
-    strength: float = 1000.0
-    norm: float | None = 20.0
+    """Kind of fit."""
+    overlap: Fraction = 0.6
+    """Pair a proposal with the object that it overlaps most if their IoU is higher than this."""
+    strength: Positive = 1000.0
+    """Weight of the penalty, the paper's lambda."""
+    norm: Positive | None = 20.0
+    """Scale features of a class to this mean length, as for the SVMs; None leaves them as they are."""
     whiten: bool = True
+    """Whiten the targets first, as the released code does; the paper does not say so."""
     regularise_bias: bool = True
-    most: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap < 1:
-            raise InputError(f"fit.overlap = {self.overlap}: must lie in 0..1 and below 1; the paper has 0.6")
-        if self.strength <= 0 or (self.norm is not None and self.norm <= 0):
-            raise InputError(f"fit.strength = {self.strength} and fit.norm = {self.norm}: must be above 0")
-        if self.most is not None and self.most < 1:
-            raise InputError(f"fit.most = {self.most}: must be at least 1, or none for all")
+    """Penalise the constant like other weights, as the released code does."""
+    most: Count | None = None
+    """Most pairs kept of each class, drawn at random; None keeps all. A pair takes 100 KB on VGG-16's pool5."""
 
     @property
     def passes(self) -> int:
-        """Over the training set."""
+        """Number of passes over the training set."""
         return 1
 
 
 def fit_ridge(features: Tensor, targets: Tensor, config: RidgeFitConfig) -> tuple[Tensor, Tensor]:
-    """Weights float32 ``[T, D]`` and constants ``[T]`` that take features ``[N, D]`` to targets ``[N, T]``.
+    """Fit weights float32 ``[T, D]`` and constants ``[T]`` from features ``[N, D]`` to targets ``[N, T]``.
 
-    Minimises ``|Y - X w - b|^2 + strength |w|^2``. Zeros, which move no box, where there is no pair.
+    Minimises ``|Y - X w - b|^2 + strength |w|^2``. Returns zeros, which move no box, if N is 0.
     """
     count, width = features.shape
     if count == 0:
@@ -77,7 +67,7 @@ def fit_ridge(features: Tensor, targets: Tensor, config: RidgeFitConfig) -> tupl
 
 
 def ridge(x: Tensor, y: Tensor, strength: float) -> Tensor:
-    """``(X'X + s)^-1 X'Y``, or the equal ``X'(XX' + s)^-1 Y`` where there are fewer rows than columns: ``[D, T]``."""
+    """Solve ``(X'X + s)^-1 X'Y``, or the equal ``X'(XX' + s)^-1 Y`` if X has fewer rows than columns: ``[D, T]``."""
     count, width = x.shape
     gram = x.T @ x if width <= count else x @ x.T
     gram.diagonal().add_(strength)
@@ -86,7 +76,7 @@ def ridge(x: Tensor, y: Tensor, strength: float) -> Tensor:
 
 
 def whitening(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``[T]`` of ``[N, T]``, the inverse root of its covariance, and the root: both symmetric ``[T, T]``."""
+    """Compute the mean ``[T]`` of ``[N, T]``, and inverse root and root of its covariance, symmetric ``[T, T]``."""
     mean = y.mean(0)
     centred = y - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(y))
@@ -95,9 +85,10 @@ def whitening(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class PairStore:
-    """Pairs of one class: features float32 ``[n, D]``, targets ``[n, T]``; at most ``most``, those with least noise.
+    """Pairs of one class: features float32 ``[n, D]`` and targets ``[n, T]``, a random sample of at most ``most``.
 
-    With ``most`` there is never more than that in memory: a pair takes the place of the one with most noise.
+    The sample keeps the pairs with the least noise. A new pair replaces the one with the most noise, so that memory
+    never holds more than ``most``.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -107,7 +98,7 @@ class PairStore:
         self._columns: list[Tensor] = []  # features, targets, noise; the first ``_count`` rows count
 
     def add(self, features: Tensor, targets: Tensor, noise: Tensor) -> None:
-        """``noise`` ``[n]``, uniform, decides which stay where there are too many."""
+        """Add pairs; uniform ``noise`` ``[n]`` decides which stay if there are too many."""
         if len(features) == 0:
             return
         self.seen += len(features)
@@ -144,7 +135,7 @@ class PairStore:
         self._columns = wider
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
+        """Return the state that resuming needs."""
         # A file holds all of the memory that a tensor is a part of; what is full needs no copy.
         used = [c if len(c) == self._count else c[: self._count].clone() for c in self._columns]
         return {"seen": self.seen, "columns": used}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Literal
 
@@ -19,79 +19,103 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
 from boxwright.anchors.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, Choice
+from boxwright.fields import Count, Fraction, NotNegative, Positive, PositiveShare, Share, config
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.constants import constant
 from boxwright.geometry.feature_table import FeatureTable, patch_rows
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms
-from boxwright.heads.losses import BoxLoss, box_regression_loss
+from boxwright.heads.losses import box_regression_loss
+from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import InputError, Level, Targets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RPNConfig:
-    """Faster R-CNN §3.1 with the settings that FPN papers and code share; each disputed convention has a name.
+@config
+class RPNAssignConfig:
+    """Labels of the anchors in training (Faster R-CNN §3.1.2)."""
 
-    ``channels``: width of the hidden convolution, None for that of the pyramid. ``convs``: hidden 3x3 convolutions.
-    ``objectness``: "sigmoid", one logit an anchor, or "softmax" over two (Caffe); ``pairing`` says which channels of
-    the softmax belong together: "blocks" (first all background, then all foreground: Caffe), "pairs" (background and
-    foreground alternate), "crossed" (pairs in training, but channel i against i + a for proposals: a defect of
-    DetNet_pytorch that its checkpoints need).
-    ``straddle``: pixels that an anchor may reach over the image in training; None keeps all (FPN, torchvision,
-    detectron2), 0 drops those that cross (Faster R-CNN §3.1.3).
-    ``offset``: 1 for boxes that include their last pixel (Caffe); ``decoded_end``: see :class:`BoxCoder`.
-    ``pre_nms``/``post_nms``: proposals kept before and after NMS as (training, inference); before it for each level if
-    ``scope`` is "level" (FPN), over the image if "image" (one level, or DetNet_pytorch).
-    ``filter_first``: drop small boxes before the best ``pre_nms`` are taken (Caffe) instead of after.
-    ``min_size``: shortest side of a proposal in pixels. ``nms_inclusive``: suppress at IoU >= threshold (Caffe on CPU).
-    ``score_threshold``: proposals of a lower objectness, 0..1, are dropped before NMS (torchvision's MobileNet: 0.05).
-    ``normalizer``: divide the sums by ``samples`` x images ("fixed", detectron2) or by the number of anchors really
-    sampled ("sampled", torchvision, Caffe).
-    """
+    positive_iou: Share = 0.7
+    """Anchors with this IoU or more with an object are positive."""
+    negative_iou: Share = 0.3
+    """Anchors with a lower IoU with every object are negative; those between are ignored."""
+    low_quality: bool = True
+    """Make the best anchors of each object positive whatever their IoU."""
+    crowd_ignore: Share | None = 0.7
+    """Ignore negatives of which a crowd region covers more than this share; None keeps them."""
+    straddle: NotNegative | None = None
+    """Pixels that an anchor may cross the image border by. None keeps all anchors (FPN §5.1, torchvision, detectron2),
+    0 drops those that cross (Faster R-CNN §3.3)."""
+
+
+@config
+class RPNLossConfig(RegionLossConfig):
+    """Faster R-CNN eq. 1."""
+
+    beta: NotNegative = 1 / 9
+    """Where smooth L1 turns linear."""
+
+
+@config
+class RPNCoderConfig(CoderConfig):
+    """Faster R-CNN eq. 2, without normalised targets."""
+
+    weights: tuple[Positive, Positive, Positive, Positive] = (1.0, 1.0, 1.0, 1.0)
+    """Factors of dx, dy, dw, dh."""
+
+
+@config
+class ProposalNMSConfig:
+    """Conventions of the step from scored anchors to proposals, in which published code differs."""
+
+    scope: Literal["level", "image"] = "level"
+    """Run NMS, and keep the best ``pre_nms``, per pyramid level (FPN) or per image (one map, DetNet_pytorch)."""
+    filter_first: bool = False
+    """Drop small boxes before the best ``pre_nms`` are taken (Caffe) instead of after."""
+    inclusive: bool = False
+    """Suppress at IoU >= threshold (Caffe on a CPU) instead of >."""
+    min_size: NotNegative = 1e-3
+    """Shortest side of a proposal in pixels."""
+    score_threshold: Fraction = 0.0
+    """Minimum objectness, 0..1, before NMS (torchvision's MobileNet: 0.05)."""
+
+
+@config
+class RPNConfig:
+    """Constants of Faster R-CNN §3.1 and §3.3 with the settings that papers and code on FPN share."""
 
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
-    channels: int | None = None
-    convs: int = 1
+    """Anchor boxes by pyramid level."""
+    channels: Count | None = None
+    """Width of the hidden convolution; None for the width of the pyramid."""
+    convs: Count = 1
+    """Number of hidden 3x3 convolutions."""
     objectness: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One logit an anchor, or a softmax over background and object (the paper, Caffe)."""
     pairing: Literal["blocks", "pairs", "crossed"] = "blocks"
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    low_quality: bool = True
-    crowd_ignore: float | None = 0.7
-    straddle: float | None = None
-    samples: int = 256
-    positive_fraction: float = 0.5
-    box_loss: BoxLoss = "smooth_l1"
-    beta: float = 1 / 9
-    box_weight: float = 1.0
-    normalizer: Literal["fixed", "sampled"] = "fixed"
-    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    clamp: float | None = math.log(1000.0 / 16)
-    offset: float = 0.0
-    decoded_end: float | None = None
-    pre_nms: tuple[int, int] = (2000, 1000)
-    post_nms: tuple[int, int] = (1000, 1000)
-    scope: Literal["level", "image"] = "level"
-    filter_first: bool = False
-    nms_iou: float = 0.7
-    nms_inclusive: bool = False
-    min_size: float = 1e-3
-    score_threshold: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min(*self.pre_nms, *self.post_nms) < 1:
-            raise InputError(f"rpn.pre_nms {self.pre_nms} and rpn.post_nms {self.post_nms}: each must be at least 1")
-        if self.convs < 1:
-            raise InputError(f"rpn.convs = {self.convs}: at least 1")
-        if not 0 < self.nms_iou <= 1:
-            raise InputError(f"rpn.nms_iou = {self.nms_iou}: must be above 0 and at most 1")
-        if not 0 <= self.score_threshold < 1:
-            raise InputError(f"rpn.score_threshold = {self.score_threshold}: at least 0 and below 1")
+    """Channel order of the softmax: all background then all object ("blocks", Caffe), alternating ("pairs"), or pairs
+    in training and channel i against i + a for proposals ("crossed", a defect that DetNet_pytorch's weights need)."""
+    assign: RPNAssignConfig = RPNAssignConfig()
+    """Labels of the anchors."""
+    samples: Count = 256
+    """Anchors that the loss samples from each image (§3.1.3)."""
+    positive_fraction: PositiveShare = 0.5
+    """Largest share of positives among them."""
+    loss: RPNLossConfig = RPNLossConfig()
+    """Objectness and box loss."""
+    coder: RPNCoderConfig = RPNCoderConfig()
+    """Box deltas."""
+    pre_nms: tuple[Count, Count] = (2000, 1000)
+    """Best anchors that enter NMS, (training, inference), per level or image as ``nms.scope`` says."""
+    post_nms: tuple[Count, Count] = (1000, 1000)
+    """Proposals kept per image, (training, inference)."""
+    nms_iou: PositiveShare = 0.7
+    """IoU above which NMS drops the lower-scored proposal."""
+    nms: ProposalNMSConfig = ProposalNMSConfig()
+    """Conventions of NMS."""
 
 
 class RPN(nn.Module):
@@ -116,15 +140,14 @@ class RPN(nn.Module):
         for layer in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.coder = BoxCoder(
-            weights=config.weights, clamp=config.clamp, offset=config.offset, decoded_end=config.decoded_end
-        )
+        assign = config.assign
+        self.coder = config.coder.build()
         self.matcher = Matcher(
-            positive=config.positive_iou,
-            negative=config.negative_iou,
-            low_quality=config.low_quality,
-            crowd_ignore=config.crowd_ignore,
-            offset=config.offset,
+            positive=assign.positive_iou,
+            negative=assign.negative_iou,
+            low_quality=assign.low_quality,
+            crowd_ignore=assign.crowd_ignore,
+            offset=config.coder.offset,
         )
         self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
 
@@ -190,7 +213,7 @@ class RPN(nn.Module):
         config = self.config
         before, after = (pair[0 if training else 1] for pair in (config.pre_nms, config.post_nms))
         scores = [self.scores(level, proposing=True) for level in logits]
-        if config.scope == "image":
+        if config.nms.scope == "image":
             scores, deltas, anchors = [torch.cat(scores, 1)], [torch.cat(deltas, 1)], [torch.cat(anchors)]
         taken = [self._best(s, d, a, sizes, before) for s, d, a in zip(scores, deltas, anchors, strict=True)]
         room = max(score.shape[1] for _, score in taken)
@@ -199,8 +222,8 @@ class RPN(nn.Module):
         batch, levels = ranked.shape[:2]
 
         keep = min(room, after)
-        extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
-        threshold = math.nextafter(config.nms_iou, 0.0) if config.nms_inclusive else config.nms_iou
+        extended = boxes + constant([0, 0, config.coder.offset, config.coder.offset], boxes.device)
+        threshold = math.nextafter(config.nms_iou, 0.0) if config.nms.inclusive else config.nms_iou
         index, valid = nms(extended.flatten(0, 1), ranked.flatten(0, 1), threshold, keep)  # each level by itself
         boxes = take_rows(boxes.flatten(0, 1), index).reshape(batch, levels * keep, 4)
         ranked = ranked.flatten(0, 1).gather(1, index).masked_fill(~valid, -torch.inf).reshape(batch, levels * keep)
@@ -212,21 +235,21 @@ class RPN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Boxes ``[B, n, 4]`` and scores ``[B, n]`` of a level's ``count`` best anchors; too small ones score -inf."""
         count = min(count, scores.shape[1])
-        if self.config.filter_first:
-            boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.offset)
+        if self.config.nms.filter_first:
+            boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.coder.offset)
             score, index = self._without_poor(boxes, scores).topk(count, dim=1)
             return take_rows(boxes, index), score
         score, index = scores.topk(count, dim=1)
         chosen = take_rows(deltas, index)
-        boxes = clip_boxes(self.coder.decode(anchors[index], chosen), sizes, self.config.offset)
+        boxes = clip_boxes(self.coder.decode(anchors[index], chosen), sizes, self.config.coder.offset)
         return boxes, self._without_poor(boxes, score)
 
     def _without_poor(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """Logits, minus infinity for boxes that are too small or too unlikely."""
-        sides = boxes[..., 2:] - boxes[..., :2] + self.config.offset
-        poor = (sides < self.config.min_size).any(-1)
-        if self.config.score_threshold > 0:
-            poor = poor | (scores.sigmoid() < self.config.score_threshold)
+        sides = boxes[..., 2:] - boxes[..., :2] + self.config.coder.offset
+        poor = (sides < self.config.nms.min_size).any(-1)
+        if self.config.nms.score_threshold > 0:
+            poor = poor | (scores.sigmoid() < self.config.nms.score_threshold)
         return scores.masked_fill(poor, -torch.inf)
 
     @torch.no_grad()
@@ -235,10 +258,10 @@ class RPN(nn.Module):
     ) -> tuple[Choice, Tensor]:
         """Sample anchors ``[A, 4]`` for the loss; with them their target boxes ``[B, S, 4]``."""
         allowed = None
-        if self.config.straddle is not None:
-            low = (anchors[:, :2] >= -self.config.straddle).all(-1)
-            edge = sizes.flip(-1).unsqueeze(1) + self.config.straddle
-            high = anchors[:, 2:] < edge if self.config.offset else anchors[:, 2:] <= edge  # of the last pixel; the end
+        if self.config.assign.straddle is not None:
+            low = (anchors[:, :2] >= -self.config.assign.straddle).all(-1)
+            edge = sizes.flip(-1).unsqueeze(1) + self.config.assign.straddle
+            high = anchors[:, 2:] < edge if self.config.coder.offset else anchors[:, 2:] <= edge  # last pixel; end
             allowed = low & high.all(-1)  # [B, A]
         matches = self.matcher(anchors, targets.boxes, usable, targets.crowd & targets.valid, allowed)
         choice = self.sampler(matches, seeds, salt=1)
@@ -263,15 +286,15 @@ class RPN(nn.Module):
             delta = delta.gather(2, slot[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
         bce = F.binary_cross_entropy_with_logits(score, choice.positive.float(), reduction="none")
         box = box_regression_loss(
-            delta, anchors[choice.chosen], target, choice.positive, self.coder, config.box_loss, config.beta
+            delta, anchors[choice.chosen], target, choice.positive, self.coder, config.loss.box, config.loss.beta
         )
-        if config.normalizer == "fixed":
+        if config.loss.normalizer == "fixed":
             total: Tensor | int = config.samples * score.shape[0]
         else:
             total = choice.valid.sum().clamp(min=1)
         return {
             "rpn_objectness": torch.where(choice.valid, bce, 0.0).sum() / total,
-            "rpn_box": config.box_weight * box / total,
+            "rpn_box": config.loss.box_weight * box / total,
         }
 
     def _sampled_outputs(self, table: FeatureTable, cell_index: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear SVMs of every class, fitted with mined hard negatives (R-CNN §2.3; liblinear behind the extra `rcnn`).
+"""Linear SVMs, one per class, trained with hard negative mining (R-CNN §2.3; liblinear behind the extra `rcnn`).
 
 Symbols: K classes, D numbers of a feature, N windows of an image.
 """
@@ -8,64 +8,59 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from boxwright.fields import Count, Finite, Positive, PositiveShare, config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class SVMFitConfig:
-    """What a class's SVM is fitted on and how; defaults are those of the paper (§2.3) and its released code.
-
-    ``positives``: "truth" takes the annotated boxes alone; "overlap" every window with an IoU of ``positive_iou`` or
-    more with an object of the class, boxes among them. ``negative_iou``: windows below it with every object of the
-    class are negatives; what lies between is ignored. (Appendix B asks why fine-tuning labels otherwise.)
-    ``c``, ``positive_weight``, ``bias``: of liblinear: the cost of a violation, its factor for positives, and the value
-    of the constant feature, whose weight is regularised with the others.
-    ``norm``: features are scaled so that this is their mean length, measured on ``norm_windows`` windows of
-    ``norm_images`` images; None leaves them as they are.
-    ``hard``: negatives with a margin above it join the training set; the first image with a negative gives all.
-    ``retrain``: more new ones than this fit the SVM anew; negatives with a margin below ``evict`` then leave.
-    ``rounds``: passes over the images. ``tolerance`` and ``iterations``: where liblinear stops.
-    """
+    """Training of the SVM of each class. Defaults are those of the paper (§2.3) and its released code."""
 
     kind: Literal["svm"] = "svm"
+    """Kind of fit."""
     positives: Literal["truth", "overlap"] = "truth"
-    positive_iou: float = 0.5
-    negative_iou: float = 0.3
-    c: float = 1e-3
-    positive_weight: float = 2.0
-    bias: float = 10.0
-    norm: float | None = 20.0
-    norm_images: int = 200
-    norm_windows: int = 200
-    hard: float = -1.0001
-    evict: float = -1.2
-    retrain: int = 2000
-    rounds: int = 1
-    tolerance: float = 1e-3
-    iterations: int = 10_000
+    """"truth": the annotated boxes alone. "overlap": all windows with an IoU of ``positive_iou`` or more with an object
+    of the class, the boxes among them."""
+    positive_iou: PositiveShare = 0.5
+    """Minimum IoU of a positive under "overlap"."""
+    negative_iou: PositiveShare = 0.3
+    """Windows with a lower IoU with every object of the class are negatives; those between are ignored."""
+    c: Positive = 1e-3
+    """Cost of a violation, liblinear's C."""
+    positive_weight: Positive = 2.0
+    """Factor of that cost for positives."""
+    bias: Positive = 10.0
+    """Value of the constant feature, whose weight is regularised with the others."""
+    norm: Positive | None = 20.0
+    """Scale features to this mean length; None leaves them as they are."""
+    norm_images: Count = 200
+    """Images on which the mean length is measured."""
+    norm_windows: Count = 200
+    """Windows of each of these images."""
+    hard: Finite = -1.0001
+    """Negatives with a higher margin join the training set; the first image with a negative gives all."""
+    evict: Finite = -1.2
+    """Negatives with a lower margin leave the training set when the SVM is retrained."""
+    retrain: Count = 2000
+    """Retrain the SVM after more new negatives than this."""
+    rounds: Count = 1
+    """Passes over the images that mine negatives."""
+    tolerance: Positive = 1e-3
+    """Tolerance at which liblinear stops."""
+    iterations: Count = 10_000
+    """Most iterations of liblinear."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.negative_iou <= 1 or not 0 < self.positive_iou <= 1:
-            raise InputError(
-                f"fit.positive_iou = {self.positive_iou} and fit.negative_iou = {self.negative_iou} must lie in 0..1 "
-                "and above 0"
-            )
         if self.positives == "overlap" and self.negative_iou > self.positive_iou:
             raise InputError(
                 f"fit.negative_iou = {self.negative_iou} is above fit.positive_iou = {self.positive_iou}: a window "
                 "would be both; lower the former"
             )
-        positive = (self.c, self.positive_weight, self.bias, self.tolerance, 1.0 if self.norm is None else self.norm)
-        if min(positive) <= 0:
-            raise InputError("fit.c, positive_weight, bias, tolerance and norm must each be above 0")
-        if min(self.norm_images, self.norm_windows, self.retrain, self.rounds, self.iterations) < 1:
-            raise InputError("fit.norm_images, norm_windows, retrain, rounds and iterations must each be at least 1")
         if self.evict > self.hard:
             raise InputError(
                 f"fit.evict = {self.evict} is above fit.hard = {self.hard}: what is added would leave at once; lower it"
@@ -73,12 +68,12 @@ class SVMFitConfig:
 
     @property
     def passes(self) -> int:
-        """Over the training set: one for the positives and the mean length, then those that mine."""
+        """Number of passes over the training set: one for the positives and the mean length, then those that mine."""
         return 1 + self.rounds
 
 
 def require_liblinear() -> Any:
-    """sklearn's module of SVMs. InputError with the command that installs it where it is absent."""
+    """Import sklearn's SVM module. Raises InputError with the command that installs it if it is absent."""
     try:
         return importlib.import_module("sklearn.svm")
     except ImportError:
@@ -89,9 +84,9 @@ def require_liblinear() -> Any:
 
 
 def fit_svm(positives: Tensor, negatives: Tensor, config: SVMFitConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Weight float64 ``[D]`` and bias ``[]`` of the SVM between ``[P, D]`` and ``[N, D]``, at least one row each.
+    """Train the SVM between ``[P, D]`` and ``[N, D]``, at least one row each: weight float64 ``[D]`` and bias ``[]``.
 
-    liblinear's dual of the L2-regularised hinge loss; equal input gives equal bits.
+    liblinear solves the dual of the L2-regularised hinge loss. Equal inputs give equal bits.
     """
     examples = torch.cat([positives, negatives]).double().numpy()
     machine = require_liblinear().LinearSVC(
@@ -112,7 +107,7 @@ def fit_svm(positives: Tensor, negatives: Tensor, config: SVMFitConfig, seed: in
 
 
 class MinedSVM:
-    """One class's SVM and the examples that it keeps. ``weight`` is None until it was fitted once."""
+    """SVM of one class with its training set. ``weight`` is None before the first fit."""
 
     def __init__(self, config: SVMFitConfig, seed: int, positives: Tensor) -> None:
         """``positives`` float32 ``[P, D]``, scaled already."""
@@ -127,12 +122,12 @@ class MinedSVM:
         self.fits = 0
 
     def margins(self, features: Tensor) -> Tensor:
-        """Of ``[N, D]``: float64 ``[N]``."""
+        """Compute the margins of features ``[N, D]``: float64 ``[N]``."""
         assert self.weight is not None
         return features.double() @ self.weight + self.bias
 
     def mine(self, image: int, features: Tensor, negative: Tensor) -> int:
-        """Take the hard ones of an image's windows ``[N, D]`` where ``negative`` ``[N]``; how many were new."""
+        """Add the hard windows ``[N, D]`` of an image where ``negative`` ``[N]``; return the number of new ones."""
         if self.weight is not None:
             negative = negative & (self.margins(features) > self.config.hard)
         rows = [row for row in negative.nonzero().flatten().tolist() if (image, row) not in self.keys]
@@ -144,7 +139,7 @@ class MinedSVM:
         return len(new)
 
     def update(self, last: bool) -> None:
-        """Fit anew where it is due, and let easy negatives go."""
+        """Retrain if it is due, and drop easy negatives."""
         due = self.weight is None or self.added > self.config.retrain or last
         if not due or len(self.negatives) == 0 or len(self.positives) == 0:
             return
@@ -157,7 +152,7 @@ class MinedSVM:
         self.keys -= gone  # a later pass may find them hard again
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
+        """Return the state that resuming needs."""
         return {
             "positives": self.positives,
             "negatives": self.negatives,
@@ -170,7 +165,7 @@ class MinedSVM:
 
     @classmethod
     def from_state(cls, config: SVMFitConfig, seed: int, state: dict[str, Any]) -> MinedSVM:
-        """What ``state_dict`` described."""
+        """Restore from ``state_dict()``."""
         made = cls(config, seed, state["positives"])
         made.negatives, made.weight, made.bias = state["negatives"], state["weight"], state["bias"]
         made.owners = [(image, row) for image, row in state["owners"]]
@@ -180,9 +175,9 @@ class MinedSVM:
 
 
 def joined_svms(machines: Sequence[MinedSVM], scale: float, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Weights float32 ``[K, D]`` and biases ``[K]`` for features that are not scaled yet.
+    """Stack the SVMs: weights float32 ``[K, D]`` and biases ``[K]`` for unscaled features.
 
-    InputError naming a class that never met a negative or has no positive.
+    Raises InputError naming a class without a negative or without a positive.
     """
     for machine, name in zip(machines, names, strict=True):
         if machine.weight is None:

@@ -2,8 +2,8 @@
 
 There, background is class 0 and has boxes, and regions are flattened with channels first. The files hold unnormalised
 box offsets, because the code multiplies the standard deviations of the targets into the weights on saving. The importer
-divides them out again: ``head.weights`` is the same as in training, and the results are equal. All else is an option of
-our detectors.
+divides them out again: ``head.coder.weights`` is the same as in training, and the results are equal. All else is an
+option of our detectors.
 
 Four differences remain. NMS runs on the resized image here and on the original there, where it adds 1 to sides.
 Proposals have a minimum side of 16 pixels of the resized image here, of the original there. Fast R-CNN's code gives all
@@ -31,8 +31,10 @@ from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.box_head import RegionAssignConfig
+from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNCoderConfig, RPNConfig, RPNLossConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel, integer_of
@@ -55,17 +57,12 @@ def rpn_config(channels: int, anchors: int, proposals: tuple[int, int], pre_nms:
         channels=channels,
         objectness="softmax",
         pairing="blocks",
-        crowd_ignore=None,
-        straddle=0.0,
-        normalizer="sampled",
-        offset=1.0,
-        decoded_end=0.0,
-        clamp=None,
+        assign=RPNAssignConfig(crowd_ignore=None, straddle=0.0),
+        loss=RPNLossConfig(normalizer="sampled"),
+        coder=RPNCoderConfig(offset=1.0, decoded_end=0.0, clamp=None),
         pre_nms=pre_nms,
         post_nms=proposals,
-        scope="image",
-        filter_first=True,
-        min_size=16.0,
+        nms=ProposalNMSConfig(scope="image", filter_first=True, min_size=16.0),
     )
 
 
@@ -126,14 +123,10 @@ def import_rcnn(model: CaffeModel, classes: Classes | None = None) -> Imported:
 def _layers_config(side: int, offset: float, samples: int, floor: float) -> LayersHeadConfig:
     return LayersHeadConfig(
         pooling=RoIPoolingConfig(method="pool", size=side),
-        crowd_ignore=None,
-        negative_floor=floor,
+        assign=RegionAssignConfig(crowd_ignore=None, negative_floor=floor),
         samples=samples,
-        normalizer="sampled",
-        offset=offset,
-        decoded_end=0.0,
-        clamp=None,
-        weights=DEVIATIONS,
+        loss=RegionLossConfig(normalizer="sampled"),
+        coder=CoderConfig(offset=offset, decoded_end=0.0, clamp=None, weights=DEVIATIONS),
         post=PostprocessConfig(score_threshold=0.05, nms_iou=0.3, offset=1.0, min_size=0.0),
     )
 
@@ -251,11 +244,8 @@ def _rfcn_config(depth: Literal[50, 101, 152], anchors: int, channels: int, side
         rpn=rpn_config(channels, anchors, (300, 300), (6_000, 6_000)),
         head=RFCNHeadConfig(
             pooling=PositionSensitiveConfig(size=side, offset=1.0),
-            crowd_ignore=None,
-            offset=1.0,
-            decoded_end=0.0,
-            clamp=None,
-            weights=DEVIATIONS,
+            assign=RegionAssignConfig(crowd_ignore=None),
+            coder=CoderConfig(offset=1.0, decoded_end=0.0, clamp=None, weights=DEVIATIONS),
             post=PostprocessConfig(
                 score_threshold=0.0,
                 nms_iou=0.3,

@@ -38,9 +38,10 @@ from boxwright.detectors.retinanet import (
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.configs import CoderConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.region_heads import StageHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNCoderConfig, RPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.flattened_regions import first_layer_channels_last
 from boxwright.weights.common.foreign_files import tensors_in
@@ -60,11 +61,10 @@ _POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
 _POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
 _RPN = RPNConfig(
     anchors=AnchorConfig(centre="pixel", rounding="caffe"),
-    straddle=0.0,
-    offset=1.0,
+    assign=RPNAssignConfig(straddle=0.0),
+    coder=RPNCoderConfig(offset=1.0),
     post_nms=(2_000, 1_000),
-    nms_inclusive=True,
-    min_size=0.0,
+    nms=ProposalNMSConfig(inclusive=True, min_size=0.0),
 )
 _READ = "Faster R-CNN on C4 or FPN, or RetinaNet or Mask R-CNN on FPN, of its model zoo"
 _PARTS = (("w", "weight"), ("b", "bias"))
@@ -80,7 +80,7 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
     return FasterRCNNConfig(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
         rpn=_RPN,
-        head=BoxHeadConfig(pooling=_POOLING, offset=1.0, post=_POST),
+        head=BoxHeadConfig(pooling=_POOLING, coder=CoderConfig(offset=1.0), post=_POST),
         pixels=MSRA,
     )
 
@@ -96,7 +96,10 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
             post_nms=(2_000, 1_000),
         ),
         head=StageHeadConfig(
-            pooling=RoIPoolingConfig(size=14, sampling_ratio=0, aligned=False), samples=512, offset=1.0, post=_POST
+            pooling=RoIPoolingConfig(size=14, sampling_ratio=0, aligned=False),
+            samples=512,
+            coder=CoderConfig(offset=1.0),
+            post=_POST,
         ),
         pixels=MSRA,
     )

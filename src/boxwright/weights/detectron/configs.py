@@ -14,10 +14,11 @@ from boxwright.detectors.retinanet import RetinaNetAssignConfig, RetinaNetConfig
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNConfig, RPNLossConfig
 from boxwright.weights.common.state_checks import Depth
 
 _POOLING = RoIPoolingConfig(sampling_ratio=0, level_epsilon=1e-8)
@@ -29,8 +30,14 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
     """Return the configuration that reproduces ``faster_rcnn_R_*_FPN``."""
     return FasterRCNNConfig(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=True, norm="frozen_bn", freeze_at=freeze_at),
-        rpn=RPNConfig(beta=0.0, crowd_ignore=None, min_size=_NOT_EMPTY),
-        head=BoxHeadConfig(pooling=_POOLING, beta=0.0, crowd_ignore=None),
+        rpn=RPNConfig(
+            loss=RPNLossConfig(beta=0.0),
+            assign=RPNAssignConfig(crowd_ignore=None),
+            nms=ProposalNMSConfig(min_size=_NOT_EMPTY),
+        ),
+        head=BoxHeadConfig(
+            pooling=_POOLING, loss=RegionLossConfig(beta=0.0), assign=RegionAssignConfig(crowd_ignore=None)
+        ),
         pixels=IMAGENET_255_BGR,
     )
 
@@ -38,11 +45,11 @@ def faster_rcnn_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNConfi
 def _rpn_of_one_map() -> RPNConfig:
     return RPNConfig(
         anchors=AnchorConfig(sizes=((32, 64, 128, 256, 512),)),
-        beta=0.0,
-        crowd_ignore=None,
+        loss=RPNLossConfig(beta=0.0),
+        assign=RPNAssignConfig(crowd_ignore=None),
         pre_nms=(12_000, 6_000),
         post_nms=(2_000, 1_000),
-        min_size=_NOT_EMPTY,
+        nms=ProposalNMSConfig(min_size=_NOT_EMPTY),
     )
 
 
@@ -54,8 +61,8 @@ def faster_rcnn_c4_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC4
         head=StageHeadConfig(
             pooling=RoIPoolingConfig(size=14, sampling_ratio=0),
             samples=512,
-            beta=0.0,
-            crowd_ignore=None,
+            loss=RegionLossConfig(beta=0.0),
+            assign=RegionAssignConfig(crowd_ignore=None),
             post=PostprocessConfig(nms_iou=0.5),
         ),
         pixels=IMAGENET_255_BGR,
@@ -82,8 +89,8 @@ def faster_rcnn_dc5_config(depth: Depth = 50, freeze_at: int = 2) -> FasterRCNNC
             hidden=(1024, 1024),
             dropout=0.0,
             samples=512,
-            beta=0.0,
-            crowd_ignore=None,
+            loss=RegionLossConfig(beta=0.0),
+            assign=RegionAssignConfig(crowd_ignore=None),
             post=PostprocessConfig(nms_iou=0.5),
         ),
         pixels=IMAGENET_255_BGR,

@@ -24,9 +24,10 @@ from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.geometry.paste import PasteConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
-from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNConfig, RPNLossConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.flattened_regions import first_layer_channels_last
 from boxwright.weights.common.imported import Imported
@@ -64,8 +65,16 @@ def faster_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2)
     """
     return FasterRCNNConfig(
         backbone=ResNetConfig(depth=depth, stride_in_1x1=caffe, norm="frozen_bn", freeze_at=freeze_at),
-        rpn=RPNConfig(beta=0.0, crowd_ignore=None, normalizer="sampled", min_size=_NOT_EMPTY),
-        head=BoxHeadConfig(pooling=_POOLING, beta=0.0, crowd_ignore=None, normalizer="sampled"),
+        rpn=RPNConfig(
+            loss=RPNLossConfig(beta=0.0, normalizer="sampled"),
+            assign=RPNAssignConfig(crowd_ignore=None),
+            nms=ProposalNMSConfig(min_size=_NOT_EMPTY),
+        ),
+        head=BoxHeadConfig(
+            pooling=_POOLING,
+            loss=RegionLossConfig(beta=0.0, normalizer="sampled"),
+            assign=RegionAssignConfig(crowd_ignore=None),
+        ),
         pixels=IMAGENET_255_BGR if caffe else IMAGENET,
     )
 

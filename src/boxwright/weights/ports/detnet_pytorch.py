@@ -22,8 +22,9 @@ from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.regions.box_head import BoxHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
+from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
+from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNCoderConfig, RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
@@ -73,26 +74,20 @@ def faster_rcnn_config(
             channels=512,
             objectness="softmax",
             pairing="crossed",
-            crowd_ignore=None,
-            straddle=0.0,
-            normalizer="sampled",
-            offset=1.0,
-            decoded_end=0.0,
-            clamp=None,
+            assign=RPNAssignConfig(crowd_ignore=None, straddle=0.0),
+            loss=RPNLossConfig(normalizer="sampled"),
+            coder=RPNCoderConfig(offset=1.0, decoded_end=0.0, clamp=None),
             pre_nms=(12_000, 6_000),
             post_nms=(2_000, proposals),
-            scope="image",
-            min_size=0.0,
+            nms=ProposalNMSConfig(scope="image", min_size=0.0),
         ),
         head=BoxHeadConfig(
             pooling=RoIPoolingConfig(method="corners", size=14, level_epsilon=0.0, level_offset=1.0),
             class_agnostic=class_agnostic,
-            crowd_ignore=None,
+            assign=RegionAssignConfig(crowd_ignore=None),
             samples=128,
-            normalizer="sampled",
-            offset=1.0,
-            decoded_end=0.0,
-            clamp=None,
+            loss=RegionLossConfig(normalizer="sampled"),
+            coder=CoderConfig(offset=1.0, decoded_end=0.0, clamp=None),
             post=PostprocessConfig(
                 score_threshold=0.0, nms_iou=0.3, candidates=proposals * classes, offset=1.0, min_size=0.0
             ),

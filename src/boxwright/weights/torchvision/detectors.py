@@ -27,9 +27,10 @@ from boxwright.detectors.retinanet import RetinaNetAssignConfig, RetinaNetConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
-from boxwright.heads.regions.box_head import BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
+from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.mask_head import MaskHeadConfig
-from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.rpn import RPNAssignConfig, RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import InputError
 from boxwright.weights.common.flattened_regions import FIRST_LAYER, channels_first, channels_last
@@ -46,13 +47,17 @@ def faster_rcnn_config(version: Literal[1, 2] = 1, freeze_at: int = 2, norm_eps:
     ones in backbone, pyramid and box head. ``norm_eps``: added to a variance by the norms of the backbone; 0 in the
     published weights of version 1, 1e-5 in all others.
     """
-    head = BoxHeadConfig(pooling=RoIPoolingConfig(aligned=False), beta=1 / 9, crowd_ignore=None, normalizer="sampled")
+    head = BoxHeadConfig(
+        pooling=RoIPoolingConfig(aligned=False),
+        loss=RegionLossConfig(beta=1 / 9, normalizer="sampled"),
+        assign=RegionAssignConfig(crowd_ignore=None),
+    )
     config = FasterRCNNConfig(
         backbone=ResNetConfig(depth=50, norm="frozen_bn", norm_eps=norm_eps, freeze_at=freeze_at),
         rpn=RPNConfig(
             anchors=AnchorConfig(rounding="extent", steps="measured"),
-            crowd_ignore=None,
-            normalizer="sampled",
+            assign=RPNAssignConfig(crowd_ignore=None),
+            loss=RPNLossConfig(normalizer="sampled"),
             post_nms=(2000, 1000),
         ),
         head=head,
@@ -87,7 +92,7 @@ def faster_rcnn_mobilenet_config(small: bool = False, freeze_at: int = 3) -> Fas
             ),
             pre_nms=(2000, 150) if small else (2000, 1000),
             post_nms=(2000, 150) if small else (2000, 1000),
-            score_threshold=0.05,
+            nms=replace(boxes.rpn.nms, score_threshold=0.05),
         ),
         pooled_levels=1,
     )
