@@ -39,7 +39,6 @@ from boxwright.weights.torchvision.detectors import (
     faster_rcnn_config,
     faster_rcnn_state,
     mask_rcnn_config,
-    mask_rcnn_state,
     retinanet_config,
     retinanet_state,
 )
@@ -127,7 +126,7 @@ def ssd() -> nn.Module:
 CONTESTS: dict[str, Contest] = {
     "faster_rcnn": Contest("Faster R-CNN R50-FPN", faster_rcnn, faster_rcnn_config(), faster_rcnn_state, first_label=1),
     "mask_rcnn": Contest(
-        "Mask R-CNN R50-FPN", mask_rcnn, mask_rcnn_config(), mask_rcnn_state, first_label=1, masks=True
+        "Mask R-CNN R50-FPN", mask_rcnn, mask_rcnn_config(), faster_rcnn_state, first_label=1, masks=True
     ),
     "retinanet": Contest("RetinaNet R50-FPN", retinanet, retinanet_config(), retinanet_state),
     "ssd": Contest("SSD300 VGG-16", ssd, ssd_config(freeze_at=0), ssd_state, first_label=1, size=(300, 300)),

@@ -24,7 +24,7 @@ from boxwright.geometry.paste import InstanceMasks, paste_masks
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.detectron import detectron2
-from boxwright.weights.torchvision.detectors import mask_rcnn_config, mask_rcnn_state
+from boxwright.weights.torchvision.detectors import faster_rcnn_state, mask_rcnn_config
 from tests.support.batches import example_images, example_targets, with_masks
 from tests.support.golden import GoldenCase, compare, compare_share
 from tests.support.two_stage_cases import SMALL_MASK_RCNN, plain_logits
@@ -51,7 +51,7 @@ def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
 
 def converted(model: nn.Module, classes: int, config: MaskRCNNConfig) -> Detector:
     detector = build_detector(config, Classes.from_names([f"class {i}" for i in range(classes)]))
-    detector.load_state_dict(mask_rcnn_state(model.state_dict()))
+    detector.load_state_dict(faster_rcnn_state(model.state_dict()))
     return detector
 
 
@@ -112,7 +112,7 @@ def test_losses_and_gradients_equal_torchvisions() -> None:
 
     sum(losses.values()).backward()  # type: ignore[union-attr]
     sum(expected.values()).backward()
-    gradients = mask_rcnn_state({name: p.grad for name, p in theirs.named_parameters() if p.grad is not None})
+    gradients = faster_rcnn_state({name: p.grad for name, p in theirs.named_parameters() if p.grad is not None})
     for name, parameter in ours.named_parameters():
         reference, mine = gradients[name], parameter.grad
         assert mine is not None
@@ -133,11 +133,11 @@ def test_files_of_any_age_lose_the_map_of_background() -> None:
     old = {f"roi_heads.mask_head.mask_fcn{n}.weight": torch.full((1,), n - 1.0) for n in (1, 2, 3, 4)}
     new = {f"roi_heads.mask_head.{n}.0.weight": torch.full((1,), float(n)) for n in range(4)}
     for layout in (old, new):
-        ours = mask_rcnn_state(boxes | logits | layout)
+        ours = faster_rcnn_state(boxes | logits | layout)
         assert [ours[f"mask_head.convs.{n}.weight"].item() for n in range(4)] == [0, 1, 2, 3]
         assert ours["mask_head.predict.bias"].tolist() == [1, 2]
     with pytest.raises(InputError, match=r"1 keys are not of .*keypoint_head"):
-        mask_rcnn_state(boxes | logits | {"roi_heads.keypoint_head.0.weight": torch.zeros(1)})
+        faster_rcnn_state(boxes | logits | {"roi_heads.keypoint_head.0.weight": torch.zeros(1)})
 
 
 def test_only_the_true_classs_map_learns() -> None:

@@ -146,7 +146,7 @@ def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | N
     if len(classes) == count:
         return imported._replace(classes=classes)
     if len(classes) == count - 1 and imported.source.startswith("torchvision retinanet"):
-        return read(classes)  # its first column may or may not be a class
+        return read(classes)  # the first column of RetinaNet may be a class or unused
     raise InputError(
         f"{imported.source} for {count} classes, but {len(classes)} names are given ({', '.join(classes.names[:3])}"
         f"{', ...' if len(classes) > 3 else ''}); give {count} names, in the order of its training, or none to call "

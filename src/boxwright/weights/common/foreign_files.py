@@ -53,7 +53,7 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
         raise
     except RefusedError as error:
         _refuse(path, {error.name})
-    except Exception as error:  # torch, pickle, zipfile and safetensors each raise many kinds for a damaged file
+    except Exception as error:  # torch, pickle, zipfile and safetensors each raise many types for a damaged file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: cut short or damaged ({size} bytes; {first[:200]}); expected {_EXPECTED}; download it anew"
@@ -89,7 +89,7 @@ def _read(path: Path, head: bytes) -> Any:
         return _read_archive(path)
     if head.startswith(_LEGACY):
         with path.open("rb") as file:
-            names = names_in(file, pickles=4)  # the mark, the version, the machine, the content
+            names = names_in(file, pickles=4)  # magic number, version, machine, content
         return _read_torch(path, names, mmap=False)
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return safetensors.torch.load_file(path)

@@ -102,7 +102,7 @@ class _Array:
             data = data.encode("latin1")
         values = np.frombuffer(data, kind).reshape(tuple(shape), order=order)  # type: ignore[call-overload]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the bytes are not to be written to; nothing here does
+            warnings.simplefilter("ignore")  # the bytes are read-only, and nothing writes to them
             self._tensor = torch.from_numpy(values.astype(kind.newbyteorder("="), order="C", copy=False))
         return self
 

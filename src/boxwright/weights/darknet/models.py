@@ -64,7 +64,7 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
         config = yolov2_config(sections)
     else:
         config = yolov3_config(sections)
-    with torch.device("meta"):  # only the order of its layers is wanted
+    with torch.device("meta"):  # only the order of its layers is needed
         detector = build_detector(config, classes)
     if isinstance(detector, YOLOv1):
         state = yolov1_state(detector, network)
@@ -121,7 +121,7 @@ def import_darknet_backbone(weights: Path | str, cfg: Path | str | None = None) 
     if "softmax" in kinds and len(layers) == length + 1:
         arrays = layers[length].arrays
         weight = arrays["weight"]
-        # One layer on the map and then the mean, or the mean and then one layer: what ours is for either.
+        # Darknet-19 applies the layer to the map and then averages, Darknet-53 the other way round, and so does ours.
         state["fc.weight"] = weight if variant == "darknet19" else weight.flatten(1)
         state["fc.bias"] = arrays["bias"]
     pixels = DARKNET

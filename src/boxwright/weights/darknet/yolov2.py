@@ -60,7 +60,7 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
             noobject_scale=options.number("noobject_scale", 1),
             class_scale=options.number("class_scale", 1),
             rescore=bool(options.integer("rescore", 1)),
-            favour_small=True,  # what the code does that reads these files today
+            favour_small=True,  # as the current code does that reads these files
         ),
     )
 

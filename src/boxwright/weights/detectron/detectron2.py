@@ -96,7 +96,7 @@ def import_detectron2(
     if isinstance(config, RetinaNetConfig):
         boxes, scores = (rows_of(state, f"head.{part}.weight", source) for part in ("bbox_pred", "cls_score"))
         count = scores * 4 // max(boxes, 1)
-        ours["average_positives"] = torch.tensor(100.0)  # not in its checkpoints; where its training starts
+        ours["average_positives"] = torch.tensor(100.0)  # not in its checkpoints; the initial value of its training
     else:
         count = rows_of(state, "roi_heads.box_predictor.cls_score.weight", source) - 1
     return Imported(

@@ -220,7 +220,7 @@ def import_yolov3(file: MMDetFile, classes: Classes | None) -> Imported:
     refuse_keys(unknown, source)
     count = rows_of(file.state, "bbox_head.convs_pred.0.weight", source) // 3 - 5
     sides = re.findall(r"scale\s*=\s*[\[(]\s*(\d+),\s*(\d+)\s*[\])]", file.text)
-    side = int(sides[-1][0]) if sides else 608  # the last one is the test's
+    side = int(sides[-1][0]) if sides else 608  # the last one belongs to the test pipeline
     return Imported(
         source=source,
         config=yolov3_config(),

@@ -206,7 +206,7 @@ def _opened(file: PublishedFile, part: Path, timeout: float) -> Iterator[Any]:
         answer = opener.open(urllib.request.Request(file.url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # what is here is as long as the file, or longer
+        if error.code == 416:  # the partial file is as long as the file, or longer
             _forget(part)
             raise _Again("the server refused to go on with the part that was here") from None
         if error.code in (408, 425, 429) or error.code >= 500:
@@ -247,7 +247,7 @@ def _without_password(proxy: str) -> str:
 
 def _read(answer: Any, timeout: float) -> bytes:
     try:
-        return answer.read1(CHUNK)  # what is there: a stall must not lose it
+        return answer.read1(CHUNK)  # read1 returns what has arrived, so a stall loses nothing
     except TimeoutError:
         raise _Again(f"the server sent nothing for {timeout:g} s") from None
     except (OSError, http.client.HTTPException) as error:

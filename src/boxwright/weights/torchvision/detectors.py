@@ -166,9 +166,6 @@ def faster_rcnn_state(state: Mapping[str, Tensor], labels: Sequence[int] | None 
     return ours
 
 
-mask_rcnn_state = faster_rcnn_state
-
-
 def exported_faster_rcnn(ours: Mapping[str, Tensor], labels: Sequence[int], columns: int) -> dict[str, Tensor]:
     """Convert back to a state dict for torchvision's model of ``columns`` classes: the inverse of
     :func:`faster_rcnn_state`.
