@@ -20,9 +20,9 @@ from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Images, Targets
 from boxwright.testing import HostSyncError, forbid_host_sync
 from boxwright.training.distributed import Processes
-from boxwright.training.ema import EMA
-from boxwright.training.optimiser import build_optimiser
-from boxwright.training.step import Stepper
+from boxwright.training.optimisation.ema import EMA
+from boxwright.training.optimisation.optimiser import build_optimiser
+from boxwright.training.stages.gradient import Stepper
 from tests.support.toys import CLASSES, Toy, toy_recipe
 
 X = torch.tensor([[1.0, -2.0], [0.0, 3.0]])

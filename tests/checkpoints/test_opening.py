@@ -267,7 +267,7 @@ def test_every_command_takes_it(foreign: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_training_starts_from_it(foreign: Path, rebuilt: Callable[[], object], tmp_path: Path):
-    from boxwright.training.session import start_from
+    from boxwright.training.tasks.detection import start_from
 
     detector = rebuilt()
     before = {name: value.clone() for name, value in detector.state_dict().items()}  # type: ignore[attr-defined]

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from boxwright.config.recipe import EMAConfig, GroupConfig, LayerDecayConfig, Recipe, SGDConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.structures import Classes, InputError
 from boxwright.training.distributed import Processes, synchronise_batch_norm
-from boxwright.training.ema import EMA
+from boxwright.training.optimisation.ema import EMA
 from boxwright.training.session import Session
+from boxwright.training.stages.gradient import GradientStage
+from boxwright.training.tasks.detection import DetectionTask
 from tests.support.toys import CLASSES, Toy, toy_index, toy_recipe
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -34,7 +37,7 @@ def opened(index: DetectionIndex) -> Iterator[Open]:
     sessions: list[Session] = []
 
     def start(recipe: Recipe, build: Callable[[Any, Classes], Toy] = Watched, where: Processes = ALONE) -> Session:
-        sessions.append(Session(recipe, index, where, build, None, None, None))
+        sessions.append(Session(DetectionTask(recipe, index, None, where, build), None))
         return sessions[-1]
 
     yield start
@@ -58,8 +61,8 @@ class Watched(Toy):
 
 
 def watched(session: Session) -> Watched:
-    assert isinstance(session.detector, Watched)
-    return session.detector
+    assert isinstance(session.model, Watched)
+    return session.model
 
 
 def optimised(**changes: Any) -> Recipe:
@@ -67,17 +70,22 @@ def optimised(**changes: Any) -> Recipe:
     return replace(recipe, stages=(replace(recipe.stages[0], optimiser=SGDConfig(lr=0.05, **changes)),))
 
 
+def optimiser(session: Session) -> Optimizer:
+    assert isinstance(session.runner, GradientStage)
+    return session.runner.optimiser
+
+
 def rates(session: Session) -> dict[str, float]:
-    names = {id(p): name for name, p in session.detector.named_parameters()}
-    return {names[id(p)]: group["lr"] for group in session.stepper.optimiser.param_groups for p in group["params"]}
+    names = {id(p): name for name, p in session.model.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in optimiser(session).param_groups for p in group["params"]}
 
 
 def moved(session: Session, steps: int = 1) -> dict[str, float]:
     """How far each parameter and buffer goes in some steps."""
-    before = {name: t.clone() for name, t in session.detector.state_dict().items()}
+    before = {name: t.clone() for name, t in session.model.state_dict().items()}
     for _ in range(steps):
         session.take_step()
-    return {n: (t.float() - before[n].float()).norm().item() for n, t in session.detector.state_dict().items()}
+    return {n: (t.float() - before[n].float()).norm().item() for n, t in session.model.state_dict().items()}
 
 
 def test_batch_norms_of_several_processes_become_one() -> None:
@@ -95,11 +103,11 @@ def test_sync_batch_norm_reaches_the_session(opened: Open, monkeypatch: pytest.M
         opened(toy_recipe(sync_batch_norm=True), where=two)
     given: list[nn.Module] = []
     monkeypatch.setattr(
-        "boxwright.training.session.synchronise_batch_norm", lambda model, where: given.append(model) or model
+        "boxwright.training.tasks.detection.synchronise_batch_norm", lambda model, where: given.append(model) or model
     )
     opened(toy_recipe())
     assert given == []
-    assert opened(toy_recipe(sync_batch_norm=True)).detector is given[0]
+    assert opened(toy_recipe(sync_batch_norm=True)).model is given[0]
 
 
 def test_learning_rates_by_name_and_by_depth(opened: Open) -> None:
@@ -131,7 +139,7 @@ def test_precision(precision: Any, dtype: torch.dtype, opened: Open) -> None:
     assert half.scaler.is_enabled() is (precision == "fp16")
     exact, rough = whole.take_step()[0], half.take_step()[0]
     assert (watched(whole).types, watched(half).types) == ({torch.float32}, {dtype})
-    assert all(p.dtype == torch.float32 for p in half.detector.parameters())
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
     assert not torch.equal(exact, rough)
     torch.testing.assert_close(exact, rough, rtol=0.05, atol=0.02)
 
@@ -145,26 +153,26 @@ def test_accumulation_takes_the_batch_in_parts(opened: Open) -> None:
 def test_clipping_bounds_a_step(opened: Open) -> None:
     recipe = optimised(momentum=0.0, weight_decay=0.0)
     free, clipped = (opened(replace(recipe, clip_norm=bound)) for bound in (None, 1e-3))
-    names = [name for name, _ in clipped.detector.named_parameters()]
+    names = [name for name, _ in clipped.model.named_parameters()]
     ways = [moved(session) for session in (free, clipped)]
     far, near = (sum(way[name] ** 2 for name in names) ** 0.5 for way in ways)
-    assert near == pytest.approx(clipped.stepper.optimiser.param_groups[0]["lr"] * 1e-3, rel=1e-3)
+    assert near == pytest.approx(optimiser(clipped).param_groups[0]["lr"] * 1e-3, rel=1e-3)
     assert far > 10 * near
 
 
 def test_the_average_is_what_is_used(opened: Open) -> None:
     plain = opened(toy_recipe(ema=None))
-    assert plain.weights_to_use is plain.detector
+    assert plain.eval_model is plain.model
     session = opened(toy_recipe(ema=EMAConfig(decay=0.9, ramp=4)))
     assert isinstance(session.ema, EMA)
     moved(session, 2)
     name = "head.weight"
-    assert not torch.equal(session.weights_to_use.state_dict()[name], session.detector.state_dict()[name])
+    assert not torch.equal(session.eval_model.state_dict()[name], session.model.state_dict()[name])
 
 
 def test_channels_last(opened: Open) -> None:
     for wanted in (True, False):
-        weight = opened(toy_recipe(channels_last=wanted)).detector.state_dict()["backbone.conv.weight"]
+        weight = opened(toy_recipe(channels_last=wanted)).model.state_dict()["backbone.conv.weight"]
         assert weight.is_contiguous(memory_format=torch.channels_last) is wanted
 
 

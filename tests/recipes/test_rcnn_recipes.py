@@ -13,7 +13,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.rcnn import RCNNConfig
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
-from boxwright.training.optimiser import build_optimiser
+from boxwright.training.optimisation.optimiser import build_optimiser
 from boxwright.training.plan import make_plan
 
 CLASSES = Classes.from_names(["a", "b", "c"])

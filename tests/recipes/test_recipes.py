@@ -14,7 +14,7 @@ from boxwright.config.recipe import FitStage, Recipe, SGDConfig
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import RECIPES, by_name, get_recipe, resolve_recipe
 from boxwright.structures import Classes, InputError
-from boxwright.training.optimiser import build_optimiser, freeze
+from boxwright.training.optimisation.optimiser import build_optimiser, freeze
 from boxwright.training.plan import make_plan
 
 CLASSES = Classes.from_names(["a", "b", "c"])

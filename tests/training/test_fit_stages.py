@@ -37,6 +37,7 @@ from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.loop import train
 from boxwright.training.plan import make_plan
 from tests.support.resuming import Killed, assert_same_bits, interrupts, rows
+from tests.support.runs import without_pictures
 from tests.support.toys import save_proposals, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_FAST, SMALL_RCNN
 
@@ -57,8 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectionIndex, Dete
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("plot_losses", "plot_precision", "draw_samples"):
-        monkeypatch.setattr(f"boxwright.training.loop.{name}", lambda *args: None)
+    without_pictures(monkeypatch)
 
 
 def rcnn_recipe(data: Any, **changes: Any) -> Recipe:

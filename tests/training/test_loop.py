@@ -22,6 +22,7 @@ from boxwright.training.logging.run_folder import new_run_folder, read_run
 from boxwright.training.logging.run_log import read_rows
 from boxwright.training.loop import train
 from tests.support.processes import run_python
+from tests.support.runs import without_pictures
 from tests.support.toys import CLASSES, Toy, build_toy, toy_index, toy_recipe
 
 
@@ -35,8 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
 def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves cost more than these runs; one test wants them."""
     if "pictures" not in request.node.name:
-        for name in ("plot_losses", "plot_precision", "draw_samples"):
-            monkeypatch.setattr(f"boxwright.training.loop.{name}", lambda *args: None)
+        without_pictures(monkeypatch)
 
 
 def run(recipe, data, folder, build=build_toy, **options):

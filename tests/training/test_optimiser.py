@@ -8,7 +8,7 @@ from torch import nn
 
 from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, SGDConfig
 from boxwright.structures import InputError
-from boxwright.training.optimiser import build_optimiser, freeze, hold_frozen, layer_rates, set_lr
+from boxwright.training.optimisation.optimiser import build_optimiser, freeze, hold_frozen, layer_rates, set_lr
 
 
 class Net(nn.Module):

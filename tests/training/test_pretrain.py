@@ -29,7 +29,8 @@ from boxwright.training.distributed import Processes
 from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.logging.monitor import NonFiniteLossError
 from boxwright.training.pretrain import pretrain
-from boxwright.training.pretrain_session import PretrainSession, mixed
+from boxwright.training.session import Session
+from boxwright.training.tasks.classification import ClassificationTask, mixed
 from tests.support.dataset_files import class_folders
 from tests.support.resuming import flat, rows
 
@@ -88,14 +89,14 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def stop_in(step: int, patch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C in this step."""
-    whole = PretrainSession.take_step
+    whole = Session.take_step
 
-    def interrupted(session: PretrainSession):
+    def interrupted(session: Session):
         if session.step == step - 1:
             os.kill(os.getpid(), signal.SIGINT)
         return whole(session)
 
-    patch.setattr(PretrainSession, "take_step", interrupted)
+    patch.setattr(Session, "take_step", interrupted)
 
 
 @pytest.mark.parametrize("step", [8, 21, 32], ids=["to be measured", "between two rows", "the last"])
@@ -132,13 +133,13 @@ def test_a_damaged_picture_costs_no_step(finished: Path, tmp_path: Path) -> None
     for path in damaged:
         path.write_bytes(b"no picture")
     for path, content in zip(damaged, whole, strict=True):
-        remedy = rf"{path}.*another picture under its name.*boxwright pretrain --data {train.data} --resume {run}$"
+        remedy = rf"{path}.*another image under its name.*boxwright pretrain --data {train.data} --resume {run}$"
         recipe = None if run.exists() else RECIPE
         with pytest.raises(InputError, match=remedy):
             pretrain(recipe, train, val, run, device="cpu", log="quiet", licence="CC0", resume=recipe is None)
         path.write_bytes(content)
     state = load_train_state(run / "last.train")
-    assert (state["step"], state["measured"]) == (8, 0)
+    assert (state["step"], state["validated"]) == (8, 0)
     assert not (run / "backbone.safetensors").exists()
     pretrain(None, train, val, run, device="cpu", log="quiet", resume=True)
     assert_same_run(finished, run)
@@ -148,15 +149,15 @@ def test_lost_weights_are_neither_measured_nor_saved(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = open_folders(data)
-    whole = PretrainSession.take_step
+    whole = Session.take_step
 
-    def ruins(session: PretrainSession):
+    def ruins(session: Session):
         loss = whole(session)
         if session.step == 8:
             next(session.model.parameters()).data[0] = float("inf")
         return loss
 
-    monkeypatch.setattr(PretrainSession, "take_step", ruins)
+    monkeypatch.setattr(Session, "take_step", ruins)
     with pytest.raises(NonFiniteLossError, match="step 8: the weights are not finite any more, first "):
         pretrain(RECIPE, splits["train"], splits["val"], tmp_path / "run", device="cpu", log="quiet")
     assert not (tmp_path / "run" / "backbone.safetensors").exists()
@@ -173,18 +174,18 @@ def test_resuming_says_what_does_not_fit(finished: Path, data: Path, tmp_path: P
 
     with pytest.raises(InputError, match=r"another recipe \(crops\.size: 16 there, 12 now; seed: 0 there, 3 now\)"):
         resume(replace(RECIPE, crops=replace(RECIPE.crops, size=12), seed=3))
-    with pytest.raises(InputError, match="not the pictures that the run was started on"):
+    with pytest.raises(InputError, match="not the images that the run was started on"):
         resume(train=train.subset([0, 15]))
     for other in (val.subset([0, 15]), None):
-        with pytest.raises(InputError, match="pictures to measure on are not those that the run had"):
+        with pytest.raises(InputError, match="validation images are not those that the run had"):
             resume(val=other)
     state = load_train_state(run / "last.train")
     save_train_state(run / "last.train", {**state, "world": 2})
     said: list[str] = []
     resume(log=said.append)
-    assert said[-1] == "the run had 2 process(es) and now has 1: it goes on, not bit for bit"
+    assert said[-1] == "the run had 2 process(es) and now has 1: it continues, but not bit for bit"
     with pytest.raises(InputError, match=r"^batch_size = 4 is not a multiple of 3 processes"):
-        PretrainSession(RECIPE, train, val, Processes(0, 3, torch.device("cpu")), run, "", None)
+        ClassificationTask(RECIPE, train, val, Processes(0, 3, torch.device("cpu")), run, "")
 
 
 def test_runs_of_before_can_be_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -194,10 +195,12 @@ def test_runs_of_before_can_be_resumed(finished: Path, data: Path, tmp_path: Pat
     shutil.copytree(finished, run)
     state = load_train_state(run / "last.train")
     recipe = json.loads(state["pretrain"])
-    del state["measured"], state["monitor"], state["val_fingerprint"], recipe["save_every"]
+    for name in ("validated", "stage", "stream", "last_validation", "validations_since_best", "fit"):
+        del state[name]
+    del state["monitor"], state["val_fingerprint"], recipe["save_every"]
     save_train_state(run / "last.train", {**state, "pretrain": json.dumps(recipe)})
     pretrain(RECIPE, splits["train"], splits["val"], run, device="cpu", log="quiet", resume=True)
-    assert load_train_state(run / "last.train")["measured"] == 32
+    assert load_train_state(run / "last.train")["validated"] == 32
     assert (finished / "backbone.safetensors").read_bytes() == (run / "backbone.safetensors").read_bytes()
     assert rows(finished) == rows(run)
 

@@ -41,6 +41,7 @@ from boxwright.training.loop import train
 from boxwright.training.session import Session
 from tests.support.processes import start_python
 from tests.support.resuming import Killed, assert_same_bits, interrupts, rows
+from tests.support.runs import without_pictures
 from tests.support.toys import Toy, build_toy, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_FAST
 
@@ -70,8 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves cost more than these runs."""
-    for name in ("plot_losses", "plot_precision", "draw_samples"):
-        monkeypatch.setattr(f"boxwright.training.loop.{name}", lambda *args: None)
+    without_pictures(monkeypatch)
 
 
 def recipe_of(case: str) -> Recipe:

@@ -8,7 +8,7 @@ import pytest
 
 from boxwright.config.recipe import CosineConfig, MultiStepConfig, SGDConfig, Stage, WarmupConfig, steps_of
 from boxwright.structures import InputError
-from boxwright.training.schedule import build_schedule
+from boxwright.training.optimisation.schedule import build_schedule
 
 
 def test_detnet_paper_schedule() -> None:

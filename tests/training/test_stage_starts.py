@@ -18,6 +18,7 @@ from boxwright.recipes.faster_rcnn_c4 import four_steps
 from boxwright.structures import Classes, InputError
 from boxwright.training.loop import train
 from tests.support.resuming import Killed, assert_same_bits
+from tests.support.runs import without_pictures
 from tests.support.toys import build_toy, toy_index, toy_recipe
 from tests.support.two_stage_cases import SMALL_C4
 
@@ -33,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boxwright.training.loop.plot_losses", lambda *args: None)
+    without_pictures(monkeypatch)
 
 
 def four_step_recipe(**changes: Any) -> Recipe:

@@ -29,11 +29,12 @@ from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Images, InputError, Targets
 from boxwright.training.distributed import Processes, choose_device, micro_batch_size, processes
-from boxwright.training.ema import EMA
 from boxwright.training.loop import train
-from boxwright.training.optimiser import build_optimiser
+from boxwright.training.optimisation.ema import EMA
+from boxwright.training.optimisation.optimiser import build_optimiser
 from boxwright.training.pretrain import pretrain
-from boxwright.training.step import Stepper, image_seeds
+from boxwright.training.random_state import image_seeds
+from boxwright.training.stages.gradient import Stepper
 from tests.support.dataset_files import class_folders
 from tests.support.toys import CLASSES, Toy, toy_index, toy_recipe
 

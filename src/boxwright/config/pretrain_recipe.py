@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
 from boxwright.backbones.build import BackboneConfig
 from boxwright.config.config_tree import Describe, from_tree, to_tree
 from boxwright.config.recipe import (
+    CheckpointConfig,
     Count,
     CountOrZero,
     EMAConfig,
     NotNegative,
     OptimiserConfig,
     Positive,
+    Recipe,
     ScheduleConfig,
     Stage,
+    ValidationConfig,
 )
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
@@ -69,9 +72,28 @@ class PretrainRecipe:
             )
 
     @property
-    def stage(self) -> Stage:
-        """Length, optimiser and schedule as the training loop's parts take them."""
-        return Stage(name="pretrain", length=self.epochs, optimiser=self.optimiser, schedule=self.schedule)
+    def stages(self) -> tuple[Stage, ...]:
+        """The one stage of the run."""
+        return (Stage(name="pretrain", length=self.epochs, optimiser=self.optimiser, schedule=self.schedule),)
+
+    @property
+    def validation(self) -> ValidationConfig:
+        """When to validate."""
+        return ValidationConfig(every=self.validate_every)
+
+    @property
+    def checkpoint(self) -> CheckpointConfig:
+        """When to write checkpoints."""
+        return CheckpointConfig(every=self.save_every)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimiser step and process."""
+        return 1
+
+
+TrainingRecipe: TypeAlias = Recipe | PretrainRecipe
+"""A recipe that the training loop can run."""
 
 
 def pretrain_from_tree(tree: Any, describe: Describe = lambda path: "") -> PretrainRecipe:

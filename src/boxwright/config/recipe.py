@@ -306,6 +306,11 @@ class Recipe:
                 f"data.batch_size = {self.data.batch_size} is not a multiple of accumulation = {self.accumulation}"
             )
 
+    @property
+    def batch_size(self) -> int:
+        """Images per optimiser step, over all processes and micro-batches."""
+        return self.data.batch_size
+
 
 def scaled_lr(config: OptimiserConfig, batch_size: int) -> float:
     """The learning rate at the global ``batch_size`` by the linear scaling rule, where ``config`` asks for it."""

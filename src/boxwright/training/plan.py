@@ -1,18 +1,19 @@
-"""What a recipe comes to on a given training set: how many steps, which stage when, what happens after which step."""
+"""Plan of a run: the steps of each stage on a given training set, and what follows which step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from boxwright.config.recipe import FitStage, Recipe, Stage, steps_of
-from boxwright.training.schedule import Schedule, build_schedule
+from boxwright.config.pretrain_recipe import TrainingRecipe
+from boxwright.config.recipe import FitStage, Stage, steps_of
+from boxwright.training.optimisation.schedule import Schedule, build_schedule
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage covers the steps ``first + 1 ... first + steps`` of the run, each of ``step_images``.
+    """A stage that covers the steps ``first + 1 ... first + steps`` of the run, each of ``step_images`` images.
 
-    ``schedule``: of the learning rate; None in a stage that fits.
+    ``schedule`` is that of the learning rate, None in a stage that fits.
     """
 
     stage: Stage | FitStage
@@ -23,13 +24,13 @@ class PlannedStage:
 
     @property
     def last(self) -> int:
-        """Its last step."""
+        """The last step of the stage."""
         return self.first + self.steps
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The run in steps, counted from 1 through all stages. ``images``: of an epoch."""
+    """A run in steps, counted from 1 through all stages. An epoch has ``images`` images."""
 
     images: int
     batch_size: int
@@ -39,46 +40,48 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """Steps of all stages."""
+        """Number of steps of all stages."""
         return sum(s.steps for s in self.stages)
 
     @property
     def batches(self) -> int:
-        """Steps that learn by gradients: batches that the run takes of the training data."""
+        """Number of gradient steps, which is the number of batches that the run takes of the training data."""
         return sum(s.steps for s in self.stages if s.schedule is not None)
 
     @property
-    def fits(self) -> bool:
-        """Whether a stage fits something."""
+    def has_fit_stage(self) -> bool:
+        """True if a stage fits a part of the network."""
         return any(s.schedule is None for s in self.stages)
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The last step of the run, or of each of its stages where one fits something."""
-        return tuple(s.last for s in self.stages) if self.fits else (self.total,)
+        """The last step of the run, or of each stage if one of them is a fit."""
+        return tuple(s.last for s in self.stages) if self.has_fit_stage else (self.total,)
 
     def epoch(self, step: int) -> float:
-        """Epochs finished after ``step``, passes of fits among them."""
+        """Return the epochs finished after ``step``; the passes of fits count too."""
         return sum(min(max(step - s.first, 0), s.steps) * s.step_images for s in self.stages) / self.images
 
     def stage_of(self, step: int) -> int:
-        """The index of the stage that takes ``step`` (1 is the run's first)."""
+        """Return the index of the stage that takes ``step``; the first step of the run is 1."""
         return next(i for i, s in enumerate(self.stages) if step <= s.first + s.steps)
 
     def validates(self, step: int) -> bool:
-        """Whether a validation follows ``step``. A fit shows at its end only; where there is one, so do all stages."""
+        """Return True if a validation follows ``step``. In a run with a fit it follows the end of every stage."""
         learns = self.stages[self.stage_of(step)].schedule is not None
         return step in self.ends or (learns and step % self.validate_every == 0)
 
     def saves(self, step: int) -> bool:
-        """Whether a checkpoint follows ``step`` even without a validation."""
+        """Return True if a checkpoint follows ``step``, with or without a validation."""
         return step % self.checkpoint_every == 0 or step in self.ends
 
 
-def make_plan(recipe: Recipe, images: int, all_images: int | None = None) -> Plan:
-    """The plan of ``recipe`` on a training set whose epochs have ``images``; fits see ``all_images`` once a pass,
-    which are as many where None."""
-    batch, all_images = recipe.data.batch_size, images if all_images is None else all_images
+def make_plan(recipe: TrainingRecipe, images: int, all_images: int | None = None) -> Plan:
+    """Plan ``recipe`` on a training set whose epochs have ``images`` images.
+
+    A pass of a fit sees ``all_images``, by default as many as an epoch.
+    """
+    batch, all_images = recipe.batch_size, images if all_images is None else all_images
     stages, first = [], 0
     for stage in recipe.stages:
         if isinstance(stage, FitStage):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.checkpoints.checkpoint import check_classes
 from boxwright.data.config import DataConfig
@@ -26,7 +26,7 @@ from boxwright.geometry.paste import PasteConfig
 from boxwright.precision import Precision, autocast
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.distributed import Processes
-from boxwright.training.step import image_seeds
+from boxwright.training.random_state import image_seeds
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def validate(
     sums: dict[str, Tensor] = {}
     done = 0
     try:
-        with _evaluating(model):
+        with validation_mode(model):
             for batch in loader:
                 found, terms = _run(model, batch, where, precision, losses)
                 collect(evaluation, batch, found, masks, model.paste)
@@ -164,8 +164,8 @@ def _run(
 
 
 @contextmanager
-def _evaluating(model: Detector) -> Iterator[None]:
-    """Set eval mode, and restore the modes and torch's random state at the end."""
+def validation_mode(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into eval mode, and restore its modes and torch's random state at the end."""
     devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices), evaluating(model):
         yield

@@ -140,6 +140,7 @@ class CropStream(Iterator[ClassBatch]):
         order = StreamOrder(np.arange(len(folders), dtype=np.int64), batch_size * world, seed)
         part = slice(rank * batch_size, (rank + 1) * batch_size)
         self.taken = 0
+        self._epoch_size = len(folders)
         self._workers = Workers(
             _Crops(folders, config, _Part(order, part), seed), workers, pin_memory, prefetch=2, start_method=None
         )
@@ -152,10 +153,22 @@ class CropStream(Iterator[ClassBatch]):
         self.taken += 1
         return batch
 
-    def seek(self, taken: int) -> None:
-        """Go to the place after ``taken`` batches."""
+    @property
+    def epoch_size(self) -> int:
+        """Images in an epoch, over all ranks."""
+        return self._epoch_size
+
+    def ends_after(self, batches: int) -> None:
+        """Ignore the number of batches in the run: no batch depends on it."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches taken."""
+        return {"batches": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a saved position."""
         self.close()
-        self.taken = taken
+        self.taken = state["batches"]
 
     def close(self) -> None:
         """Stop the workers."""

@@ -52,14 +52,25 @@ def plot_precision(path: Path, validation: Sequence[Row]) -> None:
 
 def precision_figure(validation: Sequence[Row]) -> Figure:
     """Plot AP, AP50, AP75 and AP by object size over the steps, and the AP and AP50 of masks if evaluated."""
+    boxes, masks = ("AP", "AP50", "AP75", "APs", "APm", "APl"), ("mask_AP", "mask_AP50")
+    return _metric_figure(validation, boxes, masks, "average precision")
+
+
+def plot_accuracy(path: Path, validation: Sequence[Row]) -> None:
+    """Plot the top-1 and top-5 accuracy of a classifier over the steps, as PNG."""
+    save_figure(_metric_figure(validation, ("top1", "top5"), (), "accuracy"), path)
+
+
+def _metric_figure(validation: Sequence[Row], solid: Sequence[str], dashed: Sequence[str], label: str) -> Figure:
+    """Plot metrics in 0..1 over the steps; the first of each group gets a thick line."""
     figure, (axes,) = _axes(1)
-    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
-        _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == "AP" else 1)
-    for name in ("mask_AP", "mask_AP50"):
-        style = {"marker": "s", "linestyle": "--", "linewidth": 2 if name == "mask_AP" else 1}
+    for name in solid:
+        _line(axes, validation, name, label=name, marker="o", linewidth=2 if name == solid[0] else 1)
+    for name in dashed:
+        style = {"marker": "s", "linestyle": "--", "linewidth": 2 if name == dashed[0] else 1}
         _line(axes, validation, name, label=name.replace("_", " "), **style)
     axes.set_ylim(0, 1)
-    axes.set_ylabel("average precision")
+    axes.set_ylabel(label)
     return _finish(figure, (axes,), axes)
 
 

@@ -12,28 +12,27 @@ from typing import Any
 import torch
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX
-from boxwright.config.reading import dump_recipe
-from boxwright.config.recipe import Recipe
-from boxwright.data.index import DetectionIndex
 from boxwright.io.environment import git_state, machine, versions
 from boxwright.io.files import write_atomically, write_error
 from boxwright.structures import InputError
+from boxwright.training.tasks.task import Task
+
+FILES = {
+    "last.train": "optimiser, random states and position in the data, for resuming",
+    "recipe.json": "recipe with every default spelled out",
+    "run.json": "command, versions, git state, machine, data with fingerprint, and how the run ended",
+    "metrics.jsonl": "one row a line: losses while training, metrics of each validation",
+    "train.csv": "training rows as a table",
+    "validation.csv": "validation rows as a table",
+    "loss.png": "losses over the steps",
+}
 
 README = """\
 A training run of Boxwright {version}: recipe {name}.
 
-best.safetensors    the weights with the best AP on the validation set, with recipe and classes: what you use and ship
-last.safetensors    the weights of the last checkpoint
-last.train          optimiser, random states and position in the data: what resuming needs
-recipe.json         the recipe with every default spelled out
-run.json            command, versions, git state, machine, data and its fingerprint, and how the run ended
-metrics.jsonl       one line a row: losses while training, AP at each validation
-train.csv           the training rows as a table
-validation.csv      the validation rows as a table
-loss.png, ap.png    curves of both
-samples.jpg         validation images: annotations left, detections right
+{files}
 
-Use:     boxwright detect {folder}/best.safetensors IMAGES
+Use:     {use}
 Resume:  {resume}
 """
 
@@ -63,28 +62,9 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         raise write_error(folder, error) from error
 
 
-def data_summary(index: DetectionIndex) -> dict[str, Any]:
-    """What identifies a data set."""
-    return {
-        "root": str(index.root),
-        "split": index.name,
-        "images": len(index),
-        "boxes": index.num_boxes,
-        "fingerprint": index.fingerprint(),
-    }
-
-
-def describe_run(
-    folder: Path,
-    recipe: Recipe,
-    train: dict[str, Any],
-    validation: dict[str, Any] | None,
-    classes: tuple[str, ...],
-    device: torch.device,
-    resume_command: str,
-) -> None:
+def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_command: str) -> None:
     """Write recipe.json, run.json and README.txt. A resumed run adds a session to run.json."""
-    info = read_run(folder)
+    name = task.recipe.name
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -92,11 +72,14 @@ def describe_run(
         "git": git_state(),
         "machine": machine(device),
     }
-    info |= {"recipe": recipe.name, "data": {"train": train, "validation": validation}, "classes": list(classes)}
+    info = read_run(folder) | {"recipe": name} | task.summary()
     info |= {"resume_command": resume_command, "status": "running"}
     info["sessions"] = [*info.get("sessions", []), session]
-    write_atomically(folder / "recipe.json", dump_recipe(recipe).encode())
-    readme = README.format(version=versions()["boxwright"], name=recipe.name, folder=folder, resume=resume_command)
+    write_atomically(folder / "recipe.json", task.recipe_json().encode())
+    files = "\n".join(f"{file:<19} {text}" for file, text in (task.files() | FILES).items())
+    readme = README.format(
+        version=versions()["boxwright"], name=name, files=files, use=task.use(folder), resume=resume_command
+    )
     write_atomically(folder / "README.txt", readme.encode())
     write_run(folder, info)
 

@@ -16,7 +16,7 @@ from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.structures import Classes, InputError
-from boxwright.training.optimiser import check_prefixes, has_prefix
+from boxwright.training.optimisation.optimiser import check_prefixes, has_prefix
 
 
 class StageStarts:

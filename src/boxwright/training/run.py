@@ -1,0 +1,259 @@
+"""The training loop, one for every task: steps, validations, checkpoints, and the record of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+from boxwright.checkpoints.checkpoint import TRAIN_SUFFIX, load_train_state
+from boxwright.config.config_tree import differences, to_tree
+from boxwright.config.pretrain_recipe import TrainingRecipe
+from boxwright.data.loading.workers import SampleError
+from boxwright.io.environment import peak_memory, precision_note
+from boxwright.structures import InputError
+from boxwright.training.distributed import Processes, processes
+from boxwright.training.interrupt import StopRequest, TrainingInterrupted
+from boxwright.training.logging.monitor import LossMonitor, LossRow
+from boxwright.training.logging.plots import plot_losses
+from boxwright.training.logging.progress import Clock, Log, Reporter, open_reporter
+from boxwright.training.logging.run_folder import describe_run, finish_run, prepare_folder
+from boxwright.training.logging.run_log import RunLog
+from boxwright.training.session import Session
+from boxwright.training.tasks.task import Task
+
+PLOT_SECONDS = 30
+
+B = TypeVar("B")
+R = TypeVar("R", bound=TrainingRecipe)
+State = dict[str, Any]
+
+
+def run_task(
+    open_task: Callable[[Processes, State | None], Task[Any]],
+    output: Path,
+    *,
+    device: str,
+    resume: bool,
+    command: str,
+    log: Log,
+    tensorboard: bool = False,
+) -> tuple[Session[Any], bool]:
+    """Run a task into the folder ``output``. Returns its last state, and whether it stopped early.
+
+    ``open_task`` gets the training state to ``resume``, else None. ``command`` is printed and noted as the way to
+    resume. Raises InputError for bad input, NonFiniteLossError and TrainingInterrupted.
+    """
+    with processes(device) as joined, StopRequest() as stop:
+        if joined.main:
+            prepare_folder(output, resume)
+        joined.gather(None)  # no process reads or writes before the folder is checked
+        state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
+        try:
+            session = Session(open_task(joined, state), state)
+        except InputError:
+            if joined.main:
+                with suppress(OSError):
+                    output.rmdir()  # succeeds only on an empty folder: a run that never began leaves nothing
+            raise
+        return session, Run(session, output, stop, command, log, tensorboard).go()
+
+
+def agreed_recipe(given: R | None, stored: R | None, folder: Path, needed: str) -> R:
+    """Return the recipe of a run: the one ``given`` for a new run, the ``stored`` one of a resumed run.
+
+    Raises InputError if they differ, or if a new run has none; ``needed`` then says what is missing.
+    """
+    if stored is None:
+        if given is None:
+            raise InputError(f"a new run needs {needed}")
+        return given
+    if given is not None and given != stored:
+        raise InputError(
+            f"{folder}: the run has another recipe ({differences(to_tree(stored), to_tree(given))}); resume without "
+            "changes to it, or start a new run in another folder"
+        )
+    return stored
+
+
+class Run(Generic[B]):
+    """A session, with everything that is said and written about it."""
+
+    def __init__(
+        self, session: Session[B], folder: Path, stop: StopRequest, command: str, log: Log, tensorboard: bool
+    ) -> None:
+        self.session, self.task, self.plan = session, session.task, session.plan
+        self.recipe, self.processes = session.recipe, session.processes
+        self.folder, self.stop, self.command = folder, stop, command
+        self.monitor = LossMonitor(self.processes, self.recipe.log_every, self.task.image_name, last=self.plan.ends)
+        if session.loaded_monitor is not None:
+            self.monitor.load_state_dict(session.loaded_monitor)
+        self.clock = Clock()
+        self.plotted = time.perf_counter()
+        self.pace: float | None = None
+        self.log: RunLog | None = None
+        if self.processes.main:
+            self.log = RunLog(folder, session.step, tensorboard, session.owes_validation)
+            describe_run(folder, self.task, self.processes.device, command)
+        self.reporter: Reporter = open_reporter(log, self.processes.main, self.plan.total, session.step)
+
+    def go(self) -> bool:
+        """Train to the end and note in the folder how it ended. Returns True if the run stopped early."""
+        try:
+            for line in self._announcement():
+                self.reporter.say(line)
+            self.clock.seconds_per_step(self.session.step)
+            stopped_early = self._steps()
+            self._finish("stopped early" if stopped_early else "finished")
+        except TrainingInterrupted as interrupted:
+            self._finish("interrupted")
+            self.reporter.say(str(interrupted))
+            raise
+        except BaseException as error:
+            self._finish(f"failed: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self.session.close()
+            self.reporter.close()
+            if self.log is not None:
+                self.log.close()
+        return stopped_early
+
+    def _steps(self) -> bool:
+        """Take all remaining steps. Returns True if the patience of the validation ended them."""
+        session, patience = self.session, self.recipe.validation.patience
+        if session.owes_validation:
+            self._validate_and_save()
+        elif session.step and self.task.last_file and not (self.folder / self.task.last_file).is_file():
+            self._save()  # a stopped run of an earlier version may lack the file
+        while session.step < self.plan.total:
+            if patience is not None and session.validations_since_best >= patience:
+                self.reporter.say(f"stopped early: no better {self.task.metric} in {patience} validations")
+                return True
+            values, positions = self._take_step()
+            step = session.step
+            self.reporter.step(step)
+            self._write(self.monitor.record(step, session.runner.names, values, positions, self.stop.requested))
+            if session.runner.summary is not None:
+                self._write(self.monitor.flush())
+                self.reporter.say(f"after step {step}: {session.runner.summary}")
+            if self.monitor.stop_seen or (self.stop.requested and self.processes.world == 1):
+                self._save()
+                raise TrainingInterrupted(step, self.folder, self.command)
+            if session.owes_validation:
+                self._validate_and_save()
+            elif self.plan.saves(step):
+                self._save()
+        return False
+
+    def _take_step(self) -> Any:
+        try:
+            return self.session.take_step()
+        except SampleError as error:
+            self._save_and_raise(error)
+
+    def _validate_and_save(self) -> None:
+        self._write(self.monitor.flush())
+        self.session.check_weights()
+        try:
+            self._validate()
+        except SampleError as error:
+            self._save_and_raise(error)
+        self._save()
+
+    def _save_and_raise(self, error: SampleError) -> NoReturn:
+        """Save the state before the sample that could not be read, and say how to continue from it."""
+        if self.processes.world > 1:  # other processes do not know of the error and would not take part
+            raise error
+        self._save()
+        raise InputError(
+            f"{error}. The run is saved after step {self.session.step}. Repair that file, or put another image under "
+            "its name (without it the data set is another one and needs a new run), then resume with: "
+            f"{self.command}"
+        ) from error
+
+    def _write(self, rows: list[LossRow]) -> None:
+        for row in rows:
+            pace = self.pace = self.clock.seconds_per_step(row.step) or self.pace
+            stage = self.plan.stages[self.plan.stage_of(row.step)]
+            learns = stage.schedule is not None
+            terms = _loss_terms(row.losses) if len(row.losses) > 1 else {}  # one term is the loss itself
+            line = {
+                "step": row.step,
+                "epoch": self.plan.epoch(row.step),
+                "loss": sum(row.losses.values()) if learns else None,
+                **(terms if learns else row.losses),
+                "lr": self.session.lr_of(row.step),
+                "images_per_second": None if pace is None else stage.step_images / pace,
+                "memory": peak_memory(self.processes.device),
+            }
+            if self.log is not None:
+                self.log.write("train", line)
+            # The pace of one stage says nothing about one of another kind.
+            left = (stage.last if self.plan.has_fit_stage else self.plan.total) - row.step
+            text = {} if learns else {"stage": stage.stage.name, "figures": row.losses}
+            self.reporter.row({**line, **text, "eta": None if pace is None else pace * left})
+
+    def _validate(self) -> None:
+        started = time.perf_counter()
+        session = self.session
+        row, best, draw = session.validate()
+        if self.log is not None:
+            self.log.write("validation", row)
+            draw(self.folder)
+            if best:
+                session.save_weights(self.folder / self.task.best_file)
+            self._plot()
+        shown = [f"{text} {row[name]:.3f}" for name, text in self.task.shown.items() if row.get(name) is not None]
+        mark = "  (best)" if best else ""
+        self.reporter.say(f"validation after step {session.step}: {'  '.join(shown)}{mark}")
+        self.clock.pause(time.perf_counter() - started)
+
+    def _save(self) -> None:
+        started = time.perf_counter()
+        self._write(self.monitor.flush())
+        self.session.save(self.folder, self.monitor.state_dict())
+        self.clock.pause(time.perf_counter() - started)
+
+    def _plot(self, last: bool = False) -> None:
+        """Draw the curves, but not at every validation: drawing is the largest cost of a small run."""
+        if self.log is None or not (last or time.perf_counter() - self.plotted > PLOT_SECONDS):
+            return
+        self.plotted = time.perf_counter()
+        plot_losses(self.folder / "loss.png", self.log.of("train"), self.log.of("validation"))
+        if validation := self.log.of("validation"):
+            self.task.plot(self.folder, validation)
+
+    def _finish(self, status: str) -> None:
+        if not self.processes.main:
+            return
+        best = self.session.best
+        finish_run(self.folder, status, step=self.session.step, best=best, last_validation=self.session.last_validation)
+        self._plot(last=True)
+
+    def _announcement(self) -> list[str]:
+        """Describe the run in a few lines."""
+        session, recipe, plan, device = self.session, self.recipe, self.plan, self.processes.device
+        total = sum(p.numel() for p in session.model.parameters())
+        seen = sum(s.steps * s.step_images for s in plan.stages if s.schedule is not None)
+        lines = [
+            f"recipe {recipe.name}: {total:,} parameters, {session.runner.learning:,} of them learn",
+            *self.task.description(),
+            f"{plan.batches} steps of {plan.batch_size} images, {seen / plan.images:.1f} epochs, "
+            f"{session.runner.description}, {recipe.precision} on {device}, {self.processes.world} process(es)",
+            *([note] if (note := precision_note(device, recipe.precision)) else []),
+            *(
+                f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
+                for planned in plan.stages
+                if planned.schedule is None
+            ),
+            f"run folder {self.folder}",
+            *([f"resuming after step {session.step}"] if session.step else []),
+        ]
+        return [*lines, *self.task.warnings(), *self.task.notes, *session.notes]
+
+
+def _loss_terms(losses: dict[str, float]) -> dict[str, float]:
+    return {name if name.startswith("loss_") else f"loss_{name}": value for name, value in losses.items()}

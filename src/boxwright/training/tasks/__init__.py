@@ -1,0 +1,1 @@
+"""Tasks that the training loop runs: detection and classification."""
