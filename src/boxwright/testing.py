@@ -1,7 +1,7 @@
-"""A check that code never waits for the device: it fails on what would read a tensor's values on the host.
+"""Check that code never waits for the device, which it does when it reads values of a tensor on the host.
 
-On the CPU nothing waits, so operations are judged by what they would do on a GPU. What happens inside a custom operator
-is not seen there; on CUDA the driver's own check sees that too.
+On the CPU nothing waits, so operations are judged by what they would do on a GPU; the inside of a custom operator is
+then not checked. On CUDA the driver's own check covers that too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class HostSyncError(RuntimeError):
 
 @contextmanager
 def forbid_host_sync() -> Iterator[None]:
-    """Within, an operation that would wait for the device raises HostSyncError naming it.
+    """Raise HostSyncError, naming the operation, for any that would wait for the device.
 
-    These are: reading a scalar (``item``, ``bool(tensor)``), outputs whose size depends on values (``nonzero``,
-    ``masked_select``, ``unique``, indexing with a mask), ``tolist``, ``numpy``, ``cpu``, and copies to the host.
+    Such operations are: reading a scalar (``item``, ``bool(tensor)``), outputs whose size depends on values
+    (``nonzero``, ``masked_select``, ``unique``, indexing with a mask), ``tolist``, ``numpy``, ``cpu``, and copies to
+    the host.
     """
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     before = torch.cuda.get_sync_debug_mode() if cuda else 0
@@ -71,7 +72,7 @@ class _Judge(TorchDispatchMode):
 
 
 class _ReadJudge(TorchFunctionMode):
-    """Refuses the methods that look into memory without an operation that the dispatcher would see."""
+    """Refuses the methods that read memory without an operation that the dispatcher sees."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in READS:

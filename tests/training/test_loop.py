@@ -134,7 +134,7 @@ def test_no_checkpoint_of_lost_weights(data, tmp_path: Path) -> None:
                 losses["box"] = losses["box"] + (self.head.bias.sum() - self.head.bias.sum().detach()).sqrt()
             return losses
 
-    with pytest.raises(NonFiniteLossError, match=r"step 4: the weights are not finite any more, first "):
+    with pytest.raises(NonFiniteLossError, match=r"step 4: the weights are no longer finite, first "):
         run(
             toy_recipe(8, clip_norm=None, checkpoint=CheckpointConfig(every=2, unit="steps")),
             (data[0], None),
@@ -154,7 +154,7 @@ def test_lost_weights_are_not_the_best(data, tmp_path: Path) -> None:
                 losses["box"] = losses["box"] + (self.head.bias.sum() - self.head.bias.sum().detach()).sqrt()
             return losses
 
-    with pytest.raises(NonFiniteLossError, match=r"step 4: the weights are not finite any more"):
+    with pytest.raises(NonFiniteLossError, match=r"step 4: the weights are no longer finite"):
         run(toy_recipe(8, clip_norm=None), data, tmp_path / "run", build=Ruined)
     assert not (tmp_path / "run" / "best.safetensors").exists()
 

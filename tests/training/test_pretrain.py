@@ -158,7 +158,7 @@ def test_lost_weights_are_neither_measured_nor_saved(
         return loss
 
     monkeypatch.setattr(Session, "take_step", ruins)
-    with pytest.raises(NonFiniteLossError, match="step 8: the weights are not finite any more, first "):
+    with pytest.raises(NonFiniteLossError, match="step 8: the weights are no longer finite, first "):
         pretrain(RECIPE, splits["train"], splits["val"], tmp_path / "run", device="cpu", log="quiet")
     assert not (tmp_path / "run" / "backbone.safetensors").exists()
     assert load_train_state(tmp_path / "run" / "last.train")["step"] == 4, "saved each epoch, measured every second"

@@ -1,4 +1,4 @@
-"""Several processes as one: who am I, sum this, tell all. ``torchrun`` starts them and sets their environment."""
+"""Communication between the processes of a run. ``torchrun`` starts them and sets their environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from boxwright.structures import InputError
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all. ``world`` 1 is ordinary training without any communication."""
+    """This process among ``world`` processes. One process alone communicates nothing."""
 
     rank: int
     world: int
@@ -28,17 +28,17 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over processes, in place, on the device and without waiting for it."""
+        """Sum ``tensor`` over the processes, in place, on the device and without waiting for it."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's ``value`` (anything that pickles), in order of rank, at all of them."""
+        """Return the ``value`` of every process (anything that can be pickled) in order of rank, at all of them."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -46,7 +46,7 @@ class Processes:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """The main process's ``value`` at all of them."""
+        """Return the ``value`` of the main process at all of them."""
         if self.world == 1:
             return value
         values = [value]
@@ -55,19 +55,19 @@ class Processes:
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:
-        """The main process's parameters and buffers at all: batch norms' running statistics differ between them."""
+        """Copy parameters and buffers of the main process to all: running statistics of batch norms differ."""
         if self.world > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
     def wrap(self, model: nn.Module, some_unused: bool = False) -> nn.Module:
-        """``model`` with gradients averaged over processes after each backward pass.
+        """Wrap ``model`` so that gradients are averaged over processes after each backward pass.
 
-        ``some_unused``: parameters may get no gradient, which costs a walk over the graph at each step.
+        ``some_unused``: some parameters may get no gradient; finding them costs a walk over the graph at each step.
         """
         if self.world == 1:
             return model
-        # A 1x1 kernel in channels-last is both layouts at once; DDP warns of that, to no one's use.
+        # A 1x1 kernel in channels-last has both layouts at once. DDP warns of it, and nothing follows from that.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
@@ -76,7 +76,7 @@ class Processes:
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """``auto`` takes this process's CUDA device where there is one, else the CPU. InputError where it cannot be had."""
+    """Return the device; ``auto`` is CUDA if available, else the CPU. Raises InputError for one that is absent."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -97,7 +97,7 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def processes(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on the CPU), or be alone without it."""
+    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on the CPU); without it there is one."""
     world = int(environment.get("WORLD_SIZE", "1"))
     rank = int(environment.get("RANK", "0"))
     chosen = choose_device(device, int(environment.get("LOCAL_RANK", "0")))
@@ -124,8 +124,10 @@ def processes(device: str, environment: Mapping[str, str] = os.environ) -> Itera
 
 
 def micro_batch_size(batch_size: int, world: int, accumulation: int, setting: str = "data.batch_size") -> int:
-    """Images per process and forward pass. InputError where the global batch, a value of ``setting``, does not
-    divide."""
+    """Return the images per process and forward pass.
+
+    Raises InputError if the global batch, the value of ``setting``, cannot be divided.
+    """
     if batch_size % (world * accumulation):
         parts = f"{world} processes" + (f" x accumulation {accumulation}" if accumulation > 1 else "")
         raise InputError(
@@ -134,10 +136,10 @@ def micro_batch_size(batch_size: int, world: int, accumulation: int, setting: st
     return batch_size // (world * accumulation)
 
 
-def synchronise_batch_norm(model: nn.Module, where: Processes) -> nn.Module:
-    """``model`` with batch norms over all processes; unchanged where there is one process."""
-    if where.world == 1:
+def synchronise_batch_norm(model: nn.Module, processes: Processes) -> nn.Module:
+    """Let the batch norms of ``model`` compute their statistics over all processes, if there are several."""
+    if processes.world == 1:
         return model
-    if where.device.type != "cuda":
+    if processes.device.type != "cuda":
         raise InputError("sync_batch_norm = true needs CUDA: PyTorch has it for no other device; set it to false")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step under way."""
+"""Ctrl-C and SIGTERM as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was asked to stop and did, with a checkpoint. ``command`` resumes it."""
+    """Training stopped on request, after writing a checkpoint. ``command`` resumes it."""
 
     def __init__(self, step: int, folder: Path, command: str) -> None:
         super().__init__(f"stopped after step {step}; resume with: {command}")
@@ -20,9 +20,9 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Within, the first Ctrl-C or SIGTERM sets ``requested``; another one stops at once, as usual.
+    """Context in which the first Ctrl-C or SIGTERM sets ``requested``. The second one stops the process at once.
 
-    Outside the main thread, where Python allows no signal handlers, nothing changes.
+    It has no effect outside the main thread, where Python allows no signal handlers.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A detector's average precision and losses on a data set."""
+"""Validation of a detector: COCO metrics and losses on a data set."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ from boxwright.training.random_state import image_seeds
 
 @dataclass(frozen=True)
 class Validation:
-    """``evaluation`` holds the detections in pixels of the original images; ``losses`` are means over images; ``masks``
-    holds the detections with their masks, None where the detector gives none or an object of the data set has none."""
+    """Result of a validation.
+
+    ``evaluation`` holds the detections in pixels of the original images, ``masks`` the same with their masks; None if
+    the detector gives no masks or an object of the data set has none. ``losses`` are means over images.
+    """
 
     evaluation: CocoEvaluation
     losses: dict[str, float]
@@ -40,11 +43,11 @@ class Validation:
 
     @property
     def loss(self) -> float | None:
-        """The sum of the terms, None where they were not asked for."""
+        """Sum of the terms, None if they were not computed."""
         return sum(self.losses.values()) if self.losses else None
 
     def stats(self) -> dict[str, float]:
-        """COCO's numbers of the boxes, and with ``mask_`` before their names those of the masks, if there are any."""
+        """Return the COCO metrics of the boxes, and of the masks, if any, with ``mask_`` before their names."""
         masks = {} if self.masks is None else self.masks.compute().stats
         return {**self.evaluation.compute().stats, **{f"mask_{name}": value for name, value in masks.items()}}
 
@@ -61,10 +64,10 @@ def evaluate_detector(
     proposals: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CocoResult:
-    """COCO's metrics of ``model`` on the images of ``index``; ``transforms`` default to the model's own.
+    """Compute the COCO metrics of ``model`` on ``index``; ``transforms`` default to the model's own.
 
-    ``proposals``: their file, for a detector that is given them. ``progress`` is called with images done and images in
-    all. Raises InputError where classes differ or there are no images.
+    ``proposals``: their file, for a detector that takes them as input. ``progress`` is called with the number of images
+    done and of all. Raises InputError if classes differ or there are no images.
     """
     check_classes(index.classes, model.classes, f"{index.root}", "the detector", "the detector")
     most = model.preparation.most_proposals
@@ -77,30 +80,30 @@ def evaluate_detector(
         pad_multiple=model.preparation.pad_multiple,
         proposals=given,
     )
-    where = Processes(0, 1, torch.device(device))
-    return validate(model.to(where.device), index, data, where, precision, progress=progress).evaluation.compute()
+    alone = Processes(0, 1, torch.device(device))
+    return validate(model.to(alone.device), index, data, alone, precision, progress=progress).evaluation.compute()
 
 
 def validate(
     model: Detector,
     index: DetectionIndex,
     data: DataConfig,
-    where: Processes,
+    processes: Processes,
     precision: Precision = "fp32",
     *,
     losses: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
-    """Run ``model`` over ``index``, the processes sharing the images; every process gets the whole result."""
+    """Evaluate ``model`` on ``index``. The processes share the images, and each gets the whole result."""
     if len(index) == 0:
         raise InputError(f"{index.root}: the data set has no image to evaluate; check the path and the split")
     loader = EvalLoader(
         index,
         data,
-        rank=where.rank,
-        world=where.world,
+        rank=processes.rank,
+        world=processes.world,
         masks=losses and data.masks,
-        pin_memory=where.device.type == "cuda",
+        pin_memory=processes.device.type == "cuda",
     )
     evaluation = CocoEvaluation(index)
     masks = CocoEvaluation(index, "segm") if scores_masks(model, index) else None
@@ -109,7 +112,7 @@ def validate(
     try:
         with validation_mode(model):
             for batch in loader:
-                found, terms = _run(model, batch, where, precision, losses)
+                found, terms = _run(model, batch, processes, precision, losses)
                 collect(evaluation, batch, found, masks, model.paste)
                 count = len(batch.info.indexes)
                 for name, value in terms.items():
@@ -120,14 +123,14 @@ def validate(
     finally:
         loader.close()
     return Validation(
-        _joined(evaluation, index, where),
-        _mean_losses(sums, len(index), where),
-        None if masks is None else _joined(masks, index, where, "segm"),
+        _joined(evaluation, index, processes),
+        _mean_losses(sums, len(index), processes),
+        None if masks is None else _joined(masks, index, processes, "segm"),
     )
 
 
 def scores_masks(model: Detector, index: DetectionIndex) -> bool:
-    """Whether the masks of ``model`` can be scored on ``index``: it gives some, and every object there has one."""
+    """Return True if ``model`` gives masks and every object of ``index`` has one to score them against."""
     return model.gives_masks and index.has_masks and mask_gap(index) is None
 
 
@@ -138,8 +141,10 @@ def collect(
     masks: CocoEvaluation | None = None,
     paste: PasteConfig | None = None,
 ) -> None:
-    """Give the detections of a batch to ``evaluation``, in pixels of the original images, cut at their edges, as
-    far as anything is left of their boxes; with their masks, pasted there, to ``masks``."""
+    """Add the detections of a batch to ``evaluation``, and with pasted masks to ``masks``.
+
+    Boxes are in pixels of the original images and clipped to them; empty ones are dropped.
+    """
     results = unbatched(found, batch.info.to_original, batch.info.original_sizes)
     sizes = batch.info.original_sizes.tolist()
     for one, image_id, (height, width) in zip(results, batch.info.image_ids.tolist(), sizes, strict=True):
@@ -150,16 +155,18 @@ def collect(
 
 @torch.no_grad()
 def _run(
-    model: Detector, batch: Batch, where: Processes, precision: Precision, losses: bool
+    model: Detector, batch: Batch, processes: Processes, precision: Precision, losses: bool
 ) -> tuple[DetectionBatch, dict[str, Tensor]]:
-    images = batch.images.to(where.device, non_blocking=True)
-    with autocast(where.device, precision):
+    images = batch.images.to(processes.device, non_blocking=True)
+    with autocast(processes.device, precision):
         found = model(images)
         if not losses:
             return found, {}
-        # The same random samples at each validation, so that its losses can be compared.
+        # The same random samples at each validation, so that losses can be compared.
         seeds = torch.cat([image_seeds(0, 0, 1, int(i), 1) for i in batch.info.indexes])
-        terms = model(images._replace(seeds=seeds.to(where.device)), batch.targets.to(where.device, non_blocking=True))
+        terms = model(
+            images._replace(seeds=seeds.to(processes.device)), batch.targets.to(processes.device, non_blocking=True)
+        )
     return found, {name: value.double() for name, value in terms.items()}
 
 
@@ -172,16 +179,16 @@ def validation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _joined(
-    evaluation: CocoEvaluation, index: DetectionIndex, where: Processes, iou_type: IouType = "bbox"
+    evaluation: CocoEvaluation, index: DetectionIndex, processes: Processes, iou_type: IouType = "bbox"
 ) -> CocoEvaluation:
-    if where.world == 1:
+    if processes.world == 1:
         return evaluation
     whole = CocoEvaluation(index, iou_type)
-    for detections, seen in where.gather((evaluation.detections(), evaluation.seen)):
+    for detections, seen in processes.gather((evaluation.detections(), evaluation.seen)):
         whole.extend(detections, seen)
     return whole
 
 
-def _mean_losses(sums: dict[str, Tensor], images: int, where: Processes) -> dict[str, float]:
-    shares = where.gather({name: float(value) for name, value in sums.items()})
+def _mean_losses(sums: dict[str, Tensor], images: int, processes: Processes) -> dict[str, float]:
+    shares = processes.gather({name: float(value) for name, value in sums.items()})
     return {name: sum(share.get(name, 0.0) for share in shares) / images for name in shares[0]}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from boxwright.data.index import DetectionIndex
-from boxwright.data.loading.workers import _tell_unless_nobody_listens
+from boxwright.data.loading.workers import _print_unless_disconnected
 from boxwright.data.transforms.configs import (
     ExpandConfig,
     FlipConfig,
@@ -97,7 +97,7 @@ def test_a_worker_whose_parent_has_gone_on_says_nothing(capsys: pytest.CaptureFi
         (ConnectionResetError("reset by peer"), ""),
         (ValueError("a defect"), "ValueError: a defect\n"),
     ):
-        _tell_unless_nobody_listens(type(error), error, None)
+        _print_unless_disconnected(type(error), error, None)
         assert capsys.readouterr().err == told
 
 

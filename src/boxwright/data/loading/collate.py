@@ -1,4 +1,4 @@
-"""Samples into one dense batch: padded images, padded targets, and the way back to the original pictures.
+"""Collation of samples into one dense batch: padded images, padded targets, and the map to the original images.
 
 Symbols: B samples, G padded boxes, H W the padded size in pixels.
 """
@@ -17,7 +17,7 @@ from boxwright.structures import Images, InputError, Targets
 
 
 class BatchInfo(NamedTuple):
-    """Where the pictures of a batch come from.
+    """Origin of the images of a batch.
 
     ``indexes`` and ``image_ids`` int64 ``[B]``: position in the data set, and the data set's own id.
     ``original_sizes`` int64 ``[B, 2]``: height and width of the file. ``to_original`` float32 ``[B, 4]``: scale x,
@@ -32,7 +32,7 @@ class BatchInfo(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loaders give: `Images`, `Targets` and `BatchInfo` of the same B samples."""
+    """`Images`, `Targets` and `BatchInfo` of the same B samples, as the loaders give them."""
 
     images: Images
     targets: Targets
@@ -41,13 +41,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Padding:
-    """To what sizes a batch is padded.
+    """Sizes that a batch is padded to.
 
-    Images: the largest in the batch, rounded up to ``multiple``; or the smallest of ``shapes`` (height, width) that
-    holds every image, so that a compiled model meets only these. Boxes: the most in the batch, rounded up to
-    ``box_multiple`` and at least that; or exactly ``max_boxes``. Where an image has more than ``max_boxes``,
-    ``too_many`` "error" stops and "keep_largest" drops the smallest and says so. Proposals, where samples have them: to
-    ``proposals`` rows, or where a mosaic brought more together to the next multiple of it.
+    Images are padded to the largest in the batch, rounded up to ``multiple``, or to the smallest of ``shapes`` (height,
+    width) that holds every image. Boxes are padded to the most in the batch, rounded up to ``box_multiple``, or to
+    ``max_boxes`` rows. For an image with more than ``max_boxes``, ``too_many`` "error" raises InputError and
+    "keep_largest" drops the smallest boxes with a warning. Proposals are padded to ``proposals`` rows, or to a multiple
+    of it if a mosaic has combined more.
     """
 
     multiple: int = 32
@@ -71,9 +71,9 @@ class Padding:
 
 
 def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -> tuple[Batch, list[str]]:
-    """The batch, and announcements for the user. Images are padded with 0 below and to the right.
+    """Return the batch, and messages for the user. Images are padded with 0 below and to the right.
 
-    ``seeds``, one a sample, become `Images.seeds`.
+    ``seeds``, one per sample, become `Images.seeds`.
     """
     notes: list[str] = []
     if padding.max_boxes is not None:
@@ -150,7 +150,7 @@ def _targets(samples: Sequence[Sample], padding: Padding, height: int, width: in
 
 
 def padded_proposals(samples: Sequence[Sample], rows: int) -> Tensor | None:
-    """``[B, P, 4]``, P a multiple of ``rows``; None where a sample has none."""
+    """Pad proposals to ``[B, P, 4]``, P a multiple of ``rows``; None if a sample has none."""
     given = [sample.proposals for sample in samples if sample.proposals is not None]
     if len(given) < len(samples):
         return None

@@ -1,8 +1,8 @@
-"""Which samples make which batch: an infinite order in which every position can be computed on its own.
+"""Order of training: an endless sequence of batches in which every position can be computed on its own.
 
 Symbols: N samples an epoch, B samples in a global batch (over all ranks). The stream is one permutation of the data
-set after another; position p belongs to epoch p // N. Global batch k holds the same samples however many ranks share
-it, and nothing has to be replayed to know it, so an exact resume needs to remember k alone.
+set after another; position p belongs to epoch p // N. Global batch k holds the same samples for any number of ranks,
+and is computed without replaying earlier ones, so an exact resume needs only k.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from boxwright.data.index import DetectionIndex
 
 WINDOW = 64
-"""Batches within which grouping may reorder the stream, at most about an epoch."""
+"""Number of batches within which grouping may reorder the stream, at most about an epoch."""
 
 
 class Pick(NamedTuple):
-    """One sample of the stream: its place in the data set, ``image``, and its ``epoch`` and ``position``."""
+    """One sample of the stream: position ``image`` in the data set, ``epoch``, and ``position`` in the stream."""
 
     image: int
     epoch: int
@@ -33,12 +33,12 @@ class Pick(NamedTuple):
 
 
 class StreamOrder:
-    """The infinite order of training.
+    """Endless order of training.
 
     ``members`` are the positions in the data set to draw from, int64 ``[N]``. ``groups``, int ``[N]``, keeps unlike
     samples in different batches: within windows of 64 batches (or an epoch, if shorter) the stream is sorted by
     group, cut into batches, and the batches are shuffled; only a batch at the border of two groups is mixed.
-    ``repeats``, float ``[N]``, is how often a member appears in an epoch on average; fractions are drawn by lot.
+    ``repeats``, float ``[N]``, is the expected number of times that a member appears in an epoch.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StreamOrder:
         self._windows: dict[int, NDArray[np.int64]] = {}
 
     def batch(self, number: int) -> list[Pick]:
-        """Global batch ``number`` (from 0): B picks."""
+        """Return the B picks of global batch ``number`` (from 0)."""
         window, within = divmod(number, self.window)
         start = within * self.batch_size
         places = self._window_places(window)[start : start + self.batch_size]
@@ -71,7 +71,7 @@ class StreamOrder:
         return picks
 
     def _window_places(self, window: int) -> NDArray[np.int64]:
-        """The stream positions of one window, in the order in which batches take them."""
+        """Return the stream positions of one window, in the order in which batches take them."""
         length = self.window * self.batch_size
         places = np.arange(window * length, (window + 1) * length, dtype=np.int64)
         if self.groups is None:
@@ -82,14 +82,14 @@ class StreamOrder:
             for epoch in np.unique(epochs).tolist():
                 here = epochs == epoch
                 group[here] = self.groups[self._epoch_order(epoch)[within[here]]]
-            # Turning the order of the groups from window to window moves the one mixed batch around.
+            # Reversing the order of the groups from window to window moves the one mixed batch around.
             batches = places[np.argsort(group if window % 2 == 0 else -group, kind="stable")]
             batches = batches.reshape(self.window, self.batch_size)
             self._windows = {window: batches[_shuffle(self.window, self.seed, 1, window)].reshape(-1)}
         return self._windows[window]
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """Places in ``members`` in the order of one epoch, int64 ``[epoch_size]``."""
+        """Return positions in ``members`` in the order of one epoch, int64 ``[epoch_size]``."""
         if epoch not in self._orders:
             while len(self._orders) > 1 and min(self._orders) < epoch - 1:
                 del self._orders[min(self._orders)]
@@ -119,13 +119,13 @@ class PassOrder:
         return len(range(self.rank, -(-self.count // self.batch_size), self.world))
 
     def batch(self, number: int) -> list[Pick]:
-        """This rank's batch ``number`` (from 0)."""
+        """Return the picks of this rank's batch ``number`` (from 0)."""
         start = (self.rank + number * self.world) * self.batch_size
         return [Pick(index, 0, index) for index in range(start, min(start + self.batch_size, self.count))]
 
 
 class Numbers:
-    """The numbers from ``start`` on, for a loader that asks for batches by number; endless without a ``stop``."""
+    """Batch numbers from ``start`` on, for a loader of batches by number; endless without a ``stop``."""
 
     def __init__(self, start: int = 0, stop: int | None = None) -> None:
         self.start = start
@@ -139,9 +139,9 @@ class Numbers:
 
 
 def sample_seed(seed: int, pick: Pick, purpose: Literal["transform", "detector"]) -> int:
-    """The seed of a sample's augmentation, or of what the detector draws for it: 0..2^62-1.
+    """Return the seed of a sample's augmentation, or of the detector's random draws for it, in 0..2^62-1.
 
-    A hash, so that neighbours are unrelated.
+    It is a hash, so that seeds of neighbours are unrelated.
     """
     packed = struct.pack("<4q", seed, pick.epoch, pick.position, pick.image)
     digest = hashlib.blake2b(packed, digest_size=8, person=purpose.encode()).digest()
@@ -159,7 +159,7 @@ def _shuffle(count: int, *key: int) -> NDArray[np.int64]:
 
 
 def stream_members(index: DetectionIndex, drop_empty: bool) -> NDArray[np.int64]:
-    """Positions to train on: all, or only those with an object that is no crowd. InputError when none is left."""
+    """Return the positions to train on: all, or those with an object that is no crowd. Raises InputError for none."""
     if len(index) == 0:
         raise InputError(f"{index.root}: the data set has no image to train on; check the path and the split")
     if not drop_empty:
@@ -171,15 +171,15 @@ def stream_members(index: DetectionIndex, drop_empty: bool) -> NDArray[np.int64]
 
 
 def aspect_groups(index: DetectionIndex, members: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0 for a portrait or square picture, 1 for a landscape, int64 ``[N]``."""
+    """Return 0 for a portrait or square image, 1 for a landscape, int64 ``[N]``."""
     return (np.asarray(index.aspect_ratios)[members] > 1).astype(np.int64)
 
 
 def repeat_factors(index: DetectionIndex, members: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
-    """How often an image should appear so that rare classes are seen more, float64 ``[N]``, at least 1.
+    """Compute repeat factors of images, so that rare classes are seen more, float64 ``[N]``, at least 1 (LVIS §A.1).
 
-    A class in a fraction f of the images wants max(1, sqrt(threshold / f)); an image gets the largest wish among its
-    classes (LVIS §A.1).
+    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); an image takes the largest factor
+    of its classes.
     """
     present = [np.unique(rows.labels[~rows.crowd]) for rows in map(index.annotations, members.tolist())]
     counts = np.zeros(len(index.classes))

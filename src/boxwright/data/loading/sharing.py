@@ -1,7 +1,7 @@
-"""Handing the data set to loader workers that are not forked, without a copy for each of them.
+"""Shared memory for the data set of loader workers that are not forked.
 
-A forked worker shares the parent's arrays until somebody writes to them, and nobody does. A spawned one gets a pickle:
-here the arrays inside travel as one block of shared memory, which every worker maps, and only the rest is copied.
+A forked worker shares the parent's arrays as long as nothing writes to them. A spawned worker gets a pickle. Here the
+arrays in it are one block of shared memory, which every worker maps, and only the rest is copied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ALIGNMENT = 64
 
 
 class Shared(Generic[T]):
-    """A value whose arrays are in shared memory once it has been pickled for another process."""
+    """A value whose arrays move to shared memory when it is pickled for another process."""
 
     def __init__(self, value: T) -> None:
         self.value = value

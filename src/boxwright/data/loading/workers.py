@@ -1,10 +1,10 @@
-"""The processes that make batches: how they start, what they share, how they end.
+"""Worker processes that make batches.
 
-How workers start: on Linux they are forked. Forking a process with threads is safe only as long as the child does not
-take a lock some thread held; a worker prints nothing, runs torch on one thread (so it never enters the parent's
-OpenMP pool) and never touches the accelerator, and it starts with the data set already in shared pages. "spawn", the
-default elsewhere, and "forkserver" start clean processes; the data set's arrays then travel through shared memory, so
-memory does not grow either, but the main module must be importable and each worker imports torch anew.
+On Linux, workers are forked. Forking a process with threads is safe as long as the child takes no lock that a thread
+held: a worker prints nothing, runs torch on one thread (so it never enters the parent's OpenMP pool) and never uses the
+accelerator. It shares the pages of the data set with its parent. "spawn", the default elsewhere, and "forkserver" start
+clean processes. They map the arrays of the data set from shared memory, so memory does not grow either, but the main
+module must be importable and each worker imports torch again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SampleError(InputError):
 
 
 class _SharedDataset(Dataset[Any]):
-    """A data set for workers that are not forked."""
+    """Data set for workers that are not forked."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.shared = Shared(dataset)
@@ -43,7 +43,7 @@ class _SharedDataset(Dataset[Any]):
 
 
 class Workers:
-    """torch's DataLoader set up for whole batches by number, and its start and end."""
+    """A torch DataLoader of whole batches by number that can be started and stopped."""
 
     def __init__(
         self, dataset: Dataset[Any], workers: int, pin_memory: bool, prefetch: int, start_method: StartMethod | None
@@ -54,7 +54,7 @@ class Workers:
             raise InputError(f"start_method = {self.method!r} is not one of this system's: {known}")
         self.workers = workers
         self.numbers = Numbers()
-        with _worker_count_is_the_users():
+        with _without_worker_count_warning():
             self._loader = DataLoader(
                 dataset if workers == 0 or self.method == "fork" else _SharedDataset(dataset),
                 batch_size=None,
@@ -71,10 +71,10 @@ class Workers:
             )
 
     def start(self, numbers: Numbers) -> Iterator[Any]:
-        """An iterator over the batches with these numbers. Running workers are used again."""
+        """Iterate over the batches with these numbers. Running workers are reused."""
         self.numbers = numbers
-        with _interrupts_held_back(), _worker_count_is_the_users():
-            # Python warns of every fork with threads about; the head of this file says why this one is safe.
+        with _sigint_blocked(), _without_worker_count_warning():
+            # Python warns of every fork of a process with threads; see the head of this file.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
             return iter(self._loader)
 
@@ -87,7 +87,7 @@ class Workers:
 
 
 class _Restartable(Sampler[int]):
-    """The numbers that were last asked for."""
+    """Sampler of the numbers that were asked for last."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
@@ -97,29 +97,29 @@ class _Restartable(Sampler[int]):
 
 
 def _prepare_worker(_: int) -> None:
-    """One thread a worker, and Ctrl-C is the parent's: it ends its workers itself."""
+    """Set one thread per worker, and ignore Ctrl-C: the parent ends its workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _tell_unless_nobody_listens
+    sys.excepthook = _print_unless_disconnected
 
 
-def _tell_unless_nobody_listens(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The thread that hands over a batch may find that the parent has gone on without it: that is how passes end."""
+def _print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught error, unless it says that the parent has closed the connection, as at the end of a pass."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
 @contextlib.contextmanager
-def _worker_count_is_the_users() -> Iterator[None]:
-    """torch warns of more workers than cores, when a loader is made or when it starts, by version."""
+def _without_worker_count_warning() -> Iterator[None]:
+    """Silence torch's warning of more workers than cores; it comes when a loader is made or started, by version."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         yield
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Workers inherit the blocked signal, so that none dies with a traceback before it could learn to ignore it."""
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT while workers start: they inherit it blocked, and cannot die of it before they ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,8 +1,8 @@
-"""The losses of a run: kept on the device, fetched in blocks, checked for values that are not finite.
+"""Losses of a run: collected on the device, copied in blocks, checked for values that are not finite.
 
-On the CPU every step is looked at. On a GPU the losses of ``log_every`` steps are copied together, without waiting, and
-looked at when the next block is ready, so that the host never stands still; a bad loss is then named a block late, but
-with its exact step and images, because the block holds them.
+On the CPU every step is checked at once. On a GPU the losses of ``log_every`` steps are copied together, and checked
+when the next block is ready, so the host never waits. A loss that is not finite is then reported one block late, but
+with its exact step and images.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ REMEDY = (
 
 
 class NonFiniteLossError(InputError):
-    """A loss is NaN or infinite. The message names the step, the terms and the images."""
+    """A loss or weight is NaN or infinite. The message names the step, and the terms and images of a loss."""
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """The mean losses over the steps since the last row, over all processes."""
+    """Mean losses over the steps since the last row, over all processes."""
 
     step: int
     losses: dict[str, float]
@@ -38,7 +38,7 @@ class LossRow:
 
 @dataclass
 class _Block:
-    """Losses of consecutive steps on their way to the host: means over processes, and this process's own."""
+    """Losses of consecutive steps being copied to the host: sums over processes, and those of this process."""
 
     steps: list[int]
     images: list[list[int]]
@@ -48,31 +48,32 @@ class _Block:
 
 
 class LossMonitor:
-    """Takes the losses of each step, gives a row every ``log_every`` steps and after the last, and raises when one is
-    not finite."""
+    """Takes the losses of each step and returns a row every ``log_every`` steps and after the last one.
+
+    Raises NonFiniteLossError for a loss that is not finite.
+    """
 
     def __init__(
-        self, where: Processes, log_every: int, name_image: Callable[[int], str], last: Collection[int] = ()
+        self, processes: Processes, log_every: int, name_image: Callable[[int], str], last: Collection[int] = ()
     ) -> None:
-        """``name_image``: from an image's place in the training set to the text that an error shows. ``last``: last
-        steps, of the run or of a stage, whose row may cover fewer than the others: a short run would else show no
-        losses at all."""
-        self.where = where
+        """``name_image`` maps a position in the training set to the name that an error shows. ``last``: last steps of
+        the run or of its stages, which get a row even if it covers fewer steps than the others."""
+        self.processes = processes
         self.log_every = log_every
         self.last = last
         self.name_image = name_image
         self.names: tuple[str, ...] = ()
         self.stop_seen = False
-        self._each_step = where.device.type == "cpu"
+        self._each_step = processes.device.type == "cpu"
         self._steps: list[tuple[int, Tensor, list[int]]] = []
         self._under_way: list[_Block] = []
         self._since_row: list[list[float]] = []
 
     def record(self, step: int, names: tuple[str, ...], losses: Tensor, images: list[int], stop: bool) -> list[LossRow]:
-        """Take the losses ``[T]`` of a finished step, and give the rows that are complete by now.
+        """Take the losses ``[T]`` of a finished step and return the rows that are complete.
 
-        ``images``: places in the training set. ``stop``: this process was asked to stop; ``stop_seen`` becomes true at
-        all processes after the same step.
+        ``images``: positions in the training set. ``stop``: this process was asked to stop; ``stop_seen`` becomes true
+        in all processes after the same step.
         """
         rows = []
         if self.names and names != self.names:  # another stage with other losses: no row may mix them
@@ -87,13 +88,13 @@ class LossMonitor:
         return rows + self._receive(len(self._under_way) - (0 if self._each_step else 1))
 
     def flush(self) -> list[LossRow]:
-        """Wait for everything recorded so far."""
+        """Wait for everything recorded so far and return its rows."""
         if self._steps:
             self._send()
         return self._receive(len(self._under_way))
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps that no row covers yet; to be asked for after ``flush``."""
+        """Return the losses that no row covers yet. Call ``flush`` first."""
         return {"names": list(self.names), "since_row": [list(values) for values in self._since_row]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,7 +104,7 @@ class LossMonitor:
 
     def _send(self) -> None:
         own = torch.stack([values for _, values, _ in self._steps])  # [n, T + 1]
-        mean = self.where.sum(own.clone()) if self.where.world > 1 else own
+        mean = self.processes.sum(own.clone()) if self.processes.world > 1 else own
         ready = None
         if own.device.type == "cuda":
             mean, own = (_to_host(t) for t in (mean, own))
@@ -118,7 +119,7 @@ class LossMonitor:
         for block in self._under_way[:count]:
             if block.ready is not None:
                 block.ready.synchronize()
-            means = block.mean.double().div(self.where.world).tolist()
+            means = block.mean.double().div(self.processes.world).tolist()
             for i, (step, (*losses, stop)) in enumerate(zip(block.steps, means, strict=True)):
                 if not all(map(math.isfinite, losses)):
                     self._fail(step, block.images[i], block.own[i].tolist()[:-1])
@@ -136,9 +137,9 @@ class LossMonitor:
         return LossRow(step, {name: value / count for name, value in zip(self.names, sums, strict=True)})
 
     def _fail(self, step: int, images: list[int], losses: list[float]) -> None:
-        """Every process arrives here at the same step, because the means that led here are the same at all."""
+        """Raise the error. All processes get here at the same step, because they see the same means."""
         bad = [f"{name} = {value}" for name, value in zip(self.names, losses, strict=True) if not math.isfinite(value)]
-        seen = [found for found in self.where.gather((bad, [self.name_image(i) for i in images])) if found[0]]
+        seen = [found for found in self.processes.gather((bad, [self.name_image(i) for i in images])) if found[0]]
         terms = ", ".join(dict.fromkeys(term for found in seen for term in found[0]))
         names = "; ".join(name for found in seen for name in found[1])
         raise NonFiniteLossError(f"step {step}: the loss is not finite: {terms}. Images of the step: {names}. {REMEDY}")
@@ -146,13 +147,13 @@ class LossMonitor:
 
 @torch.no_grad()
 def check_weights(model: nn.Module, step: int) -> None:
-    """NonFiniteLossError where ``model`` is lost after ``step``: the loss of that step cannot show what it did."""
+    """Raise NonFiniteLossError if a weight is not finite after ``step``: the loss was computed before its update."""
     tensors = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
     if not bool(torch.stack([t.isfinite().all() for t in tensors.values()]).all()):
         bad = next(name for name, t in tensors.items() if not t.isfinite().all())
-        raise NonFiniteLossError(f"step {step}: the weights are not finite any more, first {bad}. {REMEDY}")
+        raise NonFiniteLossError(f"step {step}: the weights are no longer finite, first {bad}. {REMEDY}")
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory that is complete when the device gets there."""
+    """Copy to pinned memory without waiting; the copy is complete when the device gets there."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

@@ -41,7 +41,8 @@ def loss_figure(train: Sequence[Row], validation: Sequence[Row]) -> Figure:
     losses.set_ylabel("loss")
     _line(rates, train, "lr", label="lr")
     rates.set_ylabel("learning rate")
-    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))  # long numbers would push the label off the picture
+    # Long numbers would push the label out of the figure.
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     return _finish(figure, (losses,), rates)
 
 
@@ -77,8 +78,7 @@ def _metric_figure(validation: Sequence[Row], solid: Sequence[str], dashed: Sequ
 def draw_samples(
     path: Path, index: DetectionIndex, found: DetectionColumns, count: int = 8, threshold: float = 0.5, side: int = 320
 ) -> None:
-    """A sheet of ``count`` images spread over ``index``: truth on the left, detections from ``threshold`` right, both
-    with their masks where they have some."""
+    """Draw ``count`` images spread over ``index``: annotations left, detections scored at least ``threshold`` right."""
     places = sorted({round(i) for i in np.linspace(0, len(index) - 1, min(count, len(index)))})
     rows = found.rows_by_image([index.image_id(i) for i in places])
     tiles = []
@@ -101,7 +101,7 @@ def draw_samples(
 def _draw_found(
     index: DetectionIndex, i: int, found: DetectionColumns, rows: np.ndarray, size: tuple[int, int]
 ) -> Image.Image:
-    """Image ``i`` at (width, height) ``size`` with the detections in ``rows``."""
+    """Draw the detections in ``rows`` on image ``i``, resized to (width, height) ``size``."""
     picture = Image.fromarray(read_image(index.path(i)))
     masks = None
     if found.masks is not None and len(rows):

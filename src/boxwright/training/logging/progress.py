@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere. All of it goes to stderr."""
+"""Progress of a run on stderr: a live bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Log = Literal["auto", "bar", "lines", "quiet"] | Callable[[str], None]
 
 
 class Reporter(Protocol):
-    """Where a run talks to."""
+    """Receiver of the messages and rows of a run."""
 
     def say(self, text: str) -> None: ...
     def step(self, step: int) -> None: ...
@@ -25,25 +25,25 @@ class Reporter(Protocol):
 
 
 class Lines:
-    """A line a row, for files, pipes and callbacks."""
+    """Writes one line per row, for files, pipes and callbacks."""
 
     def __init__(self, write: Callable[[str], None], total: int) -> None:
         self.write = write
         self.total = total
 
     def say(self, text: str) -> None:
-        """A message."""
+        """Write a message."""
         self.write(text)
 
     def step(self, step: int) -> None:
-        """A finished step: rows say enough."""
+        """Ignore a finished step: rows say enough."""
 
     def row(self, row: Row) -> None:
-        """A training row."""
+        """Write a training row."""
         self.write(f"step {row['step']}/{self.total}  {describe(row)}")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class Bar:
@@ -62,24 +62,24 @@ class Bar:
         self.progress.start()
 
     def say(self, text: str) -> None:
-        """A message, above the bar."""
+        """Print a message above the bar."""
         self.progress.console.print(text, markup=False, highlight=False)
 
     def step(self, step: int) -> None:
-        """A finished step."""
+        """Show a finished step."""
         self.progress.update(self.task, completed=step)
 
     def row(self, row: Row) -> None:
-        """A training row."""
+        """Show a training row."""
         self.progress.update(self.task, text=describe(row))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar and leave it on the screen."""
         self.progress.stop()
 
 
 def open_reporter(log: Log, main: bool, total: int, done: int) -> Reporter:
-    """``auto`` is a bar on a terminal and lines elsewhere; processes other than the main one are quiet."""
+    """Open a reporter: "auto" is a bar on a terminal and lines elsewhere. Only the main process reports."""
     if not main or log == "quiet":
         return Lines(lambda text: None, total)
     if callable(log):
@@ -91,7 +91,7 @@ def open_reporter(log: Log, main: bool, total: int, done: int) -> Reporter:
 
 
 def describe(row: Row) -> str:
-    """A training row as text."""
+    """Return a training row as text."""
     parts = [f"epoch {row['epoch']:.2f}"]
     if "figures" in row:  # of a stage that fits: means over its images since the row before
         figures = ", ".join(f"{value:.4g} {name.replace('_', ' ')}" for name, value in row["figures"].items())
@@ -109,7 +109,7 @@ def describe(row: Row) -> str:
 
 
 class Clock:
-    """Speed over the last rows, without the time that validation and checkpoints take."""
+    """Measures the time of steps between rows, without the time of validations and checkpoints."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -117,11 +117,11 @@ class Clock:
         self.step: int | None = None
 
     def pause(self, seconds: float) -> None:
-        """Leave ``seconds`` out of the present interval."""
+        """Leave ``seconds`` out of the current interval."""
         self.away += seconds
 
     def seconds_per_step(self, step: int) -> float | None:
-        """Mean over the steps since the last call; None on the first."""
+        """Return the mean over the steps since the last call; None at the first call."""
         now = time.perf_counter()
         result = None
         if self.step is not None and step > self.step:

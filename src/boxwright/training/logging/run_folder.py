@@ -1,4 +1,4 @@
-"""The folder of a run, which explains itself."""
+"""Folder of a run: its name, its description, and the numbered checkpoints in it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Resume:  {resume}
 
 
 def new_run_folder(root: Path | str, name: str) -> Path:
-    """The first of ``root/name-1``, ``root/name-2`` ... after all that exist; it is not made yet."""
+    """Return the first free name of ``root/name-1``, ``root/name-2``, ... after all that exist; create nothing."""
     root = Path(root)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
     matches = (pattern.fullmatch(p.name) for p in root.iterdir()) if root.is_dir() else ()
@@ -46,7 +46,7 @@ def new_run_folder(root: Path | str, name: str) -> Path:
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
-    """Make the folder of a new run; InputError where it holds something. Of a resumed run: check that it is there."""
+    """Create the folder of a new run, or check that of a resumed one. Raises InputError if it is in use or absent."""
     state = folder / f"last{TRAIN_SUFFIX}"
     if resume:
         if not state.is_file():
@@ -85,7 +85,7 @@ def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_com
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json, or nothing where it is absent."""
+    """Read run.json; return an empty dict if it is absent."""
     path = folder / "run.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -96,7 +96,7 @@ def write_run(folder: Path, info: dict[str, Any]) -> None:
 
 
 def finish_run(folder: Path, status: str, **results: Any) -> None:
-    """Note in run.json how the run ended."""
+    """Record in run.json how the run ended."""
     write_run(folder, read_run(folder) | {"status": status, "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **results})
 
 

@@ -1,7 +1,7 @@
-"""The rows that a run writes: JSON lines and CSV always, TensorBoard on request.
+"""Rows of a run as JSON lines and CSV, and for TensorBoard on request.
 
-Each row is on disk when the call returns. A resumed run first drops the rows after the step that it resumes from (and a
-line that a kill cut short), so that no row is doubled and none is lost.
+Each row is on disk when the call returns. A resumed run first drops the rows after the step that it resumes from, and a
+line that a kill cut short. No row is doubled and none is lost.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ class RunLog:
     def __init__(
         self, folder: Path, resume_step: int = 0, tensorboard: bool = False, unvalidated: bool = False
     ) -> None:
-        """``resume_step``: the step that the run goes on from; 0 starts afresh. ``unvalidated``: that step's validation
-        comes now, so that a row of it, from a session that died before it was saved, goes too."""
+        """Keep the rows up to ``resume_step``; 0 starts a new log.
+
+        ``unvalidated``: the validation of that step is still to come. A row of it is dropped too: the session that
+        wrote it died before it was saved.
+        """
         self.folder = folder
         last = {"train": resume_step, "validation": resume_step - unvalidated}
         self.rows = [row for row in read_rows(folder) if row["step"] <= last[row["kind"]]]
@@ -36,7 +39,7 @@ class RunLog:
         self._rewrite()
 
     def write(self, kind: Kind, row: Row) -> None:
-        """Append a row; it needs a ``step``. Values are numbers, text or None."""
+        """Append a row, which needs a ``step``. Values are numbers, text or None."""
         row = {"kind": kind, **row}
         self.rows.append(row)
         self._append(self.folder / JSONL, json.dumps(row) + "\n")
@@ -51,7 +54,7 @@ class RunLog:
         return self._to_board(kind, row)
 
     def of(self, kind: Kind) -> list[Row]:
-        """All rows of one kind so far, those of earlier sessions too."""
+        """Return all rows of one kind so far, including those of earlier sessions."""
         return [row for row in self.rows if row["kind"] == kind]
 
     def close(self) -> None:
@@ -60,7 +63,7 @@ class RunLog:
             self._board.close()
 
     def _rewrite(self) -> None:
-        """All files anew from ``rows``."""
+        """Write all files again from ``rows``."""
         write_atomically(self.folder / JSONL, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
         for kind in ("train", "validation"):
             rows = self.of(kind)
@@ -86,7 +89,7 @@ class RunLog:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of the run in ``folder``, without a last line that was cut short. Empty where there are none."""
+    """Read the rows of the run in ``folder``, without a last line that was cut short."""
     path = folder / JSONL
     if not path.is_file():
         return []

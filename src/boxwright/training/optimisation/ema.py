@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights."""
+"""Exponential moving average (EMA) of the weights of a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from boxwright.config.recipe import EMAConfig
 
 
 class EMA:
-    """A copy of a model that follows it: parameters and floating-point buffers averaged, other buffers copied.
+    """EMA of the parameters and floating-point buffers of a model; other buffers are copied.
 
-    ``module`` is the averaged model, in eval mode and without gradients. The decay of an update depends only on how
-    many came before it, so ``updates`` and the tensors are the whole state.
+    ``module`` holds the EMA weights, in eval mode and without gradients. The decay of an update depends only on the
+    number of updates before it, so ``updates`` and the tensors are the whole state.
     """
 
     def __init__(self, model: nn.Module, config: EMAConfig) -> None:
-        """Start from the present weights of ``model``, which from now on must keep its tensors."""
+        """Start from the current weights of ``model``, which must keep its tensors from now on."""
         self.config = config
         self.updates = 0
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
@@ -30,21 +30,21 @@ class EMA:
         self._others = [p for p in pairs if not p[0].is_floating_point()]
 
     def decay(self) -> float:
-        """The decay of the next update: what share of the average stays."""
+        """Return the decay of the next update: the weight of the old EMA value."""
         return self.config.decay * (1 - math.exp(-(self.updates + 1) / self.config.ramp))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the model. Nothing is read back from the device."""
+        """Move the EMA towards the model, without waiting for the device."""
         averages, currents = [p[0] for p in self._floats], [p[1] for p in self._floats]
-        # One kernel for all; torch has no public name for it.
+        # One kernel for all tensors; torch has no public name for it.
         torch._foreach_lerp_(averages, currents, 1 - self.decay())  # pyright: ignore[reportPrivateImportUsage]
         for average, current in self._others:
             average.copy_(current, non_blocking=True)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
+        """Return everything that resuming needs."""
         return {"updates": self.updates, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

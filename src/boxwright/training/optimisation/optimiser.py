@@ -1,4 +1,4 @@
-"""Optimisers with parameter groups: what decays, what learns slower, what is frozen."""
+"""Optimisers with parameter groups: learning rates by prefix, exceptions from weight decay, and frozen parts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NORM_TYPES: tuple[type[nn.Module], ...] = (
 
 
 def build_optimiser(config: OptimiserConfig, model: nn.Module, batch_size: int) -> Optimizer:
-    """The optimiser over the parameters of ``model`` that require a gradient.
+    """Build the optimiser of the parameters of ``model`` that require a gradient.
 
-    Each group has, beside the usual, ``base_lr``: its full learning rate for the global ``batch_size``, which the
-    schedule's factor multiplies. Raises InputError where a prefix fits no parameter or nothing learns.
+    Each group has the additional entry ``base_lr``: its full learning rate for the global ``batch_size``, which the
+    factor of the schedule multiplies. Raises InputError if a prefix matches no parameter or if all are frozen.
     """
     groups = parameter_groups(config, model, scaled_lr(config, batch_size))
     if not groups:
@@ -41,7 +41,7 @@ def build_optimiser(config: OptimiserConfig, model: nn.Module, batch_size: int) 
 
 
 def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """Parameters that share a learning rate and weight decay, as torch's optimisers take them."""
+    """Group the parameters by learning rate and weight decay, in the form that torch's optimisers take."""
     names = [name for name, _ in model.named_parameters()]
     check_prefixes([g.prefix for g in config.groups], names, "optimiser.groups")
     norms, biases = _norms_and_biases(model)
@@ -63,13 +63,13 @@ def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> li
 
 
 def set_lr(optimiser: Optimizer, factor: float) -> None:
-    """Set every group to ``factor`` of its full learning rate."""
+    """Set the learning rate of every group to ``factor`` times its full value."""
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
 
 
 def check_prefixes(prefixes: Sequence[str], names: Sequence[str], where: str) -> None:
-    """InputError for a prefix that no parameter name begins with, at a dot or at its end."""
+    """Raise InputError for a prefix that no parameter name begins with, up to a dot or the end of the name."""
     known = sorted({".".join(n.split(".")[:i]) for n in names for i in range(1, n.count(".") + 2)})
     for prefix in prefixes:
         if prefix not in known:
@@ -78,12 +78,12 @@ def check_prefixes(prefixes: Sequence[str], names: Sequence[str], where: str) ->
 
 
 def has_prefix(name: str, prefix: str) -> bool:
-    """``backbone.layer1`` is a prefix of ``backbone.layer1.0.weight``, not of ``backbone.layer10.weight``."""
+    """Return True if ``name`` lies below ``prefix``, as backbone.layer1.0 does below backbone.layer1."""
     return name == prefix or name.startswith(prefix + ".")
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Let the parameters below ``prefixes`` not learn. Batch norms are held by :func:`hold_frozen`."""
+    """Freeze the parameters below ``prefixes``. :func:`hold_frozen` does so with the statistics of batch norms."""
     check_prefixes(prefixes, [name for name, _ in model.named_parameters()], "stage.frozen")
     for name, parameter in model.named_parameters():
         if any(has_prefix(name, p) for p in prefixes):
@@ -91,14 +91,14 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
 
 
 def hold_frozen(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Put modules below ``prefixes`` into eval mode, after ``train()``, so that their running statistics stay."""
+    """Put the modules below ``prefixes`` into eval mode, after ``train()``, to keep their running statistics."""
     for name, module in model.named_modules():
         if any(has_prefix(name, p) for p in prefixes):
             module.eval()
 
 
 def layer_rates(config: LayerDecayConfig | None, model: nn.Module) -> dict[str, float]:
-    """The factor on the learning rate by parameter name, for the parameters that depth concerns."""
+    """Return the factor on the learning rate by parameter name, for the parameters below the prefix of ``config``."""
     if config is None:
         return {}
     check_prefixes([config.prefix], [name for name, _ in model.named_parameters()], "optimiser.layer_decay.prefix")
@@ -112,8 +112,10 @@ def layer_rates(config: LayerDecayConfig | None, model: nn.Module) -> dict[str, 
 
 
 def _layers(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The parts of ``module`` that hold parameters, in the order of registration. A norm belongs to what precedes it;
-    a lone part that wraps everything, and a list of modules, are opened."""
+    """Yield the parts of ``module`` that hold parameters, in the order of registration.
+
+    A norm belongs to the part before it. A single part that wraps everything, and a list of modules, are opened.
+    """
     parts = [(f"{prefix}.{n}", m) for n, m in module.named_children() if any(True for _ in m.parameters())]
     if len(parts) == 1 and any(True for _ in parts[0][1].children()):
         yield from _layers(parts[0][1], parts[0][0])
@@ -130,7 +132,7 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Modul
 
 
 def _norms_and_biases(model: nn.Module) -> tuple[set[str], set[str]]:
-    """Names of the parameters of normalisation layers, and of the biases of all other layers."""
+    """Return the names of the parameters of normalisation layers, and of the biases of all other layers."""
     norms: set[str] = set()
     biases: set[str] = set()
     for module_name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step, so that a resumed run needs no state for them."""
+"""Learning-rate schedules as pure functions of the step, so that resuming needs no state of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from boxwright.config.recipe import CosineConfig, MultiStepConfig, Stage, WarmupConfig, steps_of
 
 Schedule = Callable[[int], float]
-"""From the number of finished steps of a stage to the factor on the learning rate of the next step."""
+"""Maps the number of finished steps of a stage to the factor on the learning rate of the next step."""
 
 
 def build_schedule(stage: Stage, images: int, batch_size: int) -> Schedule:
-    """The schedule of ``stage`` on a training set of ``images``."""
+    """Build the schedule of ``stage`` for a training set of ``images`` images."""
     total = steps_of(stage.length, stage.unit, images, batch_size)
     config = stage.schedule
     warmup = fitting_warmup(config.warmup, total)
@@ -26,12 +26,12 @@ def build_schedule(stage: Stage, images: int, batch_size: int) -> Schedule:
 
 
 def fitting_warmup(config: WarmupConfig | None, total: int) -> WarmupConfig | None:
-    """The warm-up, cut to a third of the stage's ``total`` steps where it is longer."""
+    """Cut a warm-up to a third of the ``total`` steps of the stage if it is longer."""
     return config and replace(config, steps=min(config.steps, total // 3))
 
 
 def warmup_factor(config: WarmupConfig | None, step: int) -> float:
-    """From ``factor`` at step 0 to 1 at step ``steps``, as that share of the steps to the ``power``."""
+    """Return the warm-up factor: from ``factor`` at step 0 to 1 at step ``steps``, rising by the given ``power``."""
     if config is None or step >= config.steps:
         return 1.0
     return config.factor + (1 - config.factor) * (step / config.steps) ** config.power

@@ -1,6 +1,6 @@
-"""Where a stage of training begins: with parts as they began the run, and with proposals of the network before it.
+"""Initialisation of stages: reset submodules, and freeze the previous network as a source of proposals.
 
-What Faster R-CNN's 4-step training asks of a run (arXiv 1506.01497, §3.2); all other recipes leave it idle.
+Only Faster R-CNN's 4-step training needs it (arXiv 1506.01497, §3.2).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from boxwright.training.optimisation.optimiser import check_prefixes, has_prefix
 
 
 class StageStarts:
-    """``proposer``: the network that proposes regions in the present stage, where the detector does not do it itself.
+    """Initialises stages.
 
-    ``initial``: the tensors that a stage may go back to, as they began the run.
+    ``proposer``: network that proposes regions in the current stage, None if the detector does so itself.
+    ``initial``: tensors that a stage may reset, as at the start of the run.
     """
 
     def __init__(
         self, recipe: Recipe, detector: Detector, build: Callable[[DetectorConfig, Classes], Detector]
     ) -> None:
-        """``detector`` holds what the run begins with. InputError where it cannot do what the stages ask for."""
+        """Keep the first weights of ``detector``. Raises InputError if it cannot do what the stages ask for."""
         self.recipe, self.detector, self.build = recipe, detector, build
         self.proposer: Any = None
         names = [name for name, _ in detector.named_parameters()]
@@ -50,7 +51,7 @@ class StageStarts:
 
     @torch.no_grad()
     def begin(self, stage: Stage, before: Detector, networks: Sequence[Detector]) -> None:
-        """Start ``stage``: take the weights of ``before`` for its proposals, then put parts of ``networks`` back."""
+        """Begin ``stage``: copy ``before`` as its source of proposals, then reset parts of ``networks``."""
         self.proposer = self._twin(before.state_dict()) if stage.proposals == "before" else None
         for network in networks:
             for name, tensor in network.state_dict().items():
@@ -58,7 +59,7 @@ class StageStarts:
                     tensor.copy_(self.initial[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
+        """Return everything that resuming needs."""
         return {"proposer": None if self.proposer is None else self.proposer.state_dict(), "initial": self.initial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -68,7 +69,7 @@ class StageStarts:
         self.proposer = None if state["proposer"] is None else self._twin(state["proposer"])
 
     def _twin(self, state: dict[str, Tensor]) -> Detector:
-        """Another detector with these weights; the random state stays as it was."""
+        """Build another detector with these weights, without changing the random state."""
         with torch.random.fork_rng(devices=[]):
             twin = self.build(self.recipe.detector, self.detector.classes)
         device = self.detector.get_buffer("pixel_mean").device
