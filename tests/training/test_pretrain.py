@@ -28,6 +28,7 @@ from boxwright.structures import Classes, InputError
 from boxwright.training.distributed import Processes
 from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.logging.monitor import NonFiniteLossError
+from boxwright.training.logging.run_folder import read_run
 from boxwright.training.pretrain import pretrain
 from boxwright.training.session import Session
 from boxwright.training.tasks.classification import ClassificationTask, mixed
@@ -75,6 +76,17 @@ def test_the_card_says_what_it_is(finished: Path, data: Path) -> None:
     assert card["top1"] >= 0.9
     assert card["top5"] == 1.0
     assert card["recipe"]["name"] == "tiny"
+
+
+def test_the_run_folder_explains_itself(finished: Path, data: Path) -> None:
+    info = read_run(finished)
+    assert info["status"] == "finished"
+    assert info["data"]["train"]["fingerprint"] == open_folders(data)["train"].fingerprint()
+    assert info["best"]["top1"] >= 0.9
+    described = {line.split()[0] for line in (finished / "README.txt").read_text().splitlines() if line}
+    files = {path.name for path in finished.iterdir()}
+    assert {"loss.png", "accuracy.png", "backbone.safetensors"} <= files
+    assert files - {"README.txt"} <= described
 
 
 def assert_same_run(one: Path, other: Path) -> None:

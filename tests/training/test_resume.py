@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,43 +299,66 @@ def test_resuming_names_what_does_not_fit(data, tmp_path: Path) -> None:
             resume(None)
 
 
+KILLED = """
+import os, signal, sys
+import torch; torch.set_num_threads(1)
+from pathlib import Path
+from boxwright.config.recipe import CheckpointConfig
+from boxwright.training.loop import train
+from tests.support.toys import build_toy, toy_index, toy_recipe
+
+here, folder, number, moment = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+replace, written = os.replace, 0
+
+def replace_and_die(source, target, **options):
+    global written
+    written += Path(target).name.startswith("last.")
+    last = written == number and Path(target).name.startswith("last.")
+    if last and moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target, **options)
+    if last and moment == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace_and_die
+recipe = toy_recipe(60, checkpoint=CheckpointConfig(every=7, unit="steps"))
+train(recipe, toy_index(here / "a", 11), toy_index(here / "b", 4, seed=1), folder, build=build_toy, device="cpu",
+      log="quiet", resume=(folder / "last.train").exists())
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
 def test_a_real_kill(tmp_path: Path) -> None:
-    """SIGKILL at whatever moment it hits, several times over, in a process of its own."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
-        "from boxwright.training.loop import train\n"
-        "from boxwright.config.recipe import CheckpointConfig\n"
-        "from tests.support.toys import build_toy, toy_index, toy_recipe\n"
-        "here, folder = Path(sys.argv[1]), Path(sys.argv[2])\n"
-        "recipe = toy_recipe(120, checkpoint=CheckpointConfig(every=7, unit='steps'))\n"
-        "train(recipe, toy_index(here / 'a', 11), toy_index(here / 'b', 4, seed=1), folder, build=build_toy,\n"
-        "      device='cpu', log='quiet', resume=(folder / 'last.train').exists())\n"
-    )
+    """SIGKILL around the two files of a checkpoint, several times in one run, each in a process of its own."""
 
-    def start(folder: Path) -> subprocess.Popen[bytes]:
-        return start_python(str(script), str(tmp_path), str(folder))
+    def run(folder: str, number: int = -1, moment: str = "never") -> int:
+        """Train or resume until the given write of a file ``last.*``; return the exit status."""
+        return start_python("-c", KILLED, str(tmp_path), str(tmp_path / folder), str(number), moment).wait()
 
-    assert start(tmp_path / "straight").wait() == 0
-    broken, kills = tmp_path / "broken", 0
-    before = -1
-    while True:
-        process = start(broken)
-        while process.poll() is None:
-            state = broken / "last.train"
-            now = state.stat().st_mtime_ns if state.exists() else -1
-            if now != before and kills < 4:
-                time.sleep(0.013 * (kills + 1))
-                before = now
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-            time.sleep(0.001)
-        if process.returncode == 0:
-            break
-    assert kills == 4
-    assert_same_bits(tmp_path / "straight", broken)
-    assert rows(tmp_path / "straight") == rows(broken)
+    assert run("straight") == 0
+    for number, moment in ((3, "before"), (3, "after"), (4, "before"), (4, "after"), (1, "before")):
+        assert run("broken", number, moment) == -signal.SIGKILL
+    assert run("broken") == 0
+    assert_same_bits(tmp_path / "straight", tmp_path / "broken")
+    assert rows(tmp_path / "straight") == rows(tmp_path / "broken")
+
+
+def test_a_damaged_image_costs_no_step(data, tmp_path: Path) -> None:
+    """The run saves its state before the step, or before the validation, and goes on once the image is repaired."""
+    train_index, val_index = data
+    recipe, run, saved = toy_recipe(8), tmp_path / "run", list[int]()
+    for path in (train_index.path(3), val_index.path(1)):
+        content = path.read_bytes()
+        path.write_bytes(b"no image")
+        given = None if run.exists() else recipe
+        with pytest.raises(InputError, match=rf"{path.name}.*saved after step \d+.*resume with: boxwright train"):
+            train(given, *data, run, build=build_toy, device="cpu", log="quiet", resume=given is None)
+        path.write_bytes(content)
+        saved.append(load_train_state(run / "last.train")["step"])
+    assert saved[0] < 4
+    assert saved[1] == 4, "the step of the first validation"
+    train(None, *data, run, build=build_toy, device="cpu", log="quiet", resume=True)
+    train(recipe, *data, tmp_path / "straight", build=build_toy, device="cpu", log="quiet")
+    assert_same_bits(tmp_path / "straight", run)
+    assert rows(tmp_path / "straight") == rows(run)

@@ -1,23 +1,17 @@
-"""What decides a classification run that gives a backbone its start."""
+"""Recipe for pretraining a backbone as an image classifier."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeAlias
-
-from pydantic import Field
+from dataclasses import field
+from typing import Any, TypeAlias
 
 from boxwright.backbones.build import BackboneConfig
 from boxwright.config.config_tree import Describe, from_tree, to_tree
 from boxwright.config.recipe import (
     CheckpointConfig,
-    Count,
-    CountOrZero,
     EMAConfig,
-    NotNegative,
     OptimiserConfig,
-    Positive,
     Recipe,
     ScheduleConfig,
     Stage,
@@ -25,43 +19,60 @@ from boxwright.config.recipe import (
 )
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
+from boxwright.fields import Count, CountOrZero, Fraction, NotNegative, Positive, config
 from boxwright.precision import Precision
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PretrainRecipe:
-    """A backbone, and how it learns to tell pictures apart.
-
-    ``epochs``: length of the run. ``batch_size``: pictures a step over all processes. ``label_smoothing``: share of the
-    target that goes to all classes alike (Szegedy et al. 2016). ``mixup``, ``cutmix``: the parameter of the Beta
-    distribution from which a batch's share of a second picture is drawn, blended (Zhang et al. 2018) or pasted (Yun et
-    al. 2019); 0 leaves it out, with both each batch takes one of them at random. ``pixels``: must be the detector's
-    later. ``validate_every``: epochs between two measurements of top-1 and top-5. ``save_every``: epochs between two
-    checkpoints to resume from; they are also written with each measurement, at the end and on Ctrl-C.
-    """
+    """Training of a backbone as an image classifier."""
 
     name: str
+    """Name of the recipe."""
     backbone: BackboneConfig
+    """Network to train; a linear classifier is added on top."""
     crops: CropConfig = field(default_factory=CropConfig)
+    """Crops and colour changes of an image."""
     pixels: PixelConfig = IMAGENET
+    """Normalisation of pixels. A detector that starts from the backbone must have the same."""
     epochs: Positive = 100.0
+    """Length of the run."""
     batch_size: Count = 256
+    """Images per step, over all processes."""
     workers: CountOrZero = 4
+    """Loader processes per training process."""
     optimiser: OptimiserConfig
+    """Optimiser of all parameters."""
     schedule: ScheduleConfig
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Learning rate over the run."""
+    label_smoothing: Fraction = 0.1
+    """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
     mixup: NotNegative = 0.0
+    """Parameter of the Beta distribution for the share of a blended second image (Zhang et al. 2018); 0 blends none.
+
+    With both ``mixup`` and ``cutmix``, each batch takes one of them at random.
+    """
     cutmix: NotNegative = 0.0
+    """Parameter of the Beta distribution for the share of a pasted second image (Yun et al. 2019); 0 pastes none."""
     ema: EMAConfig | None = None
+    """Exponential moving average of the weights, which is then validated and saved."""
     validate_every: Positive = 1.0
+    """Epochs between validations; another one follows the last step."""
     save_every: Positive = 1.0
+    """Epochs between checkpoints; others follow each validation, the last step and Ctrl-C."""
     precision: Precision = "fp32"
+    """Number format; bf16 and fp16 run under autocast with weights in fp32."""
     clip_norm: Positive | None = None
+    """Maximum norm of the gradient over all parameters."""
     sync_batch_norm: bool = False
+    """Compute batch statistics over all processes (CUDA)."""
     compile: bool = False
+    """Compile the network as one graph."""
     log_every: Count = 20
+    """Steps between log rows."""
     seed: CountOrZero = 0
+    """Seed of weights, order, crops and mixing."""
 
     def __post_init__(self) -> None:
         norm = getattr(self.backbone, "norm", "bn")
@@ -97,10 +108,10 @@ TrainingRecipe: TypeAlias = Recipe | PretrainRecipe
 
 
 def pretrain_from_tree(tree: Any, describe: Describe = lambda path: "") -> PretrainRecipe:
-    """The recipe in a tree that ``to_tree`` made."""
+    """Read a recipe from a tree that ``to_tree`` made."""
     return from_tree(PretrainRecipe, tree, describe)
 
 
 def dump_pretrain(recipe: PretrainRecipe) -> str:
-    """The whole recipe, defaults included, as JSON."""
+    """Return the whole recipe, defaults included, as JSON."""
     return json.dumps(to_tree(recipe), indent=2, ensure_ascii=False, allow_nan=False)
