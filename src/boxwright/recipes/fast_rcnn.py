@@ -24,10 +24,8 @@ from dataclasses import replace
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -51,6 +49,7 @@ from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
 VOC_STAGE = Stage(
@@ -129,7 +128,7 @@ VGG16_MODERN = Recipe(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,
     clip_norm=35.0,
@@ -182,13 +181,7 @@ SMALL = Recipe(
         group_by_aspect=False,
         proposals=ProposalsConfig(),
     ),
-    stages=(
-        Stage(
-            length=15,
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
+    stages=(small.STAGE,),
     validation=ValidationConfig(every=5, unit="epochs"),
     clip_norm=10.0,
     channels_last=True,

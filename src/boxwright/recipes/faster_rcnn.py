@@ -31,7 +31,6 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -54,6 +53,7 @@ from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 # DetNet §4.1: 12000 proposals before and 2000 after NMS in training, 6000 and 1000 at test, taken over the image.
 DETNET_PAPER_RPN = RPNConfig(pre_nms=(12_000, 6_000), post_nms=(2_000, 1_000), nms=ProposalNMSConfig(scope="image"))
@@ -126,7 +126,7 @@ DETNET59_MODERN = Recipe(
     ),
     data=MODERN_DATA,
     stages=(MODERN_STAGE,),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     checkpoint=CheckpointConfig(every=1, unit="epochs"),
     sync_batch_norm=True,

@@ -42,7 +42,6 @@ from boxwright.backbones.zf import ZFConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -59,6 +58,7 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNAssignConfig, RPNConfig
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"
 RPN_LOSSES = ("rpn_objectness", "rpn_box")
@@ -260,7 +260,7 @@ R50_C4_MODERN = Recipe(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,
     clip_norm=35.0,

@@ -17,7 +17,7 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
-from boxwright.config.recipe import AdamWConfig, CosineConfig, Recipe, Source, Stage, ValidationConfig, WarmupConfig
+from boxwright.config.recipe import Recipe, Source, ValidationConfig
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
@@ -35,11 +35,7 @@ SMALL_RPN = replace(
     post_nms=(150, 100),
     nms=replace(PAPER_RPN.nms, min_size=4.0),
 )
-SMALL_STAGE = Stage(
-    length=15,
-    optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-    schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-)
+SMALL_STAGE = small.STAGE
 C4_SMALL_DETECTOR = FasterRCNNC4Config(
     backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", out_levels=(4,)),
     rpn=SMALL_RPN,

@@ -20,6 +20,7 @@ from boxwright.config.recipe import AdamWConfig, CosineConfig, EMAConfig, SGDCon
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.fields import nearest
 from boxwright.recipes import RECIPES
+from boxwright.recipes.common import MODERN_EMA
 from boxwright.structures import InputError
 
 Preset = Literal["imagenet", "small"]
@@ -31,7 +32,7 @@ IMAGENET = PretrainRecipe(
     batch_size=256,
     optimiser=SGDConfig(lr=0.1, base_batch=256, nesterov=True, weight_decay=1e-4, decay_biases=False),
     schedule=CosineConfig(final=0.0, warmup=WarmupConfig(steps=5_000, factor=0.01)),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
 )
 
 SMALL = PretrainRecipe(

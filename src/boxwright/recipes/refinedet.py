@@ -37,7 +37,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -66,6 +65,7 @@ from boxwright.detectors.refinedet import (
 )
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "Single-Shot Refinement Neural Network for Object Detection, arXiv 1711.06897"
 
@@ -237,7 +237,6 @@ MODERN_LOSSES = {
     # GIoU is computed on decoded boxes, which must be finite.
     "coder": BoxCoder(weights=(10.0, 10.0, 5.0, 5.0), clamp=4.0),
 }
-MODERN_EMA = EMAConfig(decay=0.9998, ramp=2_000)
 MODERN_SOURCE = Source(
     paper="ATSS, arXiv 1912.02424; GIoU, arXiv 1902.09630; AdamW, arXiv 1711.05101",
     note="our combination; no published figure for this detector",

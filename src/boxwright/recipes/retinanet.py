@@ -29,7 +29,6 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -54,6 +53,7 @@ from boxwright.detectors.retinanet import (
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "Focal Loss for Dense Object Detection, arXiv 1708.02002"
 
@@ -199,7 +199,7 @@ R50_MODERN = Recipe(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     checkpoint=CheckpointConfig(every=1, unit="epochs"),
     sync_batch_norm=True,

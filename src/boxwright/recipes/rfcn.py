@@ -27,10 +27,8 @@ from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
-    AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -52,6 +50,7 @@ from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
@@ -182,7 +181,7 @@ R101_MODERN = Recipe(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,
     clip_norm=35.0,
@@ -220,13 +219,7 @@ DETNET_SMALL = Recipe(
         workers=2,
         group_by_aspect=False,
     ),
-    stages=(
-        Stage(
-            length=15,
-            optimiser=AdamWConfig(lr=1.5e-3, base_batch=8, weight_decay=0.05),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=100, factor=0.01)),
-        ),
-    ),
+    stages=(small.STAGE,),
     validation=ValidationConfig(every=5, unit="epochs"),
     clip_norm=10.0,
     channels_last=True,

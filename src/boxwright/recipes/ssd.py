@@ -30,7 +30,6 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -54,6 +53,7 @@ from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig, SSDLossConfig
 from boxwright.heads.extra_maps import EXTRAS_512, ExtraConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "SSD: Single Shot MultiBox Detector, arXiv 1512.02325"
 
@@ -231,7 +231,7 @@ SSD300_MODERN = replace(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     validation=ValidationConfig(every=10, unit="epochs"),
     checkpoint=CheckpointConfig(every=1, unit="epochs"),
     sync_batch_norm=True,

@@ -26,7 +26,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -39,6 +38,7 @@ from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import DarknetJitterConfig, FlipConfig, HSVJitterConfig, MosaicConfig, WarpConfig
 from boxwright.detectors.yolov1 import DetectionLossConfig, YOLOv1Config, YOLOv1HeadConfig
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "You Only Look Once: Unified, Real-Time Object Detection, arXiv 1506.02640"
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)  # hue and flips: Darknet's, the paper has none
@@ -117,7 +117,7 @@ YOLOV1_MODERN = replace(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=1000, factor=0.01)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     clip_norm=10.0,
     source=Source(
         paper="Generalized Intersection over Union, arXiv 1902.09630; YOLOv4, arXiv 2004.10934",

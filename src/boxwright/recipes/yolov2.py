@@ -28,7 +28,6 @@ from boxwright.config.recipe import (
     AdamWConfig,
     CheckpointConfig,
     CosineConfig,
-    EMAConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -56,6 +55,7 @@ from boxwright.detectors.yolov2 import (
     YOLOv2HeadConfig,
 )
 from boxwright.recipes import small
+from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "YOLO9000: Better, Faster, Stronger, arXiv 1612.08242"
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)
@@ -201,7 +201,7 @@ YOLOV2_MODERN = replace(
             schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=1000, factor=0.01)),
         ),
     ),
-    ema=EMAConfig(decay=0.9998, ramp=2_000),
+    ema=MODERN_EMA,
     clip_norm=10.0,
     source=Source(
         paper="Distance-IoU Loss, arXiv 1911.08287; YOLOv4, arXiv 2004.10934",
