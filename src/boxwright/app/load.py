@@ -1,4 +1,4 @@
-"""From whatever names a checkpoint to a detector that is ready to look at images."""
+"""Load a detector for a command: checkpoint, device and precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boxwright.training.distributed import choose_device
 
 
 class Loaded(NamedTuple):
-    """A detector, and the checkpoint file that it came from."""
+    """A detector with its checkpoint, file and device."""
 
     detector: Detector
     checkpoint: Checkpoint
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
 
 
 def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> Loaded:
-    """The detector of a checkpoint on a device, with all that its checkpoint says.
+    """Load the detector of a checkpoint on a device.
 
     ``source``: a path or a name, see :func:`~boxwright.checkpoints.opening.open_checkpoint`. ``sets``: settings
     other than its recipe's, see :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
@@ -41,12 +41,12 @@ def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> 
 
 
 def for_inference(detector: Detector, device: torch.device, precision: Precision) -> Detector:
-    """The detector with its norms folded, in the arithmetic asked for. InputError where the device has not got it."""
+    """Return an optimised copy in ``precision``. Raises InputError if the device does not run it well."""
     check_precision(device, precision)
     return detector.optimised(dtype_of(precision)).to(device)
 
 
 def file_digest(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256."""
+    """Return the first 16 hexadecimal digits of a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

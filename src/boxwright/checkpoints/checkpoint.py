@@ -1,9 +1,9 @@
-"""Checkpoints: one safetensors file that is all a user of the detector needs, and a companion for resuming.
+"""Checkpoints: one safetensors file with all that inference needs, and a second file for resuming.
 
-``NAME.safetensors`` holds the weights to use (the moving average where there is one) and, as JSON in its header, the
-resolved recipe, the classes, and where it all came from. ``NAME.train`` is self-sufficient for resuming: raw weights,
-optimiser, moving average, random states, position in the data. As it does not lean on the first file, a kill between
-the two writes does no harm. Nothing is unpickled from either.
+``NAME.safetensors`` holds the weights for inference (EMA if the recipe has it) and, as JSON in its header, the resolved
+recipe, the classes and the origin. ``NAME.train`` suffices for resuming: raw weights, optimiser, EMA, random states and
+position in the data. It does not depend on the first file, so a kill between the two writes does no harm. Nothing is
+unpickled from either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRAIN_SUFFIX = ".train"
 
 
 class Checkpoint(NamedTuple):
-    """What :func:`load_checkpoint` finds. ``state`` is the detector's state dict, on the CPU.
+    """Contents of a checkpoint. ``state`` is the detector's state dict, on the CPU.
 
     ``meta``: step, epoch, metrics, versions, git, data (name, images, fingerprint), weights ("model" or "ema").
     """
@@ -52,12 +52,12 @@ class Checkpoint(NamedTuple):
 
 
 class MisfitError(InputError):
-    """A checkpoint's tensors are not those of the network that its recipe describes."""
+    """The tensors of a checkpoint do not fit the network that its recipe describes."""
 
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """How the classes of a data set and of a checkpoint differ."""
+    """Difference between the classes of a data set and of a checkpoint."""
 
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -67,7 +67,7 @@ class ClassDifference:
 def save_checkpoint(
     path: Path, state: Mapping[str, Tensor], recipe: Recipe, classes: Classes, meta: Mapping[str, Any]
 ) -> None:
-    """Write ``path`` (``*.safetensors``) in one step. InputError where the disk is full; an old file is then intact."""
+    """Write ``path`` (``*.safetensors``) atomically. Raises InputError if the disk is full, and keeps an old file."""
     header = {
         "format": FORMAT,
         "recipe": to_tree(recipe),
@@ -86,7 +86,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """The checkpoint at ``path``, or the best (else last) one of the run folder ``path``.
+    """Load the checkpoint at ``path``, or the best (else last) one of the run folder ``path``.
 
     Raises InputError for a file that is absent, truncated, not a checkpoint, or of a later format.
     """
@@ -107,9 +107,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None) -> Detector:
-    """The detector that a checkpoint holds, on the CPU, in eval mode. MisfitError naming ``path`` if it misfits.
+    """Build the detector of a checkpoint, on the CPU, in eval mode.
 
-    Its weights are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory.
+    Its parameters are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory. Raises
+    MisfitError naming ``path`` if the tensors do not fit.
     """
     preparation = preparation_of(checkpoint.recipe.data)
     with unallocated_parameters():
@@ -125,7 +126,7 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
 
 
 def _without_pretraining(config: DetectorConfig) -> DetectorConfig:
-    """``config`` with a backbone that fetches no weights: the checkpoint has them, and there may be no network."""
+    """Return ``config`` with a backbone that downloads no weights: the checkpoint has them."""
     if isinstance(config.backbone, TimmConfig) and config.backbone.pretrained:
         return replace(config, backbone=replace(config.backbone, pretrained=False))
     return config
@@ -142,7 +143,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """Our part of the header, without reading the tensors."""
+    """Read Boxwright's part of the header, without the tensors."""
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a {SUFFIX} file or a run folder")
     if path.suffix == TRAIN_SUFFIX:
@@ -169,7 +170,7 @@ def _broken(path: Path, error: Exception) -> InputError:
 
 
 def save_train_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the companion ``*.train``: tensors, numbers, text, and dicts, lists and tuples of them."""
+    """Write the file for resuming, ``*.train``: tensors, numbers, text, and dicts, lists and tuples of them."""
     buffer = io.BytesIO()
     torch.save({"boxwright_format": FORMAT, **state}, buffer)
     # Through memory, because torch's own writer turns a full disk into an error that does not say so.
@@ -177,7 +178,7 @@ def save_train_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_train_state(path: Path) -> dict[str, Any]:
-    """What :func:`save_train_state` wrote; tensors on the CPU. InputError where there is no such state."""
+    """Load a file that :func:`save_train_state` wrote, with tensors on the CPU. Raises InputError for others."""
     if not path.is_file():
         raise InputError(f"{path}: nothing to resume from: no such file; start a new run")
     try:
@@ -193,7 +194,7 @@ def load_train_state(path: Path) -> dict[str, Any]:
 
 
 def compare_classes(data: Classes, checkpoint: Classes) -> ClassDifference | None:
-    """How the names differ, None where they are equal and in the same order. Category ids may differ."""
+    """Compare the names; None if they are equal and in the same order. Category ids may differ."""
     if data.names == checkpoint.names:
         return None
     missing = tuple(n for n in checkpoint.names if n not in data.names)
@@ -204,9 +205,9 @@ def compare_classes(data: Classes, checkpoint: Classes) -> ClassDifference | Non
 def check_classes(
     data: Classes, checkpoint: Classes, data_name: str, checkpoint_name: str, what: str = "the checkpoint"
 ) -> None:
-    """InputError that lists how the classes differ, and the remedy, unless they are equal.
+    """Raise InputError with the differences and the remedy unless the classes are equal.
 
-    ``what``: what ``checkpoint_name`` is.
+    ``what``: a noun for ``checkpoint_name`` in the message.
     """
     difference = compare_classes(data, checkpoint)
     if difference is None:

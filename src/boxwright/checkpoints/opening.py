@@ -1,7 +1,7 @@
-"""Whatever a person names a checkpoint by, opened: a run, a file, a published name, a repository of the Hub.
+"""Open a checkpoint by a run folder, a file, a published name or a repository of the Hub.
 
-A checkpoint that somebody else wrote becomes one of ours here, with a recipe that evaluates as its publisher does, so
-that all commands take it and saving it again gives an ordinary file.
+A checkpoint of another program gets a recipe that evaluates as its publisher does, so that all commands take it and
+saving it gives an ordinary file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from boxwright.weights.published.fetch import require_cached
 
 
 class Opened(NamedTuple):
-    """A checkpoint and the file that its weights lie in."""
+    """A checkpoint and the file with its weights."""
 
     checkpoint: Checkpoint
     path: Path
@@ -53,7 +53,7 @@ def open_checkpoint(
     publisher: str | None = None,
     size: int | None = None,
 ) -> Opened:
-    """The checkpoint that ``source`` names.
+    """Open the checkpoint that ``source`` names.
 
     That is a run's folder, a ``.safetensors`` file of ours, a folder that ``save_pretrained`` wrote, a name such as
     ``torchvision:fasterrcnn_resnet50_fpn`` or ``hf:owner/name``, or another program's file: ``.pth``, ``.pkl``,
@@ -138,7 +138,7 @@ def _ours(path: Path) -> Opened:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether ``path`` is for :func:`load_checkpoint`; also a damaged ``.safetensors``, of which it says so."""
+    """Return True if :func:`load_checkpoint` should read ``path``; also for a damaged ``.safetensors``."""
     if path.suffix != SUFFIX:
         return False
     try:
@@ -158,7 +158,7 @@ def _foreign(
 
 
 def origin(imported: Imported, path: Path, entry: Published | None) -> dict[str, Any]:
-    """Where a foreign checkpoint came from, for the header of what is saved of it."""
+    """Describe the origin of another program's checkpoint, for the header of a saved copy."""
     told: dict[str, Any] = {"source": imported.source, "file": path.name}
     if entry is not None:
         told |= {"name": entry.name, "url": entry.files[0].url, "licence": entry.licence, "data": entry.data}
@@ -168,9 +168,9 @@ def origin(imported: Imported, path: Path, entry: Published | None) -> dict[str,
 
 
 def recipe_of(imported: Imported) -> Recipe:
-    """A recipe that evaluates as the publisher does, and would train on as fine-tuning usually does.
+    """Make a recipe that evaluates as the publisher does, with the usual options of fine-tuning.
 
-    How the publisher trained is not in the file; the recipe does not claim to know.
+    The file does not say how the publisher trained.
     """
     views, multiple = imported.transforms, imported.pad_multiple
     data = DataConfig(train=(*views, FlipConfig(p=0.5)), eval=views, pad_multiple=multiple, batch_size=8)

@@ -1,4 +1,4 @@
-"""Settings that a trained detector is used with, in place of its recipe's: what acts at test, never what it is."""
+"""Inference-time overrides (``--set``) of a checkpoint's recipe; changes of the architecture are rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
 
 AT_TEST = ("detector", "data.eval", "data.pad_multiple", "data.proposals.most")
-"""What acts wherever a detector is used; everything else is of training, or of its own option (``--proposals``)."""
+"""Options that act at inference. All others act in training only, or have a command-line option of their own."""
 
 
 def rebuild_changed(
@@ -23,11 +23,10 @@ def rebuild_changed(
     sets: Sequence[str] = (),
     build: Build | None = None,
 ) -> tuple[Detector, Checkpoint]:
-    """The detector of a checkpoint with other settings, ``a.b=c`` as ``boxwright train --set`` has them, and the
-    checkpoint that says so.
+    """Build the detector of a checkpoint with overrides ``a.b=c`` of its recipe; return it and the changed checkpoint.
 
-    Raises InputError for a setting that acts in training alone, for one that makes another network than the file's,
-    and where the detector cannot take the images that the settings make. The file stays as it is.
+    Raises InputError for an option that acts in training only, for one that makes another network than the file's, and
+    if the detector cannot take the images that the options make. The file is not changed.
     """
     if not sets:
         return rebuild(checkpoint, path, build), checkpoint

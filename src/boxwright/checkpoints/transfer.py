@@ -1,4 +1,4 @@
-"""Weights of another network as a start: what fits is taken, and no class takes what another has learnt."""
+"""Initialise from another checkpoint: copy tensors by name and shape, and class rows by class name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from boxwright.heads.class_rows import SHARED
 from boxwright.structures import Classes, InputError
 
 BACKGROUND = -2
-"""A number, as no class is called by one."""
+"""Stands for background. A number, because classes are named by text."""
 
 
 @torch.no_grad()
@@ -27,12 +27,12 @@ def take_weights(
     source: tuple[DetectorConfig, Classes] | None = None,
     carry_classes: bool = True,
 ) -> str:
-    """Copy the tensors of ``given`` whose name and shape agree with the detector's; a line that says what was taken.
+    """Copy the tensors of ``given`` whose name and shape agree with the detector's; return a line about them.
 
-    ``source``: what ``given`` was trained as; None where nobody knows, and then equal shapes are all that is asked. If
-    its classes are others, or in another order, the layers that tell classes apart are taken by class: the numbers of
-    a class that has the same name in both (with ``carry_classes``), of background, and of what serves all classes; the
-    other classes start afresh, also where the shapes would agree. InputError where nothing fits.
+    ``source``: configuration and classes that ``given`` was trained with; None if unknown, and then only shapes are
+    compared. If its classes or their order differ, the layers that tell classes apart are copied by row: rows of a
+    class of the same name (with ``carry_classes``), of background, and rows that serve all classes. Rows of others
+    keep their initialisation. Raises InputError if nothing fits.
     """
     own = detector.state_dict()
     others = None if source is None or source[1].names == detector.classes.names else source
@@ -68,7 +68,7 @@ def _taken_by_class(
     classes: Classes,
     carry_classes: bool,
 ) -> tuple[dict[str, Tensor], set[str]]:
-    """The layers that tell classes apart, with what ``given`` has for them; and the classes that were carried over."""
+    """Return the layers that tell classes apart with rows of ``given`` copied in, and the names of those classes."""
     names = set(detector.classes.names) & set(classes.names) if carry_classes else set()
     there = _rows_of(config, classes)
     taken: dict[str, Tensor] = {}
@@ -83,7 +83,7 @@ def _taken_by_class(
 
 
 def _rows_of(config: DetectorConfig, classes: Classes) -> dict[str, Tensor]:
-    """The rows of the network that the weights are of; none where it cannot be built any more."""
+    """Return the class rows of the network that the weights are from."""
     with unallocated_parameters(), torch.random.fork_rng(devices=[]):
         return build_detector(config, classes).class_rows()
 
@@ -91,9 +91,9 @@ def _rows_of(config: DetectorConfig, classes: Classes) -> dict[str, Tensor]:
 def _same_rows(
     here: Tensor, there: Tensor, mine: Classes, theirs: Classes, names: set[str]
 ) -> tuple[list[int], list[int]] | None:
-    """Rows here and there that mean the same: of a class with one of ``names``, of background, or of no class.
+    """Pair rows of the same meaning in both layers: of a class in ``names``, of background, or of all classes.
 
-    None where the two layers differ in more than their classes, such as the number of anchors.
+    None if the layers differ in more than their classes, such as the number of anchors.
     """
     rows, known = _places(here, mine), _places(there, theirs)
     for label, other in ((SHARED, SHARED), (0, 0), (len(mine), len(theirs))):  # every class has as many rows as class 0
@@ -105,7 +105,7 @@ def _same_rows(
 
 
 def _places(rows: Tensor, classes: Classes) -> dict[tuple[str | int, int], int]:
-    """The row of each class's first, second, ... number; classes by name."""
+    """Return the row of each class's first, second, ... value; classes by name."""
     seen: Counter[str | int] = Counter()
     places: dict[tuple[str | int, int], int] = {}
     for row, label in enumerate(rows.tolist()):
@@ -116,7 +116,7 @@ def _places(rows: Tensor, classes: Classes) -> dict[tuple[str | int, int], int]:
 
 
 def _about_classes(mine: Classes, theirs: Classes, carried: set[str]) -> str:
-    """What became of the classes."""
+    """Describe which classes were kept, initialised and dropped."""
     kept = [name for name in mine.names if name in carried]
     new = [name for name in mine.names if name not in carried]
     gone = [name for name in theirs.names if name not in carried]

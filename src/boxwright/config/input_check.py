@@ -1,4 +1,4 @@
-"""Whether the images that a recipe makes fit the detector that it trains, before anything is computed."""
+"""Check before training that a recipe's images fit its detector."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
 
 FITS = 0.5
-"""IoU from which an anchor fits a box: what SSD and RetinaNet call positive."""
+"""Minimum IoU of an anchor that fits a box, as for positives of SSD and RetinaNet."""
 
 
 def check_inputs(detector: Detector, data: DataConfig) -> None:
-    """InputError, with the setting and the nearest valid value, where ``detector`` cannot take what ``data`` makes."""
+    """Raise InputError, with the option and the nearest valid value, if ``detector`` cannot take ``data``'s images."""
     if detector.gives_masks and not data.masks:
-        raise InputError("data.masks = false, but this detector learns from masks; set it true, on data that has them")
+        raise InputError("data.masks = false, but this detector trains on masks; set it true, with data that has masks")
     if isinstance(detector, TakesProposals) and data.proposals is None:
         raise InputError(
             "data.proposals is not set, but this detector finds no proposals of its own; make files of them with "
@@ -40,7 +40,7 @@ def check_inputs(detector: Detector, data: DataConfig) -> None:
 
 
 def check_eval_input(detector: Detector, data: DataConfig) -> None:
-    """The same of the images that the detector is used on."""
+    """Raise InputError if ``detector`` cannot take the images of validation and inference."""
     if data.fixed_size is not None:
         detector.check_input(*data.fixed_size, "data.fixed_size")
     else:
@@ -86,8 +86,8 @@ def fixed_output(transforms: Sequence[TransformConfig]) -> tuple[int, tuple[int,
 def check_anchors(detector: Detector, index: DetectionIndex, data: DataConfig) -> str | None:
     """Compare the anchors with the boxes of the training set, at the size that is evaluated.
 
-    A box has a fitting anchor where one of them, laid on its centre, reaches an IoU of a half. InputError where no box
-    has one; a warning to print where most have none; else None.
+    An anchor fits a box if it reaches an IoU of 0.5 at the centre of the box. Raises InputError if no box has a fitting
+    anchor. Returns a warning to print if most boxes have none, else None.
     """
     shapes = np.array(detector.anchor_shapes())
     boxes = evaluated_sizes(index, data.eval)

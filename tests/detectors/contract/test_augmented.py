@@ -277,12 +277,12 @@ def test_a_size_outright_turns_with_the_image() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ViewConfig(scale=(0.0, 1.0)), r"scale = \(0.0, 1.0\) .* above 0"),
-        (lambda: ViewConfig(size=(0, 10)), r"size = \(0, 10\)"),
+        (lambda: ViewConfig(scale=(0.0, 1.0)), r"scale.0 = 0.0: should be greater than 0"),
+        (lambda: ViewConfig(size=(0, 10)), r"size.0 = 0: should be"),
         (lambda: ViewConfig(size=(10, 10), scale=(2.0, 2.0)), "both given"),
         (lambda: TestTimeConfig(views=()), "views is empty"),
-        (lambda: TestTimeConfig(merge=cast(Any, "mean")), "merge = 'mean' is unknown"),
-        (lambda: TestTimeConfig(iou=0.0), "iou = 0.0 must lie in 0..1"),
+        (lambda: TestTimeConfig(merge=cast(Any, "mean")), "merge = 'mean': should be"),
+        (lambda: TestTimeConfig(iou=0.0), "iou = 0.0: should be greater than 0"),
         (lambda: TestTimeConfig(floor=0.0), "floor = 0.0"),
         (lambda: TestTimeConfig(detections=0), "detections = 0"),
     ],

@@ -1,8 +1,8 @@
-"""A detector around weights that are there already: nothing is allocated, drawn or copied for them.
+"""Build a module around loaded weights, without initialising or copying any.
 
-Building a detector in the ordinary way draws every weight, only for a checkpoint to overwrite it: for a ResNet-50 that
-is most of the time that loading takes, and twice the memory. Here parameters are built without memory, and the tensors
-of a file, which may be mapped into memory and not read yet, become the parameters themselves.
+The ordinary constructor initialises every weight, and a checkpoint then overwrites it. For a ResNet-50 that is most of
+the loading time, and twice the memory. Here parameters are built without memory, and the tensors of a file, which may
+be mapped into memory and not be read yet, become the parameters.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 @contextmanager
 def unallocated_parameters() -> Iterator[None]:
-    """Modules that this thread builds inside have their parameters on the meta device; buffers are real.
+    """Put the parameters of modules that this thread builds on the meta device; buffers are allocated as usual.
 
-    Buffers hold what no checkpoint has (pixel means) or may lack (counters), so they keep their first values.
+    Buffers hold values that no checkpoint has (pixel means) or that may be missing (counters), so they keep their first
+    values.
     """
     thread = threading.get_ident()
 
@@ -61,9 +62,9 @@ def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
 def adopt(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Make the tensors of ``state`` the parameters and buffers of ``module``, without copying them.
 
-    Copied are only those of another type or with gaps between their numbers, and those given under two names where the
-    module has two parameters. Tied parameters stay tied. RuntimeError, as ``load_state_dict`` raises it, where a name
-    is missing, unknown or of another shape; batch norms may lack their counters.
+    Copies are made only of tensors of another type or with gaps in memory, and of one given under two names where the
+    module has two parameters. Tied parameters stay tied. Counters of batch norms may be missing. Raises RuntimeError,
+    as ``load_state_dict`` does, for a name that is missing or unknown, or another shape.
     """
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for part in module.modules():

@@ -1,17 +1,18 @@
-"""Test-time augmentation: several looks at an image, at other sizes and mirrored, merged into one set of detections.
+"""Test-time augmentation: detect in several views of an image, resized and mirrored, and merge the detections.
 
-Symbols: n detections of one image, from all looks together.
+Symbols: n detections of one image, from all views together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from boxwright.data.transforms.configs import TransformConfig
@@ -20,6 +21,7 @@ from boxwright.data.transforms.sample import Sample, flipped
 from boxwright.detections import Detections
 from boxwright.detectors.contract.detect import prepared
 from boxwright.detectors.contract.detector import Detector
+from boxwright.fields import Count, Positive, PositiveShare, config
 from boxwright.geometry.voting import box_voting
 from boxwright.heads.postprocess import PostprocessConfig, suppress
 from boxwright.structures import InputError
@@ -29,66 +31,52 @@ Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Boxes ``[n, 4]``, scores and labels ``[n]``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class ViewConfig:
-    """One look at an image, and which of the boxes found in it count.
+    """One view of an image, and the boxes in it that count. Small views suit large objects, large ones small."""
 
-    ``scale``: factors (height, width) on the input size that the detector has by itself, rounded to sides that it
-    takes; or ``size``: that input size outright. ``follow_image``: both are meant for images that are wider than high,
-    and change places for all others. ``long_above`` and ``short_below``: only boxes count whose longer side is above,
-    whose shorter side is below so many pixels of the original image: small views are for large objects, large views
-    for small ones.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    size: tuple[int, int] | None = None
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    """Factors (height, width) on the detector's usual input size, rounded to sides that it takes."""
+    size: tuple[Count, Count] | None = None
+    """Input size (height, width) in pixels, in place of ``scale``."""
     follow_image: bool = False
+    """Swap the two values of ``scale`` or ``size`` for images that are not wider than high."""
     long_above: float | None = None
+    """Only boxes count whose longer side is above this many pixels of the original image."""
     short_below: float | None = None
+    """Only boxes count whose shorter side is below this many pixels of the original image."""
 
     def __post_init__(self) -> None:
-        if not (len(self.scale) == 2 and min(self.scale) > 0):
-            raise InputError(f"view: scale = {self.scale!r} is out of range; give two factors (height, width) above 0")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise InputError(f"view: size = {self.size!r} is out of range; give a height and a width of at least 1")
         if self.size is not None and self.scale != (1.0, 1.0):
             raise InputError(f"view: size = {self.size} and scale = {self.scale} are both given; give one of them")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class TestTimeConfig:
-    """Which looks, and how their detections become one set.
+    """Views to run, and the way to merge their detections."""
 
-    ``flip``: each view mirrored too. ``merge``, within each class: "nms" keeps the best of boxes that overlap by more
-    than ``iou``; "soft_nms" lowers the scores of the others linearly; "voting" gives boxes that overlap by ``iou`` or
-    more their mean, weighted by score; "soft_voting" also keeps the members of such a group at lowered scores.
-    ``floor``: the two soft ways drop lowered scores below it. ``detections``: the most of an image. ``offset``: 1
-    counts the last pixel as part of a box, as Caffe's tools do, in the rules of the views and in overlaps.
-    """
-
-    __test__ = False  # no test, whatever pytest thinks of the name
+    __test__: ClassVar[bool] = False  # pytest takes the name for that of a test
 
     views: tuple[ViewConfig, ...] = (ViewConfig(),)
+    """Views of each image, one or more."""
     flip: bool = True
+    """Run each view mirrored too."""
     merge: Merge = "voting"
-    iou: float = 0.5
-    floor: float = 0.01
-    detections: int = 100
+    """Within each class: "nms" keeps the best of overlapping boxes; "soft_nms" lowers scores of the others linearly;
+    "voting" replaces overlapping boxes by their mean, weighted by score; "soft_voting" also keeps them at lower scores.
+    """
+    iou: PositiveShare = 0.5
+    """IoU from which boxes are merged; NMS merges boxes above it."""
+    floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """The two soft methods drop lowered scores below it."""
+    detections: Count = 100
+    """Maximum number of detections of an image."""
     offset: float = 0.0
+    """1 counts the last pixel as part of a box, as Caffe's tools do, in sides and overlaps."""
 
     def __post_init__(self) -> None:
         if not self.views:
             raise InputError("test-time augmentation: views is empty; give one or more")
-        if self.merge not in ("nms", "voting", "soft_voting", "soft_nms"):
-            raise InputError(
-                f"test-time augmentation: merge = {self.merge!r} is unknown; it must be nms, voting, soft_voting or "
-                "soft_nms"
-            )
-        if not 0 < self.iou <= 1 or not 0 < self.floor < 1 or self.detections < 1:
-            raise InputError(
-                f"test-time augmentation: iou = {self.iou} must lie in 0..1, floor = {self.floor} between 0 and 1, and "
-                f"detections = {self.detections} must be at least 1"
-            )
 
 
 def _zoom(factor: float, *, long_above: float | None = None, short_below: float | None = None) -> ViewConfig:
@@ -133,7 +121,7 @@ TEST_TIME: dict[str, TestTimeConfig] = {
     "refinedet-512": replace(_REFINEDET_VOC, views=REFINEDET_512_VIEWS),
     "refinedet-512-coco": replace(_REFINEDET_COCO, views=REFINEDET_512_COCO_VIEWS),
 }
-"""Ready-made ones by name. "flip" and "multiscale" fit any detector that takes their sizes."""
+"""Named configurations. "flip" and "multiscale" fit any detector that takes their sizes."""
 
 
 def detect_augmented(
@@ -147,7 +135,7 @@ def detect_augmented(
     """Detect in uint8 ``[H, W, 3]`` RGB arrays with every view of ``config``; one result each, in the same order.
 
     Each view is one batch of all arrays. Boxes only: masks of several views are not merged but left out.
-    ``threshold``: the least score of what is merged in the end. Raises InputError where the detector cannot take the
+    ``threshold``: the minimum score after merging. Raises InputError if the detector cannot take the
     size of a view.
     """
     check_views(detector, config)
@@ -155,9 +143,9 @@ def detect_augmented(
     samples = [detector.sample_of(array) for array in arrays]
     for view in config.views:
         for mirrored in (False, True) if config.flip else (False,):
-            for number, one in _look(detector, samples, view, mirrored):
+            for number, one in _detect_view(detector, samples, view, mirrored):
                 found[number].append(_counting(one, view, config.offset))
-    merged = [_merged(looks, array.shape[:2], config, threshold) for looks, array in zip(found, arrays, strict=True)]
+    merged = [_merged(views, array.shape[:2], config, threshold) for views, array in zip(found, arrays, strict=True)]
     return [
         Detections(
             boxes=boxes.numpy(),
@@ -172,7 +160,7 @@ def detect_augmented(
 
 
 def check_views(detector: Detector, config: TestTimeConfig) -> None:
-    """InputError where a view gives images of a size that ``detector`` cannot take, before it has looked at any."""
+    """Raise InputError if ``detector`` cannot take the image size of a view."""
     for view in config.views:
         for wide in (True, False) if view.follow_image else (True,):
             sizes = [size for t in _transforms(detector, view, wide) if (size := size_of(t)) is not None]
@@ -189,7 +177,7 @@ def _named(view: ViewConfig) -> str:
 
 
 def _transforms(detector: Detector, view: ViewConfig, wide: bool) -> tuple[TransformConfig, ...]:
-    """The detector's own transforms at the size of the view."""
+    """Return the detector's transforms with the size of the view."""
     turned = view.follow_image and not wide
     if view.size is not None:
         height, width = view.size
@@ -200,21 +188,23 @@ def _transforms(detector: Detector, view: ViewConfig, wide: bool) -> tuple[Trans
     return scaled(detector.preparation.transforms, (broad, high) if turned else (high, broad), detector.input_multiple)
 
 
-def _look(detector: Detector, pictures: Sequence[Sample], view: ViewConfig, mirrored: bool) -> list[tuple[int, Found]]:
-    """What each image shows in one view, with the image's number. The order is of no matter."""
-    looks: list[tuple[int, Found]] = []
-    kinds = [view.follow_image and sample.size[1] > sample.size[0] for sample in pictures]
+def _detect_view(
+    detector: Detector, images: Sequence[Sample], view: ViewConfig, mirrored: bool
+) -> list[tuple[int, Found]]:
+    """Detect in one view of each image; pairs of the image's index and its detections, in any order."""
+    results: list[tuple[int, Found]] = []
+    kinds = [view.follow_image and sample.size[1] > sample.size[0] for sample in images]
     for wide in sorted(set(kinds)):  # images of one batch have one size, or padding would show in a view that has none
         numbers = [number for number, kind in enumerate(kinds) if kind == wide]
         transforms = _transforms(detector, view, wide)
-        samples = [pictures[number] for number in numbers]
+        samples = [images[number] for number in numbers]
         samples = [prepared(flipped(sample) if mirrored else sample, transforms) for sample in samples]
-        looks += [(number, one[:3]) for number, one in zip(numbers, detector.detect_samples(samples), strict=True)]
-    return looks
+        results += [(number, one[:3]) for number, one in zip(numbers, detector.detect_samples(samples), strict=True)]
+    return results
 
 
 def _counting(found: Found, view: ViewConfig, offset: float) -> Found:
-    """The detections that the view's rules let count."""
+    """Return the detections that count by the rules of the view."""
     boxes, scores, labels = found
     sides = boxes[:, 2:] - boxes[:, :2] + offset
     keep = torch.ones_like(scores, dtype=torch.bool)
@@ -225,8 +215,8 @@ def _counting(found: Found, view: ViewConfig, offset: float) -> Found:
     return boxes[keep], scores[keep], labels[keep]
 
 
-def _merged(looks: Sequence[Found], size: tuple[int, ...], config: TestTimeConfig, threshold: float) -> Found:
-    boxes, scores, labels = (torch.cat(parts) for parts in zip(*looks, strict=True))
+def _merged(views: Sequence[Found], size: tuple[int, ...], config: TestTimeConfig, threshold: float) -> Found:
+    boxes, scores, labels = (torch.cat(parts) for parts in zip(*views, strict=True))
     if len(boxes) == 0:
         return boxes, scores, labels
     if config.merge in ("voting", "soft_voting"):

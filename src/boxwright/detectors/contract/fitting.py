@@ -1,4 +1,4 @@
-"""Parts of a detector that are fitted to features of the training set instead of learnt by gradients."""
+"""Fitting of detector parts to features of the training set, in place of training by gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, Targets
 
 FitConfig: TypeAlias = SVMFitConfig | RidgeFitConfig
-"""What can be fitted: each has a ``kind`` and says in how many ``passes`` over the training set."""
+"""Configurations of fits. Each has a ``kind`` and the number of its ``passes`` over the training set."""
 
 
 class WindowFeatures(Protocol):
@@ -55,32 +55,35 @@ class WindowFeatures(Protocol):
 
 
 class Fitting(ABC):
-    """A fit under way. It reads the detector and never changes it; whoever runs it puts the result there.
+    """A fit in progress. It reads the detector and never changes it; the caller copies the result into it.
 
-    It is shown the images of the training set one at a time, in the order of the data set, for as many passes as its
-    configuration says. ``figures``: names of what :meth:`see` counts.
+    The caller passes the images of the training set one at a time, in the order of the data set, for as many passes as
+    the configuration says. ``figures``: names of the values that :meth:`see` returns.
     """
 
     figures: tuple[str, ...] = ()
 
     @abstractmethod
     def see(self, images: Images, targets: Targets, place: int, turn: int, last: bool) -> tuple[float, ...]:
-        """Take a batch of one image, number ``place`` of the training set, in pass ``turn``; ``last``: of the last.
+        """Process a batch of one image, the one at index ``place`` of the training set, in pass ``turn``.
 
-        Returns a number for each of ``figures``.
+        ``last``: this is the last image of the last pass. Returns a value for each of ``figures``.
         """
 
     @abstractmethod
     def finish(self) -> dict[str, Tensor]:
-        """The fitted tensors by their names in the detector's state dict. InputError where a class cannot be fitted."""
+        """Return the fitted tensors by their names in the detector's state dict.
+
+        Raises InputError for a class that cannot be fitted.
+        """
 
     @abstractmethod
     def summary(self) -> str:
-        """What came of it, in a line."""
+        """Describe the result in one line."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs: tensors, numbers, text, and dicts and lists of them."""
+        """Return the state for resuming: tensors, numbers, text, and dicts and lists of them."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from boxwright.structures import InputError
+from boxwright.fields import Positive, config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class PixelConfig:
     """Map RGB values in 0..255 to the range that the backbone was trained on: ``(x - mean) / std``."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Mean of each channel, in RGB order. The default is ImageNet's."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     """Standard deviation of each channel, in RGB order. The default is ImageNet's; 1 leaves the scale as it is."""
     bgr: bool = False
     """Swap the channels after normalising, for weights from Caffe and detectron2."""
-
-    def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise InputError(f"pixels.std = {self.std}: each must be above 0; 1 leaves the values as they are")
 
 
 IMAGENET = PixelConfig()

@@ -1,7 +1,7 @@
-"""What every importer gives: the detector that a foreign checkpoint describes, ready to be built.
+"""Result of an importer: configuration, classes and tensors of another program's checkpoint, ready to be built.
 
-An importer knows one publisher. It recognises its files by their tensors' names, states the configuration under which
-they compute what they compute there, and gives the tensors in our names and order.
+An importer knows one publisher. It recognises the publisher's files by the names of their tensors, states the
+configuration with which they compute the same as there, and renames the tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Imported(NamedTuple):
-    """A foreign checkpoint in our terms.
+    """Another program's checkpoint in Boxwright's terms.
 
     ``source``: publisher and model, as "torchvision fasterrcnn_resnet50_fpn". ``transforms`` and ``pad_multiple``: how
     the publisher prepares an image for it.
