@@ -1,4 +1,4 @@
-"""Test-time augmentation as the commands name it, and a detector's run over a data set with it."""
+"""Test-time augmentation by name, and detection on a data set with it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from boxwright.structures import InputError
 
 
 def named_test_time(augment: AugmentName | None, merge: MergeName | None = None) -> TestTimeConfig | None:
-    """The augmentation called ``augment``, its detections merged by ``merge`` where given; None for none."""
+    """Return the named augmentation, with ``merge`` in place of its own merging if given; None for none."""
     if augment is None:
         if merge is not None:
-            raise InputError(f"--merge {merge} merges what several views find; say which views with --augment")
+            raise InputError(f"--merge {merge} merges the detections of several views; choose the views with --augment")
         return None
     if augment not in TEST_TIME:
-        raise InputError(f"there is no augmentation {augment!r}; there are {', '.join(TEST_TIME)}")
+        raise InputError(f"no augmentation is named {augment!r}; choose one of {', '.join(TEST_TIME)}")
     config = TEST_TIME[augment]
     return config if merge is None else replace(config, merge=merge)
 
@@ -39,10 +39,13 @@ def run_augmented(
     precision: Precision = "fp32",
     advance: Callable[[int], None] = lambda count: None,
 ) -> CocoEvaluation:
-    """All detections on a data set, each image looked at as ``config`` says; ``advance`` is told of images done."""
+    """Detect on all images of a data set with test-time augmentation ``config``.
+
+    ``advance`` is called with the number of images finished.
+    """
     check_views(loaded.detector, config)
     evaluation = CocoEvaluation(index)
-    # Images as they are: every view prepares them in its own way.
+    # Unprepared images, because every view prepares them in its own way.
     data = DataConfig(train=(), eval=(), eval_batch_size=batch_size, workers=workers, pad_multiple=1)
     loader = EvalLoader(index, data)
     try:

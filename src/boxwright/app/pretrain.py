@@ -1,4 +1,4 @@
-"""From what a person typed after ``boxwright pretrain`` to a run."""
+"""Start a pretraining run from the options of ``boxwright pretrain``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def start_pretraining(name: str | None, request: PretrainRequest) -> PretrainRes
 
 
 def resume_command(request: PretrainRequest, output: Path) -> str:
-    """The command line that goes on with the run."""
+    """Return the command line that continues the run."""
     parts = ["boxwright", "pretrain", "--data", str(request.data), "--resume", str(output)]
     if request.device != "auto":
         parts += ["--device", request.device]
@@ -78,7 +78,7 @@ def requested_recipe(name: str, request: PretrainRequest) -> PretrainRecipe:
 
 
 def result_dict(result: PretrainResult) -> dict[str, Any]:
-    """The outcome, ready for JSON."""
+    """Return the result as plain values for JSON."""
     return {
         "folder": str(result.folder),
         "checkpoint": str(result.checkpoint),

@@ -1,4 +1,4 @@
-"""From what a person typed after ``boxwright train`` to a run."""
+"""Start a training run from the options of ``boxwright train``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def requested_recipe(name: str, request: TrainRequest) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
-    """The recipe with its one stage of steps that many epochs long; milestones keep their share of the length."""
+    """Set the length of the one gradient-descent stage to ``epochs``, and scale the milestones of its schedule."""
     if epochs <= 0:
         raise InputError(f"--epochs {epochs:g}: give more than 0")
     steps = [stage for stage in recipe.stages if isinstance(stage, Stage)]
@@ -99,9 +99,9 @@ def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
 def training_splits(
     data: Path, train_split: str | None = None, val_split: str | None = None
 ) -> tuple[DetectionIndex, DetectionIndex | None]:
-    """What to train and what to validate on: the splits named, else ``train`` (or the only one) and ``val``.
+    """Open the training and the validation split: those named, else ``train`` (or the only one) and ``val``.
 
-    Without ``val``, ``test`` serves; without either, None: the run is then not validated.
+    Without ``val``, ``test`` is used for validation. Without either the second is None and the run is not validated.
     """
     splits = open_splits(data)
     known = ", ".join(splits)
@@ -118,7 +118,7 @@ def training_splits(
 
 
 def resume_command(request: TrainRequest, output: Path) -> str:
-    """The command line that goes on with the run."""
+    """Return the command line that continues the run."""
     parts = ["boxwright", "train", "--data", str(request.data), "--resume", str(output)]
     for option, value in (("--train-split", request.train_split), ("--val-split", request.val_split)):
         if value is not None:
@@ -129,7 +129,7 @@ def resume_command(request: TrainRequest, output: Path) -> str:
 
 
 def next_commands(result: TrainResult, data: Path) -> list[tuple[str, str]]:
-    """What to do with the new checkpoint: (what for, command line)."""
+    """Return commands that use the new checkpoint, as (purpose, command line)."""
     checkpoint = str(result.checkpoint)
     evaluate = ["boxwright", "evaluate", checkpoint, "--data", str(data)]
     return [
@@ -139,7 +139,7 @@ def next_commands(result: TrainResult, data: Path) -> list[tuple[str, str]]:
 
 
 def result_dict(result: TrainResult, data: Path) -> dict[str, Any]:
-    """The outcome, ready for JSON."""
+    """Return the result as plain values for JSON."""
     return {
         "folder": str(result.folder),
         "checkpoint": str(result.checkpoint),

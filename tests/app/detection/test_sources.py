@@ -56,7 +56,7 @@ def test_a_file_whose_name_has_glob_characters_is_taken_as_it_is(tmp_path: Path)
         ("photos/c.png", r"no such file or folder; did you mean 'b\.png'\?"),
         ("elsewhere/c.png", "elsewhere does not exist either"),
         ("photos/*.tiff", "no image or video matches"),
-        ("empty", "no image or video in this folder; look into the folders in it with --recursive"),
+        ("empty", "no image or video in this folder; include its subfolders with --recursive"),
     ],
 )
 def test_what_gives_nothing_is_an_error_that_helps(photos: Path, pattern: str, words: str):
@@ -66,7 +66,7 @@ def test_what_gives_nothing_is_an_error_that_helps(photos: Path, pattern: str, w
 
 
 def test_no_source_at_all():
-    with pytest.raises(InputError, match="no source given"):
+    with pytest.raises(InputError, match="no files given"):
         find_sources([])
 
 

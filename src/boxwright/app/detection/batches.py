@@ -1,4 +1,4 @@
-"""How many images go through the model at once: as many as memory holds, fewer after it was not enough."""
+"""Run images through a model in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from boxwright.detections import Detections
 from boxwright.structures import InputError
 
 DetectFunction = Callable[[list[np.ndarray]], list[Detections]]
-"""RGB images uint8 ``[H, W, 3]`` of any sizes in; the detections of each, in its own pixels, out."""
+"""Maps RGB images uint8 ``[H, W, 3]`` of any sizes to the detections of each, in pixels of that image."""
 
-_CPU_BATCH = 2  # more does not make a CPU faster, and a batch is padded to its largest image
+_CPU_BATCH = 2  # larger batches are no faster on a CPU, and a batch is padded to its largest image
 _MOST = 64
-_USABLE = 0.7  # of the free memory: what a batch needs is estimated from one image
+_USABLE = 0.7  # fraction of the free memory to use, because the need of a batch is estimated from one image
 
 
 class BatchRunner:
     """Runs images through a model in batches.
 
-    With ``batch_size`` None the first image on a CUDA device goes alone, and what it took in memory decides. Running
-    out of memory halves the size, for good, and the batch is tried again.
+    With ``batch_size`` None on a CUDA device, the first image runs alone, and its memory use sets the batch size. When
+    memory runs out, the batch size is halved for the rest of the run and the batch is repeated.
     """
 
     def __init__(self, detect: DetectFunction, device: torch.device, batch_size: int | None = None) -> None:
         if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch size {batch_size}: give 1 or more, or leave it out to fit it to memory")
+            raise InputError(f"batch size {batch_size}: must be at least 1; omit it to fit it to memory")
         self._detect, self._device = detect, device
         self._measured = batch_size is not None or device.type != "cuda"
         self.size = batch_size or _CPU_BATCH
         self.shrunk: list[int] = []
-        """The sizes that were too large for memory."""
+        """Batch sizes that were too large for memory."""
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """The detections of each image, in order."""
+        """Return the detections of each image, in order."""
         found: list[Detections] = []
         while len(found) < len(images):
             if not self._measured:
@@ -56,11 +56,11 @@ class BatchRunner:
                 self.shrunk.append(len(batch))
                 self.size = (len(batch) + 1) // 2
             if self._device.type == "cuda":
-                torch.cuda.empty_cache()  # out of the handler, where the error no longer holds the batch's tensors
+                torch.cuda.empty_cache()  # outside the handler, because the error holds the tensors of the batch
         return found
 
     def _measure(self, image: np.ndarray) -> list[Detections]:
-        """Detect on one image and choose the batch size from the memory that it took."""
+        """Run one image and set the batch size from its memory use."""
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         found = self._detect([image])
@@ -73,7 +73,7 @@ class BatchRunner:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's or the machine's memory did not suffice."""
+    """Return True if an error reports that memory of the device or the machine ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()

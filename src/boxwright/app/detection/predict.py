@@ -1,4 +1,4 @@
-"""Detection on files: read ahead, run in batches, draw, keep a journal, go on after a stop."""
+"""Detect objects in files: read ahead, run in batches, draw, keep a journal, continue after a stop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif",
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A source that could not be read, and why."""
+    """A file that could not be read, and the reason."""
 
     path: str
     message: str
@@ -43,9 +43,9 @@ class Failure:
 
 @dataclass(slots=True)
 class PredictSummary:
-    """What a run did: ``images`` and ``frames`` looked at now, ``skipped`` sources that were finished before.
+    """Counts of a run: ``images`` and ``frames`` processed now, ``skipped`` files that were finished earlier.
 
-    ``pictures`` and ``detections`` count what the final files hold, those from before included.
+    ``pictures`` and ``detections`` count the content of the final files, including earlier runs.
     """
 
     output: str
@@ -59,12 +59,12 @@ class PredictSummary:
     failed: list[Failure] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request: DetectRequest) -> PredictSummary:
-    """Detect with a checkpoint in files, folders, globs and videos; everything goes into the folder ``output``.
+    """Run a checkpoint on images, videos, folders and globs, and write the results to ``request.output``.
 
     Raises ``InputError`` for sources that do not exist, a checkpoint that cannot be used, and an ``output`` that holds
     the results of other settings. Sources that exist but cannot be read are in the summary's ``failed``.
@@ -99,26 +99,26 @@ def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request:
 
 
 class Prediction:
-    """One run over many sources into one folder."""
+    """One run over many files, with its results in one folder."""
 
     def __init__(
         self, runner: BatchRunner, classes: Classes, folder: ResultFolder, pictures: bool = True, every: int = 1
     ) -> None:
-        """``pictures``: draw what was found; ``every``: look at each n-th frame of a video only."""
+        """``pictures``: draw the detections. ``every``: process every n-th frame of a video."""
         if every < 1:
-            raise InputError(f"every {every} frames: give 1 or more")
+            raise InputError(f"every {every} frames: must be at least 1")
         self._runner, self._classes, self._folder = runner, classes, folder
         self._pictures, self._every = pictures, every
         self._summary = PredictSummary(output=str(folder.folder))
 
     def run(self, sources: Sequence[MediaFile]) -> PredictSummary:
-        """Look at all sources that are not finished yet, then write the final files for all that are.
+        """Process all files that are not finished yet, then write the final files for all finished ones.
 
         A source that cannot be read is reported on stderr and in ``failed``; the others go on.
         """
         started = time.monotonic()
         root = self._folder.folder.resolve()
-        sources = [source for source in sources if root not in source.path.parents]  # not our own pictures
+        sources = [source for source in sources if root not in source.path.parents]  # not our own drawings
         waiting = [source for source in sources if not self._folder.is_done(source)]
         self._summary.skipped = len(sources) - len(waiting)
         images = [source for source in waiting if source.kind == "image"]
@@ -126,7 +126,7 @@ class Prediction:
         total = len(images) + sum(self._frames_expected(video) for video in videos)
         with ProgressBar("detecting", total) as bar:
             if self._summary.skipped:
-                bar.say(f"{self._summary.skipped} of {len(sources)} sources were finished before: skipped")
+                bar.say(f"{self._summary.skipped} of {len(sources)} files were finished earlier: skipped")
             self._run_images(images, bar)
             for video in videos:
                 self._run_video(video, bar)
@@ -142,7 +142,7 @@ class Prediction:
 
     def _run_images(self, images: list[MediaFile], bar: ProgressBar) -> None:
         saving: deque[tuple[MediaFile, Record, Future[None] | None]] = deque()
-        # Upright and lying pictures go apart: a batch of both would be mostly padding.
+        # Portrait and landscape images are batched apart, because a batch of both would be mostly padding.
         shelves: dict[bool, list[tuple[MediaFile, np.ndarray]]] = {True: [], False: []}
         with ThreadPoolExecutor(_READERS) as pool:
             try:
@@ -154,7 +154,7 @@ class Prediction:
                     self._journal(saving, keep=2 * self._runner.size)
                 for shelf in shelves.values():
                     self._flush(shelf, pool, saving, bar)
-            finally:  # on Ctrl-C too: what was found is not lost
+            finally:  # on Ctrl-C too, so that finished images are not lost
                 self._journal(saving, keep=0)
 
     def _read_ahead(
@@ -193,7 +193,7 @@ class Prediction:
         shelf.clear()
 
     def _journal(self, saving: deque[tuple[MediaFile, Record, Future[None] | None]], keep: int) -> None:
-        """Note what is done; only once its picture is on disk."""
+        """Record finished images, each only after its drawing is on disk."""
         while len(saving) > keep:
             source, record, drawn = saving.popleft()
             if drawn is not None:
@@ -211,17 +211,17 @@ class Prediction:
         try:
             return -(-video_facts(video.path).frames // self._every)
         except InputError:
-            return 0  # said when its turn comes
+            return 0  # reported when the video is processed
 
     def _run_video(self, video: MediaFile, bar: ProgressBar) -> None:
         try:
-            records = self._look_at_video(video, bar)
+            records = self._detect_in_video(video, bar)
         except InputError as error:
             self._fail(video, error, bar)
         else:
             self._folder.add(video, records)
 
-    def _look_at_video(self, video: MediaFile, bar: ProgressBar) -> list[Record]:
+    def _detect_in_video(self, video: MediaFile, bar: ProgressBar) -> list[Record]:
         rate = video_facts(video.path).rate / self._every
         name = video.name if video.path.suffix.lower() == ".mp4" else f"{video.name}.mp4"
         target = self._folder.folder / "videos" / name

@@ -1,8 +1,8 @@
-"""The folder that ``boxwright detect`` fills: a journal while it runs, tidy files at the end.
+"""Output folder of ``boxwright detect``: a journal during the run, the result files at its end.
 
-Every finished image or video is one line appended to ``journal.jsonl``, so a run that was stopped goes on where it
-was. From the journal come, at the end and each in one step (written aside, then renamed), ``detections.json`` (a COCO
-results list), ``images.json`` (what its image and category ids mean) and ``detections.csv`` (one row a detection).
+Every finished image or video is a line in ``journal.jsonl``, so that a stopped run continues where it was. At the end
+the journal is written as ``detections.json`` (a list of COCO results), ``images.json`` (the images and categories of
+its ids) and ``detections.csv`` (one row per detection). Each file is replaced atomically.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ CSV_COLUMNS = ("file", "image_id", "frame", "time", "width", "height", "class", 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was found in one picture: an image, or frame ``frame`` of a video at ``time`` seconds.
+    """Detections of an image, or of frame ``frame`` of a video at ``time`` seconds.
 
-    ``entries`` are COCO results entries whose ``image_id`` is given at the end.
+    ``entries`` are COCO results, whose ``image_id`` is set at the end.
     """
 
     width: int
@@ -37,15 +37,15 @@ class Record:
 
     @classmethod
     def of(cls, found: Detections, frame: int | None = None, time: float | None = None) -> Record:
-        """The record of one picture's detections."""
+        """Make the record of one image's detections."""
         return cls(found.size[1], found.size[0], found.to_coco(0), frame, time)
 
 
 class ResultFolder:
-    """The journal of a detection run and the files made from it."""
+    """Journal of a detection run and the files written from it."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
-        """Open or continue ``folder``. ``settings`` is all that the results depend on beside the sources.
+        """Open or continue ``folder``. ``settings``: everything besides the files that affects the results.
 
         Raises ``InputError`` when the folder holds the results of other settings, unless ``overwrite``.
         """
@@ -67,7 +67,7 @@ class ResultFolder:
                     "choose another --output, or start over in this one with --overwrite"
                 )
             self._done = {line["path"]: line for line in lines[1:] if "path" in line}
-            # Written anew, so that a line that the last run left unfinished does not spoil the next one.
+            # Rewritten to remove a line that the last run left unfinished.
             with atomic_text(self._journal) as file:
                 for line in (lines[0], *self._done.values()):
                     file.write(json.dumps(line) + "\n")
@@ -76,12 +76,12 @@ class ResultFolder:
                 file.write(json.dumps({"settings": settings}) + "\n")
 
     def is_done(self, source: MediaFile) -> bool:
-        """Whether the source was finished before, under the same name, and has not changed since."""
+        """Return True if the file was finished earlier under the same name and has not changed since."""
         line = self._done.get(str(source.path))
         return line is not None and line["name"] == source.name and line["stamp"] == _stamp(source.path)
 
     def add(self, source: MediaFile, records: Sequence[Record]) -> None:
-        """Append a finished source and force it to disk."""
+        """Append a finished file to the journal and flush it to disk."""
         line = {
             "path": str(source.path),
             "name": source.name,
@@ -96,7 +96,7 @@ class ResultFolder:
             file.write(json.dumps(line) + "\n")
 
     def assemble(self, sources: Iterable[MediaFile], classes: Classes) -> tuple[int, int]:
-        """Write the final files for the sources that are done; returns how many pictures and detections they hold.
+        """Write the result files for the finished sources. Return the number of images and of detections in them.
 
         Image ids are 1, 2, ... in the order of the sources and, within a video, of its frames.
         """
@@ -122,13 +122,13 @@ class ResultFolder:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and time of change of a file: another stamp means that it has to be looked at again."""
+    """Return size and modification time of a file. If they change, the file is processed again."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; the last may be unfinished and is then left out."""
+    """Read the lines of a journal. An unfinished last line is left out."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:

@@ -1,4 +1,4 @@
-"""From what a person names on a command line (files, folders, globs) to an ordered list of images and videos."""
+"""Find the images and videos that files, folders and globs on a command line name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """One image or video to look at. ``name`` is its place in the output, relative, and unique in its list."""
+    """An image or video to process. ``name`` is its relative path in the output, unique in its list."""
 
     path: Path
     kind: Literal["image", "video"]
@@ -26,24 +26,24 @@ class MediaFile:
 
 
 def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[MediaFile]:
-    """All images and videos that files, folders and globs name, in the order given, each file once.
+    """Return all images and videos that files, folders and globs name, in the given order, each file once.
 
     A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, in natural order
     (``2.jpg`` before ``10.jpg``). A file named outright is taken whatever its suffix, as an image unless the suffix
-    is a video's. Raises ``InputError`` for what does not exist, and for a folder or glob that holds nothing to look at.
+    is a video's. Raises ``InputError`` for what does not exist, and for a folder or glob without images and videos.
     """
     found: dict[Path, tuple[Literal["image", "video"], str]] = {}
     for pattern in patterns:
         for path, name in _expand(str(pattern), recursive):
             found.setdefault(path.resolve(), ("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", name))
     if not found:
-        raise InputError("no source given; name image files, folders, globs such as 'photos/*.jpg', or videos")
+        raise InputError("no files given; give images, videos, folders, or globs such as 'photos/*.jpg'")
     names = _unique([name for _, name in found.values()])
     return [MediaFile(path, kind, name) for (path, (kind, _)), name in zip(found.items(), names, strict=True)]
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sorting key under which numbers inside the text count as numbers."""
+    """Return a sorting key that compares numbers in the text by value."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
@@ -52,7 +52,7 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
     if path.is_dir():
         files = _media_in(path, recursive)
         if not files:
-            more = "" if recursive else "; look into the folders in it with --recursive"
+            more = "" if recursive else "; include its subfolders with --recursive"
             raise InputError(f"{pattern}: no image or video in this folder{more}")
         yield from ((file, file.relative_to(path).as_posix()) for file in files)
     elif path.exists():
@@ -84,22 +84,22 @@ def _media_in(folder: Path, recursive: bool) -> list[Path]:
 
 
 def _meant(path: Path) -> str:
-    """The name in the same folder that was perhaps meant."""
+    """Return a hint with the most similar name in the same folder."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist either"
     return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """The names, with -2, -3, ... before the suffix of those that came before (also under another letter case)."""
+    """Make the names unique, ignoring case, by adding -2, -3, ... before the suffix of repeated ones."""
     taken: set[str] = set()
     result: list[str] = []
     for name in names:
         candidate, number = name, 1
         while candidate.lower() in taken:
             number += 1
-            place = Path(name)
-            candidate = place.with_name(f"{place.stem}-{number}{place.suffix}").as_posix()
+            path = Path(name)
+            candidate = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
         taken.add(candidate.lower())
         result.append(candidate)
     return result

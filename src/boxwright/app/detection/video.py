@@ -1,4 +1,4 @@
-"""Videos, frame by frame, through PyAV (the optional extra ``video``)."""
+"""Read and write videos frame by frame with PyAV (the optional extra ``video``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from boxwright.structures import InputError
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: its number from 0 in the video, its time in seconds, its RGB pixels uint8 ``[H, W, 3]``."""
+    """One frame: its number in the video from 0, its time in seconds, its RGB pixels uint8 ``[H, W, 3]``."""
 
     number: int
     time: float
@@ -28,14 +28,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """Frames per second, and the number of frames: from the duration where the file does not say, 0 if unknown."""
+    """Frames per second, and number of frames, estimated from the duration if the file does not state it, else 0."""
 
     rate: Fraction
     frames: int
 
 
 def video_facts(path: Path) -> VideoFacts:
-    """Rate and length of a video, from its header. Raises ``InputError`` when it is no video that can be read."""
+    """Read frame rate and length of a video from its header. Raises InputError if it is no readable video."""
     with _opened(path) as container:
         stream = container.streams.video[0]
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
@@ -46,12 +46,12 @@ def video_facts(path: Path) -> VideoFacts:
 
 
 def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
-    """Every ``every``-th frame, from the first, turned upright as the file asks.
+    """Yield every ``every``-th frame from the first, rotated upright as the file specifies.
 
     Raises ``InputError`` naming the file, and the frame at which decoding failed.
     """
     if every < 1:
-        raise InputError(f"every {every} frames: give 1 or more")
+        raise InputError(f"every {every} frames: must be at least 1")
     av = _pyav()
     with _opened(path) as container:
         stream = container.streams.video[0]
@@ -66,12 +66,12 @@ def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
                 number += 1
         except av.error.FFmpegError as error:
             raise InputError(
-                f"{path}: frame {number} cannot be decoded ({error.strerror}); is the file whole?"
+                f"{path}: frame {number} cannot be decoded ({error.strerror}); is the file complete?"
             ) from error
 
 
 class VideoWriter:
-    """Writes frames to an H.264 file; the file appears under its name only when the writer closes without error."""
+    """Writes frames to an H.264 file, which gets its name only when the writer closes without error."""
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self._av = _pyav()
@@ -91,7 +91,7 @@ class VideoWriter:
         return self
 
     def write(self, image: Image.Image) -> None:
-        """Add a frame. All frames take the size of the first, rounded down to even numbers as the codec wants."""
+        """Add a frame. All frames take the size of the first, rounded down to even numbers as the codec requires."""
         if self._stream is None:
             codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
             self._stream = self._container.add_stream(codec, rate=self._rate)
@@ -136,7 +136,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: not a video that can be read ({error.strerror or error})") from error
+        raise InputError(f"{path}: not a readable video ({error.strerror or error})") from error
     with container:
         if not container.streams.video:
             raise InputError(f"{path}: no video in this file, only {', '.join(s.type for s in container.streams)}")
