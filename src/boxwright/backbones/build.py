@@ -88,7 +88,10 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def named_backbone(name: str) -> BackboneConfig:
-    """What ``name`` stands for: one of ``NAMED_BACKBONES``, or ``timm:NAME`` for a network of timm."""
+    """Return the backbone called ``name`` in ``NAMED_BACKBONES``, or the network ``timm:NAME`` of timm.
+
+    Raises InputError naming the nearest name.
+    """
     if name.startswith("timm:"):
         return TimmConfig(name=name.removeprefix("timm:"))
     if name not in NAMED_BACKBONES:

@@ -20,7 +20,7 @@ _BATCH_NORMS = (torch.ops.aten.native_batch_norm, torch.ops.aten._native_batch_n
 
 
 def built_of_shapes(build: Callable[[], _T]) -> _T:
-    """What ``build`` makes, on the device of shapes alone, where drawing weights would only take time."""
+    """Call ``build`` on the meta device, which has shapes but no values, and skip the initialisation of weights."""
     with torch.device("meta"), _NothingDrawn():
         return build()
 

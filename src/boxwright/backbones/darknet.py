@@ -171,7 +171,7 @@ class Darknet(nn.Module):
     """The stages of a trunk.
 
     ``levels`` states what ``forward`` returns, in that order; a map of stride ``s`` has ``ceil(H / s)`` rows. The
-    stages up to ``freeze_at`` do not learn and their batch norms are frozen; autograd records nothing there.
+    stages up to ``freeze_at`` are not trained and their batch norms are frozen; autograd records nothing there.
     """
 
     def __init__(self, config: DarknetConfig) -> None:

@@ -43,7 +43,7 @@ class TimmBackbone(nn.Module):
     """
 
     foreign_norms = True
-    """What a norm follows in here is not ours to know, so ``fold_norms`` leaves these alone."""
+    """The layer that a norm follows is not known here, so ``fold_norms`` leaves these norms as they are."""
 
     def __init__(self, config: TimmConfig) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class ZFConfig:
 
 
 class ZF(nn.Module):
-    """``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` convolutions do not learn."""
+    """``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` convolutions are frozen."""
 
     def __init__(self, config: ZFConfig) -> None:
         super().__init__()

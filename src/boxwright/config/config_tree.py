@@ -1,8 +1,8 @@
-"""Between frozen configuration dataclasses and plain trees of dicts, lists and scalars, strictly in both directions.
+"""Convert configurations to plain trees of dicts, lists and scalars, and read them back strictly.
 
-A tree is what JSON and TOML can hold. Going to a tree loses nothing; coming back, every key must exist, every value
-must have its field's type and range, and a union of dataclasses is decided by its field ``kind``. Works on any
-dataclass whose fields are scalars, tuples, optionals, other such dataclasses and unions of them.
+A tree holds what JSON and TOML can hold, and loses nothing. On reading, every key must exist, every value must have the
+type and range of its field, and the field ``kind`` decides a union of configurations. Options of earlier versions are
+read at their new paths (:mod:`boxwright.config.moved`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from boxwright.config.moved import MOVED, Moves, Path, Renewal
+from boxwright.config.moved import MOVED, KeyPath, Moves, Renewal
 from boxwright.fields import field_types, kinds, nearest, union_members
 from boxwright.structures import InputError
 
 T = TypeVar("T")
 
-Describe = Callable[[Path], str]
-"""Says where a value came from, for errors: a file, a command line flag."""
+Describe = Callable[[KeyPath], str]
+"""Gives the origin of a value for errors: a file or a command line flag."""
 
 
 def to_tree(value: Any) -> Any:
-    """``value`` as dicts, lists and scalars; a dataclass becomes the dict of its fields."""
+    """Return ``value`` as dicts, lists and scalars; a configuration becomes the dict of its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
@@ -38,7 +38,7 @@ def to_tree(value: Any) -> Any:
 
 
 def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "", moves: Moves = MOVED) -> T:
-    """The ``kind`` that ``tree`` describes, written by this or an earlier version.
+    """Read ``tree``, written by this or an earlier version, as a ``kind``.
 
     Raises InputError naming the key, its origin and the nearest right key.
     """
@@ -51,18 +51,18 @@ def renewed(kind: Any, tree: Any, describe: Describe, base: Any = None, moves: M
     return Renewal(lambda path, message: located(describe, path, message), moves).renew(kind, tree, base)
 
 
-def located(describe: Describe, path: Path, message: str) -> InputError:
+def located(describe: Describe, path: KeyPath, message: str) -> InputError:
     """The error ``message``, after where the value at ``path`` came from."""
     origin = describe(path)
     return InputError(f"{origin}: {message}" if origin else message)
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """``("stages", "0", "length")`` as a person types it: ``stages.0.length``."""
     return ".".join(path)
 
 
-def leaf_paths(tree: Any, path: Path = ()) -> Iterator[Path]:
+def leaf_paths(tree: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
     """The path of every dict entry in ``tree``, inner and outer."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
@@ -72,14 +72,14 @@ def leaf_paths(tree: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def differences(old: Any, new: Any, most: int = 4) -> str:
-    """Which values of two trees differ and how, for a message; the first ``most`` of them."""
+    """Describe the first ``most`` values in which two trees differ, for a message."""
     before, now = ({dotted(path): value for path, value in _leaves(tree)} for tree in (old, new))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     values = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed[:most])
     return values + ("; ..." if len(changed) > most else "")
 
 
-def _leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
+def _leaves(tree: Any) -> Iterator[tuple[KeyPath, Any]]:
     for path in leaf_paths(tree):
         value = tree
         for key in path:
@@ -95,11 +95,11 @@ class _Reader:
         self.describe = describe
         self.root = root
 
-    def fail(self, path: Path, message: str) -> InputError:
+    def fail(self, path: KeyPath, message: str) -> InputError:
         """The error ``message``, after where the value at ``path`` came from."""
         return located(self.describe, path, message)
 
-    def read(self, annotation: Any, tree: Any, path: Path) -> Any:
+    def read(self, annotation: Any, tree: Any, path: KeyPath) -> Any:
         """``tree`` as a value of the type ``annotation``."""
         members = union_members(annotation)
         if type(None) in members:
@@ -117,7 +117,7 @@ class _Reader:
             return self.read_tuple(typing.get_args(members[0]), tree, path)
         raise TypeError(f"{dotted(path)}: cannot read the type {annotation}")
 
-    def choose(self, classes: list[Any], tree: Any, path: Path) -> Any:
+    def choose(self, classes: list[Any], tree: Any, path: KeyPath) -> Any:
         """The member of a union of dataclasses that ``tree["kind"]`` names."""
         if len(classes) == 1:
             return classes[0]
@@ -136,7 +136,7 @@ class _Reader:
             raise self.fail(here, f"{dotted(here)} = {kind!r}: must be one of {names}{near}")
         return by_kind[kind]
 
-    def read_dataclass(self, cls: Any, tree: Any, path: Path) -> Any:
+    def read_dataclass(self, cls: Any, tree: Any, path: KeyPath) -> Any:
         """The table ``tree`` as a ``cls``: keys it does not have are errors, fields left out take their defaults."""
         if not isinstance(tree, dict):
             keys = ", ".join(field_types(cls))
@@ -157,7 +157,7 @@ class _Reader:
                 raise self.fail(path, f"{dotted((*path, text.removeprefix(f'{cls.__name__}.')))}") from error
             raise self.fail(path, f"{dotted(path) or 'the recipe'}: {text}") from error
 
-    def unknown_key(self, key: str, keys: list[str], path: Path) -> InputError:
+    def unknown_key(self, key: str, keys: list[str], path: KeyPath) -> InputError:
         """The error for a ``key`` that is none of ``keys``, with the one that was probably meant."""
         where = f"{dotted(path)} has" if path else "there is"
         here = (*path, key)
@@ -166,7 +166,7 @@ class _Reader:
         near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(key, keys)
         return self.fail(here, f"{where} no key {key!r}{near or '; the keys are ' + ', '.join(keys)}")
 
-    def read_tuple(self, args: tuple[Any, ...], tree: Any, path: Path) -> tuple[Any, ...]:
+    def read_tuple(self, args: tuple[Any, ...], tree: Any, path: KeyPath) -> tuple[Any, ...]:
         """The list ``tree`` as a tuple whose entries have the types ``args``; ``(X, ...)`` means any number of X."""
         if not isinstance(tree, list):
             raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a list")
@@ -176,7 +176,7 @@ class _Reader:
             raise self.fail(path, f"{dotted(path)} has {len(tree)} entries: must have {len(args)}")
         return tuple(self.read(a, t, (*path, str(i))) for i, (a, t) in enumerate(zip(args, tree, strict=True)))
 
-    def read_leaf(self, annotation: Any, tree: Any, path: Path) -> Any:
+    def read_leaf(self, annotation: Any, tree: Any, path: KeyPath) -> Any:
         """A value without dataclasses inside, checked by pydantic in strict mode: no text for a number and the like."""
         try:
             text = json.dumps(tree)

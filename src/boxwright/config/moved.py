@@ -39,8 +39,8 @@ from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConf
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.structures import InputError
 
-Path: TypeAlias = tuple[str, ...]
-Fail: TypeAlias = Callable[[Path, str], InputError]
+KeyPath: TypeAlias = tuple[str, ...]
+Fail: TypeAlias = Callable[[KeyPath, str], InputError]
 
 
 class Gone:
@@ -219,7 +219,7 @@ class Renewal:
     fail: Fail
     moves: Moves
 
-    def renew(self, annotation: Any, tree: Any, base: Any = None, path: Path = ()) -> Any:
+    def renew(self, annotation: Any, tree: Any, base: Any = None, path: KeyPath = ()) -> Any:
         """``tree`` as a value of the type ``annotation`` is written today.
 
         ``base``: the tree that ``tree`` changes, if it is an overlay. Numbers as keys then stand for entries of a list.
@@ -248,7 +248,7 @@ class Renewal:
         new = self._moved(cls, tree, path)
         return {k: self.renew(types[k], v, old.get(k), (*path, k)) if k in types else v for k, v in new.items()}
 
-    def _moved(self, cls: type, tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    def _moved(self, cls: type, tree: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         """The table of a ``cls`` with its own moved options at their new places."""
         for old, new in self.moves.get(cls, {}).items():
             rest, value = _taken(tree, old.split("."))

@@ -1,4 +1,4 @@
-"""The one strict way to change a configuration from outside: TOML files and ``--set a.b=c``.
+"""Change configurations by TOML files and by ``--set a.b=c``.
 
 Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes
 those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from
@@ -12,12 +12,12 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.backbones.build import named_backbone
 from boxwright.config.config_tree import dotted, from_tree, renewed, to_tree
-from boxwright.config.moved import MOVED, Moves, Path
+from boxwright.config.moved import MOVED, KeyPath, Moves
 from boxwright.structures import InputError
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ class Overlay:
     tree: dict[str, Any]
 
 
-def read_overlay(path: FilePath | str) -> Overlay:
+def read_overlay(path: Path | str) -> Overlay:
     """The TOML file at ``path``."""
-    path = FilePath(path)
+    path = Path(path)
     try:
         with path.open("rb") as file:
             return Overlay(str(path), tomllib.load(file))
@@ -76,14 +76,14 @@ def _parse_value(text: str, origin: str) -> Any:
 def apply_overlays(base: T, overlays: Sequence[Overlay], moves: Moves = MOVED) -> T:
     """``base`` with the changes of ``overlays`` in their order, checked whole. ``base`` stays as it is."""
     tree = to_tree(base)
-    origins: dict[Path, str] = {}
+    origins: dict[KeyPath, str] = {}
     for overlay in overlays:
         changes = renewed(type(base), overlay.tree, lambda path, origin=overlay.origin: origin, tree, moves)
         tree = _merge(tree, changes, (), overlay.origin, origins)
     return from_tree(type(base), tree, lambda path: _origin_of(path, origins), moves)
 
 
-def _merge(old: Any, new: Any, path: Path, origin: str, origins: dict[Path, str]) -> Any:
+def _merge(old: Any, new: Any, path: KeyPath, origin: str, origins: dict[KeyPath, str]) -> Any:
     origins.pop(path, None)  # dicts keep insertion order, and the newest change must come last
     origins[path] = origin
     if isinstance(new, dict) and isinstance(old, list):
@@ -100,14 +100,16 @@ def _merge(old: Any, new: Any, path: Path, origin: str, origins: dict[Path, str]
     return new
 
 
-def _backbone(name: str, path: Path, origin: str) -> dict[str, Any]:
+def _backbone(name: str, path: KeyPath, origin: str) -> dict[str, Any]:
     try:
         return to_tree(named_backbone(name))
     except InputError as error:
         raise InputError(f"{origin}: {dotted(path)}: {error}") from None
 
 
-def _merge_entries(old: list[Any], new: dict[str, Any], path: Path, origin: str, origins: dict[Path, str]) -> list[Any]:
+def _merge_entries(
+    old: list[Any], new: dict[str, Any], path: KeyPath, origin: str, origins: dict[KeyPath, str]
+) -> list[Any]:
     merged = list(old)
     for key, value in new.items():
         index = int(key) if key.isdecimal() else None
@@ -118,7 +120,7 @@ def _merge_entries(old: list[Any], new: dict[str, Any], path: Path, origin: str,
     return merged
 
 
-def _origin_of(path: Path, origins: dict[Path, str]) -> str:
+def _origin_of(path: KeyPath, origins: dict[KeyPath, str]) -> str:
     """The last origin that touched ``path`` or something below it, else what touched the nearest table above."""
     below = [origin for p, origin in origins.items() if p[: len(path)] == path]
     if below:

@@ -21,7 +21,7 @@ def recipe_from_tree(tree: Any, describe: Describe = lambda path: "") -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as JSON."""
+    """Return the whole recipe, defaults included, as JSON."""
     return json.dumps(to_tree(recipe), indent=2, ensure_ascii=False, allow_nan=False)
 
 

@@ -24,7 +24,7 @@ def box_area(boxes: Tensor, offset: float = 0.0) -> Tensor:
 
 
 def have_area(boxes: Tensor) -> Tensor:
-    """Whether each box ``[..., 4]`` is wider and higher than 0, bool ``[...]``."""
+    """True for each box ``[..., 4]`` with a width and height above 0, bool ``[...]``."""
     return (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 
@@ -60,7 +60,7 @@ _PIECE = 2**18  # pairs
 
 
 def _sides(boxes: Tensor, offset: float) -> list[Tensor]:
-    """x1, y1, x2, y2 and area, each ``[...]`` and contiguous: arithmetic on every fourth number is slow."""
+    """x1, y1, x2, y2 and area, each ``[...]`` and contiguous, because strided access to every fourth value is slow."""
     return [*(side.contiguous() for side in boxes.unbind(-1)), box_area(boxes, offset)]
 
 
@@ -149,7 +149,7 @@ def _slope(boxes: Tensor) -> Tensor:
 
 
 def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
-    """Which of ``points`` ``[A, 2]`` lie strictly within each of ``boxes`` ``[..., G, 4]``: bool ``[..., G, A]``."""
+    """True for ``points`` ``[A, 2]`` strictly inside ``boxes`` ``[..., G, 4]``: bool ``[..., G, A]``."""
     x, y = points.unbind(-1)
     box = boxes.unsqueeze(-2)  # [..., G, 1, 4]
     inside = (x > box[..., 0]).logical_and_(x < box[..., 2])

@@ -1,4 +1,4 @@
-"""Non-maximum suppression on a GPU without a word to the host: one Triton program an image.
+"""Non-maximum suppression on a GPU without host synchronisation: one Triton program per image.
 
 torchvision's kernel returns as many rows as survive, and somebody must wait to learn how many. Here a mask comes back.
 Triton travels with torch where there is CUDA.

@@ -1,11 +1,11 @@
-"""How backbones are pretrained.
+"""Recipes for pretraining backbones on image classification.
 
 ``imagenet``
     The usual recipe for ImageNet from ResNet to today (He et al. 2016; Goyal et al. 2017 for the scaling of the rate;
     He et al. 2019, arXiv 1812.01187, for cosine, label smoothing and undecayed biases): 224 pixels, 100 epochs.
 ``small``
-    For thousands of small pictures, such as Imagenette at 128 pixels, and for CPUs: crops that keep more of the
-    picture, a smaller batch, a shorter average.
+    For thousands of small images, such as Imagenette at 128 pixels, and for CPUs: crops that keep more of the
+    image, a smaller batch, an EMA over fewer steps.
 """
 
 from __future__ import annotations

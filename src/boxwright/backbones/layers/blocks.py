@@ -163,7 +163,7 @@ class ResidualBackbone(nn.Module):
 
     ``levels`` states what ``forward`` returns, in that order; a map of stride ``s`` has ``ceil(H / s)`` rows. Stages
     above the last output level are not built, so no parameter goes unused. The first ``freeze_at`` stages (1 is the
-    stem) do not learn and their batch norms are frozen; autograd records nothing there, so no activation is kept.
+    stem) are not trained and their batch norms are frozen; autograd records nothing there, so no activation is kept.
     """
 
     def __init__(

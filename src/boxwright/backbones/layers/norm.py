@@ -82,7 +82,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class L2Norm(nn.Module):
-    """Every position's channels scaled to length 1, times a learnt scale for each channel (ParseNet, arXiv 1506.04579).
+    """Every position's channels scaled to length 1, times a learned scale per channel (ParseNet, arXiv 1506.04579).
 
     ``scale``: its start. ``eps_place``: 1e-10 is added to the sum of squares (Caffe) or to its root (PyTorch ports).
     """

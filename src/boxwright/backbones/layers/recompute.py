@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 
 def forgets(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether ``conv(x)`` would be kept for gradients and can be forgotten: on a processor, in plain float32, outside
-    compiled and exported graphs (whose compiler decides for itself), and where ``x`` is there anyway."""
+    """Return True if ``conv(x)`` would be kept for the backward pass and can be recomputed instead.
+
+    This holds on a CPU without autocast, outside compiled and exported graphs, and where ``x`` needs no gradient.
+    """
     plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     return plain and torch.is_grad_enabled() and conv.weight.requires_grad and not x.requires_grad
 

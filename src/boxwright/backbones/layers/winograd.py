@@ -81,7 +81,7 @@ LEAST_LEARNT_PIXELS = 1000
 """The same over all images of a batch where kernels are transformed in every step."""
 
 LEAST_SAVING_BACK = 27
-"""What ``least_saving`` is for the gradients, on which the definition takes longer. Between the two only they go the
+"""``least_saving`` for the gradients, on which the definition takes longer. Between the two only they go the
 short way, on maps of at least ``LEAST_PIXELS_BACK`` over all images."""
 
 LEAST_PIXELS_BACK = 8000
@@ -120,7 +120,7 @@ def bfloat16_units() -> tuple[bool, bool]:
 
 
 def _inference_scheme(dtype: torch.dtype) -> Scheme | None:
-    """What serves numbers of this type on this processor, if anything does."""
+    """Return the scheme for this number type on this processor, or None."""
     if dtype == torch.bfloat16:
         instructions, tiles = bfloat16_units()
         return TWO if instructions and not tiles else None
@@ -316,7 +316,7 @@ def _tiles(image: Tensor, padding: tuple[int, int], down: int, across: int, m: i
 
 
 def _blank(x: Tensor, outputs: int, padding: tuple[int, int]) -> Tensor:
-    """Where the outputs ``[B, K, H, W]`` of a convolution of ``x`` go, channels last.
+    """Allocate the outputs ``[B, K, H, W]`` of a convolution of ``x``, channels last.
 
     No view: autograd refuses a ReLU in place on a view that a custom function returns.
     """
