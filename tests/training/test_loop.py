@@ -253,7 +253,7 @@ def bare(index: DetectionIndex) -> DetectionIndex:
 
 
 def test_recipes_made_in_python_are_checked_too(data, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recipe 'toy': log_every = 0: should be greater than or equal to 1"):
+    with pytest.raises(InputError, match=r"Recipe.log_every = 0: should be greater than or equal to 1"):
         run(toy_recipe(3, log_every=0), data, tmp_path / "run")
 
 

@@ -143,7 +143,7 @@ def test_given_proposals_are_the_regions_learnt_from() -> None:
 
 
 def test_what_cannot_be_is_named(data: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"stages\.0\.proposals = 'before': no stage has learnt to propose yet"):
+    with pytest.raises(InputError, match=r"stages\.0\.proposals = 'before': no stage is trained to propose yet"):
         toy_recipe(stages=(replace(STEP, proposals="before"),))
     for stage, words in (
         (replace(STEP, reset=("backbon",)), r"stages\.1\.reset: no parameter's name begins with 'backbon'.*'backbone'"),
