@@ -1,1 +1,1 @@
-"""Reference boxes, and how ground truth is given to them: generate, match, sample, code."""
+"""Anchors: generation, matching with ground truth, sampling, box coding."""

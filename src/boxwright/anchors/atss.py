@@ -19,11 +19,11 @@ from boxwright.structures import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ATSSMatcher:
-    """Of the ``topk`` anchors of each level whose centres are nearest to an object's, those are positive that reach the
-    mean plus the standard deviation of these anchors' IoU, and have their centre within the object.
+    """Match by an IoU threshold for each object: mean plus standard deviation of the IoU of its candidates.
 
-    An anchor that several objects choose goes to the one it overlaps most. All others are negative, except those with
-    their centre in a crowd region, which are ignored.
+    Candidates are the ``topk`` anchors of each level whose centres are nearest to the object's. Those that reach the
+    threshold and have their centre within the object are positive. An anchor that several objects choose goes to the
+    one it overlaps most. All others are negative, except those with their centre in a crowd region, which are ignored.
     """
 
     topk: int = 9
@@ -49,8 +49,8 @@ class ATSSMatcher:
         within = _contains(boxes, centres[near])
         chosen = (iou >= iou.mean(dim=2, keepdim=True) + spread) & within & usable.unsqueeze(-1)
 
-        # Of the objects that chose an anchor, the one with the highest IoU, and the first of several. What chose
-        # nothing goes to a column past the end.
+        # Of the objects that chose an anchor, take the one of highest IoU, or the first of equals. Anchors that no
+        # object chose go to a column past the end.
         anchor = torch.where(chosen, near, total).flatten(1)
         best = iou.new_full((batch, total + 1), -1.0).scatter_reduce(1, anchor, iou.flatten(1), "amax")
         wins = chosen.flatten(1) & (iou.flatten(1) == best.gather(1, anchor))
@@ -62,7 +62,7 @@ class ATSSMatcher:
         return Matches(torch.where(positive, owner, 0), positive, ~positive & ~ignored)
 
     def _nearest(self, centres: Tensor, level_sizes: Sequence[int], boxes: Tensor) -> Tensor:
-        """The nearest anchors of each level, ``[B, G, M]``."""
+        """Return the indexes of the nearest anchors of each level, ``[B, G, M]``."""
         x, y = ((boxes[..., i, None] + boxes[..., i + 2, None]) / 2 for i in (0, 1))  # [B, G, 1]
         found, start = [], 0
         for size in level_sizes:
@@ -74,6 +74,6 @@ class ATSSMatcher:
 
 
 def _contains(boxes: Tensor, points: Tensor) -> Tensor:
-    """Whether each box ``[B, G, 4]`` contains its own points ``[B, G, M, 2]``."""
+    """Return True for the points ``[B, G, M, 2]`` that lie in their box ``[B, G, 4]``."""
     low, high = points - boxes[..., None, :2], boxes[..., None, 2:] - points
     return torch.minimum(low, high).amin(-1) > 0.01  # pixels, as the reference code: on the edge is outside

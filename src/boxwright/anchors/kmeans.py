@@ -78,7 +78,7 @@ def _distances(boxes: np.ndarray, shapes: np.ndarray, distance: str) -> np.ndarr
 
 
 def _different(boxes: np.ndarray) -> int:
-    """How many different sizes there are."""
+    """Count the different sizes."""
     return len(np.unique(np.ascontiguousarray(boxes).view(np.complex128)))  # sorts pairs faster than rows
 
 

@@ -1,4 +1,4 @@
-"""Which ground truth each anchor or proposal stands for (Faster R-CNN §3.1.2, Fast R-CNN §2.3).
+"""Matching of anchors or proposals with ground truth by IoU (Faster R-CNN §3.1.2, Fast R-CNN §2.3).
 
 Symbols: B images, G padded ground truth, N candidates (anchors or proposals).
 """
@@ -93,7 +93,7 @@ class Matcher:
 
 
 def nothing_to_match(candidates: Tensor, boxes: Tensor, allowed: Tensor | None) -> Matches:
-    """The matches of images whose targets have no rows: all candidates that take part are negative."""
+    """Return matches for targets without rows: all candidates that take part are negative."""
     index = torch.zeros((boxes.shape[0], candidates.shape[-2]), dtype=torch.int64, device=boxes.device)
     positive = torch.zeros_like(index, dtype=torch.bool)
     return Matches(index, positive, torch.ones_like(positive) if allowed is None else allowed)

@@ -1,4 +1,4 @@
-"""Task-aligned assignment (Feng et al.: TOOD, arXiv 2108.07755, §3.2): the predictions decide which of them learn what.
+"""Task-aligned assignment, by the quality of the current predictions (Feng et al.: TOOD, arXiv 2108.07755, §3.2).
 
 Symbols: B images, G padded ground truth, A points (one prediction each), K classes.
 """

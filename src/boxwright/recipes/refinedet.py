@@ -12,11 +12,11 @@ Zhang et al., arXiv 1711.06897; on DetNet-59: Li et al., arXiv 1804.06215.
 ``refinedet320-vgg16-coco``, ``refinedet512-vgg16-coco``, ``refinedet320-r101-coco``, ``refinedet512-r101-coco``
     The paper's for COCO (§4.3). Live batch norms, and Soft-NMS at test, as in the released code.
 ``refinedet320-detnet59-coco``, ``refinedet512-detnet59-coco``
-    Ours: the ResNet's recipe on DetNet-59, whose last three maps all have stride 16: no map is doubled between them,
+    Ours: the ResNet's recipe on DetNet-59, whose last three maps all have stride 16: no map is upsampled between them,
     no layer is added on top, and the anchors' sizes are the paper's although strides no longer tell them.
 ``...-modern``
     The same networks: ATSS for the first module, GIoU on the refined boxes, negatives from images without objects,
-    gentler zoom, AdamW on a cosine and an average of the weights. As many images seen, the same cost of inference.
+    gentler zoom, AdamW on a cosine schedule and EMA weights. They see as many images and cost the same at inference.
 ``refinedet-small``, ``refinedet-small-modern``, ``refinedet-small-no-...``, ``refinedet-detnet-small``
     For the CPU, from scratch: narrow backbones with batch norms, sides of 256, anchors smaller in proportion.
 
@@ -51,11 +51,9 @@ from boxwright.data.transforms.configs import (
     FlipConfig,
     HSVJitterConfig,
     MinIoUCropConfig,
-    PhotometricConfig,
     TransformConfig,
     WarpConfig,
 )
-from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.refinedet import (
     RefineDetAssignConfig,
@@ -66,6 +64,7 @@ from boxwright.detectors.refinedet import (
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.recipes import small
 from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.single_shot import paper_data, paper_stage
 
 PAPER = "Single-Shot Refinement Neural Network for Object Detection, arXiv 1711.06897"
 
@@ -74,19 +73,8 @@ VOC_POST = PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=1000,
 COCO_POST = replace(VOC_POST, nms="soft_linear", nms_iou=0.3)
 
 
-def paper_chain(side: int) -> tuple[TransformConfig, ...]:
-    """SSD's augmentation in its order (SSD §2.2, §3.6)."""
-    return (
-        PhotometricConfig(),
-        ExpandConfig(p=0.5, ratio=(1.0, 4.0)),
-        MinIoUCropConfig(scale=(0.3, 1.0)),
-        WarpConfig(size=(side, side), interpolations=SSD_INTERPOLATIONS),
-        FlipConfig(p=0.5),
-    )
-
-
 def gentle_chain(side: int) -> tuple[TransformConfig, ...]:
-    """The same geometry with less zoom either way, for it wastes fewer of the pictures' pixels."""
+    """Return the same geometric transforms with less zoom either way, which wastes fewer pixels of the images."""
     return (
         HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
         ExpandConfig(p=0.3, ratio=(1.0, 2.0)),
@@ -97,32 +85,8 @@ def gentle_chain(side: int) -> tuple[TransformConfig, ...]:
 
 
 def gentle_data(data: DataConfig, side: int) -> DataConfig:
-    """Resized with antialiasing, in training and at test."""
+    """Return ``data`` with gentler augmentation and antialiased resizing, in training and at test."""
     return replace(data, train=gentle_chain(side), eval=(WarpConfig(size=(side, side)),))
-
-
-def paper_data(side: int, batch_size: int = 32) -> DataConfig:
-    """Warped to a square, as the released code does in training and at test."""
-    return DataConfig(
-        train=paper_chain(side),
-        eval=(WarpConfig(size=(side, side), interpolations=("aliased",)),),
-        batch_size=batch_size,
-        eval_batch_size=8,
-        group_by_aspect=False,
-        pad_multiple=1,  # a side that is no multiple of 64 is an error, not padded
-    )
-
-
-def paper_stage(length: int, milestones: tuple[int, int], decay_norms: bool = False) -> Stage:
-    """Steps at 1e-3, 1e-4, 1e-5; biases as Caffe's prototxts have them."""
-    return Stage(
-        length=length,
-        unit="steps",
-        optimiser=SGDConfig(
-            lr=1e-3, momentum=0.9, weight_decay=5e-4, decay_norms=decay_norms, decay_biases=False, bias_lr=2.0
-        ),
-        schedule=MultiStepConfig(milestones=milestones, gamma=0.1),
-    )
 
 
 VGG320 = Recipe(
@@ -244,9 +208,9 @@ MODERN_SOURCE = Source(
 
 
 def modern(recipe: Recipe, side: int) -> Recipe:
-    """The same network for as many images, better taught."""
+    """Return the recipe of the same network with modern assignment, losses and optimiser, for as many images."""
     (stage,) = recipe.stages
-    taught = replace(
+    modern_stage = replace(
         stage,
         optimiser=AdamWConfig(lr=2e-4, base_batch=32, weight_decay=0.05),
         schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=1_000, factor=0.001)),
@@ -256,7 +220,7 @@ def modern(recipe: Recipe, side: int) -> Recipe:
         name=f"{recipe.name}-modern",
         detector=replace(recipe.detector, **MODERN_LOSSES),
         data=gentle_data(recipe.data, side),
-        stages=(taught,),
+        stages=(modern_stage,),
         ema=MODERN_EMA,
         clip_norm=10.0,
         source=MODERN_SOURCE,

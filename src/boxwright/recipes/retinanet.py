@@ -12,8 +12,8 @@ Lin et al., arXiv 1708.02002; Li et al., arXiv 1804.06215 (DetNet).
     The paper's ablations (table 1a to 1c), at short sides of 600: focal loss of each gamma with the alpha that suits
     it; cross-entropy (gamma 0) of each alpha; anchors as scales x ratios.
 ``...-modern``
-    Assignment by ATSS, scores that learn the IoU of their box, GIoU, live batch norm, large-scale jitter, an average of
-    the weights and a longer cosine schedule. The network is the paper's, and so is the cost of inference.
+    Assignment by ATSS, quality focal loss, GIoU, live batch norm, large-scale jitter, EMA weights and a longer cosine
+    schedule. The network and the cost of inference are the paper's.
 ``retinanet-small``, ``retinanet-small-modern``, ``retinanet-detnet-small``
     For the CPU and small images, from scratch. The ablations run on them as well, for example
     ``--set detector.loss.gamma=0 --set detector.loss.alpha=0.75``, or with one scale a level

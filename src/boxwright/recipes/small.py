@@ -1,6 +1,6 @@
-"""What the small recipes have in common: networks for a CPU, pictures of 256 pixels, from scratch.
+"""Shared parts of the small recipes: training from scratch on a CPU, with images of 256 pixels.
 
-Each is our own, and each detector's file says what its network is.
+Each detector's recipe file describes its network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ JITTER = (
     FlipConfig(p=0.5),
     HSVJitterConfig(p=0.5, hue=0.02, saturation=1.3, value=1.3),
 )
-"""Transforms of training that fit a few hundred pictures."""
+"""Augmentation for training sets of a few hundred images."""
 
 STAGE = Stage(
     length=15,

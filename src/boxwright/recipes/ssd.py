@@ -12,8 +12,8 @@ Liu et al., arXiv 1512.02325; the light ones: Howard et al., arXiv 1704.04861 an
 ``ssd300-mobilenet``, ``ssdlite320-mobilenet-v2``
     On MobileNets: the first with SSD's own heads, the second with separable ones (SSDLite).
 ``ssd300-voc-modern``
-    SSD300's network with live batch norm, which folds away: assignment by ATSS, scores that learn the IoU of their box,
-    GIoU, an average of the weights and a longer cosine schedule.
+    SSD300's network with live batch norm, which folds away: assignment by ATSS, quality focal loss,
+    GIoU, EMA weights and a longer cosine schedule.
 ``ssd-small``, ``ssd-small-modern``
     For the CPU and small images, from scratch, two of one network. Scaled from SSD300's COCO model: input 224, VGG-11
     in place of VGG-16 and a quarter of all channels, default boxes at the same share of the input, maps halved down to
@@ -38,62 +38,27 @@ from boxwright.config.recipe import (
     ValidationConfig,
     WarmupConfig,
 )
-from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
-    ExpandConfig,
     FlipConfig,
     HSVJitterConfig,
     MinIoUCropConfig,
-    PhotometricConfig,
-    TransformConfig,
     WarpConfig,
 )
-from boxwright.data.transforms.resizing import SSD_INTERPOLATIONS
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig, SSDLossConfig
 from boxwright.heads.extra_maps import EXTRAS_512, ExtraConfig
 from boxwright.recipes import small
 from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.single_shot import paper_data, paper_stage
 
 PAPER = "SSD: Single Shot MultiBox Detector, arXiv 1512.02325"
-
-
-def _chain(size: int) -> tuple[TransformConfig, ...]:
-    """§2.2 and §3.6 in the order of the authors' code; the mean is taken off by the detector."""
-    return (
-        PhotometricConfig(),
-        ExpandConfig(),
-        MinIoUCropConfig(),
-        WarpConfig(size=(size, size), interpolations=SSD_INTERPOLATIONS),
-        FlipConfig(p=0.5),
-    )
-
-
-def _data(size: int, batch_size: int = 32) -> DataConfig:
-    return DataConfig(
-        train=_chain(size),
-        eval=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
-        batch_size=batch_size,
-        eval_batch_size=8,
-        group_by_aspect=False,
-        pad_multiple=1,
-    )
-
-
-def _stage(length: int, milestones: tuple[int, int]) -> Stage:
-    return Stage(
-        length=length,
-        unit="steps",
-        optimiser=SGDConfig(lr=1e-3, momentum=0.9, weight_decay=5e-4, bias_lr=2.0, decay_biases=False),
-        schedule=MultiStepConfig(milestones=milestones, gamma=0.1),
-    )
 
 
 SSD300_VOC = Recipe(
     name="ssd300-voc",
     detector=SSDConfig(),
-    data=_data(300),
-    stages=(_stage(120_000, (80_000, 100_000)),),
+    data=paper_data(300),
+    stages=(paper_stage(120_000, (80_000, 100_000)),),
     validation=ValidationConfig(every=5_000, unit="steps"),
     checkpoint=CheckpointConfig(every=2_000, unit="steps"),
     source=Source(
@@ -117,7 +82,7 @@ SSD512_VOC = replace(
             sizes=(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6), ratios=RATIOS_512, steps=STEPS_512
         ),
     ),
-    data=_data(512),
+    data=paper_data(512),
     source=replace(SSD300_VOC.source, expected={"AP50": 0.798}),
 )
 
@@ -132,7 +97,7 @@ SSD300_COCO = replace(
     SSD300_VOC,
     name="ssd300-coco",
     detector=SSDConfig(priors=PriorConfig(sizes=(21, 45, 99, 153, 207, 261, 315))),
-    stages=(_stage(400_000, (280_000, 360_000)),),
+    stages=(paper_stage(400_000, (280_000, 360_000)),),
     source=COCO_SOURCE,
 )
 
@@ -199,7 +164,7 @@ SSDLITE320 = replace(
         head=SSDHeadConfig(norm="bn", separable=True),
         priors=PriorConfig(sizes=(64, 112, 160, 208, 256, 304, 320), ratios=LIGHT_RATIOS, steps=None),
     ),
-    data=_data(320),
+    data=paper_data(320),
     source=Source(
         paper="MobileNetV2, arXiv 1801.04381",
         section="§6.2, table 6",
@@ -256,7 +221,7 @@ SMALL = Recipe(
         head=SSDHeadConfig(norm="bn"),
         priors=PriorConfig(sizes=(15.68, 33.6, 73.92, 114.24, 154.56, 194.88, 235.2), steps=(8, 16, 32, 56, 112, 224)),
     ),
-    data=replace(_data(224, batch_size=8), workers=2),
+    data=replace(paper_data(224, batch_size=8), workers=2),
     stages=(
         Stage(
             length=15,

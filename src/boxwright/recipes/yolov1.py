@@ -9,9 +9,9 @@ Redmon et al.: You Only Look Once: Unified, Real-Time Object Detection, arXiv 15
     classifier of their first 20 convolutions. Darknet's has batch norm in it: ``boxwright train yolov1 --data voc
     --backbone-weights extraction.conv.weights --set detector.backbone.norm=bn``
 ``yolov1-modern``
-    The same network with batch norm (which folds into the convolutions), taught otherwise: all cells near an object
-    learn it, a cell can learn one for each of its boxes, generalised IoU, cross-entropies, mosaic, an average of the
-    weights. The cost of inference stays.
+    The same network with batch norm (which folds into the convolutions), trained in another way: all cells near an
+    object predict it, a cell can have an object for each of its boxes, GIoU, cross-entropy, mosaic, EMA weights. The
+    cost of inference is the same.
 ``yolov1-small``, ``yolov1-small-modern``
     For the CPU and small images, from scratch. The grid stays 7 x 7, on half the input: cells of 32 pixels.
 """

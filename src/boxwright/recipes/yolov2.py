@@ -10,8 +10,8 @@ Redmon, Farhadi: YOLO9000: Better, Faster, Stronger, arXiv 1612.08242, and the c
 ``yolov2-voc``, ``yolov2-coco``, ``yolov2-tiny``
     The cfg files of 2017 to the constant, whose network narrows the passthrough and whose loss favours small boxes.
 ``yolov2-modern``
-    The network of 2017, taught otherwise: predictors around an object learn it, CIoU, an objectness that learns by
-    cross-entropy how good its box is, mosaic, an average of the weights, a cosine. The cost of inference stays.
+    The network of 2017, trained in another way: predictors around an object have it too, CIoU, cross-entropy of the
+    objectness with the IoU, mosaic, EMA weights, a cosine schedule. The cost of inference is the same.
 ``yolov2-small``, ``yolov2-small-modern``
     For the CPU and small images, from scratch.
 

@@ -1,6 +1,6 @@
 """YOLOv3.
 
-Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that made its numbers.
+Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that its figures were computed with.
 
 ``yolov3``, ``yolov3-608``, ``yolov3-spp``, ``yolov3-tiny``
     The cfg files to the constant: 64 images a step, SGD at 0.001 after a burn-in of 1000 steps with the fourth power,
@@ -11,8 +11,8 @@ Redmon, Farhadi, arXiv 1804.02767, and the cfg files of Darknet that made its nu
 ``yolov3-detnet59``
     The same training on DetNet-59, whose levels have strides 8, 16 and 16; from its ImageNet weights.
 ``yolov3-modern``, ``yolov3-tiny-modern``
-    The same networks: several predictors learn an object, those that answer it best already; CIoU, an objectness that
-    knows how good the box is, mosaic, an average of the weights, a cosine. The cost of inference stays.
+    The same networks with task-aligned assignment, CIoU, the alignment as objectness target, mosaic, EMA weights and a
+    cosine schedule. The cost of inference is the same.
 ``yolov3-small``, ``yolov3-small-modern``
     For the CPU and small images, from scratch: YOLOv3 at a quarter of its width.
 """
