@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from boxwright.data.scenes.config import SceneConfig
+from boxwright.data.scenes.config import CROWDED, LARGEST, UPRIGHT, SceneConfig
 from boxwright.data.scenes.distractors import DISTRACTORS
 from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, projected, shadow_of
 from boxwright.data.scenes.shapes import SCENE_CLASSES, SHAPES, TYPICAL_HUES
@@ -102,7 +102,7 @@ def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
         if tail < 0.06:
             ends = (min(config.smallest * 1.1, low), low)
         elif tail < 0.10:
-            ends = (high, config.largest * side)
+            ends = (high, LARGEST * side)
         else:
             ends = (low, high)
         cast.append((int(rng.integers(len(SHAPES))), float(np.exp(rng.uniform(*np.log(ends))))))
@@ -121,11 +121,11 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
         name = SCENE_CLASSES.names[label]
         hue = TYPICAL_HUES[name] if rng.random() < config.typical else None
         parts, colours = SHAPES[name](rng), palette(rng, behind, hue)
-    thing = draw_thing(projected(parts, pixels, rng, config.upright), pixels, colours, light, rng)
+    thing = draw_thing(projected(parts, pixels, rng, UPRIGHT), pixels, colours, light, rng)
     if rng.random() < config.blur:
         thing = blurred(thing, rng)
     limit = config.hidden * rng.random()  # strong occlusion is possible but rarer than light
-    crowd = rng.random() < config.crowded
+    crowd = rng.random() < CROWDED
     for _ in range(_TRIES):
         top, left = _somewhere(canvas, thing, crowd, rng)
         if _fits(canvas, thing, top, left, label >= 0, limit, config.smallest):
