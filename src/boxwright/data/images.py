@@ -1,4 +1,4 @@
-"""Pictures from files: every mode Pillow can read becomes uint8 RGB, upright, or an error that names the file.
+"""Read image files of every mode that Pillow knows as upright uint8 RGB.
 
 How the modes are brought to RGB:
 
@@ -51,7 +51,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> np.ndarray:
-    """The picture in ``path`` as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF orientation.
+    """Read the image in ``path`` as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF orientation.
 
     Raises ``InputError`` naming the file and a remedy when it is missing, no image, damaged, or has more than
     ``max_pixels`` pixels (default: `pixel_limit`).
@@ -71,7 +71,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> n
 
 
 def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> tuple[int, int]:
-    """Height and width of the upright picture, from the file's header alone; raises as `read_image` does."""
+    """Return height and width of the upright image from the file's header; raises as `read_image`."""
     with _opened(path, max_pixels) as image:
         width, height = image.size
         # Pillow gives a TIFF's size as turned already.
@@ -80,28 +80,28 @@ def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> t
 
 
 def image_header(path: str | os.PathLike[str]) -> tuple[str, int | None]:
-    """What the header says besides the size: Pillow's name of the format, and the raw EXIF orientation."""
+    """Return Pillow's name of the format and the raw EXIF orientation from the file's header."""
     with _opened(path, None) as image:
         return image.format or "", raw_orientation(image)
 
 
 def orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation 2..8, or None where it is 1, absent, impossible or unreadable."""
+    """Return the EXIF orientation 2..8, or None where it is 1, absent, impossible or unreadable."""
     value = raw_orientation(image)
     return value if value in _TURNS else None
 
 
 def raw_orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation as the file has it, impossible values included; None where there is none."""
+    """Return the EXIF orientation as stored, impossible values included; None where there is none."""
     try:
         value = image.getexif().get(_ORIENTATION)
         return None if value is None else int(value)
-    except Exception:  # a broken EXIF block must not cost the picture
+    except Exception:  # a broken EXIF block must not cost the image
         return None
 
 
 def image_to_array(image: Image.Image) -> np.ndarray:
-    """An open Pillow image as upright uint8 RGB ``[H, W, 3]``; the modes are treated as the module says."""
+    """Convert an open Pillow image to upright uint8 RGB ``[H, W, 3]``, as the module describes."""
     image.load()  # before the orientation is read: Pillow turns a TIFF while loading it
     turn = orientation(image)
     pixels = _to_rgb(image)
@@ -111,7 +111,7 @@ def image_to_array(image: Image.Image) -> np.ndarray:
 
 
 def pixel_limit() -> int:
-    """The largest number of pixels an image may have: ``BOXWRIGHT_MAX_PIXELS``, else `MAX_PIXELS`."""
+    """Return the largest number of pixels that an image may have: ``BOXWRIGHT_MAX_PIXELS``, else `MAX_PIXELS`."""
     value = os.environ.get("BOXWRIGHT_MAX_PIXELS")
     if value is None:
         return MAX_PIXELS
@@ -125,13 +125,13 @@ def pixel_limit() -> int:
 
 
 def is_image_name(path: str | os.PathLike[str]) -> bool:
-    """Whether the name has an image's suffix, whatever the content."""
+    """Return True if the name has the suffix of an image format."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Image.Image]:
-    """The image with its header read, for as long as the block lasts; its size is checked against our limit."""
+    """Open an image, read its header, and check its size against the limit."""
     limit = pixel_limit() if max_pixels is None else max_pixels
     # From a stream, not from the name: given a name, Pillow maps uncompressed TIFFs into memory, and then garbles those
     # whose orientation swaps the sides.

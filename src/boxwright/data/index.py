@@ -1,4 +1,4 @@
-"""A data set's annotations in a few flat arrays, cheap to share between loader workers.
+"""Annotations of a data set in a few flat arrays, cheap to share between loader workers.
 
 Symbols: N images, n boxes of one image, M boxes of all images, H W height and width of an image.
 
@@ -46,7 +46,7 @@ class Annotations(NamedTuple):
 
 @dataclass(kw_only=True)
 class ImageRecord:
-    """What a reader knows of one image; `DetectionIndex.build` packs many of them.
+    """One image with its annotations, as a reader gives it to `DetectionIndex.build`.
 
     ``boxes`` ``[n, 4]`` are x1 y1 x2 y2, exclusive, or with ``box_format="xywh"`` x y width height; ``labels`` ``[n]``
     index the classes. What is left out: no crowd, nothing difficult, areas of the boxes (or of the segmentations),
@@ -95,7 +95,7 @@ class DetectionIndex:
     def build(
         cls, classes: Classes, records: Sequence[ImageRecord], *, root: Path | str | None = None, name: str = ""
     ) -> DetectionIndex:
-        """The index of ``records``, in their order. ``root`` defaults to the folder of the first image.
+        """Pack ``records`` into an index, in their order. ``root`` defaults to the folder of the first image.
 
         Raises ``InputError`` for a label outside the classes or lengths that disagree, naming the image.
         """
@@ -116,12 +116,12 @@ class DetectionIndex:
 
     @property
     def has_masks(self) -> bool:
-        """Whether any box has a segmentation."""
+        """Return True if any box has a segmentation."""
         return self.text_ends is not None
 
     @property
     def num_boxes(self) -> int:
-        """Boxes of all images."""
+        """Return the number of boxes of all images."""
         return len(self.labels)
 
     @property
@@ -131,23 +131,23 @@ class DetectionIndex:
 
     @property
     def crowd(self) -> np.ndarray:
-        """Which of all boxes are crowd regions, bool ``[M]``."""
+        """Return a mask of the crowd regions among all boxes, bool ``[M]``."""
         return (self.flags & _CROWD) > 0
 
     @property
     def difficult(self) -> np.ndarray:
-        """Which of all boxes are difficult, bool ``[M]``."""
+        """Return a mask of the difficult boxes among all boxes, bool ``[M]``."""
         return (self.flags & _DIFFICULT) > 0
 
     @property
     def with_mask(self) -> np.ndarray:
-        """Which of all boxes have a segmentation, bool ``[M]``."""
+        """Return a mask of the boxes with a segmentation, bool ``[M]``."""
         if self.text_ends is None:
             return np.zeros(self.num_boxes, dtype=bool)
         return np.diff(self.text_ends) > 0
 
     def path(self, i: int) -> Path:
-        """The image's file."""
+        """Return the path of the image file."""
         return self.root / self.relative_path(i)
 
     def relative_path(self, i: int) -> str:
@@ -165,7 +165,7 @@ class DetectionIndex:
         return height, width
 
     def annotations(self, i: int) -> Annotations:
-        """The boxes of image ``i``."""
+        """Return the annotations of image ``i``."""
         rows = self._rows(i)
         x, y, w, h = self.xywh[rows].T
         flags = self.flags[rows]
@@ -180,7 +180,7 @@ class DetectionIndex:
         )
 
     def masks(self, i: int) -> np.ndarray:
-        """The objects' pixels, bool ``[n, H, W]``; the whole box for an object without a segmentation of its own.
+        """Rasterise the objects, bool ``[n, H, W]``; an object without a segmentation fills its box.
 
         Raises ``InputError`` when the data set has no masks at all.
         """
@@ -199,7 +199,7 @@ class DetectionIndex:
         return masks
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionIndex:
-        """The images at ``indices``, in that order, as an index of its own; an image may be given twice."""
+        """Return an index of the images at ``indices``, in that order; an image may be repeated."""
         chosen = np.array([self._row(int(i)) for i in indices], dtype=np.int64)
         rows, box_ends = _gather(self.box_ends, chosen)
         path_bytes, path_ends = _gather(self.path_ends, chosen)
@@ -237,7 +237,7 @@ class DetectionIndex:
         return digest.hexdigest()
 
     def to_coco(self) -> dict[str, Any]:
-        """The COCO ground truth as a dictionary; boxes and areas with the figures of the file, to the last bit.
+        """Return the COCO ground truth as a dictionary, with boxes and areas exactly as in the file.
 
         Ids are those of the file, with one exception: where an annotation id is 0, negative or repeated, which the
         COCO evaluation takes for "no match" or mixes up, annotations are numbered from 1. Difficult boxes carry

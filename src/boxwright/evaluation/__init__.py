@@ -1,4 +1,4 @@
-"""How good detections are: COCO and VOC metrics, confusion, curves and advice on score thresholds.
+"""Score detections: COCO and VOC metrics, confusion, curves and advice on score thresholds.
 
 The plots are in :mod:`boxwright.evaluation.plots`, which loads matplotlib.
 """

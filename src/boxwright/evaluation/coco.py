@@ -1,4 +1,4 @@
-"""COCO's metrics: the twelve numbers, every class, every overlap by size, and the recall of proposals.
+"""COCO's metrics: the twelve metrics, per class, and per IoU threshold and size.
 
 Rules of COCO that surprise: the limit on detections is per image *and class*; an object's size is the area that its
 annotation states, usually the mask's; an object of exactly 32^2 pixels is small and medium; crowd regions are neither
@@ -75,7 +75,7 @@ class IouTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoResult:
-    """What COCO says about the detections of one data set. All values in 0..1, NaN where there is no ground truth.
+    """COCO metrics of the detections of one data set. All values in 0..1, NaN where there is no ground truth.
 
     ``stats`` has AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl (the ARn follow ``max_detections``).
     ``precision`` and ``scores`` float64 ``[T, R, K, A]`` at the largest limit: precision at recall 0, 0.01 ... 1 and
@@ -112,7 +112,7 @@ class CocoResult:
         )
 
     def table(self) -> Group:
-        """Three tables for a rich console: the twelve numbers, the classes, and AP and AR by overlap and area."""
+        """Three tables for a rich console: the twelve metrics, the classes, and AP and AR by overlap and area."""
         from rich.console import Group
 
         what = "boxes" if self.iou_type == "bbox" else "masks"
@@ -197,7 +197,7 @@ class CocoEvaluation:
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> float:
-    """The mean of what is not NaN, or NaN."""
+    """Return the mean of the values that are not NaN, or NaN."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
 

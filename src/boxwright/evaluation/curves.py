@@ -1,4 +1,4 @@
-"""What a score threshold does: confusion between classes, precision, recall and F1 against the score, and advice.
+"""Effects of the score threshold: confusion between classes, precision, recall and F1 against the score, and advice.
 
 Both start from COCO's greedy pairing (:func:`match_greedily`) at one overlap. Detections of crowd regions and difficult
 objects are left out, and such objects are not missed.

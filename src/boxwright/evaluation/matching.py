@@ -1,4 +1,4 @@
-"""Overlaps of boxes and two ways to pair detections with objects, in numpy and float64.
+"""IoU of boxes, and the pairing of detections with objects, in numpy and float64.
 
 Symbols: D detections of one image, best first; G objects of that image. Boxes are ``x1 y1 x2 y2``.
 """
@@ -24,7 +24,7 @@ class Objects(NamedTuple):
 
 
 def ground_truth(index: DetectionIndex) -> list[Objects]:
-    """The objects of every image. Crowd regions and difficult objects are to be ignored: neither found nor missed."""
+    """Return the objects of every image. Crowds and difficult objects are ignored: neither found nor missed."""
     out = []
     for i in range(len(index)):
         row = index.annotations(i)
@@ -45,7 +45,7 @@ def box_overlaps(
     crowd: NDArray[np.bool_] | None = None,
     extra_pixel: float = 0.0,
 ) -> NDArray[np.float64]:
-    """IoU ``[D, G]``; for a crowd region the intersection over the detection's area. 0 where a box has no area.
+    """Return the IoU ``[D, G]``; for a crowd the intersection over the detection's area. 0 where a box has no area.
 
     ``extra_pixel`` is added to every width and height: 1 for corners that are both inside the box, as VOC has them.
     """
@@ -63,10 +63,11 @@ def box_overlaps(
 def match_greedily(
     overlaps: NDArray[np.float64], threshold: float, ignored: NDArray[np.bool_], crowd: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """COCO's pairing: each detection, best first, takes the free object that it overlaps most; -1 for none.
+    """Pair detections with objects as COCO does; -1 for detections without an object.
 
-    An object to be ignored is taken only when no other will do; a crowd region never stops being free. Of objects that
-    overlap equally the later one is taken.
+    Each detection, best first, takes the free object that it overlaps most. An object to be
+    ignored is taken only when no other will do. A crowd region never stops being free. Of objects that overlap equally
+    the later one is taken.
     """
     match = np.full(len(overlaps), -1, dtype=np.int64)
     if not overlaps.size:

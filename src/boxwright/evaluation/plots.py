@@ -1,4 +1,4 @@
-"""Metrics as pictures (PNG), readable with one class and with eighty.
+"""Plot metrics as PNG files that are readable with one class and with eighty.
 
 Up to ten classes each have a colour and a name. Beyond that all are thin grey lines, the mean or the whole is black,
 and the five weakest classes, which one wants to know, are coloured and named. Figures are objects of their own: pyplot

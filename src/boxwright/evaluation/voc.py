@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VocRules:
-    """What implementations of the metric disagree about, each with its default.
+    """Rules in which implementations of the metric differ, with defaults.
 
     * ``iou``: the overlap that a true detection needs, and ``comparison``: at least that much (``>=``, the kit) or
       more (``>``, py-faster-rcnn and Detectron2).
@@ -141,7 +141,7 @@ class VocEvaluation:
         return VocResult(self.rules, len(self._truth), len(outcomes.labels) + outcomes.left_out, mean, tuple(rows))
 
     def _outcomes(self, found: DetectionColumns) -> _Outcomes:
-        """Whether each detection is true; those of ignored objects are left out."""
+        """Return True for each correct detection; those of ignored objects are left out."""
         extra = 1.0 if self.rules.pixels == "inclusive" else 0.0
         labels, scores, verdicts = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int8)]
         corners = found.corners

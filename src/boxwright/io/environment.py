@@ -1,4 +1,4 @@
-"""What a run was made with: versions, git state, machine, memory."""
+"""Describe the environment of a run: versions, git state, machine, memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def precision_note(device: torch.device, precision: str) -> str | None:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit, branch and whether files are changed in the work tree around ``folder`` (default: Boxwright's own
+    """Return commit, branch and whether files are changed in the work tree around ``folder`` (default: Boxwright's own
     sources); None outside a work tree or without git."""
     folder = folder or Path(__file__).resolve().parents[1]
     commit = _git(folder, "rev-parse", "HEAD")
@@ -84,7 +84,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes: of tensors on a CUDA device, else of this process's resident memory; None where unknown."""
+    """Return peak memory in bytes: tensors on a CUDA device, else the process's resident memory; None if unknown."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Pictures sorted into folders, one a class: the data of image classifiers.
+"""Images sorted into one folder per class: the data of image classifiers.
 
 ``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/val/CLASS/*.jpg``, as ImageNet and its relatives come. Labels are the places
 of the class folders in the order of their names.
@@ -68,7 +68,7 @@ def open_folders(path: Path | str) -> dict[str, ClassFolders]:
     """The splits below ``path``: ``train`` and, where they are there, ``val`` and ``test``.
 
     A folder of class folders without splits is ``train`` alone. Files and folders whose names begin with a dot are
-    passed over. Raises InputError where there is no class folder with a picture in it, or where the splits' classes
+    passed over. Raises InputError where there is no class folder with an image in it, or where the splits' classes
     differ.
     """
     root = Path(path)

@@ -1,4 +1,4 @@
-"""Every defect of a data set, with file and place: the annotations first, then each image decoded whole.
+"""Report every defect of a data set with file and position: first the annotations, then each image, fully decoded.
 
 Severities: an *error* spoils training or evaluation (an image that cannot be read, a box without area, an image shared
 by two splits); a *warning* may (an id 0, exact duplicates, a class without objects); *info* is worth knowing.
@@ -41,7 +41,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a split holds. ``sizes`` counts small, medium and large objects by COCO's bounds on ``area``;
+    """Summary of a split. ``sizes`` counts small, medium and large objects by COCO's bounds on ``area``;
     ``side_percentiles`` are of the square root of the boxes' areas, in pixels."""
 
     images: int
@@ -57,7 +57,7 @@ class SplitSummary:
 
 @dataclass
 class CheckReport:
-    """All that was found. ``ok`` is false when any problem is an error; it decides the command's exit code."""
+    """Result of a check. ``ok`` is false when any problem is an error; it decides the command's exit code."""
 
     path: str
     format: str
@@ -66,15 +66,15 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """No problem is an error."""
+        """Return True if no problem is an error."""
         return self.count("error") == 0
 
     def count(self, severity: str) -> int:
-        """Problems of one severity."""
+        """Return the number of problems of one severity."""
         return sum(problem.severity == severity for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
+        """Return the report as a dictionary for JSON."""
         return {
             "path": self.path,
             "format": self.format,
@@ -87,7 +87,7 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """What one image file turned out to be."""
+    """Result of hashing and decoding one image file."""
 
     error: InputError | None = None
     missing: bool = False
@@ -118,7 +118,7 @@ def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | N
 
 
 def summarise(index: DetectionIndex) -> SplitSummary:
-    """Counts of one split."""
+    """Count images, boxes, masks and sizes of one split."""
     per_image = np.diff(index.box_ends)
     per_class = np.bincount(index.labels, minlength=len(index.classes)).tolist()
     areas = index.areas
@@ -143,9 +143,9 @@ def summarise(index: DetectionIndex) -> SplitSummary:
 
 
 def _read_all(source: Source, log: ProblemLog, voc_one_based: bool) -> dict[str, DetectionIndex]:
-    """All splits that can be read; a split that cannot is a problem, and the others are still read."""
+    """Read all splits that can be read; note the others as problems."""
     names = whole_splits(source)
-    # VOC's splits are read in one go: they share files, and each file's defects are to be told once.
+    # VOC's splits are read together: they share files, and the defects of a file are reported once.
     groups = [names] if source.format == "voc" else [[name] for name in names]
     indexes: dict[str, DetectionIndex] = {}
     for group in groups:
@@ -159,7 +159,7 @@ def _read_all(source: Source, log: ProblemLog, voc_one_based: bool) -> dict[str,
 
 
 def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> None:
-    """What only shows over the boxes of an image or of a split."""
+    """Note defects of several boxes together: duplicates, missing masks, images without objects."""
     for i in range(len(index)):
         rows = slice(int(index.box_ends[i]), int(index.box_ends[i + 1]))
         seen: dict[tuple[float, ...], int] = {}
@@ -181,7 +181,7 @@ def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> Non
 
 
 def _check_classes(indexes: dict[str, DetectionIndex], log: ProblemLog, source: Source) -> None:
-    """Classes without objects, and splits whose classes differ."""
+    """Note classes without objects, and splits whose classes differ."""
     first = next(iter(indexes.values()), None)
     for name, index in indexes.items():
         counts = np.bincount(index.labels, minlength=len(index.classes))
@@ -246,7 +246,7 @@ def _check_image(
     indexes: dict[str, DetectionIndex],
     log: ProblemLog,
 ) -> None:
-    """What one image file says against its annotations."""
+    """Compare one image file with its annotations, and note where they disagree."""
     name, i = places[0]
     if not _check_file(path, f"split {name}, image id {indexes[name].image_id(i)}", found, log):
         return
@@ -264,7 +264,7 @@ def _check_image(
 
 
 def _check_file(path: Path, place: str, found: _Inspection, log: ProblemLog, stray: bool = False) -> bool:
-    """What an image file says by itself; whether it could be read. A stray does no harm, so it only warns."""
+    """Note defects of an image file itself; return True if it can be read. A stray image only gives warnings."""
     if found.error is not None:
         message = str(found.error).removeprefix(f"{path}: ")
         kind = "missing-image" if found.missing else "damaged-image"
@@ -281,7 +281,7 @@ def _check_file(path: Path, place: str, found: _Inspection, log: ProblemLog, str
 
 
 def _turned(found: _Inspection) -> bool:
-    """Whether the file's orientation moves any pixel."""
+    """Return True if the EXIF orientation moves any pixel."""
     return found.orientation in range(2, 9)
 
 

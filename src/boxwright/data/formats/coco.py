@@ -35,7 +35,7 @@ _KNOWN_KEYS: dict[str, set[str]] = {
 
 
 def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None = None) -> DetectionIndex:
-    """The split in one COCO JSON.
+    """Read the split in one COCO JSON file.
 
     Category ids may have gaps: labels follow the ids in ascending order. Images are looked for below the JSON's
     folder, in ``images/`` beside or above it, and in folders named like the split. A missing width or height is read
@@ -90,7 +90,7 @@ class _CocoReader:
         self.finder = ImageFinder(file.parent, (raw, split_name(file.stem)))
 
     def read(self, name: str) -> DetectionIndex:
-        """The index of the whole file, called ``name``. InputError where it is no COCO file or cannot be used."""
+        """Read the whole file into an index called ``name``. Raises InputError where it is no usable COCO file."""
         content = parse_json(self.file)
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             found = f"a list of {len(content)} entries" if isinstance(content, list) else "no list `images`"
@@ -272,8 +272,7 @@ class _CocoReader:
         return value
 
     def _bad_mask(self, where: str, defect: str) -> None:
-        """A polygon or mask that is none: fewer pixels to learn from would go unseen, so leaving it out must be asked
-        for."""
+        """Refuse an invalid polygon or mask, or leave it out where that was asked for."""
         if self.log.skip_masks:
             self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; left out")
             return
@@ -313,7 +312,7 @@ def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images:
 
 
 def image_folder(folder: Path | str, split: str) -> Path:
-    """Where `write_coco` puts the images of a split."""
+    """Return the folder in which `write_coco` puts the images of a split."""
     return Path(folder) / split
 
 

@@ -1,4 +1,4 @@
-"""A data set from one format into another, every split, with a list of all that the new format cannot hold."""
+"""Convert all splits of a data set to another format, and list everything that the new format cannot hold."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from boxwright.structures import InputError
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What was written. ``splits`` has the images and boxes of each; ``announcements`` says, in sentences, what was
-    lost, changed or left out on the way; empty when nothing was."""
+    """Result of a conversion.
+
+    ``splits`` has the images and boxes of each. ``announcements`` says, in sentences, what was lost, changed or left
+    out; it is empty where nothing was.
+    """
 
     output: str
     source_format: DatasetFormat
@@ -28,7 +31,7 @@ class ConvertReport:
     announcements: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
+        """Return the report as a dictionary for JSON."""
         return asdict(self)
 
 

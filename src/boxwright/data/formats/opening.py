@@ -1,4 +1,4 @@
-"""Which format a path holds, and the data set in it: everything is recognised from the path alone.
+"""Recognise the format of the data set at a path, and read it.
 
 ========= ============================================================================================================
 COCO      a JSON file; or a folder with JSON files in it, in ``annotations/``, or in the folder of each split
@@ -47,12 +47,12 @@ class Source:
 
 
 def detect_format(path: Path | str) -> DatasetFormat:
-    """The format of the data set at a path; ``InputError`` saying what was looked for and found when there is none."""
+    """Return the format of the data set at a path. Raises ``InputError`` where there is none."""
     return find_source(path).format
 
 
 def open_dataset(path: Path | str, split: str | None = None, voc_one_based: bool = True) -> DetectionIndex:
-    """One split of the data set at ``path``, in any of the formats.
+    """Read one split of the data set at ``path``, in any of the formats.
 
     ``split`` may be left out where there is only one. ``voc_one_based=False`` reads VOC corners as 0-based, the way
     some tools write them. Harmless defects are put right and announced in one `DatasetWarning`. Raises ``InputError``
@@ -75,7 +75,7 @@ def open_dataset(path: Path | str, split: str | None = None, voc_one_based: bool
 
 
 def open_splits(path: Path | str, voc_one_based: bool = True) -> dict[str, DetectionIndex]:
-    """All splits of the data set at ``path``, train first.
+    """Read all splits of the data set at ``path``, train first.
 
     VOC's ``trainval`` is left out where train and val are there, being the two of them. Splits must agree about the
     classes. Otherwise as `open_dataset`.
@@ -89,7 +89,7 @@ def open_splits(path: Path | str, voc_one_based: bool = True) -> dict[str, Detec
 
 
 def same_classes(path: Path | str, splits: dict[str, DetectionIndex]) -> None:
-    """Raises ``InputError`` naming the differing classes when the splits do not all have the same, in one order."""
+    """Raise ``InputError`` that names the differing classes unless all splits have the same classes in one order."""
     first = next(iter(splits.values()))
     for name, index in splits.items():
         if index.classes != first.classes:
@@ -125,7 +125,7 @@ def read_source(
 
 
 def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
-    """What data set a path holds. Raises ``InputError`` saying what was looked for and what was found.
+    """Recognise the data set at a path. Raises ``InputError`` that lists what was expected and what is there.
 
     ``log``: a lenient one takes the defects of a data.yaml that can be read past.
     """
@@ -191,7 +191,7 @@ def _by_split(files: list[Path]) -> dict[str, Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    """Whether a JSON file looks like COCO detection data, without parsing it: it may be large, or broken."""
+    """Return True if a JSON file looks like COCO detections, without parsing it: it may be large or damaged."""
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -1,4 +1,4 @@
-"""Where data sets keep things: images beside annotations, split names, and images copied without a clash of names."""
+"""Find images beside annotations, name splits, and copy images without a clash of names."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ImageFinder:
         return None
 
     def expected(self, file_name: str) -> Path:
-        """Where a missing file should have been."""
+        """Return the path at which a missing file was expected."""
         if self._home is None:
             self._home = next((f for f in self.folders[1:] if f.is_dir()), self.folders[0])
         return self._home / os.path.basename(file_name.replace("\\", "/"))
@@ -109,7 +109,7 @@ def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tup
 
 
 def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
-    """Bring one image to its place; with ``none`` it must be there already."""
+    """Copy or link one image to ``target``; with ``none`` it must be there already."""
     if transfer == "none":
         if not target.is_file():
             raise InputError(f"{target}: the image must lie here to be left in place; copy or link the images instead")

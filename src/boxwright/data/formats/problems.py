@@ -1,4 +1,4 @@
-"""What is wrong with a data set, as values: readers note it, ``open_dataset`` announces it, the check reports it."""
+"""Defects of a data set as values. Readers note them, ``open_dataset`` warns of them, the check reports them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DatasetWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. ``place`` is the line, image id or annotation id in ``file``, or empty."""
+    """One defect or remark. ``place`` is the line, image id or annotation id in ``file``, or empty."""
 
     kind: str
     severity: Severity
@@ -35,7 +35,7 @@ class Problem:
         return f"{where}: {self.message}"
 
     def to_dict(self) -> dict[str, str]:
-        """The fields by name, as JSON takes them."""
+        """Return the fields as a dictionary for JSON."""
         return {name: getattr(self, name) for name in ("kind", "severity", "file", "place", "message")}
 
 
@@ -54,24 +54,24 @@ class ProblemLog:
         self._put_right: list[Problem] = []
 
     def refuse(self, kind: str, file: Path | str, place: str, message: str) -> None:
-        """A defect that reading must not hide: raises ``InputError``, or notes an error when lenient."""
+        """Raise ``InputError`` for a defect that cannot be read past; note it as an error when lenient."""
         problem = Problem(kind, "error", str(file), place, message)
         if not self.lenient:
             raise InputError(f"{problem}; `boxwright data check` lists all defects")
         self.problems.append(problem)
 
     def put_right(self, kind: str, severity: Severity, file: Path | str, place: str, message: str) -> None:
-        """A defect that the reader has worked around; it is announced once reading ends."""
+        """Note a defect that the reader has corrected; `announce` warns of it."""
         problem = Problem(kind, severity, str(file), place, message)
         self.problems.append(problem)
         self._put_right.append(problem)
 
     def note(self, kind: str, severity: Severity, file: Path | str, place: str, message: str) -> None:
-        """A finding that changes nothing of what was read."""
+        """Note a problem that does not change what was read."""
         self.problems.append(Problem(kind, severity, str(file), place, message))
 
     def announce(self) -> None:
-        """One Python warning for all that was put right: the number of each kind and the first of it."""
+        """Warn once of all corrections: the number of each kind and its first case."""
         if not self._put_right:
             return
         kinds: defaultdict[str, list[Problem]] = defaultdict(list)
@@ -96,7 +96,7 @@ def box_defect(
     height: int,
     width: int,
 ) -> bool:
-    """Whether a box, x1 y1 x2 y2 in pixels of its image, can be used; notes in ``log`` what is wrong with it.
+    """Return True if a box, x1 y1 x2 y2 in pixels of its image, can be used; note its defects in ``log``.
 
     A box without area, with a number that is not finite, or wholly outside its image is left out. A box that reaches
     over the edge is kept as it is.

@@ -1,4 +1,4 @@
-"""A page of a data set's images with their annotations drawn, to be looked at before anything is trained on it."""
+"""Draw images of a data set with their annotations on one page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boxwright.io.files import write_atomically
 from boxwright.io.images import save_image
 from boxwright.structures import InputError
 
-_SIDE = 720  # pixels of a picture's long side on the page
+_SIDE = 720  # pixels of an image's long side on the page
 _CELL = 480  # and of a cell of the PNG sheet
 
 _STYLE = """
@@ -46,7 +46,7 @@ def show_dataset(
     """Draw ``count`` images of each split (or of the one named), chosen by ``seed``, onto a page; returns its path.
 
     ``output`` ending in ``.html`` becomes one self-contained page with the class counts, ending in ``.png`` a sheet of
-    the pictures alone. Masks are drawn where there are some, crowd regions and difficult boxes dashed. An image that
+    the images alone. Masks are drawn where there are some, crowd regions and difficult boxes dashed. An image that
     cannot be read leaves its error in its place. Raises ``InputError`` as `open_dataset` does.
     """
     target = Path(output).expanduser()
@@ -64,8 +64,11 @@ def show_dataset(
 
 
 def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image:
-    """Image ``i`` with its annotations, its long side at most ``side`` pixels; it is shrunk before it is drawn on, so
-    that lines and labels stay legible. Raises ``InputError`` when the image cannot be read."""
+    """Draw image ``i`` with its annotations, its long side at most ``side`` pixels.
+
+    The image is shrunk before it is drawn on, so that lines and labels stay legible. Raises ``InputError`` when it
+    cannot be read.
+    """
     pixels = read_image(index.path(i))
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
@@ -88,13 +91,13 @@ def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image
 
 
 def _chosen(index: DetectionIndex, count: int, seed: int) -> list[int]:
-    """Positions of the images shown, in order."""
+    """Choose the images to show, by position in the index."""
     generator = np.random.default_rng(seed)
     return sorted(generator.choice(len(index), size=min(count, len(index)), replace=False).tolist())
 
 
 def _page(path: str, splits: dict[str, DetectionIndex], count: int, seed: int) -> str:
-    """The HTML page."""
+    """Render the HTML page."""
     title = html.escape(f"Samples of {path}")
     sections = "".join(_section(name, index, count, seed) for name, index in splits.items())
     return (
@@ -106,7 +109,7 @@ def _page(path: str, splits: dict[str, DetectionIndex], count: int, seed: int) -
 
 
 def _section(name: str, index: DetectionIndex, count: int, seed: int) -> str:
-    """One split: its figures, its classes and its pictures."""
+    """Render one split: its counts, its classes and its images."""
     counts = np.bincount(index.labels, minlength=len(index.classes)).tolist()
     ranked = sorted(enumerate(counts), key=lambda item: -item[1])
     rows = "".join(
@@ -124,7 +127,7 @@ def _section(name: str, index: DetectionIndex, count: int, seed: int) -> str:
 
 
 def _figure(index: DetectionIndex, i: int) -> str:
-    """One picture and what it is."""
+    """Render one image with its caption."""
     rows = index.annotations(i)
     height, width = index.size(i)
     numbers = np.bincount(rows.labels, minlength=len(index.classes))
@@ -143,7 +146,7 @@ def _figure(index: DetectionIndex, i: int) -> str:
 
 
 def _sheet(splits: dict[str, DetectionIndex], count: int, seed: int) -> Image.Image:
-    """All pictures in a grid, each under its split and name."""
+    """Draw all images in a grid, each under its split and name."""
     chosen = [(name, index, i) for name, index in splits.items() for i in _chosen(index, count, seed)]
     columns = max(1, min(4, round(len(chosen) ** 0.5)))
     gap, line = 12, 26

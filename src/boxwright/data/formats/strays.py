@@ -1,4 +1,4 @@
-"""Files that lie in a data set's folders but take no part in it: images nobody annotated, labels without an image."""
+"""Find files in the folders of a data set that do not belong to it: unannotated images, labels without an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boxwright.data.index import DetectionIndex
 
 
 def find_strays(source: Source, indexes: dict[str, DetectionIndex], log: ProblemLog) -> list[Path]:
-    """The images beside annotated ones that no annotation names, with a note for each folder.
+    """Return the images beside annotated ones that no annotation names, and note each folder with such images.
 
     Only where a whole folder was given: a single JSON file says nothing about the images of its neighbours.
     """

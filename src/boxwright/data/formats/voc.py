@@ -36,7 +36,7 @@ _READ_TAGS = {"name", "bndbox", "difficult"}
 
 @dataclass(frozen=True)
 class VocLayout:
-    """Where one VOC data set keeps its parts: ``splits`` holds the XML files of each split."""
+    """Folders and files of one VOC data set: ``splits`` holds the XML files of each split."""
 
     root: Path
     splits: dict[str, list[Path]]
@@ -196,7 +196,7 @@ def _split_lists(root: Path) -> dict[str, Path]:
 
 
 def _is_class_list(path: Path) -> bool:
-    """Whether the list is of one class, with -1, 0 or 1 behind each image."""
+    """Return True if the list is of one class, with -1, 0 or 1 behind each image."""
     if not re.search(r"_(train|val|trainval|test)$", path.stem):
         return False
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -308,7 +308,7 @@ def write_voc(folder: Path | str, splits: Mapping[str, DetectionIndex], images: 
 
 
 def image_folder(folder: Path | str, split: str) -> Path:
-    """Where `write_voc` puts the images; all splits share one folder."""
+    """Return the folder in which `write_voc` puts the images of all splits."""
     return Path(folder) / "JPEGImages"
 
 

@@ -90,7 +90,7 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
 def read_yolo(
     layout: YoloLayout, splits: Iterable[str] | None = None, log: ProblemLog | None = None
 ) -> dict[str, DetectionIndex]:
-    """The splits of a YOLO data set (all that are there unless ``splits`` names some).
+    """Read the splits of a YOLO data set (all that are there unless ``splits`` names some).
 
     Image sizes are read from the images' headers. An image without a text file has no objects. Annotation and image ids
     are counted from 1 in each split. Raises ``InputError`` naming file and line: a class out of range, a line that is
@@ -215,7 +215,7 @@ def _size_or_error(path: Path) -> tuple[int, int] | InputError:
 
 
 def _names_classes(file: Path) -> bool:
-    """Whether a YAML file looks like a data.yaml; one that does not parse counts if its text has the keys."""
+    """Return True if a YAML file looks like a data.yaml; one that does not parse counts if its text has the keys."""
     try:
         content = parse_yaml(file)
     except InputError:
@@ -290,7 +290,7 @@ def write_yolo(
 
     Objects with a mask are written as polygons unless ``masks`` is false: an object of several polygons as one, joined
     by lines without area; a run-length mask by its outline, holes filled. Crowd regions are left out: as ordinary boxes
-    they would teach a detector the wrong thing. Difficult boxes lose their mark, ids are lost. With ``images="none"``
+    a detector would train on wrong boxes. Difficult boxes lose their mark, ids are lost. With ``images="none"``
     the images must lie in ``images/SPLIT`` already.
     """
     root = Path(folder).absolute()
@@ -315,7 +315,7 @@ def write_yolo(
 
 
 def image_folder(folder: Path | str, split: str) -> Path:
-    """Where `write_yolo` puts the images of a split."""
+    """Return the folder in which `write_yolo` puts the images of a split."""
     return Path(folder) / "images" / split
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def outlines(mask: np.ndarray) -> list[list[float]]:
-    """The outer outlines of a bool mask ``[H, W]`` along the pixels' edges, one flat polygon a 4-connected region.
+    """Trace the outer outlines of a bool mask ``[H, W]`` along the pixels' edges, a polygon per 4-connected region.
 
     Corners only, clockwise in image coordinates; holes have no outline of their own and so are filled.
     """
@@ -31,7 +31,7 @@ def outlines(mask: np.ndarray) -> list[list[float]]:
 
 
 def one_polygon(polygons: list[list[float]]) -> list[float] | None:
-    """Several flat polygons as one, each joined to those before by a line there and back, which has no area."""
+    """Join several flat polygons to one, each joined to those before by a line there and back, which has no area."""
     usable = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in polygons if len(p) >= 6]
     if not usable:
         return None

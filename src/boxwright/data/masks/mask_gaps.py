@@ -1,4 +1,4 @@
-"""Objects without a mask among others that have one: they are learnt as filling their boxes, and cannot be scored."""
+"""Find objects without a mask among others with one: training fills their boxes, and masks cannot be scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from boxwright.data.index import DetectionIndex
 
 
 def mask_gap(index: DetectionIndex) -> str | None:
-    """How many objects of a data set with masks have none, and where the first is; None where all or none have one.
+    """Describe the objects without a mask in a data set with masks; None where all or none have one.
 
     Crowd regions count: masks are scored against theirs too.
     """

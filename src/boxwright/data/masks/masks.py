@@ -1,4 +1,4 @@
-"""COCO segmentations: checked, measured and rasterised with the rules of the COCO mask API.
+"""Check, measure and rasterise COCO segmentations with the rules of the COCO mask API.
 
 A segmentation is a list of polygons ``[[x1, y1, x2, y2, ...], ...]``, whose union is the object, or a run-length
 encoding ``{"size": [H, W], "counts": ...}``, compressed (text) or not (a list of runs, column by column).
@@ -15,7 +15,7 @@ Segmentation = list[list[float]] | dict[str, Any]
 
 
 def defect(segmentation: object, height: int, width: int) -> str | None:
-    """Why this is no segmentation of an image of the given size; None when it is one."""
+    """Return the defect of a segmentation of an image of the given size; None where it is valid."""
     if isinstance(segmentation, dict):
         return _run_length_defect(segmentation, height, width)
     if not isinstance(segmentation, list):
@@ -34,7 +34,7 @@ def defect(segmentation: object, height: int, width: int) -> str | None:
 
 
 def area(segmentation: Segmentation) -> float:
-    """Square pixels: of polygons the sum of their exact areas, as COCO's own files have it; of runs their pixels."""
+    """Return the area in square pixels: for polygons the sum of their exact areas, as in COCO's files."""
     if isinstance(segmentation, dict):
         return float(np.asarray(_mask_api().area(_run_length(segmentation))).item())
     total = 0.0
@@ -45,7 +45,7 @@ def area(segmentation: Segmentation) -> float:
 
 
 def rasterise(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
-    """The object's pixels, bool ``[H, W]``."""
+    """Rasterise a segmentation to bool ``[H, W]``."""
     if isinstance(segmentation, dict):
         run_length = _run_length(segmentation)
     else:
@@ -54,7 +54,7 @@ def rasterise(segmentation: Segmentation, height: int, width: int) -> np.ndarray
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
-    """A bool mask ``[H, W]`` as compressed run-length encoding with text ``counts``, the way JSON files carry it."""
+    """Encode a bool mask ``[H, W]`` as compressed run-length encoding with text ``counts``, as in JSON files."""
     run_length = _mask_api().encode(np.asfortranarray(mask, dtype=np.uint8))
     counts = run_length["counts"]
     return {

@@ -1,4 +1,4 @@
-"""Proposals that come from a file: boxes where objects may be, found before training by any method.
+"""Precomputed proposals: boxes where objects may be, stored in a file before training.
 
 One safetensors file holds the proposals of one split, best first in each image, in pixels of the original images, and
 in its header which images and which data set they belong to. Nothing in it is executed when it is read.
@@ -53,7 +53,7 @@ class ProposalSet:
     ``boxes`` float32 ``[M, 4]`` x1 y1 x2 y2, exclusive, in original pixels; ``scores`` float32 ``[M]``, falling within
     each image; ``offsets`` int64 ``[N + 1]`` into both; ``names`` str ``[N]``, the images' paths below the data set's
     folder; ``image_ids`` int64 ``[N]``; ``sizes`` int32 ``[N, 2]`` height, width; ``marks`` int64 ``[N]``, by which two
-    pictures of one name and size are told apart (`file_mark`), 0 where nobody looked; ``fingerprint`` of the data set
+    images of one name and size are distinguished (`file_mark`), 0 where unknown; ``fingerprint`` of the data set
     (`DetectionIndex.fingerprint`); ``method``: what found them.
     """
 
@@ -78,7 +78,7 @@ class ProposalSet:
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
     def is_of(self, row: int, index: DetectionIndex, i: int) -> bool:
-        """Whether what image ``row`` has here was found in the very picture that image ``i`` of ``index`` is now."""
+        """Return True if the proposals of image ``row`` belong to the present content of image ``i`` of ``index``."""
         same_size = bool((self.sizes[row] == index.sizes[i]).all())
         return same_size and int(self.marks[row]) == file_mark(Path(index.path(i)))
 
@@ -114,7 +114,7 @@ class ProposalSet:
         return made
 
     def check(self, what: str) -> None:
-        """InputError naming the image of a proposal that lies outside it, has no area or is no number."""
+        """Raise InputError naming the image of a proposal that lies outside it, has no area or is no number."""
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.boxes) or (np.diff(self.offsets) < 0).any():
             raise InputError(f"{what}: damaged, its counts do not fit its {len(self.boxes)} boxes; make it anew")
         owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
@@ -162,7 +162,7 @@ class ProposalSet:
     def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:
         """The ``most`` best of each image of ``index``, in its order.
 
-        Raises InputError where an image has none in here, had another size or is another picture. Warns where all
+        Raises InputError where an image is missing here, had another size or another content. Warns where all
         images are the same but the annotations have changed.
         """
         rows = {str(name): i for i, name in enumerate(self.names)}
@@ -214,7 +214,7 @@ class ProposalSet:
 
 
 def read_proposals(path: Path | str) -> ProposalSet:
-    """The proposals in a file. InputError where it is absent, damaged, or something else."""
+    """Read the proposals in a file. Raises InputError where it is absent, damaged, or something else."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; make it with `boxwright proposals`, or correct the path")
@@ -249,12 +249,12 @@ def read_proposals(path: Path | str) -> ProposalSet:
 
 
 def proposals_for(path: Path | str, index: DetectionIndex, most: int) -> ProposalSet:
-    """The ``most`` best proposals of each image of ``index``, from a file. InputError where they do not belong."""
+    """Read the ``most`` best proposals of each image of ``index``. Raises InputError where the file does not fit."""
     return read_proposals(path).aligned(index, most, str(path))
 
 
 def proposals_of_split(config: ProposalsConfig, split: Literal["train", "val"], index: DetectionIndex) -> ProposalSet:
-    """Those of the images of ``index`` in the file that ``config`` names. InputError where it names none."""
+    """Read the proposals for ``index`` from the file of ``split``. Raises InputError where ``config`` names none."""
     path = config.train if split == "train" else config.val
     if path is None:
         raise InputError(
@@ -271,13 +271,13 @@ def _system_error(error: SafetensorError) -> OSError:
 
 
 def _command(index: DetectionIndex) -> str:
-    """What makes a file for ``index``. A data set of one split has no need to name it."""
+    """Return the command that makes a file for ``index``."""
     split = f" --split {index.name}" if index.name and index.name != "all" else ""
     return f"`boxwright proposals --data {index.root}{split} --output FILE{SUFFIX}`"
 
 
 def file_mark(path: Path) -> int:
-    """A number that tells a picture from another: of its length and of 4096 bytes amid it. 0 where there is no file."""
+    """Hash the length of a file and 4096 bytes in its middle; 0 where there is no file."""
     try:
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size

@@ -27,10 +27,10 @@ _TRIES = 16
 
 
 class Scene(NamedTuple):
-    """A drawn picture and what is in it; n objects, from the farthest to the nearest.
+    """A drawn image and its objects; n objects, from the farthest to the nearest.
 
     Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or its
-    visible box's longer side is under 12 pixels. Every object in the picture is labelled: things are only put down
+    visible box's longer side is under 12 pixels. Every object in the image is labelled: things are only put down
     where each object keeps at least ``1 - hidden`` of its pixels (30% by default) and ``smallest`` pixels of box.
     """
 
@@ -50,7 +50,7 @@ class Scene(NamedTuple):
 
 @dataclass
 class _Canvas:
-    """The picture in the making: colours, and which object owns each pixel."""
+    """The image while it is drawn: colours, and which object owns each pixel."""
 
     colour: Picture
     owner: NDArray[np.int32]
@@ -59,7 +59,7 @@ class _Canvas:
 
 
 def draw_scene(seed: int, index: int, size: tuple[int, int] | None = None, config: SceneConfig | None = None) -> Scene:
-    """Draws scene ``index`` of the endless set ``seed``; the same numbers give the same picture, in any process.
+    """Draws scene ``index`` of the endless set ``seed``; the same numbers give the same image, in any process.
 
     ``size`` is (height, width) and overrides the configuration's. Raises InputError for numbers below 0 and settings
     out of range.
@@ -150,14 +150,14 @@ def _somewhere(canvas: _Canvas, thing: Cutout, crowd: bool, rng: Generator) -> t
 def _window(
     shape: tuple[int, ...], top: int, left: int, rows: int, columns: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the picture and of the small canvas [rows, columns] put down at (top, left), where the two overlap."""
+    """Slices of the image and of the small canvas [rows, columns] put down at (top, left), where the two overlap."""
     y1, y2 = max(top, 0), max(min(top + rows, shape[0]), 0)
     x1, x2 = max(left, 0), max(min(left + columns, shape[1]), 0)
     return (slice(y1, y2), slice(x1, x2)), (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left))
 
 
 def _fits(canvas: _Canvas, thing: Cutout, top: int, left: int, labelled: bool, hidden: float, smallest: float) -> bool:
-    """Whether the thing here leaves enough to be seen of itself (if it is an object) and of all objects below it."""
+    """Return True if enough stays visible of the thing (if it is an object) and of all objects below it."""
     there, here = _window(canvas.owner.shape, top, left, *thing.solid.shape)
     covers = thing.solid[here]
     if labelled and (covers.sum() < (1 - hidden) * thing.solid.sum() or _longer_side(covers) < smallest):
@@ -210,7 +210,7 @@ def _photograph(colour: Picture, light: Light, config: SceneConfig, rng: Generat
     strength = rng.uniform(0.1, 0.5)
     lit = (1 - strength + 1.3 * strength * spot) * (1 - rng.uniform(0, 0.6) * (x * x + y * y))
     lit *= rng.uniform(0.85, 1.2) / float(lit.mean())  # the camera's exposure
-    if rng.random() < 0.2:  # the shade of something outside the picture
+    if rng.random() < 0.2:  # the shade of something outside the image
         lit = lit * (1 - rng.uniform(0.2, 0.45) * np.clip((noise(rng, height, width, 3, 2) - 0.5) * 8, 0, 1))
     tint = 1 + rng.uniform(-0.08, 0.08, 3)
     grey = np.clip(colour * (lit[..., None] * tint), 0, 1).astype(np.float32) ** 0.85 * 255

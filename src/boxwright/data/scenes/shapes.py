@@ -1,6 +1,6 @@
 """The ten classes: each a function that draws one specimen, never twice the same.
 
-A class is told for certain by its form alone (the outline and what is inside). The parts only name tones; the renderer
+A class is determined by its shape alone (the outline and what is inside). The parts only name tones; the renderer
 picks the colours of each instance, most often about its class's hue, else by chance, and things of no class have any.
 """
 

@@ -215,7 +215,7 @@ TEXTURES: tuple[Callable[[Generator, int, int], Picture], ...] = (
 
 
 def background(rng: Generator, height: int, width: int) -> Picture:
-    """A background of one family; in a third of the pictures two families meet along a soft or sharp edge."""
+    """A background of one family; in a third of the images two families meet along a soft or sharp edge."""
     ground = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, height, width)
     if rng.random() < 0.33:
         other = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, height, width)

@@ -1,4 +1,4 @@
-"""A drawn set on disk: pictures and annotations in one of the formats that the readers know."""
+"""Write a drawn set: images and annotations in one of the formats that the readers know."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FORMATS = {"coco": coco, "voc": voc, "yolo": yolo}
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One picture to be drawn and saved, as it goes to a worker process."""
+    """One image to be drawn and saved, as it goes to a worker process."""
 
     path: Path
     image_id: int
@@ -50,12 +50,12 @@ def write_scenes(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
 ) -> Path:
-    """Draws a data set into ``folder``, which must be new or empty, and returns it; `open_dataset` reads it.
+    """Draw a data set into ``folder``, which must be new or empty, and returns it; `open_dataset` reads it.
 
-    ``counts`` gives the number of pictures of each of train, val and test (200 for train and 50 for val if left out).
+    ``counts`` gives the number of images of each of train, val and test (200 for train and 50 for val if left out).
     ``size`` is (height, width) in pixels and overrides the configuration's 256 by 256. ``seed`` and the counts decide
     all pixels; the number of ``workers`` (processes; 0 draws in this one) does not. ``progress`` is called with the
-    pictures done and the total. Masks are run lengths in COCO, polygons in YOLO, and absent from VOC. JPEG pictures
+    images done and the total. Masks are run lengths in COCO, polygons in YOLO, and absent from VOC. JPEG images
     have quality 90; "png" keeps the drawn pixels as they are. The set appears whole or not at all.
 
     Worker processes start anew, so a script that asks for them needs the guard ``if __name__ == "__main__":``.
@@ -100,7 +100,7 @@ def _fill(
     progress: Callable[[int, int], None] | None,
     workers: int,
 ) -> None:
-    """Draws the pictures where the format keeps them, then has its writer add the annotations."""
+    """Draw the images where the format keeps them, then has its writer add the annotations."""
     tasks: dict[str, list[_Task]] = {}
     for split, count in counts.items():
         home = _FORMATS[format].image_folder(folder, split)
@@ -129,7 +129,7 @@ def _fill(
 
 
 def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
-    """The records in order, as the pictures are drawn."""
+    """The records in order, as the images are drawn."""
     if workers == 0:
         yield from map(_draw, tasks)
         return
@@ -139,7 +139,7 @@ def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
 
 
 def _draw(task: _Task) -> ImageRecord:
-    """Draws and saves one picture."""
+    """Draw and save one image."""
     scene = draw_scene(task.seed, task.index, config=task.config)
     save_image(Image.fromarray(scene.image), task.path, quality=90)
     return ImageRecord(

@@ -1,4 +1,4 @@
-"""Pictures for image classifiers: random crops for training, the centre for evaluation, and the streams of both.
+"""Images for classifiers: random crops for training, the centre for evaluation, and the streams of both.
 
 As everywhere, a sample's randomness comes from the seed of its place in the stream, so batches do not depend on the
 number of workers and a run resumes exactly.

@@ -1,4 +1,4 @@
-"""One image with its boxes on the way through the transforms, and the three moves that all geometry is made of.
+"""One image with its boxes in the transforms, and the five moves of all geometry: select, resize, place, flip, turn.
 
 Symbols: n boxes, H W the current size of the image in pixels. Boxes are float32 ``x1 y1 x2 y2``, ``x2 y2`` exclusive.
 Every function returns a new sample and leaves the old one as it was. Masks follow the boxes through each move.
@@ -235,7 +235,7 @@ def placed(
     Boxes are clipped to the canvas; where masks exist, a box that was cut also shrinks to what is left of its mask.
     An annotation goes when nothing is left of it, when a side is shorter than ``min_size`` pixels, or when less than
     ``min_visible`` of its box's area is left. The last rule spares crowds: a remnant of a crowd still has to be
-    ignored rather than taught as background. Proposals are clipped, and go when nothing is left of them.
+    ignored rather than trained as background. Proposals are clipped, and go when nothing is left of them.
     """
     if (top, left, height, width) == (0, 0, *sample.size):
         moved, masks = sample.boxes, sample.masks
