@@ -77,6 +77,16 @@ def test_commands(line: str, named: str, scenes: Path, tmp_path: Path, capsys: p
     assert contents(out) == []
 
 
+@pytest.mark.parametrize("images", ["copy", "link"])
+def test_convert_suggests_links_instead_of_copies(
+    images: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first refused file of a copy is an image; that of a set with links is the list of annotations."""
+    with full(500):
+        assert main(["data", "convert", str(scenes), str(tmp_path / "out"), "--to", "coco", "--images", images]) == 2
+    assert ("or use `link` for the images" in capsys.readouterr().err) == (images == "copy")
+
+
 def test_the_journal_of_detections(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     folder = ResultFolder(tmp_path / "out", {"threshold": 0.5})

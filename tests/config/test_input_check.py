@@ -16,9 +16,11 @@ from boxwright.data.transforms.configs import (
     QuarterTurnConfig,
     ResizeConfig,
     ScaleJitterConfig,
+    TransformConfig,
     WarpConfig,
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
+from boxwright.data.transforms.network_sizes import evaluated_sizes
 from boxwright.geometry.paste import PasteConfig
 from boxwright.structures import InputError
 from boxwright.training.loop import train
@@ -161,3 +163,25 @@ def test_anchors_are_compared_with_the_boxes_at_the_size_of_the_input(
         assert check_anchors(detector, index, settings) is None
     else:
         assert re.match(outcome, check_anchors(detector, index, settings) or "")
+
+
+@pytest.mark.parametrize(
+    ("transforms", "sizes"),
+    [
+        ((ResizeConfig(short=(64, 96), long=200),), [[32, 32], [16, 8]]),  # the first of several short sides
+        ((QuarterTurnConfig(), LetterboxConfig(size=(64, 64))), [[32, 32], [16, 8]]),
+        ((ScaleJitterConfig(size=(96, 96)),), [[16, 16], [8, 4]]),
+    ],
+)
+def test_anchors_are_also_compared_where_evaluation_has_random_transforms(
+    transforms: tuple[TransformConfig, ...], sizes: list[list[int]], tmp_path: Path
+) -> None:
+    record = ImageRecord(
+        path=tmp_path / "a.png", image_id=1, height=32, width=32, boxes=[[0, 0, 16, 16], [0, 0, 8, 4]], labels=[0, 1]
+    )
+    index = DetectionIndex.build(CLASSES, [record], root=tmp_path)
+    assert evaluated_sizes(index, transforms).tolist() == sizes
+    detector = Anchored(None, CLASSES)
+    detector.shapes = ((300, 300),)
+    with pytest.raises(InputError, match="no anchor overlaps any box"):
+        check_anchors(detector, index, data(*transforms))

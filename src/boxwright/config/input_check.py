@@ -91,8 +91,6 @@ def check_anchors(detector: Detector, index: DetectionIndex, data: DataConfig) -
     """
     shapes = np.array(detector.anchor_shapes())
     boxes = evaluated_sizes(index, data.eval)
-    if boxes is None:
-        return None
     boxes = boxes[(boxes > 0).all(1)]
     if len(shapes) == 0 or len(boxes) == 0:
         return None

@@ -25,6 +25,10 @@ FULL = {
 }
 
 
+class DiskFullError(InputError):
+    """A file could not be written for lack of space, or because of a limit on the size of files."""
+
+
 def write_error(path: Path, error: OSError, size: int | None = None) -> InputError:
     """Return the error to raise after writing ``size`` bytes to ``path`` failed."""
     if error.errno not in FULL:
@@ -33,7 +37,7 @@ def write_error(path: Path, error: OSError, size: int | None = None) -> InputErr
     there = next(folder for folder in path.absolute().parents if folder.exists())  # a partial folder is removed by now
     free = shutil.disk_usage(there).free / 1e6
     kept = "; the file that was there before is intact" if path.exists() else ""
-    return InputError(
+    return DiskFullError(
         f"{path}: {FULL[error.errno]}: {free:.1f} MB are free{needed}{kept}. Make room or choose another output folder"
     )
 
@@ -103,7 +107,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 target.rmdir()
             os.replace(partial, target)
     except InputError as error:
-        raise InputError(str(error).replace(str(partial), str(target))) from error
+        raise type(error)(str(error).replace(str(partial), str(target))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

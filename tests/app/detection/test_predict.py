@@ -229,6 +229,13 @@ def test_a_video_cut_short_leaves_no_half_video(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_video_without_frames_is_not_written(tmp_path: Path):
+    pytest.importorskip("av")
+    with VideoWriter(tmp_path / "x.mp4", Fraction(5)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_pyav_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, clip: Path):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(InputError, match=r"boxwright\[video\]"):

@@ -71,7 +71,10 @@ def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
 
 
 class VideoWriter:
-    """Writes frames to an H.264 file, which gets its name only when the writer closes without error."""
+    """Write frames to an H.264 file, which appears under its name when the writer closes without error.
+
+    Without a frame no file is written.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self._av = _pyav()
@@ -83,16 +86,14 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self._path))
-            self._container = stack.enter_context(self._av.open(str(temporary), mode="w"))
-            stack.push(self._finish)
-            self._exit = stack.pop_all()
         return self
 
     def write(self, image: Image.Image) -> None:
         """Add a frame. All frames take the size of the first, rounded down to even numbers as the codec requires."""
         if self._stream is None:
+            temporary = self._exit.enter_context(atomic_path(self._path))
+            self._container = self._exit.enter_context(self._av.open(str(temporary), mode="w"))
+            self._exit.push(self._finish)
             codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
             self._stream = self._container.add_stream(codec, rate=self._rate)
             self._stream.width = max(2, image.width // 2 * 2)
@@ -116,8 +117,6 @@ class VideoWriter:
         """Write the frames that the encoder still holds, before the file is closed."""
         if kind is not None:
             return
-        if self._stream is None:
-            raise InputError(f"{self._path}: a video needs at least one frame")
         for packet in self._stream.encode():
             self._container.mux(packet)
 

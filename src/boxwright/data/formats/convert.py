@@ -12,7 +12,7 @@ from boxwright.data.formats.places import ImageTransfer
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.voc import write_voc
 from boxwright.data.formats.yolo import write_yolo
-from boxwright.io.files import atomic_folder
+from boxwright.io.files import DiskFullError, atomic_folder
 from boxwright.structures import InputError
 
 
@@ -65,13 +65,18 @@ def convert_dataset(
     splits = read_source(source, whole_splits(source), log, voc_one_based)
     same_classes(path, splits)
     announcements = [str(p) for p in log.problems if p.kind != "id-zero"]
-    with atomic_folder(target) as partial:
-        match to:
-            case "coco":
-                announcements += write_coco(partial, splits, images)
-            case "voc":
-                announcements += write_voc(partial, splits, images)
-            case "yolo":
-                announcements += write_yolo(partial, splits, images, masks)
+    try:
+        with atomic_folder(target) as partial:
+            match to:
+                case "coco":
+                    announcements += write_coco(partial, splits, images)
+                case "voc":
+                    announcements += write_voc(partial, splits, images)
+                case "yolo":
+                    announcements += write_yolo(partial, splits, images, masks)
+    except DiskFullError as error:
+        if images == "link":
+            raise
+        raise InputError(f"{error}, or use `link` for the images") from error
     counts = {name: {"images": len(index), "boxes": index.num_boxes} for name, index in splits.items()}
     return ConvertReport(str(target), source.format, to, counts, tuple(announcements))
