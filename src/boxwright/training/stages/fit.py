@@ -49,7 +49,7 @@ class FitRunner:
 
     @torch.no_grad()
     def take_step(self, step: int) -> tuple[Tensor, list[int]]:
-        """See `StageRunner`; the values are counts of the fit."""
+        """Take one image into the fit; the values are counts of the fit."""
         done = step - self.first
         turn, position = divmod(done, len(self.index))
         if self._batches is None or position == 0:
@@ -80,11 +80,11 @@ class FitRunner:
         self.loader.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """See `StageRunner`. A finished fit has no state: its result is in the networks."""
+        """Return the state of the fit. A finished fit has none: its result is in the networks."""
         return {"optimiser": None, "fit": None if self.summary is not None else self.fitting.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `StageRunner`."""
+        """Continue the fit from a training state."""
         if state["fit"] is None:
             self.summary = "done before"
         else:

@@ -81,7 +81,7 @@ class GradientStage(Generic[B]):
         return self.stepper.names
 
     def take_step(self, step: int) -> tuple[Tensor, list[int]]:
-        """See `StageRunner`; the values are the losses."""
+        """Take one optimiser step; the values are the losses."""
         assert self.planned.schedule is not None
         batch = next(self.stream)
         set_lr(self.optimiser, self.planned.schedule(step - self.planned.first))
@@ -96,11 +96,11 @@ class GradientStage(Generic[B]):
         return losses, self.task.positions(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `StageRunner`."""
+        """Return the state of the optimiser."""
         return {"optimiser": self.optimiser.state_dict(), "fit": None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `StageRunner`."""
+        """Restore the optimiser from a training state."""
         self.optimiser.load_state_dict(state["optimiser"])
 
     def close(self) -> None:

@@ -86,18 +86,18 @@ class ClassificationTask:
         }
 
     def open_stream(self) -> CropStream:
-        """See `Task`."""
+        """Open the stream of training crops of this process."""
         return CropStream(self.train, self.recipe.crops, self.share, seed=self.recipe.seed, **self.loading)
 
     def build(self, resumed: bool) -> PixelClassifier:
-        """See `Task`."""
+        """Build the backbone with its classifier on the device."""
         model = PixelClassifier(self.recipe, len(self.train.classes))
         if self.recipe.sync_batch_norm:
             model = cast(PixelClassifier, synchronise_batch_norm(model, self.processes))
         return model.to(self.processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def description(self) -> list[str]:
-        """See `Task`."""
+        """Describe the data set in a line."""
         size, val = self.recipe.crops.size, "none" if self.val is None else f"{len(self.val)} images"
         return [
             f"data {self.train.root}: {len(self.train)} images in crops of {size} x {size} pixels, "
@@ -105,24 +105,24 @@ class ClassificationTask:
         ]
 
     def warnings(self) -> list[str]:
-        """See `Task`."""
+        """Return no warnings."""
         return []
 
     def begin_stage(self, stage: Stage, first: bool, model: nn.Module, eval_model: nn.Module) -> None:
-        """See `Task`: there is one stage, which needs nothing."""
+        """Do nothing: the only stage needs no preparation."""
 
     def fit(self, stage: FitStage, first: int, model: nn.Module, eval_model: nn.Module) -> StageRunner:
-        """See `Task`."""
+        """Refuse: a classifier has nothing to fit."""
         raise AssertionError("a recipe of classification has no stage that fits")
 
     def inputs(self, batch: ClassBatch, step: int) -> tuple[Any, ...]:
-        """See `Task`: pixels, labels, whether a second image is mixed in, and the share of the first."""
+        """Return pixels, labels, whether a second image is mixed in, and the share of the first."""
         moved = batch.to(self.processes.device)
         pixels, second, share = mixed(moved.pixels, self.recipe, step)
         return pixels, moved.labels, second, share
 
     def losses(self, model: nn.Module, *inputs: Any) -> dict[str, Tensor]:
-        """See `Task`: cross-entropy with label smoothing, shared between the two labels of a mixed image."""
+        """Compute the cross-entropy with label smoothing, shared between the two labels of a mixed image."""
         pixels, labels, second, share = inputs
         logits = model(pixels).float()
         smoothing = self.recipe.label_smoothing
@@ -133,20 +133,20 @@ class ClassificationTask:
         return {"classification": loss}
 
     def clipped(self, model: nn.Module, optimiser: Optimizer) -> list[nn.Parameter]:
-        """See `Task`: in the order of the network."""
+        """Return the parameters in the order of the network."""
         return list(model.parameters())
 
     def positions(self, batch: ClassBatch) -> list[int]:
-        """See `Task`."""
+        """Return the positions of the batch's images in the training set."""
         return batch.indexes.tolist()
 
     def image_name(self, position: int) -> str:
-        """See `Task`."""
+        """Name an image by its path."""
         return str(self.train.path(position))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> Outcome:
-        """See `Task`: top-1 and top-5 accuracy in 0..1."""
+        """Compute the top-1 and top-5 accuracy, in 0..1."""
         assert self.val is not None
         device = self.processes.device
         hits = torch.zeros(3, dtype=torch.float64, device=device)
@@ -165,7 +165,7 @@ class ClassificationTask:
         return Outcome({"top1": first / count, "top5": among_five / count})
 
     def save_weights(self, path: Path, model: nn.Module, moment: Moment) -> None:
-        """See `Task`: the backbone with its classifier, and a card."""
+        """Write the backbone with its classifier, and a card."""
         metrics = moment.metrics or {"top1": None, "top5": None}
         card = {
             "backbone": to_tree(self.recipe.backbone),
@@ -190,31 +190,31 @@ class ClassificationTask:
         save_pretrained(path, cast(PixelClassifier, model).network.state_dict(), card)
 
     def plot(self, folder: Path, validation: Sequence[Row]) -> None:
-        """See `Task`."""
+        """Draw the accuracy over the steps."""
         plot_accuracy(folder / "accuracy.png", validation)
 
     def recipe_json(self) -> str:
-        """See `Task`."""
+        """Return the resolved recipe as JSON."""
         return dump_pretrain(self.recipe)
 
     def summary(self) -> dict[str, Any]:
-        """See `Task`."""
+        """Identify the training and the validation set, and list the classes."""
         val = None if self.val is None else _summary(self.val)
         return {"data": {"train": _summary(self.train), "validation": val}, "classes": list(self.train.classes)}
 
     def files(self) -> dict[str, str]:
-        """See `Task`."""
+        """Describe the file of the backbone and the curve of accuracy."""
         return {
             BACKBONE: "weights with the best top-1 on the validation set (the last without one): detectors start here",
             "accuracy.png": "top-1 and top-5 over the steps",
         }
 
     def use(self, folder: Path) -> str:
-        """See `Task`."""
+        """Return a command that uses the weights of the run."""
         return f"boxwright train RECIPE --data DATA --backbone-weights {folder / BACKBONE}"
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Task`."""
+        """Return the recipe and the identity of the data."""
         return {
             "pretrain": dump_pretrain(self.recipe),
             "classes": list(self.train.classes),
@@ -224,7 +224,7 @@ class ClassificationTask:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Task`. States of earlier versions do not identify the validation set."""
+        """Continue from a training state. States of earlier versions do not identify the validation set."""
         if state["fingerprint"] != self.train.fingerprint():
             raise InputError(f"{self.train.root}: not the images that the run was started on; give those")
         own = None if self.val is None else self.val.fingerprint()

@@ -72,7 +72,7 @@ class DetectionTask:
         self.notes: list[str] = []
 
     def open_stream(self) -> TrainStream:
-        """See `Task`."""
+        """Open the training batches of this process."""
         recipe, world = self.recipe, self.processes.world
         self.share = micro_batch_size(recipe.data.batch_size, world, recipe.accumulation) * recipe.accumulation
         return TrainStream(
@@ -85,7 +85,7 @@ class DetectionTask:
         )
 
     def build(self, resumed: bool) -> Detector:
-        """See `Task`. Raises InputError if the data, the weights or the stages do not suit the detector."""
+        """Build the detector on the device. Raises InputError if data, weights or stages do not suit it."""
         recipe = self.recipe
         preparation = preparation_of(recipe.data)
         detector = build_detector(recipe.detector, self.index.classes, preparation, self.make_detector)
@@ -120,7 +120,7 @@ class DetectionTask:
             )
 
     def description(self) -> list[str]:
-        """See `Task`."""
+        """Describe the data set in a line."""
         names, val = self.index.classes.names, self.val_index
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         return [
@@ -129,50 +129,50 @@ class DetectionTask:
         ]
 
     def warnings(self) -> list[str]:
-        """See `Task`."""
+        """Warn of objects without masks, in a recipe that trains masks."""
         if not self.recipe.data.masks:
             return []
         effects = [(self.index, "they are learned as filling their boxes"), (self.val_index, "masks are not scored")]
         return [f"WARNING: {gap}; {so}" for i, so in effects if i is not None and (gap := mask_gap(i))]
 
     def begin_stage(self, stage: Stage, first: bool, model: nn.Module, eval_model: nn.Module) -> None:
-        """See `Task`. A stage may reset parts and take proposals from the network before it (`StageStarts`)."""
+        """Reset parts and choose the source of proposals as the stage asks (`StageStarts`)."""
         model, eval_model = cast(Detector, model), cast(Detector, eval_model)
         if first:
             self.starts.begin(stage, eval_model, [model, eval_model])
         model.wanted_losses = stage.losses
 
     def fit(self, stage: FitStage, first: int, model: nn.Module, eval_model: nn.Module) -> FitRunner:
-        """See `Task`."""
+        """Start a fit of R-CNN's SVMs or box regression."""
         networks = [cast(Detector, network) for network in dict.fromkeys((model, eval_model))]
         return FitRunner(stage, first, networks, self.index, self.recipe, self.processes)
 
     def inputs(self, batch: Batch, step: int) -> tuple[Any, ...]:
-        """See `Task`: images, whose seeds depend on their positions in the stream alone, and targets."""
+        """Return images, with seeds that depend only on their positions in the stream, and targets."""
         first, device = self.processes.rank * self.share, self.processes.device
         seeds = image_seeds(self.recipe.seed, step, self.recipe.data.batch_size, first, self.share)
         images = batch.images._replace(seeds=seeds).to(device, non_blocking=True)
         return images, batch.targets.to(device, non_blocking=True)
 
     def losses(self, model: nn.Module, *inputs: Any) -> dict[str, Tensor]:
-        """See `Task`."""
+        """Compute the detector's losses, on proposals of the stage's proposal network if it has one."""
         proposer = self.starts.proposer
         return model(*inputs) if proposer is None else model(*inputs, proposer.propose(inputs[0]))
 
     def clipped(self, model: nn.Module, optimiser: Optimizer) -> list[nn.Parameter]:
-        """See `Task`: in the order of the optimiser's groups."""
+        """Return the parameters in the order of the optimiser's groups."""
         return [p for group in optimiser.param_groups for p in group["params"]]
 
     def positions(self, batch: Batch) -> list[int]:
-        """See `Task`."""
+        """Return the positions of the batch's images in the training set."""
         return batch.info.indexes.tolist()
 
     def image_name(self, position: int) -> str:
-        """See `Task`."""
+        """Name an image by its path and its id in the data set."""
         return f"{self.index.path(position)} (image id {self.index.image_id(position)})"
 
     def validate(self, model: nn.Module) -> Outcome:
-        """See `Task`."""
+        """Compute COCO's metrics on the validation set, and the losses if the recipe asks for them."""
         index, recipe = self.val_index, self.recipe
         assert index is not None
         found = validate(
@@ -187,7 +187,7 @@ class DetectionTask:
         )
 
     def save_weights(self, path: Path, model: nn.Module, moment: Moment) -> None:
-        """See `Task`."""
+        """Write a checkpoint: weights, recipe, classes, and the origin of the weights."""
         meta = {
             **moment._asdict(),
             "weights": "ema" if self.recipe.ema is not None else "model",
@@ -198,20 +198,20 @@ class DetectionTask:
         save_checkpoint(path, model.state_dict(), self.recipe, self.index.classes, meta)
 
     def plot(self, folder: Path, validation: Sequence[Row]) -> None:
-        """See `Task`."""
+        """Draw AP over the steps."""
         plot_precision(folder / "ap.png", validation)
 
     def recipe_json(self) -> str:
-        """See `Task`."""
+        """Return the resolved recipe as JSON."""
         return dump_recipe(self.recipe)
 
     def summary(self) -> dict[str, Any]:
-        """See `Task`."""
+        """Identify the training and the validation set, and list the classes."""
         val = None if self.val_index is None else data_summary(self.val_index)
         return {"data": {"train": self.data, "validation": val}, "classes": list(self.index.classes.names)}
 
     def files(self) -> dict[str, str]:
-        """See `Task`."""
+        """Describe the checkpoints, the curve of AP and the samples."""
         return {
             "best.safetensors": "weights with the best AP on the validation set, with recipe and classes: use these",
             "last.safetensors": "weights of the last checkpoint",
@@ -220,11 +220,11 @@ class DetectionTask:
         }
 
     def use(self, folder: Path) -> str:
-        """See `Task`."""
+        """Return a command that uses the weights of the run."""
         return f"boxwright detect {folder}/best.safetensors IMAGES"
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Task`."""
+        """Return the recipe, the identity of the data, and the state of the stages."""
         return {
             "recipe": dump_recipe(self.recipe),
             "classes": list(self.index.classes.names),
@@ -233,7 +233,7 @@ class DetectionTask:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Task`."""
+        """Continue from a training state. Raises InputError if classes or data are not those of the run."""
         found, wanted = Classes.from_names(state["classes"]), self.index.classes
         check_classes(wanted, found, f"{self.index.root}", "the run to resume")
         if state["fingerprint"] != self.data["fingerprint"]:
