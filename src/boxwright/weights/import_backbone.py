@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from torch import Tensor
 
 from boxwright.structures import InputError
 from boxwright.weights.caffe.models import import_caffe_backbone, recognise_caffe
@@ -20,7 +22,7 @@ from boxwright.weights.ports.detnet_pytorch import import_detnet_classifier, rec
 from boxwright.weights.ports.ssd_pytorch import import_reduced_vgg, recognise_reduced_vgg
 from boxwright.weights.torchvision.classifiers import import_torchvision_classifier, recognise_torchvision_classifier
 
-Content = Mapping[str, Any]
+Tensors = Mapping[str, Tensor]
 
 KNOWN = (
     "torchvision's ResNet, VGG, MobileNetV2 and MobileNetV3-Large (.pth); Caffe's VGG-16, its reduced form, ZF and "
@@ -32,25 +34,17 @@ _HEAD = 512
 
 
 class BackboneImporter(NamedTuple):
-    """The importer of one publisher's backbones. Both functions take the result of :func:`read_foreign`."""
+    """The importer of one publisher's backbones. Both functions take the tensors of the file, by name."""
 
-    recognise: Callable[[Content], bool]
+    recognise: Callable[[Tensors], bool]
     """Return True for a file of this publisher, by the names of its tensors alone."""
-    read: Callable[[Content], ImportedBackbone]
+    read: Callable[[Tensors], ImportedBackbone]
     """Convert the file. Raises InputError for anything unknown or missing in it."""
-
-
-def _torchvision(content: Content) -> bool:
-    return recognise_torchvision_classifier(tensors_in(content, "model", "state_dict"))
-
-
-def _read_torchvision(content: Content) -> ImportedBackbone:
-    return import_torchvision_classifier(tensors_in(content, "model", "state_dict"))
 
 
 IMPORTERS_OF_BACKBONES: tuple[BackboneImporter, ...] = (
     BackboneImporter(recognise_detnet_classifier, import_detnet_classifier),  # its first stages are torchvision's
-    BackboneImporter(_torchvision, _read_torchvision),
+    BackboneImporter(recognise_torchvision_classifier, import_torchvision_classifier),
     BackboneImporter(recognise_resnet, import_resnet),
     BackboneImporter(recognise_reduced_vgg, import_reduced_vgg),
 )
@@ -87,14 +81,13 @@ def _read(path: Path) -> ImportedBackbone:
         return import_caffe_backbone(model)
     if _DARKNET.fullmatch(path.name) or begins_as_darknet(start):
         return import_darknet_backbone(path, _cfg_of(path))
-    content = read_foreign(path)
+    tensors = tensors_in(read_foreign(path))
     for importer in IMPORTERS_OF_BACKBONES:
-        if importer.recognise(content):
-            return importer.read(content)
+        if importer.recognise(tensors):
+            return importer.read(tensors)
     for detectors in IMPORTERS:
-        if detectors.recognise(content):
+        if detectors.recognise(tensors):
             raise _detector(path, detectors.publisher)
-    tensors = tensors_in(content, "model", "state_dict")
     found = f"{len(tensors)} tensors, the first {next(iter(tensors))!r}" if tensors else "no tensors"
     raise InputError(f"{path}: holds {found}, which is no ImageNet network that is known: {KNOWN}")
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.models import import_caffe
 from boxwright.weights.caffe.protobuf import read_caffemodel
@@ -32,7 +34,7 @@ class Importer(NamedTuple):
     """Name of the publisher, as the user writes it."""
     models: str
     """The models that it reads, in words."""
-    recognise: Callable[[State], bool]
+    recognise: Callable[[Mapping[str, Tensor]], bool]
     """Return True for a file of this publisher, by the names of its tensors alone."""
     read: Callable[[State, Classes | None], Imported]
     """Convert the file. Raises InputError for anything unknown or missing in it."""
@@ -169,11 +171,12 @@ def _named(path: Path, read: Callable[[], Imported]) -> Imported:
 
 
 def _importer_of(state: State, path: Path, publisher: str | None) -> Importer:
-    knows = [importer for importer in IMPORTERS if importer.recognise(state)]
+    tensors = tensors_in(state)
+    knows = [importer for importer in IMPORTERS if importer.recognise(tensors)]
     if publisher is None:
         if knows:
             return knows[0]
-        raise InputError(f"{path}: {_unrecognised(state)}")
+        raise InputError(f"{path}: {_unrecognised(state, tensors)}")
     for importer in knows:
         if importer.publisher == publisher:
             return importer
@@ -182,12 +185,11 @@ def _importer_of(state: State, path: Path, publisher: str | None) -> Importer:
             f"{path}: not of {publisher}: its tensors are named as those of {knows[0].publisher} "
             f"({knows[0].models}); leave the publisher out, or name that one"
         )
-    raise InputError(f"{path}: not of {publisher}: {_unrecognised(state)}")
+    raise InputError(f"{path}: not of {publisher}: {_unrecognised(state, tensors)}")
 
 
-def _unrecognised(state: State) -> str:
+def _unrecognised(state: State, tensors: Mapping[str, Tensor]) -> str:
     """Describe a file that no importer takes, as far as its names tell."""
-    tensors = tensors_in(state, "model", "state_dict", "model_state_dict", "state_dict_ema", "ema", "net", "weights")
     if not tensors:
         return f"no tensors in it; its entries are {_listing(list(state))}"
     last = [name for name in tensors if _CLASSIFIER.fullmatch(name)]

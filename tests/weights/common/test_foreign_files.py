@@ -142,7 +142,7 @@ def test_safetensors_and_both_forms_of_torch_are_read(tmp_path: Path) -> None:
     torch.save({"state_dict": OrderedDict(state), "best": [1.5, None]}, tmp_path / "c.th", **LEGACY)
     torch.save({"state_dict": {k: torch.nn.Parameter(v.float()) for k, v in state.items()}}, tmp_path / "d.pt")
     for name in ("a.bin", "b.pth.tar", "c.th", "d.pt"):
-        tensors = tensors_in(read_foreign(tmp_path / name), "model", "state_dict")
+        tensors = tensors_in(read_foreign(tmp_path / name))
         assert sorted(tensors) == ["a", "b"]
         assert all(type(value) is torch.Tensor and not value.requires_grad for value in tensors.values())
         assert torch.equal(tensors["a"], state["module.a"])
@@ -276,5 +276,5 @@ def test_three_published_pickles_are_read(shared_data: Path) -> None:
         "retinaface_model_best.pth.tar": ("stage1.0.0.weight", 164),
     }
     for name, (first, count) in expected.items():
-        tensors = tensors_in(read_foreign(shared_data / "weight_fixtures" / name), "state_dict")
+        tensors = tensors_in(read_foreign(shared_data / "weight_fixtures" / name))
         assert (next(iter(tensors)), len(tensors)) == (first, count)

@@ -14,6 +14,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import MSRA
 from boxwright.geometry.roi_pooling import RoIPoolingConfig, assign_levels
 from boxwright.structures import Classes, InputError, Level
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.detectron import caffe2 as detectron
 from boxwright.weights.detectron import detectron2
 from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
@@ -40,7 +41,7 @@ def test_tensors_are_those_of_the_same_network_in_detectron2(kind: str) -> None:
     state = filled(detectron2_shapes(kind, classes=3), seed=1)
     blobs = detectron_blobs(state)
     content = {"blobs": blobs, "cfg": "MODEL: ..."}
-    assert recognise_detectron(content)
+    assert recognise_detectron(tensors_in(content))
     imported = import_detectron(content)
     assert imported.source == f"Detectron {TITLES[kind]} R50"
     loaded(imported)
@@ -117,16 +118,16 @@ def test_pretrained_resnets_start_a_detector(tmp_path: Path) -> None:
     shapes = {name.removeprefix("backbone."): s for name, s in detectron2_shapes("dc5").items() if "backbone." in name}
     state = filled(shapes, seed=2)
     plain = {**state, "stem.fc.weight": torch.zeros(1000, 2048), "stem.fc.bias": torch.zeros(1000)}
-    torchvision = import_resnet({"model": plain, "__author__": "torchvision"})
+    torchvision = import_resnet(tensors_in({"model": plain, "__author__": "torchvision"}))
     assert torchvision.source == "torchvision ResNet-50"
     assert not torchvision.config.stride_in_1x1
     assert torchvision.state["backbone.layer3.5.conv2.weight"] is state["res4.5.conv2.weight"]
 
     content = detectron_blobs({f"backbone.{name}": value for name, value in state.items()})
     classifier = {"fc1000_w": torch.zeros(1000, 2048), "fc1000_b": torch.zeros(1000), "conv1_b": torch.zeros(64)}
-    assert recognise_resnet(content | classifier)
-    assert not recognise_resnet(content | {"conv_rpn_w": torch.zeros(1)})
-    msra = import_resnet({"blobs": content | classifier})
+    assert recognise_resnet(tensors_in(content | classifier))
+    assert not recognise_resnet(tensors_in(content | {"conv_rpn_w": torch.zeros(1)}))
+    msra = import_resnet(tensors_in({"blobs": content | classifier}))
     assert msra.source == "MSRA ResNet-50"
     assert msra.config.stride_in_1x1
     assert msra.pixels == MSRA

@@ -18,6 +18,7 @@ from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import COCO, VOC
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.detectron.detectron2 import import_detectron2
 from boxwright.weights.mmdet.two_stage import import_mmdet, recognise_mmdet
@@ -95,7 +96,7 @@ def test_two_stage_tensors_are_those_of_the_same_network_in_detectron2(kind: str
         "cfg": f"model = dict(type='X', backbone=dict(type='ResNet', depth=50, style='{style}'))",
     }
     content = {"meta": meta, "state_dict": mmdet_two_stage(state)}
-    assert recognise_mmdet(content)
+    assert recognise_mmdet(tensors_in(content))
     imported, reference = import_mmdet(content), import_detectron2(state)
     assert imported.classes == Classes.from_names(["cat", "dog", "cow"])
     assert_same(imported.state, reference.state)
@@ -217,7 +218,7 @@ def test_half_a_file_other_classes_and_other_publishers_are_refused() -> None:
         with pytest.raises(InputError, match=r"is the file whole\?|no detector of MMDetection's"):
             import_mmdet({name: whole[name] for name in kept})
     for foreign in (on_meta(detectron2_shapes("fpn")), {"a": 1}, {}):
-        assert not recognise_mmdet(foreign)
+        assert not recognise_mmdet(tensors_in(foreign))
         with pytest.raises(InputError, match="no detector of MMDetection's: none of its tensors is called"):
             import_mmdet(foreign)
 

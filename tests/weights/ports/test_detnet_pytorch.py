@@ -19,6 +19,7 @@ from boxwright.heads.postprocess import suppress
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.common.imported_backbone import build_classifier
 from boxwright.weights.ports.detnet_pytorch import (
@@ -188,8 +189,8 @@ def test_variants_of_the_file(case: GoldenCase) -> None:
 
 def test_what_is_no_detector_of_the_port(case: GoldenCase) -> None:
     state = small(case)
-    assert recognise_detnet_pytorch({"model": state})
-    assert not recognise_detnet_pytorch({"model": 3})
+    assert recognise_detnet_pytorch(tensors_in({"model": state}))
+    assert not recognise_detnet_pytorch(tensors_in({"model": 3}))
     assert not recognise_detnet_classifier(state)
     with pytest.raises(InputError, match=r"among 1 tensors there is no RCNN_layer5.*--backbone-weights"):
         import_detnet_pytorch({"conv1.weight": torch.zeros(1)})
@@ -210,7 +211,7 @@ def test_what_is_no_detector_of_the_port(case: GoldenCase) -> None:
 def test_the_classifier(shared_golden: Path) -> None:
     case = GoldenCase(shared_golden / "detnet59_cls")
     state: dict[str, Any] = {f"module.{key}": value for key, value in case.weights.items()}
-    assert recognise_detnet_classifier(state)
+    assert recognise_detnet_classifier(tensors_in(state))
     imported = import_detnet_classifier(state)
     assert imported.classes == 1000
     assert len(imported.state) == 317

@@ -12,6 +12,7 @@ from boxwright.detectors.refinedet import RefineDet, RefineDetConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC as CLASSES_OF_VOC
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.ports.refinedet_pytorch import (
     import_refinedet_pytorch,
@@ -104,7 +105,7 @@ def test_keys_may_carry_the_prefix_of_data_parallel(reference: Reference) -> Non
 
 def test_the_port_is_recognised_and_imported_whole(reference: Reference) -> None:
     state = {f"module.{key}": value for key, value in reference.weights.items()}
-    assert recognise_refinedet_pytorch(state)
+    assert recognise_refinedet_pytorch(tensors_in(state))
     imported = import_refinedet_pytorch(state, size=512)
     assert imported.classes is CLASSES_OF_VOC
     assert imported.transforms == (WarpConfig(size=(512, 512), interpolations=("aliased",)),)

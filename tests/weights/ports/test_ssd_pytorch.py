@@ -12,6 +12,7 @@ from boxwright.detectors.ssd import SSD
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.ports.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch, ssd_config, ssd_state
 from tests.support.golden import GoldenCase, compare_share
@@ -74,7 +75,7 @@ def test_keys_may_carry_the_prefix_of_data_parallel(case: GoldenCase) -> None:
 
 def test_the_port_is_recognised_and_imported_whole(case: GoldenCase, detector: SSD) -> None:
     state = {f"module.{key}": value for key, value in case.weights.items()}
-    assert recognise_ssd_pytorch(state)
+    assert recognise_ssd_pytorch(tensors_in(state))
     imported = import_ssd_pytorch(state)
     assert imported.classes is VOC
     assert imported.transforms == (WarpConfig(size=(300, 300), interpolations=("aliased",)),)

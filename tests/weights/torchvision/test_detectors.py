@@ -9,6 +9,7 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import COCO, VOC
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.torchvision.classes import columns_of_classes, columns_to_export
 from boxwright.weights.torchvision.detectors import SILENT, faster_rcnn_config, faster_rcnn_state, retinanet_state
@@ -174,6 +175,6 @@ def test_models_without_counterpart_are_named(change: dict[str, Tensor], message
 
 def test_other_files_are_not_recognised() -> None:
     assert not recognise_torchvision({"conv1.weight": torch.zeros(1)})
-    assert recognise_torchvision({"model": numbered(4), "epoch": 3})
+    assert recognise_torchvision(tensors_in({"model": numbered(4), "epoch": 3}))
     with pytest.raises(InputError, match=r"no detector of torchvision's: the first of 1 tensors is 'conv1\.weight'"):
         import_torchvision({"conv1.weight": torch.zeros(1)})

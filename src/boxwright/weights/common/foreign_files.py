@@ -17,6 +17,10 @@ from boxwright.structures import InputError
 from boxwright.weights.common.pickles import RefusedError, names_in, plain, stand_in, unpickle_arrays
 
 _EXPECTED = "a checkpoint (.pth, .pt, .th by torch.save, .pkl of numpy arrays, or .safetensors)"
+_ENTRIES = ("model", "state_dict", "blobs", "model_state_dict", "state_dict_ema", "ema", "net", "weights")
+"""Entries in which training programs keep the state dict: detectron2 and torchvision the first, MMDetection the second,
+Detectron the third. The first that exists counts.
+"""
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """First bytes of torch's files before version 1.6, which introduced zip archives."""
 
@@ -65,16 +69,13 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def tensors_in(content: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
-    """Return the tensors of ``content[wrapper]`` for the first of ``wrappers`` that exists, else those of ``content``.
+def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of the model in ``content``, which is a state dict or a training's file with one in an entry.
 
     The prefix ``module.`` of data-parallel training is removed.
     """
-    inner: Mapping[str, Any] = content
-    for wrapper in wrappers:
-        if isinstance(content.get(wrapper), dict):
-            inner = content[wrapper]
-            break
+    entries = (content[name] for name in _ENTRIES if isinstance(content.get(name), Mapping))
+    inner: Mapping[str, Any] = next(entries, content)
     tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}

@@ -133,9 +133,9 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
     )
 
 
-def recognise_detectron(content: Mapping[str, Any]) -> bool:
-    """Return True if the content of a file has Detectron's names: a detector or a pretrained ResNet."""
-    return any(re.match(r"res\d_\d+_branch2[abc]_w$", name) for name in tensors_in(content, "blobs"))
+def recognise_detectron(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True if the tensors of a file have Detectron's names: a detector or a pretrained ResNet."""
+    return any(re.match(r"res\d_\d+_branch2[abc]_w$", name) for name in tensors)
 
 
 def import_detectron(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
@@ -146,13 +146,14 @@ def import_detectron(content: Mapping[str, Any], classes: Classes | None = None)
     Raises InputError for other files, for unsupported models (Keypoint R-CNN, Mask R-CNN on C4, ResNeXt, group norm),
     for another number of classes, and for missing tensors.
     """
-    if not recognise_detectron(content):
-        first = next(iter(tensors_in(content, "blobs")), "there are no tensors at all")
+    tensors = tensors_in(content)
+    if not recognise_detectron(tensors):
+        first = next(iter(tensors), "there are no tensors at all")
         raise InputError(
             "no detector of Detectron's: none of its tensors is called res2_0_branch2a_w or the like, but "
             f"{first}; give a model_final.pkl: {_READ}"
         )
-    blobs = _without_momentum(tensors_in(content, "blobs"))
+    blobs = _without_momentum(tensors)
     kind = _kind_of(blobs)
     source = f"Detectron {kind}"
     depth = resnet_depth(blobs, r"res4_(\d+)_", source)

@@ -59,10 +59,9 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
 _READ = "Faster R-CNN on C4, DC5 or FPN, or RetinaNet or Mask R-CNN on FPN"
 
 
-def recognise_detectron2(content: Mapping[str, Any]) -> bool:
-    """Return True if the content of a file is a detector of detectron2, supported or not."""
-    names = tensors_in(content, "model")
-    return any(re.match(r"backbone\.(bottom_up\.)?(res\d\.\d+\.|stem\.conv1\.)", name) for name in names)
+def recognise_detectron2(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True if the tensors of a file are of a detector of detectron2, supported or not."""
+    return any(re.match(r"backbone\.(bottom_up\.)?(res\d\.\d+\.|stem\.conv1\.)", name) for name in tensors)
 
 
 def import_detectron2(
@@ -77,12 +76,13 @@ def import_detectron2(
     Raises InputError for other files, for unsupported models (Cascade, Keypoint and Panoptic R-CNN, Mask R-CNN on C4,
     ResNeXt), for another number of classes, and for missing tensors.
     """
-    if not recognise_detectron2(content):
+    every = tensors_in(content)
+    if not recognise_detectron2(every):
+        first = next(iter(every), "there are no tensors at all")
         raise InputError(
             "no detector of detectron2's: none of its tensors is called backbone.bottom_up.res2.0.conv1.weight or the "
-            f"like, but {_first_name(content)}; give a file of its model zoo: {_READ}"
+            f"like, but {first}; give a file of its model zoo: {_READ}"
         )
-    every = tensors_in(content, "model")
     state = _without_constants(every)
     kind = _kind_of(state)
     source = f"detectron2 {_title(state, kind)}"
@@ -142,10 +142,6 @@ def export_detectron2(detector: Detector) -> dict[str, Tensor]:
 def _without_constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unused = re.compile(r"pixel_(mean|std)|.*anchor_generator\..*|.*\.num_batches_tracked")
     return {name: value for name, value in state.items() if not unused.fullmatch(name)}
-
-
-def _first_name(content: Mapping[str, Any]) -> str:
-    return next(iter(tensors_in(content, "model")), "there are no tensors at all")
 
 
 def _kind_of(state: Mapping[str, Tensor]) -> Kind:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+
+from torch import Tensor
 
 from boxwright.backbones.layers.norm import Norm
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR, MSRA
 from boxwright.structures import InputError
-from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported_backbone import ImportedBackbone
 from boxwright.weights.common.state_checks import refuse_keys, resnet_depth, rows_of
 from boxwright.weights.common.tensor_names import Renaming
@@ -30,21 +30,19 @@ _TORCHVISION = Renaming(
 _CLASSIFIER = re.compile(r"(stem\.)?(fc|linear)\..*|(fc1000|pred)_[wb]|conv1_b|lr|.*_momentum|.*\.num_batches_tracked")
 
 
-def recognise_resnet(content: Mapping[str, Any]) -> bool:
-    """Return True if the content of a file is such a ResNet and not a detector."""
-    names = tensors_in(content, "blobs", "model")
+def recognise_resnet(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True if the tensors of a file are of such a ResNet and not of a detector."""
     head = re.compile(r"(conv_rpn|cls_score|retnet_|fpn_)|(backbone|roi_heads|proposal_generator|head)\.")
     body = re.compile(r"res2_0_branch2a_w|res2\.0\.conv1\.weight")
-    return any(body.match(name) for name in names) and not any(head.match(name) for name in names)
+    return any(body.match(name) for name in tensors) and not any(head.match(name) for name in tensors)
 
 
-def import_resnet(content: Mapping[str, Any]) -> ImportedBackbone:
-    """Import the ResNet in ``content``, the result of :func:`read_foreign`, without its classifier.
+def import_resnet(tensors: Mapping[str, Tensor]) -> ImportedBackbone:
+    """Import the ResNet from the ``tensors`` of a file, without its classifier.
 
     Raises InputError for other files, for ResNeXt, and for an incomplete file.
     """
-    tensors = tensors_in(content, "blobs", "model")
-    if not recognise_resnet(content):
+    if not recognise_resnet(tensors):
         first = next(iter(tensors), "there are no tensors at all")
         raise InputError(
             "no pretrained ResNet of Detectron's or detectron2's: its tensors begin with "

@@ -59,7 +59,7 @@ def read_parts(content: Mapping[str, Any]) -> MMDetFile:
     return MMDetFile(
         state={
             name: value
-            for name, value in tensors_in(content, "state_dict").items()
+            for name, value in tensors_in(content).items()
             if not name.endswith("num_batches_tracked") and not name.startswith("data_preprocessor.")
         },
         names=tuple(str(name) for name in names) if isinstance(names, list) else (),

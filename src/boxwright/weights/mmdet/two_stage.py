@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.contract.pixels import IMAGENET, IMAGENET_255_BGR
@@ -91,12 +93,11 @@ def mask_rcnn_config(depth: Any = 50, caffe: bool = False, freeze_at: int = 2) -
     )
 
 
-def recognise_mmdet(content: Mapping[str, Any]) -> bool:
-    """Return True if the content of a file is a detector of MMDetection, supported or not."""
-    names = read_parts(content).state
+def recognise_mmdet(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True if the tensors of a file are of a detector of MMDetection, supported or not."""
     neck = r"neck\.((lateral|fpn)_convs|detect\d|extra_layers)\."
     head = r"bbox_head\.(cls_convs|reg_convs|convs_pred|retina_\w+)\.|rpn_head\.rpn_\w+\.|roi_head\.\w+_head\."
-    return any(re.match(f"{neck}|{head}", name) for name in names)
+    return any(re.match(f"{neck}|{head}", name) for name in tensors)
 
 
 def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
@@ -107,13 +108,13 @@ def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> 
 
     Raises InputError for other files, for unsupported models, for another number of classes, and for missing tensors.
     """
-    if not recognise_mmdet(content):
-        first = next(iter(read_parts(content).state), "there are no tensors at all")
+    file = read_parts(content)
+    if not recognise_mmdet(file.state):
+        first = next(iter(file.state), "there are no tensors at all")
         raise InputError(
             "no detector of MMDetection's: none of its tensors is called neck.fpn_convs.0.conv.weight or "
             f"bbox_head.retina_cls.weight or the like, but {first}; give a checkpoint of {_READ}"
         )
-    file = read_parts(content)
     if file.has("bbox_head.convs_pred.") or file.has("backbone.conv_res_block"):
         return import_yolov3(file, classes)
     if file.has("bbox_head.retina_cls.") or file.has("bbox_head.retina_reg."):

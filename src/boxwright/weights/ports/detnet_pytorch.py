@@ -28,6 +28,7 @@ from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNC
 from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.heads import background_last, check_class_count
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.imported_backbone import ImportedBackbone
@@ -96,9 +97,9 @@ def faster_rcnn_config(
     )
 
 
-def recognise_detnet_pytorch(state: Mapping[str, Any]) -> bool:
-    """Return True for a detector of the port: the whole file or its ``model`` entry."""
-    return "RCNN_layer5.0.0.extra_conv.0.weight" in _tensors(state)
+def recognise_detnet_pytorch(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True for the tensors of a detector of the port."""
+    return "RCNN_layer5.0.0.extra_conv.0.weight" in tensors
 
 
 def import_detnet_pytorch(
@@ -144,9 +145,9 @@ def import_detnet_pytorch(
     )
 
 
-def recognise_detnet_classifier(state: Mapping[str, Any]) -> bool:
-    """Return True for the port's ImageNet classifier, ``detnet59.pth``."""
-    return "layer5.0.extra_conv.0.weight" in _tensors(state)
+def recognise_detnet_classifier(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True for the tensors of the port's ImageNet classifier, ``detnet59.pth``."""
+    return "layer5.0.extra_conv.0.weight" in tensors
 
 
 def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
@@ -171,12 +172,8 @@ def import_detnet_classifier(state: Mapping[str, Any]) -> ImportedBackbone:
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, without the prefix of data parallelism and without batch counters."""
-    inner = state.get("model", state)
-    if not isinstance(inner, Mapping):
-        return {}
-    tensors = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
-    return {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    """Return the tensors of a state dict without batch counters."""
+    return {key: value for key, value in tensors_in(state).items() if not key.endswith("num_batches_tracked")}
 
 
 def _name(key: str) -> str | None:

@@ -18,6 +18,7 @@ from boxwright.detectors.refinedet import RefineDetAssignConfig, RefineDetConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.heads import check_class_count, joined_head
 from boxwright.weights.common.imported import Imported
 
@@ -44,7 +45,7 @@ def refinedet_config() -> RefineDetConfig:
 
 def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the port's state dict. Raises InputError naming keys of other models."""
-    given = {key.removeprefix("module."): value for key, value in state.items()}
+    given = tensors_in(state)
     ours: dict[str, Tensor] = {}
     unknown = []
     for key, value in given.items():
@@ -68,10 +69,9 @@ def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def recognise_refinedet_pytorch(state: Mapping[str, Tensor]) -> bool:
-    """Return True for a state dict of the port."""
-    keys = {key.removeprefix("module.") for key in state}
-    return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= keys
+def recognise_refinedet_pytorch(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True for the tensors of the port."""
+    return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= tensors.keys()
 
 
 def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None, size: int = 320) -> Imported:
@@ -82,12 +82,13 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
     """
     if size < 64 or size % 64:
         raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; the port's models have 320 or 512")
-    if not recognise_refinedet_pytorch(state):
+    tensors = tensors_in(state)
+    if not recognise_refinedet_pytorch(tensors):
         raise InputError(
-            f"no RefineDet of RefineDet.PyTorch: among {len(state)} keys there is no conv4_3_L2Norm.weight, "
+            f"no RefineDet of RefineDet.PyTorch: among {len(tensors)} keys there is no conv4_3_L2Norm.weight, "
             "arm_loc.0.weight or odm_conf.0.weight"
         )
-    ours = refinedet_state(state)
+    ours = refinedet_state(tensors)
     count = len(ours.get("odm.convs.0.bias", ())) // _PER_CELL - 5
     check_class_count(count, classes)
     return Imported(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -51,7 +50,7 @@ def ssd_config() -> SSDConfig:
 
 def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the port's state dict. Raises InputError naming keys of other models."""
-    given = {key.removeprefix("module."): value for key, value in state.items()}
+    given = tensors_in(state)
     ours: dict[str, Tensor] = {}
     unknown = []
     for key, value in given.items():
@@ -73,10 +72,9 @@ def ssd_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def recognise_ssd_pytorch(state: Mapping[str, Tensor]) -> bool:
-    """Return True for a state dict of the port, or one that was converted for it."""
-    keys = {key.removeprefix("module.") for key in state}
-    return {"L2Norm.weight", "loc.0.weight", "conf.0.weight"} <= keys
+def recognise_ssd_pytorch(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True for the tensors of the port, or those that were converted for it."""
+    return {"L2Norm.weight", "loc.0.weight", "conf.0.weight"} <= tensors.keys()
 
 
 def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None) -> Imported:
@@ -85,12 +83,13 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
     ``classes``: None for names of VOC by their number, else ``class_0`` and so on; the port has no COCO model. Raises
     InputError for missing keys, for keys of another model, and for another number of names.
     """
-    if not recognise_ssd_pytorch(state):
+    tensors = tensors_in(state)
+    if not recognise_ssd_pytorch(tensors):
         raise InputError(
-            f"no SSD300 of ssd.pytorch: among {len(state)} keys there is no L2Norm.weight, loc.0.weight or "
+            f"no SSD300 of ssd.pytorch: among {len(tensors)} keys there is no L2Norm.weight, loc.0.weight or "
             "conf.0.weight"
         )
-    ours = ssd_state(state)
+    ours = ssd_state(tensors)
     count = len(ours.get("heads.0.predict.bias", ())) // 4 - 5  # four boxes in a cell of the first map
     check_class_count(count, classes)
     return Imported(
@@ -103,21 +102,20 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
     )
 
 
-def recognise_reduced_vgg(content: Mapping[str, Any]) -> bool:
+def recognise_reduced_vgg(tensors: Mapping[str, Tensor]) -> bool:
     """Return True for ``vgg16_reducedfc.pth``, the VGG-16 from which the port's trainings start."""
-    return {"0.weight", "28.weight", "31.weight", "33.weight"} <= tensors_in(content, "state_dict").keys()
+    return {"0.weight", "28.weight", "31.weight", "33.weight"} <= tensors.keys()
 
 
-def import_reduced_vgg(content: Mapping[str, Any]) -> ImportedBackbone:
+def import_reduced_vgg(tensors: Mapping[str, Tensor]) -> ImportedBackbone:
     """Import the port's reduced VGG-16 of ImageNet, of any width. Raises InputError for unknown tensors.
 
     The weights come from Caffe, but the port feeds them RGB.
     """
-    given = tensors_in(content, "state_dict")
     source = "ssd.pytorch vgg16_reducedfc"
-    state = {name: value for key, value in given.items() if (name := _name(f"vgg.{key}"))}
-    refuse_keys([key for key in given if _name(f"vgg.{key}") is None], source)
-    width = rows_of(given, "0.weight", source)
+    state = {name: value for key, value in tensors.items() if (name := _name(f"vgg.{key}"))}
+    refuse_keys([key for key in tensors if _name(f"vgg.{key}") is None], source)
+    width = rows_of(tensors, "0.weight", source)
     config = VGGConfig(width=width, fc="reduced", out_levels=(4, 6))
     return ImportedBackbone(source, config, ssd_config().pixels, state)
 

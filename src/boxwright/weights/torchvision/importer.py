@@ -45,9 +45,9 @@ _FOREIGN = {
 }
 
 
-def recognise_torchvision(content: Mapping[str, Any]) -> bool:
-    """Return True if the content of a file is one of torchvision's detectors, supported or not."""
-    state = in_names_of_today(tensors_in(content, "model", "state_dict"))
+def recognise_torchvision(tensors: Mapping[str, Tensor]) -> bool:
+    """Return True if the tensors of a file are of one of torchvision's detectors, supported or not."""
+    state = in_names_of_today(tensors)
     body = any(key.startswith(("backbone.body.", "backbone.features.")) for key in state)
     return body and any(key in state for key in (_TWO_STAGE, _RETINANET, _SSD, _SSDLITE))
 
@@ -73,11 +73,11 @@ def import_torchvision(
 
     Raises InputError for other models, and where ``classes`` do not fit.
     """
-    state = in_names_of_today(tensors_in(content, "model", "state_dict"))
+    state = in_names_of_today(tensors_in(content))
     for start, what in _FOREIGN.items():
         if any(key.startswith(start) for key in state):
             raise InputError(f"the weights are of torchvision's {what}")
-    if not recognise_torchvision(content):
+    if not recognise_torchvision(state):
         raise InputError(
             f"no detector of torchvision's: the first of {len(state)} tensors is {next(iter(state), 'none')!r}; a file "
             "of a classifier goes to --backbone-weights"
