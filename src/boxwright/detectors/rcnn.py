@@ -178,6 +178,10 @@ class RCNN(Detector):
             positive=windows.positive_iou, negative=windows.negative_iou, crowd_ignore=windows.crowd_ignore
         )
         self.sampler = BalancedSampler(count=windows.count, positive_fraction=windows.positive_fraction)
+        self.post = config.post
+        if config.post.per_class is not None:  # all that a class keeps must pass on to NMS
+            most = max(config.post.candidates, config.post.per_class * count)
+            self.post = replace(config.post, candidates=most)
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Return the fine-tuning loss if ``targets`` are given, else detections; both on ``images.proposals``."""
@@ -309,7 +313,7 @@ class RCNN(Detector):
     @torch.no_grad()
     def _detections(self, pixels: Tensor, sizes: Tensor, proposals: Proposals) -> DetectionBatch:
         """Score every window as every class, regress its box, and run NMS within each class (§2.2)."""
-        post, classes = self.config.post, len(self.classes)
+        post, classes = self.post, len(self.classes)
         parts = []
         for boxes in proposals.boxes.split(self.config.chunk, 1):
             scored = self.scores_and_deltas(*self.features(self._crops(pixels, sizes, boxes)))
@@ -319,7 +323,6 @@ class RCNN(Detector):
         if post.per_class is not None:
             least = scores.topk(min(post.per_class, scores.shape[1]), dim=1).values[:, -1:]
             scores = torch.where(scores >= least, scores, 0.0)
-            post = replace(post, candidates=max(post.candidates, post.per_class * classes))
         score, index = best_candidates(scores.flatten(1), post)
         delta = take_rows(offsets.flatten(1, 2), index)
         boxes = self.coder.decode(take_rows(proposals.boxes, index // classes), delta)
