@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.backbones.darknet import VARIANTS, Conv, conv_bn_leaky
+from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
+from boxwright.backbones.layers.pooling import HalvingMaxPool2d
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1
 from boxwright.detectors.yolov2 import (
@@ -22,7 +23,7 @@ from boxwright.detectors.yolov2 import (
     stack_cells,
 )
 from boxwright.heads.postprocess import multiclass_detections
-from boxwright.structures import Classes, DetectionBatch, InputError
+from boxwright.structures import Classes, DetectionBatch, InputError, Level
 from boxwright.weights.darknet.files import DarknetNetwork, parse_cfg, read_darknet
 from boxwright.weights.darknet.models import load_darknet
 from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
@@ -235,29 +236,43 @@ def test_tiny_yolov1(shared_golden: Path, tmp_path: Path) -> None:
     check_yolov1(golden, detector, 14)
 
 
-def test_untied_layer_and_connected_batch_norm(
-    shared_golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network made for this test: its backbone is not Darknet's, and one convolution has no batch norm."""
-    stages = ((), (Conv(8, 7, 2),), ("pool",), (Conv(16, 3, 2), Conv(16, 1)), ("pool",))
-    monkeypatch.setitem(VARIANTS, "yolov1_tiny", stages)  # a name that the configuration knows
+def test_untied_layer_and_connected_batch_norm(shared_golden: Path, tmp_path: Path) -> None:
+    """A network made for this test: its backbone is none of Darknet's, and one convolution has no batch norm."""
     golden = Golden(shared_golden, "darknet_mini_local", tmp_path)
-    config = yolov1_config(parse_cfg(golden.cfg.read_text()))
+    text = golden.cfg.read_text()
+    with pytest.raises(InputError, match="convolutions are of no trunk of YOLOv1"):
+        yolov1_config(parse_cfg(text))
+    # The importer knows Darknet's backbones alone: it reads the head behind one of them, the test builds the backbone.
+    config = yolov1_config(parse_cfg(with_backbone(text, shared_golden / "darknet_yolov1_tiny" / "network.cfg")))
     assert (config.grid, config.cell, config.boxes) == (4, 24, 1)
     head = config.head
     assert (head.local, head.hidden, head.hidden_norm, head.dropout) == (12, (64,), True, 0.5)
+    # As wide and with the same stride as the backbone of the test, which takes its place.
+    config = replace(config, backbone=DarknetConfig(variant="tiny_v2", width=1 / 16, out_levels=(4,)))
     detector = build_detector(config, golden.names)
     assert isinstance(detector, YOLOv1)
-    stage = detector.get_submodule("backbone.stages.3")
-    assert isinstance(stage, nn.ModuleList)
-    stage[1] = conv_bn_leaky(16, 16, 1, norm="none")
+    assert detector.backbone.levels == (Level("C4", 16, 16),)
+    detector.get_submodule("backbone").stages = nn.ModuleList(nn.ModuleList(stage) for stage in mini_backbone())
     network = read_darknet(golden.cfg, golden.weights)
     detector.load_state_dict(yolov1_state(detector, network))
     check_yolov1(golden, detector.eval(), 5)
     with pytest.raises(InputError, match=r"is for 4 classes, but the detector has 1 names"):
         yolov1_state(YOLOv1(config, Classes.from_names(["one"])), network)
-    with pytest.raises(InputError, match="convolutions are of no trunk of YOLOv1"):
-        yolov1_config(parse_cfg(golden.cfg.read_text().replace("filters=8", "filters=9")))
+
+
+def with_backbone(text: str, other: Path) -> str:
+    """Return a cfg with its own ``[net]``, the convolutions and pools of ``other``, and its own head."""
+    own, theirs = text.split("\n\n["), other.read_text().split("\n\n[")
+    layers = ("convolutional]", "maxpool]")
+    head = [section for section in own[1:] if not section.startswith(layers)]
+    return "\n\n[".join([own[0], *(section for section in theirs if section.startswith(layers)), *head])
+
+
+def mini_backbone() -> list[list[nn.Module]]:
+    """Return the layers of the made-up network's backbone by stage."""
+    pool = HalvingMaxPool2d(ceil_mode=True)
+    last = conv_bn_leaky(16, 16, 1, norm="none")
+    return [[], [conv_bn_leaky(3, 8, 7, 2)], [pool], [conv_bn_leaky(8, 16, 3, 2), last], [pool]]
 
 
 @pytest.mark.parametrize(
