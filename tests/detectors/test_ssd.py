@@ -1,4 +1,4 @@
-"""SSD against torchvision's with the same weights, the paper's figures, and the conventions that are options."""
+"""SSD against torchvision with the same weights, the figures of the paper, and its options."""
 
 import math
 from dataclasses import replace
@@ -8,11 +8,10 @@ import torch
 import torchvision
 from torch import nn
 
-from boxwright.anchors.priors import PriorConfig, default_boxes, paper_sizes
+from boxwright.anchors.priors import PriorConfig, default_boxes
 from boxwright.backbones.layers.norm import L2Norm
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.detectors.ssd import SSD, SSDConfig
-from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.heads.extra_maps import EXTRAS_512, ExtraConfig
 from boxwright.heads.map_heads import MapHead
 from boxwright.heads.postprocess import multiclass_detections
@@ -40,7 +39,7 @@ def torchvision_model(classes: int) -> nn.Module:
     return model
 
 
-def pictures(batch: int, side: int = 300) -> Images:
+def random_images(batch: int, side: int = 300) -> Images:
     generator = torch.Generator().manual_seed(batch)
     coarse = torch.rand((batch, 3, 12, 12), generator=generator)
     pixels = nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1) * 255
@@ -65,7 +64,7 @@ def example_targets() -> Targets:
 @pytest.mark.parametrize(("classes", "batch"), [(3, 2), (90, 1)])
 def test_detections_equal_torchvisions(classes: int, batch: int) -> None:
     theirs = torchvision_model(classes).eval()
-    ours, images = SSD(ssd_config(), names(classes)).eval(), pictures(batch)
+    ours, images = SSD(ssd_config(), names(classes)).eval(), random_images(batch)
     ours.load_state_dict(ssd_state(theirs.state_dict()))
     with torch.inference_mode():
         found = ours(images)
@@ -84,7 +83,7 @@ def test_losses_and_gradients_equal_torchvisions(classes: int, batch: int) -> No
     theirs = torchvision_model(classes).train()
     ours = SSD(ssd_config(freeze_at=0), names(classes)).train()
     ours.load_state_dict(ssd_state(theirs.state_dict()))
-    images = pictures(batch)
+    images = random_images(batch)
     targets = Targets(*(t if t is None else t[:batch] for t in example_targets()))
     dicts = [
         {"boxes": b[v], "labels": k[v] + 1}
@@ -127,72 +126,7 @@ def test_published_sizes(recipe: str, classes: int, parameters: int, priors: int
     assert (deltas.shape, logits.shape) == ((1, priors, 4), (1, priors, classes + 1))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "side", "rule"),
-    [
-        ("ssd300-voc", 300, {"maps": 6, "first": 10, "low": 20}),
-        ("ssd300-coco", 300, {"maps": 6, "first": 7, "low": 15}),
-        ("ssd512-voc", 512, {"maps": 7, "first": 7, "low": 15}),
-        ("ssd512-coco", 512, {"maps": 7, "first": 4, "low": 10}),
-        ("ssd-small", 224, {"maps": 6, "first": 7, "low": 15}),
-    ],
-)
-def test_published_sizes_of_priors_follow_the_papers_rule(recipe: str, side: int, rule: dict[str, int]) -> None:
-    config = get_recipe(recipe).detector
-    assert isinstance(config, SSDConfig)
-    assert config.priors.sizes == paper_sizes(side, **rule)
-
-
-def test_the_equation_itself_reaches_its_upper_end() -> None:
-    assert paper_sizes(300, maps=6, first=10, low=20, even=True) == pytest.approx(
-        (30, 60, 112.5, 165, 217.5, 270, 322.5)
-    )
-
-
-MAPS_300 = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
 CPU = torch.device("cpu")
-
-
-def test_first_cell_of_the_first_map() -> None:
-    """Centre .0133333, sides .1, .1414214 and .1414214 x .0707107 both ways."""
-    priors = xyxy_to_cxcywh(default_boxes(PriorConfig(), MAPS_300, (300, 300), CPU)[:4]) / 300
-    assert priors[:, :2].flatten().tolist() == pytest.approx([0.0133333] * 8, abs=1e-6)
-    expected = [[0.1, 0.1], [0.1414214, 0.1414214], [0.1414214, 0.0707107], [0.0707107, 0.1414214]]
-    torch.testing.assert_close(priors[:, 2:], torch.tensor(expected), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("clip", "widest", "last_centre", "leftmost"),
-    [
-        ("none", 373.352, 304.0, -108.296),  # a step of 32 carries the tenth centre past the border
-        ("sides", 300.0, 304.0, -108.296),
-        ("all", 300.0, 300.0, -108.296),
-        ("corners", 300.0, 294.697, 0.0),
-    ],
-)
-def test_clipping_of_priors(clip: str, widest: float, last_centre: float, leftmost: float) -> None:
-    priors = default_boxes(PriorConfig(clip=clip), MAPS_300, (300, 300), CPU)  # type: ignore[arg-type]
-    form = xyxy_to_cxcywh(priors)
-    found = [form[:, 2].max().item(), form[:, 0].max().item(), priors[:, 0].min().item()]
-    assert found == pytest.approx([widest, last_centre, leftmost], abs=1e-3)
-
-
-def test_centres_by_step_and_by_cell_count() -> None:
-    by_step = default_boxes(PriorConfig(square=False), MAPS_300, (300, 300), CPU)
-    by_count = default_boxes(PriorConfig(square=False, steps=None), MAPS_300, (300, 300), CPU)
-    assert by_step.shape == by_count.shape == (3 * 1444 + 5 * (361 + 100 + 25) + 3 * (9 + 1), 4)
-    centres = [xyxy_to_cxcywh(boxes)[3 * 1443, 0].item() for boxes in (by_step, by_count)]
-    assert centres == pytest.approx([37.5 * 8, 37.5 * 300 / 38])
-    torch.testing.assert_close(by_step[-30:], by_count[-30:])  # steps of 100 and 300 are 300 / 3 and 300 / 1
-
-
-def test_truncated_sizes_are_caffes() -> None:
-    recipe = get_recipe("ssd512-voc").detector
-    assert isinstance(recipe, SSDConfig)
-    sides = [cell[0][0] for cell in replace(recipe.priors, truncate=True).shapes]
-    assert sides == [35, 76, 153, 230, 307, 384, 460]
-    assert replace(recipe.priors, truncate=True).shapes[-1][1][0] == math.sqrt(460 * 537)
-    assert recipe.priors.shapes[0][0][0] == 35.84
 
 
 def test_offsets_by_the_papers_variances() -> None:
@@ -202,56 +136,6 @@ def test_offsets_by_the_papers_variances() -> None:
     offsets = coder.encode(prior, box)
     torch.testing.assert_close(offsets, torch.tensor([2.5, 2.5, 0, 0]))
     torch.testing.assert_close(coder.decode(prior, offsets), box)
-
-
-def matched(config: SSDConfig, priors: list[list[float]], boxes: list[list[float]], **flags: list[bool]) -> list[str]:
-    """What each prior is: the number of its object, "-" for a negative, "?" for neither."""
-    detector, truth = SSD(config, names(2)), torch.tensor([boxes])
-    no = torch.zeros(truth.shape[:2], dtype=torch.bool)
-    targets = Targets(truth, no.long(), ~no, no, no)
-    targets = targets._replace(**{name: torch.tensor([values]) for name, values in flags.items()})
-    matches = detector.match(targets, torch.tensor(priors), [len(priors)])
-    rows = zip(matches.truth[0].tolist(), matches.positive[0].tolist(), matches.negative[0].tolist(), strict=True)
-    return [str(truth) if positive else "-" if negative else "?" for truth, positive, negative in rows]
-
-
-TEN = [0.0, 0.0, 10.0, 10.0]
-
-
-def strip(iou: float) -> list[float]:
-    """A box within TEN that covers this share of it."""
-    return [0.0, 0.0, 10.0, 10 * iou]
-
-
-def test_two_objects_that_want_one_prior() -> None:
-    """IoU with priors 0 and 1: object 0 .60 and .40, object 1 .70 and about .30."""
-    priors, boxes = [TEN, [0.0, 0, 10, 15]], [strip(0.6), strip(0.7)]
-    assert matched(PLAIN_SSD, priors, boxes) == ["1", "0"]
-    assert matched(with_options(PLAIN_SSD, {"assign.forced": "parallel"}), priors, boxes) == ["1", "-"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, ["0", "0", "-"]),
-        ({"assign.inclusive": False}, ["0", "-", "-"]),
-        ({"assign.positive_iou": 0.3}, ["0", "0", "0"]),
-        ({"assign.negative_iou": 0.35}, ["0", "0", "?"]),
-    ],
-)
-def test_thresholds_of_matching(changes: dict[str, object], expected: list[str]) -> None:
-    """Priors of IoU 1, .5 and .4 with one object."""
-    config = with_options(PLAIN_SSD, changes)  # type: ignore[arg-type]
-    assert matched(config, [TEN, strip(0.5), strip(0.4)], [TEN]) == expected
-
-
-def test_difficult_objects_and_crowds() -> None:
-    far = [50.0, 50.0, 60.0, 60.0]
-    assert matched(PLAIN_SSD, [TEN, far], [TEN, far], difficult=[False, True]) == ["0", "1"]
-    assert matched(
-        with_options(PLAIN_SSD, {"assign.difficult": False}), [TEN, far], [TEN, far], difficult=[False, True]
-    ) == ["0", "-"]
-    assert matched(PLAIN_SSD, [TEN, far], [TEN, far], crowd=[False, True]) == ["0", "-"]
 
 
 def losses_by_hand(detector: SSD, images: Images, targets: Targets) -> dict[str, float]:
@@ -277,7 +161,7 @@ def losses_by_hand(detector: SSD, images: Images, targets: Targets) -> dict[str,
 
 
 def small_batch() -> tuple[Images, Targets]:
-    images = Images(pictures(2, 160).pixels[:, :, :128], torch.tensor([[128, 160]] * 2))
+    images = Images(random_images(2, 160).pixels[:, :, :128], torch.tensor([[128, 160]] * 2))
     targets = example_targets()
     return images, targets._replace(boxes=targets.boxes * torch.tensor([160, 128, 160, 128]) / 300)
 
@@ -370,7 +254,7 @@ def test_every_option_changes_the_losses_and_learns(changes: dict[str, object]) 
 def test_the_clamp_bounds_boxes() -> None:
     for clamp, width in ((None, 10 * math.exp(4)), (math.log(8), 80.0)):
         coder = SSD(with_options(PLAIN_SSD, {"coder.clamp": clamp}), names(2)).coder
-        box = coder.decode(torch.tensor(TEN), torch.tensor([0.0, 0.0, 20.0, 0.0]))
+        box = coder.decode(torch.tensor([0.0, 0.0, 10.0, 10.0]), torch.tensor([0.0, 0.0, 20.0, 0.0]))
         assert (box[2] - box[0]).item() == pytest.approx(width, rel=1e-5)
 
 
@@ -431,7 +315,7 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: st
 def test_other_inputs_are_refused() -> None:
     detector = SSD(PLAIN_SSD, names(2)).eval()
     with pytest.raises(InputError, match=r"the input is 160 x 160 pixels .* takes exactly 128 x 160"):
-        detector(pictures(1, 160))
+        detector(random_images(1, 160))
 
 
 @pytest.mark.parametrize("recipe", ["ssd300-mobilenet", "ssdlite320-mobilenet-v2"])
@@ -445,7 +329,7 @@ def test_light_backbones(recipe: str) -> None:
     side = config.size[0]
     with torch.inference_mode():
         maps = detector.maps(torch.zeros(1, 3, side, side))
-        detections = detector(pictures(1, side))
+        detections = detector(random_images(1, side))
     assert [fmap.shape[2] for fmap in maps] == [-(-side // 16), 10, 5, 3, 2, 1]
     assert detections.boxes.shape == (1, 200, 4)
 

@@ -1,10 +1,14 @@
 """YOLOv1 to YOLOv3, small enough to test: their whole structure on a narrow backbone."""
 
+import torch
+
 from boxwright.backbones.darknet import DarknetConfig
+from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1Config, YOLOv1HeadConfig
 from boxwright.detectors.yolov2 import YOLOv2Config, YOLOv2HeadConfig
-from boxwright.detectors.yolov3 import YOLOv3AssignConfig, YOLOv3Config
+from boxwright.detectors.yolov3 import YOLOv3, YOLOv3AssignConfig, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
+from boxwright.structures import Classes
 from tests.support.options import with_options
 
 SMALL_YOLOV1 = YOLOv1Config(
@@ -64,3 +68,11 @@ SPP_YOLOV3 = with_options(PLAIN_YOLOV3, {"scales.spp": True, "assign.ignore_iou"
 
 
 SMALL_YOLOV3 = {"yolov3": SPP_YOLOV3, "yolov3_modern": MODERN_YOLOV3}
+
+
+def small_yolov3(config: YOLOv3Config = PLAIN_YOLOV3) -> YOLOv3:
+    """Build a YOLOv3 with three classes from a fixed seed."""
+    torch.manual_seed(0)
+    detector = build_detector(config, Classes.from_names(["disc", "bar", "ring"]))
+    assert isinstance(detector, YOLOv3)
+    return detector
