@@ -1,4 +1,4 @@
-"""Commands at the heads of the recipes: the weights that they name are taken as they are written there.
+"""Commands in the headers of the recipes: the weights that they name load as written there.
 
 Networks are narrow, and files are as their publishers write them; Darknet's alone have no narrow form without a cfg.
 """
@@ -77,7 +77,7 @@ DARKNET_FILES = {
 
 
 def write_darknet(variant: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that is read as the trunk ``variant`` at a quarter of its width."""
+    """Write a file with the weights of the backbone ``variant`` at a quarter of its width."""
     config = DarknetConfig(variant=variant, width=0.25, out_levels=(5,))  # type: ignore[arg-type]
     state = {f"backbone.{name}": value for name, value in build_backbone(config).state_dict().items()}
     pixels = DARKNET

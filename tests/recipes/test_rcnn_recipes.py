@@ -1,4 +1,4 @@
-"""R-CNN's recipes: the paper's constants, the ablation of labels, pairs of one cost."""
+"""R-CNN's recipes: the paper's constants, the ablation of labels, and modern recipes of the same detector."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_networks_in_place_of_the_papers() -> None:
 @pytest.mark.parametrize(
     "name", ["rcnn-vgg16", "rcnn-zf", "rcnn-r50", "rcnn-detnet59", "rcnn-small", "rcnn-detnet-small"]
 )
-def test_the_modern_one_costs_as_much(name: str) -> None:
+def test_a_modern_recipe_has_the_same_detector(name: str) -> None:
     one, other = get_recipe(name), get_recipe(f"{name}-modern")
     same = replace(detector_of(other), windows=detector_of(one).windows)
-    assert same == one.detector, "only what the network is taught differs"
+    assert same == one.detector, "only its training samples differ"
     assert one.stages[0].length == other.stages[0].length  # type: ignore[union-attr]
     assert (one.data.eval, one.stages[1:]) == (other.data.eval, other.stages[1:])
 

@@ -1,4 +1,4 @@
-"""Every shipped recipe is whole, comes back from JSON, and can be changed from a command line."""
+"""Every shipped recipe is complete, fits its detector, comes back from JSON, and can be changed on a command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from boxwright.config.config_tree import leaf_paths, to_tree
+from boxwright.config.input_check import check_inputs
 from boxwright.config.reading import check_recipe, dump_recipe, load_recipe
 from boxwright.config.recipe import FitStage, Recipe, SGDConfig
 from boxwright.detectors.build import build_detector
@@ -27,6 +28,7 @@ def test_shipped_recipes(recipe: Recipe) -> None:
     assert make_plan(recipe, 1000).total > 0
     with torch.device("meta"):
         detector = build_detector(recipe.detector, CLASSES)
+    check_inputs(detector, recipe.data)
     for stage in recipe.stages:
         if isinstance(stage, FitStage):
             continue

@@ -1,4 +1,4 @@
-"""SSD's recipes are the paper's, in the form of the authors' code."""
+"""SSD's recipes have the constants of the authors' code."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_the_chain_of_augmentation(name: str) -> None:
 
 
 def test_the_small_ones_are_one_network() -> None:
-    """Up to what is left out of the head where scores are sigmoids: a column for background."""
+    """The networks are equal, except that a head with sigmoid scores has no column for background."""
     paper, modern = (get_recipe(name).detector for name in ("ssd-small", "ssd-small-modern"))
     assert isinstance(modern, SSDConfig)
     with torch.device("meta"):

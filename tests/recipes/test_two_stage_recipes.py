@@ -1,4 +1,4 @@
-"""The constants of Faster R-CNN's and R-FCN's papers, and what sets their variants apart."""
+"""The constants of Faster R-CNN's and R-FCN's papers, and the differences of their variants."""
 
 from dataclasses import replace
 
@@ -87,24 +87,5 @@ def test_rfcn_is_the_papers() -> None:
     assert (head.ohem, head.samples, recipe.detector.rpn.post_nms, head.post.nms_iou) == (True, 128, (300, 300), 0.3)
 
 
-@pytest.mark.parametrize(
-    ("name", "modern"),
-    [
-        ("faster-rcnn-c4-small", "faster-rcnn-c4-small-modern"),
-        ("faster-rcnn-c4-small", "faster-rcnn-c4-small-4step"),
-        ("faster-rcnn-c4-detnet-small", "faster-rcnn-c4-detnet-small-modern"),
-        ("faster-rcnn-vgg-small", "faster-rcnn-vgg-small-modern"),
-        ("faster-rcnn-zf", "faster-rcnn-zf-modern"),
-        ("rfcn-detnet-small", "rfcn-detnet-small-modern"),
-        ("rfcn-r101-coco", "rfcn-r101-coco-modern"),
-        ("faster-rcnn-detnet59-c4", "faster-rcnn-detnet59-c4-modern"),
-    ],
-)
-def test_variants_cost_the_same_at_inference(name: str, modern: str) -> None:
-    counts = []
-    for recipe in (get_recipe(name), get_recipe(modern)):
-        with torch.device("meta"):
-            detector = build_detector(recipe.detector, VOC)
-        affine = sum(p.numel() for n, p in detector.named_parameters() if ".bn" in n or "downsample.1" in n)
-        counts.append((sum(p.numel() for p in detector.parameters()) - affine, recipe.detector.rpn.post_nms[1]))
-    assert counts[0] == counts[1]
+def test_four_step_training_has_the_same_network() -> None:
+    assert get_recipe("faster-rcnn-c4-small-4step").detector == get_recipe("faster-rcnn-c4-small").detector

@@ -1,40 +1,24 @@
-"""The recipes of YOLOv1 and YOLOv2 hold the constants of the papers and of the cfg files, and pairs cost the same."""
+"""The recipes of YOLOv1 and YOLOv2 have the constants of the papers and of the cfg files."""
 
 from dataclasses import replace
 
 import pytest
-import torch
 
-from boxwright.backbones.count import count_multiply_adds, count_parameters
-from boxwright.config.input_check import check_inputs
 from boxwright.config.recipe import Recipe, scaled_lr
 from boxwright.data.transforms.configs import DarknetJitterConfig, HSVJitterConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
-from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1Config
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2Config
 from boxwright.recipes import get_recipe
-from boxwright.structures import Classes
 from boxwright.training.plan import make_plan
 
 VOC = 16_551  # images of VOC 2007 + 2012 trainval
-NAMES = ["yolov1", "yolov1-fast", "yolov1-modern", "yolov1-small", "yolov1-small-modern"]
-NAMES += ["yolov2", "yolov2-544", "yolov2-voc", "yolov2-coco", "yolov2-tiny", "yolov2-modern"]
-NAMES += ["yolov2-small", "yolov2-small-modern"]
 
 
 def rates(recipe: Recipe, epochs: list[float]) -> list[float]:
-    """The learning rate after so many epochs of VOC."""
+    """Return the learning rate after each of ``epochs`` epochs of VOC."""
     plan, lr = make_plan(recipe, VOC), scaled_lr(recipe.stages[0].optimiser, recipe.data.batch_size)
     return [lr * plan.stages[0].schedule(round(e * VOC / 64)) for e in epochs]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_inputs_fit_the_detectors(name: str) -> None:
-    recipe = get_recipe(name)
-    with torch.device("meta"):
-        detector = build_detector(recipe.detector, Classes.from_names(["a", "b"]))
-    check_inputs(detector, recipe.data)
 
 
 def test_yolov1_is_the_papers() -> None:
@@ -86,28 +70,7 @@ def test_yolov2_of_the_cfg_files() -> None:
         ("yolov2-small", "yolov2-small-modern"),
     ],
 )
-def test_modern_recipes_cost_the_same(paper: str, modern: str) -> None:
-    """The same layers; batch norms, which YOLOv1's paper lacks, fold into their convolutions."""
-    detectors = []
-    for name in (paper, modern):
-        with torch.device("meta"):
-            detectors.append(build_detector(get_recipe(name).detector, Classes.from_names(["a", "b", "c"])).eval())
-    size = detectors[0].input_size or (256, 256)
-    assert detectors[0].input_size == detectors[1].input_size
-    costs = [count_multiply_adds(_Outputs(d), size) for d in detectors]
-    assert costs[0] == costs[1] > 0
-    if paper != "yolov1":
-        assert count_parameters(detectors[0]) == count_parameters(detectors[1])
+def test_modern_recipes_differ_in_training_data_alone(paper: str, modern: str) -> None:
     one, other = (get_recipe(name) for name in (paper, modern))
     assert one.stages[0].length == other.stages[0].length or one.stages[0].unit == "steps"
-    assert one.data.batch_size == other.data.batch_size
     assert replace(other.data, train=one.data.train, multi_scale=one.data.multi_scale) == one.data
-
-
-class _Outputs(torch.nn.Module):
-    def __init__(self, detector: torch.nn.Module) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        return self.detector.outputs(pixels)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""YOLOv3's recipes hold the constants of Darknet's cfg files; a modern recipe teaches the same network."""
+"""YOLOv3's recipes hold the constants of Darknet's cfg files; a modern recipe trains the same network."""
 
 from dataclasses import replace
 
@@ -6,14 +6,12 @@ import pytest
 import torch
 
 from boxwright.backbones.count import count_parameters
-from boxwright.config.input_check import check_inputs
 from boxwright.config.recipe import Recipe, SGDConfig, scaled_lr
 from boxwright.data.transforms.configs import DarknetJitterConfig, HSVJitterConfig, LetterboxConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov3 import YOLOv3, YOLOv3Config
 from boxwright.recipes import get_recipe
-from boxwright.recipes.yolov3 import YOLOV3_RECIPES
 from boxwright.structures import Classes
 from boxwright.training.plan import make_plan
 
@@ -23,11 +21,6 @@ def built(recipe: Recipe) -> YOLOv3:
         detector = build_detector(recipe.detector, Classes.from_names(["a", "b"]))
     assert isinstance(detector, YOLOv3)
     return detector
-
-
-@pytest.mark.parametrize("recipe", YOLOV3_RECIPES, ids=lambda recipe: recipe.name)
-def test_inputs_fit_the_detectors(recipe: Recipe) -> None:
-    check_inputs(built(recipe), recipe.data)
 
 
 @pytest.mark.parametrize("name", ["yolov3", "yolov3-608", "yolov3-spp", "yolov3-tiny"])
@@ -63,7 +56,7 @@ def test_the_tiny_masks_are_those_that_its_weights_were_trained_with() -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov3-modern", "yolov3-tiny-modern", "yolov3-small-modern"])
-def test_a_modern_recipe_teaches_the_same_network(name: str) -> None:
+def test_a_modern_recipe_trains_the_same_network(name: str) -> None:
     paper, modern = get_recipe(name.removesuffix("-modern")).detector, get_recipe(name).detector
     assert isinstance(paper, YOLOv3Config)
     assert isinstance(modern, YOLOv3Config)
@@ -82,11 +75,8 @@ def test_detnet_takes_the_place_of_darknet() -> None:
     assert count_parameters(detector) < count_parameters(built(get_recipe("yolov3")))
 
 
-def test_the_small_pair_sees_as_many_images() -> None:
-    paper, modern = get_recipe("yolov3-small"), get_recipe("yolov3-small-modern")
-    assert make_plan(paper, 205).total == make_plan(modern, 205).total
+def test_the_small_network_is_the_papers_but_for_its_size() -> None:
+    paper = get_recipe("yolov3-small")
     assert isinstance(paper.detector, YOLOv3Config)
     plain = replace(paper.detector, backbone=YOLOv3Config().backbone, scales=YOLOv3Config().scales, norm_momentum=None)
-    assert replace(plain, anchors=YOLOv3Config().anchors, assign=YOLOv3Config().assign) == YOLOv3Config(), (
-        "only its size is another"
-    )
+    assert replace(plain, anchors=YOLOv3Config().anchors, assign=YOLOv3Config().assign) == YOLOv3Config()
