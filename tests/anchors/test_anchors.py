@@ -1,4 +1,4 @@
-"""Anchors, matching, coding and sampling on tables small enough to draw."""
+"""Anchors, matching, coding and sampling on small tables."""
 
 import math
 
@@ -116,7 +116,7 @@ def test_every_ground_truth_gets_its_best_candidates_ties_included() -> None:
 
 
 def test_best_candidates_can_need_a_least_overlap() -> None:
-    """Detectron's RetinaNet rescues what lies between the thresholds and nothing below them."""
+    """Detectron's RetinaNet makes best anchors positive from the negative threshold on, and none below it."""
     candidates = torch.tensor([[0.0, 0, 10, 4.5], [20, 20, 30, 22]])  # 0.45 and 0.2, each the best of its object
     matcher = Matcher(positive=0.5, negative=0.4, low_quality=True, low_quality_floor=0.4)
     matches = matcher(candidates, TRUTH, USABLE, NO_CROWD)
@@ -125,7 +125,7 @@ def test_best_candidates_can_need_a_least_overlap() -> None:
 
 
 def test_a_ground_truth_that_touches_nothing_selects_nothing() -> None:
-    """Elsewhere a best overlap of 0 makes every distant candidate positive."""
+    """In other code a best IoU of 0 makes every distant candidate positive."""
     candidates = torch.tensor([[50.0, 50, 60, 60], [70, 70, 80, 80]])
     matches = Matcher(positive=0.7, negative=0.3, low_quality=True)(candidates, TRUTH, USABLE, NO_CROWD)
     assert not matches.positive.any()

@@ -1,4 +1,4 @@
-"""Adaptive training sample selection: a scene small enough to work out, the algorithm written out, and its laws."""
+"""ATSS on a small scene, against the algorithm written out as loops, and its invariants."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def match(boxes: torch.Tensor, topk: int = 9):
 
 
 def written_out(boxes: torch.Tensor, topk: int) -> list[int]:
-    """Owner of each anchor, -1 for none, by loops over one image."""
+    """Return the object of each anchor of one image, -1 for none, by loops."""
     centre, iou = (ANCHORS[:, :2] + ANCHORS[:, 2:]) / 2, box_iou(boxes, ANCHORS)
     owner, best = [-1] * len(ANCHORS), [-1.0] * len(ANCHORS)
     for g, box in enumerate(boxes):
@@ -91,7 +91,7 @@ def test_anchors_with_their_centre_in_a_crowd_are_ignored() -> None:
     assert torch.equal(matches.negative[0], ~crowd & ~matches.positive[0])
 
 
-def test_one_graph_without_waiting() -> None:
+def test_one_graph_without_host_sync() -> None:
     boxes = torch.stack([random_boxes(4), random_boxes(4, seed=1)])
     with forbid_host_sync():
         plain = match(boxes)

@@ -1,4 +1,4 @@
-"""SSD's matching in Caffe's form and in the ports', on tables small enough to draw."""
+"""Bipartite matching by the rules of Caffe and of the ports, on small tables."""
 
 import pytest
 import torch
@@ -14,17 +14,17 @@ CLASH = torch.tensor([[[0.60, 0.40], [0.70, 0.30]]])
 
 
 def flags(count: int, *true: int) -> torch.Tensor:
-    """One image's row of flags."""
+    """Return the flags of one image, bool ``[1, count]``, with those at ``true`` set."""
     return torch.tensor([[i in true for i in range(count)]])
 
 
 def dense_kernel(iou: torch.Tensor, floor: float) -> torch.Tensor:
-    """The operator as it runs on any device but the CPU."""
+    """Run the operator as on all devices other than the CPU."""
     return bipartite._init_fn(iou, floor)
 
 
 def written_out(iou: torch.Tensor, floor: float) -> list[int]:
-    """The global greedy rule, word for word, for one image."""
+    """Apply the greedy rule to one image by loops."""
     table, own = iou.clone(), [-1] * len(iou)
     while table.numel() and (best := table.max()) > floor:
         row, column = divmod(int((table == best).flatten().to(torch.uint8).argmax()), table.shape[1])
@@ -75,7 +75,7 @@ def test_the_two_rules_differ_where_two_objects_want_one_anchor() -> None:
     assert parallel.positive.tolist() == [[True, False]], "the other is left without"
 
 
-def test_in_parallel_the_later_object_wins_even_with_the_lower_overlap() -> None:
+def test_in_parallel_the_later_object_wins_even_with_the_lower_iou() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 9], [0, 0, 10, 8]])
     assert match("parallel", boxes).truth[0, 0].item() == 1
     assert match("greedy", boxes).truth[0, 0].item() == 0
@@ -149,7 +149,7 @@ def test_anchors_left_out_are_neither_and_the_object_takes_another() -> None:
 
 
 def test_thresholds_out_of_order_are_refused() -> None:
-    with pytest.raises(InputError, match="rise"):
+    with pytest.raises(InputError, match=r"negative = 0\.6: must not be above positive = 0\.5"):
         BipartiteMatcher(positive=0.5, negative=0.6)
 
 

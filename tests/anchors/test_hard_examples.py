@@ -1,4 +1,4 @@
-"""Hard negatives and OHEM, on losses small enough to rank by eye."""
+"""Hard negatives and OHEM on short lists of losses."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.support.boxes import random_boxes
 
 
 def matches(positives: list[int], negatives: list[int], total: int) -> Matches:
-    """Images with the first so many candidates positive, and the next so many negative."""
+    """Return matches of images whose first candidates are positive and whose next ones are negative."""
     place = torch.arange(total).expand(len(positives), -1)
     p, n = torch.tensor(positives).unsqueeze(1), torch.tensor(negatives).unsqueeze(1)
     return Matches(torch.zeros_like(place), place < p, (place >= p) & (place < p + n))
@@ -43,7 +43,7 @@ def test_each_image_counts_its_own_positives() -> None:
     assert chosen[0].nonzero().squeeze(1).tolist() == [28, 29, 30]
 
 
-def test_equal_losses_go_by_place() -> None:
+def test_of_equal_losses_the_first_is_chosen() -> None:
     chosen = hard_negatives(torch.ones(1, 50), matches([2], [40], 50))
     assert chosen[0].nonzero().squeeze(1).tolist() == [2, 3, 4, 5, 6, 7]
 
@@ -81,7 +81,7 @@ def test_ohem_masks_what_is_missing() -> None:
     assert not (choice.positive & ~choice.valid).any()
 
 
-def test_ohem_drops_what_repeats_a_harder_mistake() -> None:
+def test_ohem_drops_candidates_that_overlap_a_harder_one() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [30, 30, 40, 40], [0, 0, 10, 6]])
     loss = torch.tensor([[0.5, 0.9, 0.1, 0.4]])
     sampler = OHEMSampler(count=4, nms_iou=0.7)
@@ -91,7 +91,7 @@ def test_ohem_drops_what_repeats_a_harder_mistake() -> None:
         sampler(loss, matches([1], [3], 4))
 
 
-def test_ohem_is_one_graph_without_waiting() -> None:
+def test_ohem_is_one_graph_without_host_sync() -> None:
     sampler = OHEMSampler(count=8, pool=20)
     loss, boxes = torch.linspace(0, 9, 80).sin().abs().reshape(2, 40), random_boxes(40)
     found = matches([3, 0], [30, 30], 40)
@@ -104,5 +104,5 @@ def test_ohem_is_one_graph_without_waiting() -> None:
 
 @pytest.mark.parametrize("settings", [{"count": 0}, {"count": 10, "pool": 5}, {"count": 1, "nms_iou": 0.0}])
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="ohem"):
+    with pytest.raises(InputError, match="OHEMSampler"):
         OHEMSampler(**settings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Anchors by k-means: clusters that are there to be found, the papers' order of methods, and what is refused."""
+"""Anchors by k-means: known clusters, the ranking of the paper's methods, and bad input."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ THREE = np.array([[10.0, 20.0], [60.0, 30.0], [150.0, 160.0]])
 
 
 def around(centres: np.ndarray, each: int = 50, seed: int = 0) -> np.ndarray:
-    """Sizes within 5 percent of the given ones."""
+    """Draw sizes within 5 percent of the given ones."""
     noise = np.random.default_rng(seed).uniform(0.95, 1.05, (len(centres), each, 2))
     return (centres[:, None] * noise).reshape(-1, 2)
 

@@ -1,4 +1,4 @@
-"""Task-aligned assignment: a row of points small enough to work out, and its laws."""
+"""Task-aligned assignment on a row of points, and its invariants."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ YES = torch.ones(1, 2, dtype=torch.bool)
 
 
 def grid(batch: int = 1, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """An 8 x 8 grid of points over 128 pixels with random scores and boxes around them."""
+    """Return an 8 x 8 grid of points over 128 pixels, with random scores and boxes around them."""
     axis = torch.arange(8) * 16.0 + 8
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
     generator = torch.Generator().manual_seed(0)
@@ -116,5 +116,5 @@ def test_no_gradient_one_graph_and_no_waiting() -> None:
 
 @pytest.mark.parametrize("settings", [{"topk": 0}, {"alpha": -1.0}, {"beta": -1.0}])
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="task_aligned"):
+    with pytest.raises(InputError, match="TaskAlignedMatcher"):
         TaskAlignedMatcher(**settings)  # type: ignore[arg-type]

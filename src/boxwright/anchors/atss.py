@@ -7,17 +7,16 @@ Symbols: B images, G padded ground truth, A anchors over the pyramid, M anchors 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches, nothing_to_match
+from boxwright.fields import Count, config
 from boxwright.geometry.boxes import pair_iou, points_in_boxes
-from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class ATSSMatcher:
     """Match by an IoU threshold for each object: mean plus standard deviation of the IoU of its candidates.
 
@@ -26,11 +25,8 @@ class ATSSMatcher:
     one it overlaps most. All others are negative, except those with their centre in a crowd region, which are ignored.
     """
 
-    topk: int = 9
-
-    def __post_init__(self) -> None:
-        if self.topk < 1:
-            raise InputError(f"atss.topk = {self.topk}: must be at least 1")
+    topk: Count = 9
+    """Number of candidates on each level."""
 
     def __call__(
         self, anchors: Tensor, level_sizes: Sequence[int], boxes: Tensor, usable: Tensor, crowd: Tensor

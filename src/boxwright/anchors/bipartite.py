@@ -1,55 +1,53 @@
-"""SSD's matching: each object first gets an anchor of its own, then anchors that overlap an object join (SSD §2.2).
+"""Bipartite matching, then matching by IoU (SSD §2.2).
 
 Symbols: B images, G padded ground truth, N candidates (default boxes).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches, nothing_to_match, overlaps
+from boxwright.fields import Fraction, Share, config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class BipartiteMatcher:
-    """Match each ground truth to one candidate, then each other candidate by IoU.
+    """Match each ground truth to one candidate, then each other candidate by IoU."""
 
-    ``positive``: a candidate that no ground truth took is positive with its best one from this IoU on (Caffe; the paper
-    says above). ``negative``: below this IoU it is negative, what lies between is ignored; None for ``positive``.
-    ``strategy``: "greedy" as Caffe, the highest overlap of all pairs first, then the highest of what is left: no two
-    ground truths share a candidate, and one that touches none gets none. "parallel" as amdegroot's, lufficc's and
-    torchvision's ports: each takes its best candidate; of two that meet, the later one stays, and one that touches no
-    candidate takes the first.
-    ``floor``: the least IoU of a pair in the greedy strategy.
-    ``crowd_ignore``: candidates that a crowd region covers by more than this share of their area are not negatives;
-    None, as Caffe, treats crowd regions as background.
-    """
-
-    positive: float = 0.5
-    negative: float | None = None
+    positive: Share = 0.5
+    """Minimum IoU of a positive candidate that is no ground truth's own (Caffe; the paper says above)."""
+    negative: Share | None = None
+    """IoU below which a candidate is negative. Candidates between are ignored. None: ``positive``."""
     strategy: Literal["greedy", "parallel"] = "greedy"
-    floor: float = 1e-6
-    crowd_ignore: float | None = None
+    """Rule that gives each ground truth its own candidate.
+
+    "greedy" (Caffe): the pair of highest IoU first, then the highest of those left. No two ground truths share a
+    candidate, and one that overlaps none gets none. "parallel" (the ports of amdegroot and lufficc, torchvision): each
+    takes its best candidate. The last of several that take the same one keeps it. One that overlaps none takes the
+    first candidate.
+    """
+    floor: Fraction = 1e-6
+    """IoU above which a pair counts for "greedy"."""
+    crowd_ignore: Share | None = None
+    """Share of a candidate's area above which a crowd region makes it ignored instead of negative. None: crowd regions
+    are background (Caffe)."""
 
     def __post_init__(self) -> None:
         negative = self.positive if self.negative is None else self.negative
-        if not 0 <= negative <= self.positive <= 1:
-            raise InputError(
-                f"IoU thresholds negative {self.negative}, positive {self.positive}: "
-                "they must rise in this order within 0..1"
-            )
+        if negative > self.positive:
+            raise InputError(f"negative = {self.negative}: must not be above positive = {self.positive}")
 
     def __call__(
         self, candidates: Tensor, boxes: Tensor, usable: Tensor, crowd: Tensor, allowed: Tensor | None = None
     ) -> Matches:
         """Match ``candidates`` ``[N, 4]`` or ``[B, N, 4]`` to ``boxes`` ``[B, G, 4]``.
 
-        ``usable`` and ``crowd`` bool ``[B, G]``: rows that can be matched, and rows that only shade negatives.
+        ``usable`` and ``crowd`` bool ``[B, G]``: objects that can be matched, and crowd regions.
         ``allowed`` bool ``[B, N]``: candidates that take part; the others are ignored.
         """
         if boxes.shape[1] == 0:
@@ -58,7 +56,7 @@ class BipartiteMatcher:
         best, truth = iou.max(dim=1)  # [B, N]
         own = bipartite(iou, self.floor) if self.strategy == "greedy" else _favourites(iou, usable)  # [B, G]
 
-        # A column past the end takes the rows that have none.
+        # Rows without a candidate write to an additional last column.
         slot = torch.where(own >= 0, own, iou.shape[2])
         number = torch.arange(iou.shape[1], device=iou.device).expand_as(slot)
         taken = torch.full_like(best[:, :1], -1, dtype=torch.int64).expand(-1, iou.shape[2] + 1)
@@ -74,22 +72,22 @@ class BipartiteMatcher:
 
 
 def _favourites(iou: Tensor, usable: Tensor) -> Tensor:
-    """The best candidate of each ground truth, -1 for rows that are none, ``[B, G, N] -> [B, G]``."""
+    """Return the best candidate of each ground truth, -1 for unusable rows: ``[B, G, N] -> [B, G]``."""
     return torch.where(usable, iou.argmax(dim=2), -1)
 
 
 @torch.library.custom_op("boxwright::bipartite", mutates_args=())
 def bipartite(iou: Tensor, floor: float) -> Tensor:
-    """One candidate for each row of ``iou`` ``[B, G, N]``, by falling IoU of the pair: int64 ``[B, G]``, -1 for none.
+    """Assign a candidate of its own to each row of ``iou`` ``[B, G, N]``, in descending order of IoU.
 
-    Pairs at or below ``floor`` do not count. Of equal pairs the first row goes first, then the first candidate. An
-    operator of its own, for a compiler would write out the loop below once a row.
+    Returns int64 ``[B, G]``, -1 for none. Pairs at or below ``floor`` are left out. Of equal pairs the first row comes
+    first, then the first candidate. This is a custom operator because a compiler would unroll the loop over the rows.
     """
     batch, rows, total = iou.shape
-    # The bits of a float that is not negative rise with it. Below them the candidate's place, so that no two are equal.
+    # The bits of a non-negative float grow with it. The candidate's index in the low bits makes all keys different.
     bits = iou.float().clamp(min=0).view(torch.int32).to(torch.int64)
     key = (bits << 32) + torch.arange(total - 1, -1, -1, device=iou.device)
-    # A row loses at most one candidate to each other row, so its best G hold one that is left for it.
+    # Every other row takes at most one candidate, so one of a row's best G is free.
     key, index = key.topk(min(rows, total), dim=2)
     value = torch.where(iou.gather(2, index) > floor, key, -1)
     own = torch.full((batch, rows), -1, dtype=torch.int64, device=iou.device)
@@ -105,7 +103,7 @@ def bipartite(iou: Tensor, floor: float) -> Tensor:
 
 @bipartite.register_kernel("cpu")
 def _(iou: Tensor, floor: float) -> Tensor:
-    # Nothing is lost by looking at values here, and most rows keep their first choice: one pass finds it.
+    # On the CPU reading values is no synchronisation, and one pass suffices for the many rows that keep their best.
     value, index = iou.max(dim=2)
     own = torch.full_like(index, -1)
     for image in range(iou.shape[0]):

@@ -7,9 +7,10 @@ Symbols: B images, G padded ground truth, S x S cells, n predictors in a cell, K
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from boxwright.anchors.cells import cell_corners, one_hot, pair_up
@@ -17,7 +18,7 @@ from boxwright.anchors.sampler import hashed_noise
 from boxwright.fields import Share, config
 from boxwright.geometry.boxes import box_iou, distance_iou, pair_iou, xyxy_to_cxcywh
 from boxwright.geometry.indexing import take_entries, take_rows
-from boxwright.structures import InputError, Targets
+from boxwright.structures import Targets
 
 
 @config
@@ -28,7 +29,7 @@ class CellAssignConfig:
     """"cell": a cell has one object, drawn at random from those with their centre in it. "near": cells within
     ``radius`` of an object's centre may have it too, and each predictor of a cell can have an object, those with their
     centre in the cell first."""
-    radius: float = 1.0
+    radius: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] = 1.0
     """Maximum distance in x and in y, in cells, for "near". At least 0.5, so that every object has a cell."""
     smallest: Share = 0.005
     """Minimum side of an object as a share of the input's; smaller objects are left out."""
@@ -36,10 +37,6 @@ class CellAssignConfig:
     """IoU with any object above which a predictor without one is no background. None: all are background (paper)."""
     difficult: bool = True
     """Train on boxes marked difficult."""
-
-    def __post_init__(self) -> None:
-        if self.radius < 0.5:
-            raise InputError(f"assign.radius = {self.radius}: at least 0.5 cells, or an object has no cell near it")
 
 
 class CellAssignment(NamedTuple):

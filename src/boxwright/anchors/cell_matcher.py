@@ -8,17 +8,16 @@ y, x, anchor. All lengths are in cells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from boxwright.anchors.cells import cell_corners
-from boxwright.fields import Count, Factor, Share, config
+from boxwright.fields import Count, Factor, Positive, Share, config
 from boxwright.geometry.boxes import box_iou
 from boxwright.geometry.constants import constant
-from boxwright.structures import InputError
 
 
 @config
@@ -43,19 +42,14 @@ class YOLOv2AssignConfig:
     """Train on boxes marked difficult."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class CellMatcher:
-    """Match objects to predictors by the cell of their centre and the shape of the cell's ``anchors`` (width, height).
+    """Match objects to predictors by the cell of their centre and the shape of the cell's anchors."""
 
-    Uses ``method``, ``match`` and ``fit`` of ``config``.
-    """
-
-    anchors: tuple[tuple[float, float], ...]
+    anchors: Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=1)]
+    """(width, height) in cells."""
     config: YOLOv2AssignConfig
-
-    def __post_init__(self) -> None:
-        if not self.anchors or min(min(pair) for pair in self.anchors) <= 0:
-            raise InputError(f"anchors = {self.anchors}: give at least one (width, height) above 0, in cells")
+    """Rules; ``method``, ``match`` and ``fit`` are read here."""
 
     def __call__(self, boxes: Tensor, truth: Tensor, usable: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the index of each predictor's object in G, int64 ``[B, N]``, and a mask of those that have one.

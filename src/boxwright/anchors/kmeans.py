@@ -1,4 +1,4 @@
-"""Anchor shapes from the boxes of a data set: k-means with IoU for a distance (YOLOv2 §2, "Dimension Clusters").
+"""Anchor shapes from the boxes of a data set by k-means with an IoU distance (YOLOv2 §2, "Dimension Clusters").
 
 Symbols: N boxes, k clusters.
 """
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from boxwright.structures import InputError
 
-_ROUNDS = 1000  # k-means on real boxes settles within a hundred or two
-_SAMPLE = 20_000  # boxes that starts are tried on; only the best goes on with all of COCO's 860,000
+_ROUNDS = 1000  # k-means on real boxes converges within 100 to 200
+_SAMPLE = 20_000  # boxes for comparing the starts; only the best start runs on all boxes (860,000 in COCO)
 
 
 class KMeansAnchors(NamedTuple):
-    """``shapes`` float64 ``[k, 2]``, width and height by rising area; ``mean_iou`` of each box with its best shape, as
-    if both had one centre, 0..1; ``counts`` int64 ``[k]``, the boxes of each shape."""
+    """Clusters of box shapes.
+
+    ``shapes``: width and height in ascending order of area, float64 ``[k, 2]``. ``mean_iou``: mean over the boxes of
+    the IoU with the best shape at the same centre, 0..1. ``counts``: number of boxes of each shape, int64 ``[k]``.
+    """
 
     shapes: np.ndarray
     mean_iou: float
@@ -33,13 +36,13 @@ def kmeans_anchors(
     distance: Literal["iou", "euclid"] = "iou",
     update: Literal["mean", "median"] = "mean",
 ) -> KMeansAnchors:
-    """``k`` anchors for boxes of ``sizes`` ``[N, 2]`` (width, height in any unit), the best of ``restarts`` runs.
+    """Find ``k`` anchors for boxes of ``sizes`` ``[N, 2]`` (width, height in any unit), the best of ``restarts`` runs.
 
     ``distance``: 1 - IoU of boxes with a common corner, or the Euclidean one of width and height. ``update``: a
-    cluster's shape is the mean or the median of its boxes. First shapes are drawn far apart (k-means++). A cluster that
-    loses all its boxes starts anew at the box that fits worst. The same seed gives the same anchors.
+    cluster's shape is the mean or the median of its boxes. Initial shapes are drawn far apart (k-means++). An empty
+    cluster restarts at the box with the worst fit. The same seed gives the same anchors.
 
-    Raises ``InputError`` when there are fewer different sizes than ``k``, or a size that is not a positive number.
+    Raises InputError if there are fewer different sizes than ``k``, or if a size is not a positive number.
     """
     boxes = np.ascontiguousarray(np.asarray(sizes, dtype=np.float64).reshape(-1, 2))
     bad = ~(np.isfinite(boxes).all(1) & (boxes > 0).all(1))
@@ -48,7 +51,7 @@ def kmeans_anchors(
         raise InputError(f"box {row} has the size {boxes[row].tolist()}; k-means needs widths and heights above 0")
     different = _different(boxes)
     if different == 0:
-        raise InputError(f"{k} anchors from no boxes at all: give a data set with annotated objects")
+        raise InputError(f"{k} anchors from no boxes: give a data set with annotated objects")
     if not 1 <= k <= different:
         raise InputError(
             f"{k} anchors from {len(boxes)} boxes of {different} different sizes: ask for 1 to {different}"
@@ -66,7 +69,7 @@ def kmeans_anchors(
 
 
 def shape_iou(boxes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """IoU of boxes with a common corner, ``[N, 2], [k, 2] -> [N, k]``."""
+    """Compute the IoU of boxes with a common corner, ``[N, 2], [k, 2] -> [N, k]``."""
     shared = np.minimum(boxes[:, :1], shapes[:, 0]) * np.minimum(boxes[:, 1:], shapes[:, 1])
     return shared / (boxes.prod(1)[:, None] + shapes.prod(1) - shared)
 
@@ -83,7 +86,7 @@ def _different(boxes: np.ndarray) -> int:
 
 
 def _settle(boxes: np.ndarray, shapes: np.ndarray, distance: str, update: str) -> KMeansAnchors:
-    """k-means from the given shapes until no box changes its cluster."""
+    """Run k-means from the given shapes until no box changes its cluster."""
     middle = np.mean if update == "mean" else np.median
     owner = np.full(len(boxes), -1)
     for _ in range(_ROUNDS):
@@ -99,7 +102,7 @@ def _settle(boxes: np.ndarray, shapes: np.ndarray, distance: str, update: str) -
 
 
 def _first_shapes(boxes: np.ndarray, k: int, generator: np.random.Generator, distance: str) -> np.ndarray:
-    """Boxes drawn one by one, each with a chance that rises with its distance from those drawn (Arthur 2007)."""
+    """Draw the initial shapes from the boxes; a box farther from those drawn is more probable (k-means++, 2007)."""
     shapes = boxes[generator.integers(len(boxes))][None]
     nearest = _distances(boxes, shapes, distance)[:, 0]
     while len(shapes) < k:
@@ -111,7 +114,7 @@ def _first_shapes(boxes: np.ndarray, k: int, generator: np.random.Generator, dis
 
 
 def _fill_empty(away: np.ndarray, owner: np.ndarray, k: int) -> None:
-    """Give each cluster without boxes the one that is farthest from its own, of those that are not alone."""
+    """Move to each empty cluster the box farthest from its own shape, unless it is alone there."""
     counts = np.bincount(owner, minlength=k)
     for empty in np.flatnonzero(counts == 0):
         own = np.where(counts[owner] > 1, away[np.arange(len(owner)), owner], -1.0)

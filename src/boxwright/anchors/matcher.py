@@ -5,20 +5,21 @@ Symbols: B images, G padded ground truth, N candidates (anchors or proposals).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from boxwright.fields import Finite, Share, config
 from boxwright.geometry.boxes import box_iou
 from boxwright.geometry.indexing import take_entries, take_rows
 from boxwright.structures import InputError, Targets
 
 
 class Matches(NamedTuple):
-    """``truth`` int64 ``[B, N]`` into G (0 where there is nothing); ``positive`` and ``negative`` bool ``[B, N]``.
+    """Matched ground truth and state of each candidate.
 
+    ``truth``: index into G, int64 ``[B, N]``, 0 where nothing matches. ``positive`` and ``negative``: bool ``[B, N]``.
     A candidate that is neither is ignored.
     """
 
@@ -35,35 +36,36 @@ class Matches(NamedTuple):
         return take_rows(targets.boxes, self.truth)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class Matcher:
-    """Match by IoU.
+    """Match candidates with ground truth by IoU thresholds."""
 
-    ``positive``: a candidate with IoU at or above it is positive. ``negative``: below it, and at or above
-    ``negative_floor``, it is negative; what lies between is ignored.
-    ``low_quality``: the best candidates of every ground truth, ties included, are positive whatever their IoU. Their
-    target stays their own best ground truth (Caffe, torchvision and detectron2 alike). A ground truth that touches no
-    candidate has no best one; py-faster-rcnn would then take every candidate, torchvision and detectron2 as well.
-    ``low_quality_floor``: the least IoU that such a candidate needs (Detectron's RetinaNet: that of ``negative``, so
-    that only what would be ignored is rescued).
-    ``crowd_ignore``: candidates covered by a crowd region by more than this share of their area are not negatives
-    (Detectron: 0.7); None treats crowd regions as background.
-    ``offset``: 1 for inclusive boxes.
-    """
-
-    positive: float
-    negative: float
-    negative_floor: float = 0.0
+    positive: Share
+    """Minimum IoU of a positive candidate."""
+    negative: Share
+    """IoU below which a candidate is negative. Candidates between this and ``positive`` are ignored."""
+    negative_floor: Share = 0.0
+    """Minimum IoU of a negative candidate; those below are ignored."""
     low_quality: bool = False
-    low_quality_floor: float = 0.0
-    crowd_ignore: float | None = 0.7
-    offset: float = 0.0
+    """Make the best candidates of every ground truth positive, ties included, whatever their IoU.
+
+    Their target is still their own best ground truth, as in Caffe, torchvision and detectron2. A ground truth that
+    overlaps no candidate has no best one. py-faster-rcnn, torchvision and detectron2 would take every candidate for it.
+    """
+    low_quality_floor: Share = 0.0
+    """Minimum IoU of a candidate that ``low_quality`` makes positive. At ``negative``, only candidates that would
+    be ignored become positive (RetinaNet in Detectron)."""
+    crowd_ignore: Share | None = 0.7
+    """Share of a candidate's area above which a crowd region makes it ignored instead of negative (Detectron: 0.7).
+    None: crowd regions are background."""
+    offset: Finite = 0.0
+    """1 for boxes with inclusive corners, else 0."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.negative_floor <= self.negative <= self.positive <= 1:
+        if not self.negative_floor <= self.negative <= self.positive:
             raise InputError(
                 f"IoU thresholds floor {self.negative_floor}, negative {self.negative}, positive {self.positive}: "
-                "they must rise in this order within 0..1"
+                "they must not fall in this order"
             )
 
     def __call__(
@@ -71,7 +73,7 @@ class Matcher:
     ) -> Matches:
         """Match ``candidates`` ``[N, 4]`` or ``[B, N, 4]`` to ``boxes`` ``[B, G, 4]``.
 
-        ``usable`` and ``crowd`` bool ``[B, G]``: rows that can be matched, and rows that only shade negatives.
+        ``usable`` and ``crowd`` bool ``[B, G]``: objects that can be matched, and crowd regions.
         ``allowed`` bool ``[B, N]``: candidates that take part; the others are ignored.
         """
         if boxes.shape[1] == 0:
@@ -108,10 +110,10 @@ def overlaps(
     crowd_share: float | None,
     offset: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """IoU of every ground truth with every candidate, ``[B, G, N]`` for G above 0, -1 where one takes no part; and the
-    candidates of which a crowd region covers more than ``crowd_share``, bool ``[B, N]``, None if that is None.
+    """Compute the IoU of every ground truth with every candidate, ``[B, G, N]``; -1 where either is left out.
 
-    Ground truth outside, candidates inside: the long axis stays contiguous.
+    Also returns the candidates that a crowd region covers by more than ``crowd_share`` of their area, bool ``[B, N]``,
+    or None if ``crowd_share`` is None. G must be above 0. The longer axis N is last, so that it is contiguous.
     """
     if candidates.dim() == 2:
         candidates = candidates.unsqueeze(0)

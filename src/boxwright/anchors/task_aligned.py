@@ -5,36 +5,31 @@ Symbols: B images, G padded ground truth, A points (one prediction each), K clas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from boxwright.anchors.matcher import Matches, nothing_to_match
 from boxwright.anchors.shape_matcher import Pairs
+from boxwright.fields import Count, NotNegative, config
 from boxwright.geometry.boxes import box_iou, points_in_boxes
 from boxwright.geometry.indexing import take_rows
-from boxwright.structures import InputError, Targets
+from boxwright.structures import Targets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config
 class TaskAlignedMatcher:
-    """The ``topk`` predictions inside an object with the highest alignment t = score^``alpha`` x IoU^``beta`` are its
-    positives (eq. 4; the paper has alpha 1 and topk 13, later detectors 0.5 and 10).
+    """Match the predictions inside each object that have the highest alignment score^``alpha`` x IoU^``beta`` (eq. 4).
 
-    A prediction that several objects choose goes to the one it overlaps most. All others are negative, except points in
-    a crowd region, which are ignored.
+    The paper has ``alpha`` 1 and ``topk`` 13; later detectors use 0.5 and 10. A prediction that several objects choose
+    goes to the one it overlaps most. All others are negative, except points in a crowd region, which are ignored.
     """
 
-    topk: int = 10
-    alpha: float = 0.5
-    beta: float = 6.0
-
-    def __post_init__(self) -> None:
-        if self.topk < 1 or self.alpha < 0 or self.beta < 0:
-            raise InputError(
-                f"task_aligned.topk {self.topk} must be at least 1, alpha {self.alpha} and beta {self.beta} at least 0"
-            )
+    topk: Count = 10
+    """Maximum number of positives of an object."""
+    alpha: NotNegative = 0.5
+    """Exponent of the score."""
+    beta: NotNegative = 6.0
+    """Exponent of the IoU."""
 
     @torch.no_grad()
     def __call__(
@@ -50,8 +45,8 @@ class TaskAlignedMatcher:
         """Match predictions at ``points`` ``[A, 2]`` to ``boxes`` ``[B, G, 4]`` with ``labels`` ``[B, G]``.
 
         ``scores`` ``[B, A, K]`` are probabilities, ``boxes_pred`` ``[B, A, 4]`` decoded boxes. ``usable`` and ``crowd``
-        bool ``[B, G]``. Also returns the alignment ``[B, A]``: for a positive t, scaled so that the best of its object
-        has that object's highest IoU (§3.2.2): the score that it should learn; 0 elsewhere.
+        bool ``[B, G]``. Also returns the target score of each prediction ``[B, A]``: its alignment, scaled so that the
+        best of an object has the highest IoU of that object (§3.2.2); 0 for predictions that are not positive.
         """
         if boxes.shape[1] == 0:
             return nothing_to_match(boxes_pred, boxes, None), torch.zeros_like(boxes_pred[..., 0])
