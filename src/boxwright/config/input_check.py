@@ -13,6 +13,7 @@ from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.network_sizes import evaluated_sizes
 from boxwright.detectors.contract.capabilities import TakesProposals
 from boxwright.detectors.contract.detector import Detector
+from boxwright.geometry.rounding import round_up
 from boxwright.structures import InputError
 
 FITS = 0.5
@@ -51,7 +52,7 @@ def _check_made(detector: Detector, name: str, transforms: Sequence[TransformCon
     made = fixed_output(transforms)
     if made is not None:
         where, size = made
-        height, width = (-(-side // multiple) * multiple for side in size)
+        height, width = (round_up(side, multiple) for side in size)
         padded = "" if (height, width) == size else f", padded to multiples of data.pad_multiple = {multiple},"
         detector.check_input(height, width, f"what {name}.{where} makes{padded}")
     elif detector.input_size is not None:

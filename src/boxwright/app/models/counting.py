@@ -18,6 +18,7 @@ from boxwright.config.recipe import Recipe
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.preparation import Preparation
+from boxwright.geometry.rounding import round_up
 from boxwright.io.files import atomic_text
 from boxwright.recipes import RECIPES, resolve_recipe
 from boxwright.structures import Classes, InputError
@@ -88,7 +89,7 @@ def input_size(recipe: Recipe) -> tuple[int, int]:
     sizes = [_evaluated_size(recipe, height, width) for height, width in LANDSCAPES]
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     multiple = recipe.data.pad_multiple
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    return round_up(height, multiple), round_up(width, multiple)
 
 
 def _evaluated_size(recipe: Recipe, height: int, width: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boxwright.data.transforms.sample import Sample, select
+from boxwright.geometry.rounding import round_up
 from boxwright.structures import Images, InputError, Targets
 
 
@@ -120,7 +121,7 @@ def _within(sample: Sample, most: int, too_many: str, notes: list[str]) -> Sampl
 def _padded_size(samples: Sequence[Sample], padding: Padding) -> tuple[int, int]:
     height, width = (max(sample.size[axis] for sample in samples) for axis in (0, 1))
     if padding.shapes is None:
-        return _rounded_up(height, padding.multiple), _rounded_up(width, padding.multiple)
+        return round_up(height, padding.multiple), round_up(width, padding.multiple)
     fitting = [shape for shape in padding.shapes if shape[0] >= height and shape[1] >= width]
     if not fitting:
         largest = max(samples, key=lambda sample: max(sample.size))
@@ -134,7 +135,7 @@ def _padded_size(samples: Sequence[Sample], padding: Padding) -> tuple[int, int]
 
 def _targets(samples: Sequence[Sample], padding: Padding, height: int, width: int) -> Targets:
     count, most = len(samples), max(len(sample) for sample in samples)
-    rows = padding.max_boxes if padding.max_boxes is not None else _rounded_up(max(most, 1), padding.box_multiple)
+    rows = padding.max_boxes if padding.max_boxes is not None else round_up(max(most, 1), padding.box_multiple)
     boxes = torch.zeros((count, rows, 4))
     labels = torch.zeros((count, rows), dtype=torch.int64)
     valid, crowd, difficult = (torch.zeros((count, rows), dtype=torch.bool) for _ in range(3))
@@ -154,11 +155,7 @@ def padded_proposals(samples: Sequence[Sample], rows: int) -> Tensor | None:
     given = [sample.proposals for sample in samples if sample.proposals is not None]
     if len(given) < len(samples):
         return None
-    padded = torch.zeros((len(given), _rounded_up(max(1, *(len(p) for p in given)), rows), 4))
+    padded = torch.zeros((len(given), round_up(max(1, *(len(p) for p in given)), rows), 4))
     for row, proposals in zip(padded, given, strict=True):
         row[: len(proposals)] = proposals
     return padded
-
-
-def _rounded_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

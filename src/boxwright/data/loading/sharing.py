@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from boxwright.geometry.rounding import round_up
+
 T = TypeVar("T")
 
 _ALIGNMENT = 64
@@ -31,7 +33,7 @@ class Shared(Generic[T]):
             parts = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
             ranges, end = [], 0
             for part in parts:
-                start = -(-end // _ALIGNMENT) * _ALIGNMENT
+                start = round_up(end, _ALIGNMENT)
                 end = start + part.size
                 ranges.append((start, end))
             # A tensor pickled by torch's multiprocessing travels as a handle to its shared memory.

@@ -22,6 +22,7 @@ from boxwright.detections import Detections
 from boxwright.detectors.contract.detect import prepared
 from boxwright.detectors.contract.detector import Detector
 from boxwright.fields import Count, Positive, PositiveShare, config
+from boxwright.geometry.rounding import round_up
 from boxwright.geometry.voting import box_voting
 from boxwright.heads.postprocess import PostprocessConfig, suppress
 from boxwright.structures import InputError
@@ -166,7 +167,7 @@ def check_views(detector: Detector, config: TestTimeConfig) -> None:
             sizes = [size for t in _transforms(detector, view, wide) if (size := size_of(t)) is not None]
             if sizes:
                 multiple = detector.preparation.pad_multiple
-                height, width = (-(-side // multiple) * multiple for side in sizes[-1])
+                height, width = (round_up(side, multiple) for side in sizes[-1])
                 detector.check_input(height, width, f"a test-time view of {_named(view)}")
 
 

@@ -23,6 +23,7 @@ from boxwright.data.transforms.sample import Sample
 from boxwright.geometry.boxes import have_area
 from boxwright.geometry.original import in_original
 from boxwright.geometry.paste import InstanceMasks, PasteConfig, paste_masks
+from boxwright.geometry.rounding import round_up
 from boxwright.structures import DetectionBatch, Images, InputError
 
 ImageSource: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -94,7 +95,7 @@ def prepared(sample: Sample, transforms: Sequence[TransformConfig]) -> Sample:
 def batch_of(samples: Sequence[Sample], multiple: int) -> Images:
     """Pad prepared samples to one batch whose sides are multiples of ``multiple``."""
     sizes = [sample.size for sample in samples]
-    height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+    height, width = (round_up(max(side), multiple) for side in zip(*sizes, strict=True))
     pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
     for row, sample in enumerate(samples):
         pixels[row, :, : sample.size[0], : sample.size[1]] = sample.image
