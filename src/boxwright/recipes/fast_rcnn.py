@@ -25,20 +25,17 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
-    CosineConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
     Source,
     Stage,
     ValidationConfig,
-    WarmupConfig,
 )
 from boxwright.data.config import DataConfig
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
-    LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
 )
@@ -49,7 +46,7 @@ from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
-from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
 VOC_STAGE = Stage(
@@ -114,20 +111,14 @@ VGG16_MODERN = Recipe(
         ),
     ),
     data=DataConfig(
-        train=(LargeScaleJitterConfig(size=(800, 800), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+        train=large_scale_jitter(800),
         eval=(VOC_SIDES,),
         batch_size=16,
         eval_batch_size=4,
         group_by_aspect=False,
         proposals=ProposalsConfig(),
     ),
-    stages=(
-        Stage(
-            length=100,
-            optimiser=SGDConfig(lr=0.02, base_batch=16, momentum=0.9, nesterov=True, weight_decay=4e-5),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
-        ),
-    ),
+    stages=(MODERN_STAGE,),
     ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,

@@ -30,7 +30,6 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
-    CosineConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -42,7 +41,6 @@ from boxwright.config.recipe import (
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
-    LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
 )
@@ -53,7 +51,7 @@ from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNConfig, RPNLossConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
-from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 # DetNet §4.1: 12000 proposals before and 2000 after NMS in training, 6000 and 1000 at test, taken over the image.
 DETNET_PAPER_RPN = RPNConfig(pre_nms=(12_000, 6_000), post_nms=(2_000, 1_000), nms=ProposalNMSConfig(scope="image"))
@@ -102,14 +100,8 @@ R50_PAPER = replace(
     ),
 )
 
-MODERN_STAGE = Stage(
-    length=100,
-    unit="epochs",
-    optimiser=SGDConfig(lr=0.02, base_batch=16, momentum=0.9, nesterov=True, weight_decay=4e-5),
-    schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
-)
 MODERN_DATA = DataConfig(
-    train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+    train=large_scale_jitter(1024),
     eval=(ResizeConfig(short=(1024,), long=1024),),
     batch_size=16,
     eval_batch_size=8,

@@ -41,7 +41,6 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.backbones.zf import ZFConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
-    CosineConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -51,14 +50,14 @@ from boxwright.config.recipe import (
     WarmupConfig,
 )
 from boxwright.data.config import DataConfig
-from boxwright.data.transforms.configs import FlipConfig, LargeScaleJitterConfig, ResizeConfig
+from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
 from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNAssignConfig, RPNConfig
-from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"
 RPN_LOSSES = ("rpn_objectness", "rpn_box")
@@ -247,19 +246,13 @@ R50_C4_MODERN = Recipe(
         head=replace(C4_HEAD, loss=replace(C4_HEAD.loss, box="giou")),
     ),
     data=DataConfig(
-        train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+        train=large_scale_jitter(1024),
         eval=(ResizeConfig(short=(1024,), long=1024),),
         batch_size=16,
         eval_batch_size=4,
         group_by_aspect=False,
     ),
-    stages=(
-        Stage(
-            length=100,
-            optimiser=SGDConfig(lr=0.02, base_batch=16, momentum=0.9, nesterov=True, weight_decay=4e-5),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
-        ),
-    ),
+    stages=(MODERN_STAGE,),
     ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,
@@ -282,7 +275,7 @@ DETNET59_C4_MODERN = replace(
 
 VOC_MODERN_DATA = replace(
     R50_C4_MODERN.data,
-    train=(LargeScaleJitterConfig(size=(800, 800), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+    train=large_scale_jitter(800),
     eval=(VOC_SIDES,),
 )
 MODERN_RPN = replace(

@@ -28,7 +28,6 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
-    CosineConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
@@ -40,7 +39,6 @@ from boxwright.config.recipe import (
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
-    LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
 )
@@ -53,7 +51,7 @@ from boxwright.detectors.retinanet import (
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.necks.fpn import FPNConfig
 from boxwright.recipes import small
-from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 PAPER = "Focal Loss for Dense Object Detection, arXiv 1708.02002"
 
@@ -185,20 +183,13 @@ R50_MODERN = Recipe(
         **MODERN_LOSSES,
     ),
     data=DataConfig(
-        train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+        train=large_scale_jitter(1024),
         eval=(ResizeConfig(short=(800,), long=1333),),
         batch_size=16,
         eval_batch_size=8,
         group_by_aspect=False,
     ),
-    stages=(
-        Stage(
-            length=100,
-            unit="epochs",
-            optimiser=SGDConfig(lr=0.02, base_batch=16, momentum=0.9, nesterov=True, weight_decay=4e-5),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
-        ),
-    ),
+    stages=(MODERN_STAGE,),
     ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     checkpoint=CheckpointConfig(every=1, unit="epochs"),

@@ -28,19 +28,16 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import (
     CheckpointConfig,
-    CosineConfig,
     MultiStepConfig,
     Recipe,
     SGDConfig,
     Source,
     Stage,
     ValidationConfig,
-    WarmupConfig,
 )
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import (
     FlipConfig,
-    LargeScaleJitterConfig,
     LetterboxConfig,
     ResizeConfig,
 )
@@ -50,7 +47,7 @@ from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.recipes import small
-from boxwright.recipes.common import MODERN_EMA
+from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 PAPER = "R-FCN: Object Detection via Region-based Fully Convolutional Networks, arXiv 1605.06409"
 VOC_SIDES = ResizeConfig(short=(600,), long=1000)
@@ -168,19 +165,13 @@ R101_MODERN = Recipe(
         ),
     ),
     data=DataConfig(
-        train=(LargeScaleJitterConfig(size=(1024, 1024), scale=(0.1, 2.0)), FlipConfig(p=0.5)),
+        train=large_scale_jitter(1024),
         eval=(ResizeConfig(short=(600,), long=1000),),
         batch_size=16,
         eval_batch_size=4,
         group_by_aspect=False,
     ),
-    stages=(
-        Stage(
-            length=100,
-            optimiser=SGDConfig(lr=0.02, base_batch=16, momentum=0.9, nesterov=True, weight_decay=4e-5),
-            schedule=CosineConfig(final=0.01, warmup=WarmupConfig(steps=500, factor=0.001)),
-        ),
-    ),
+    stages=(MODERN_STAGE,),
     ema=MODERN_EMA,
     validation=ValidationConfig(every=5, unit="epochs"),
     sync_batch_norm=True,
