@@ -17,7 +17,7 @@ from tests.support.two_stage_cases import small_faster_rcnn
 
 
 def torchvision_model(classes: int, size: int, **settings: object) -> nn.Module:
-    """Random weights, kept in range, scores spread, images of ``size`` taken as they are."""
+    """Return a model with random weights in range and spread scores, for images of ``size`` without resizing."""
     torch.manual_seed(classes)
     backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, trainable_layers=5

@@ -1,4 +1,4 @@
-"""The losses of RefineDet against a slow reading of its rules, and the gradients that may flow between its modules."""
+"""The losses of RefineDet against its rules written out as loops, and the gradients between its modules."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.support.refinedet_cases import TARGETS, built, grid, losses_of, rando
 
 
 def slow_match(iou: Tensor, port: bool) -> list[int]:
-    """Ground truth of each anchor, -1 for none: by IoU at or above a half, over which objects take one anchor each."""
+    """Return the ground truth of each anchor, -1 for none: by an IoU from 0.5, after each object took one anchor."""
     best, truth = iou.max(0)
     match = [int(t) if b >= 0.5 else -1 for b, t in zip(best, truth, strict=True)]
     if port:  # each its best; of two that meet, the later one stays
@@ -36,9 +36,9 @@ def slow_encode(reference: Tensor, box: Tensor) -> Tensor:
 def slow_module(
     logits: Tensor, deltas: Tensor, references: Tensor, kept: Tensor, labels: Tensor, port: bool
 ) -> tuple[Tensor, Tensor]:
-    """Classification and box loss of one module over the batch; background is the last logit.
+    """Compute the classification and box loss of one module over the batch; background is the last logit.
 
-    ``kept``: anchors that the filter lets pass. The port lets it take positives, which then may be mined.
+    ``kept``: anchors that pass the filter. In the port the filter also removes positives, which may then be mined.
     """
     positives, classification, regression = 0, [torch.zeros(())], [torch.zeros(())]
     for b in range(len(logits)):
@@ -112,7 +112,7 @@ def test_in_the_network_only_shared_maps_learn_from_both() -> None:
 
 
 def test_without_filter_and_refinement_targets_are_those_of_raw_anchors() -> None:
-    """With no offsets and no floor the ODM sees what a plain SSD would."""
+    """Without offsets and floor the targets of the ODM are those of SSD."""
     full, plain = built(small_refinedet(floor=0.0)), built(small_refinedet(floor=0.0, two_step=False))
     anchors, _ = grid(full, 64)
     out = random_outputs(len(anchors))
@@ -124,7 +124,7 @@ def test_without_filter_and_refinement_targets_are_those_of_raw_anchors() -> Non
 
 
 def odm_matches(detector: RefineDet, out: Outputs) -> tuple[Tensor, Tensor]:
-    """Positive and negative anchors of the ODM before filtering."""
+    """Return the positive and negative anchors of the ODM before filtering."""
     anchors, _ = grid(detector, 64)
     matches = detector.odm_matcher(detector.refined(anchors, out), TARGETS.boxes, TARGETS.valid, TARGETS.crowd)
     return matches.positive, matches.negative

@@ -1,4 +1,4 @@
-"""RetinaNet against torchvision's two and detectron2's with the same weights, and its options on small tables."""
+"""RetinaNet against torchvision and detectron2 with the same weights, and its options on small tables."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ def build(config: RetinaNetConfig, classes: int = 3) -> RetinaNet:
 
 
 def torchvision_model(version: int, classes: int, size: int) -> nn.Module:
-    """Random weights, kept in range, scores spread, images of ``size`` taken as they are."""
+    """Return a model with random weights in range and spread scores, for images of ``size`` without resizing."""
     torch.manual_seed(classes)
     settings = {"min_size": size, "max_size": 4 * size}
     if version == 1:
@@ -91,7 +91,7 @@ def test_detections_equal_torchvisions(version: int, classes: int, batch: int, h
 @pytest.mark.filterwarnings("ignore:Changing trainable_backbone_layers")
 @pytest.mark.parametrize(("version", "classes"), [(1, 3), (2, 20)])
 def test_losses_and_gradients_equal_torchvisions(version: int, classes: int) -> None:
-    """Of an image with three objects and one with none."""
+    """Return the targets of an image with three objects and of one without."""
     # In float64 and on the very same pixels: rounding flips a few ReLUs, and each flip is a step in some gradient.
     theirs = torchvision_model(version, classes, 128).double().train()
     ours = converted(theirs, version, classes).double().train()
@@ -145,7 +145,7 @@ def test_old_files_and_chosen_labels_on_import() -> None:
 
 
 def test_parameter_counts() -> None:
-    """The paper's network with affine norms counted, and the figure that torchvision states for its own."""
+    """The paper's network with the affine parameters of its norms, and the count that torchvision states."""
     with torch.device("meta"):
         paper = build(RetinaNetConfig(), 80)
         theirs = build(retinanet_config(freeze_at=0), 91)
@@ -162,7 +162,7 @@ def detectron2_config() -> RetinaNetConfig:
 
 
 def detectron2_name(key: str) -> str:
-    """Our name of a tensor of detectron2's RetinaNet."""
+    """Return our name of a tensor of detectron2's RetinaNet."""
     parts = key.split(".")
     if key.startswith("backbone.fpn_"):
         kind, level = parts[1][4:-1], parts[1][-1]
@@ -359,7 +359,7 @@ def test_ignored_crowd_and_difficult_boxes() -> None:
 
 
 def test_the_top_level_may_have_a_threshold_of_its_own() -> None:
-    """Detectron's 0 gives every image something."""
+    """Detectron's threshold of 0 gives every image detections."""
     images = example_images(2, 128, 160)
     with torch.inference_mode():
         high = PostprocessConfig(score_threshold=0.9, candidates=100, detections=20)

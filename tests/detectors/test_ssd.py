@@ -27,7 +27,7 @@ def names(count: int) -> Classes:
 
 
 def torchvision_model(classes: int) -> nn.Module:
-    """Random weights, with scores and offsets spread."""
+    """Return torchvision's SSD with random weights that spread scores and offsets."""
     torch.manual_seed(classes)
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes + 1)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def random_images(batch: int, side: int = 300) -> Images:
 
 
 def example_targets() -> Targets:
-    """Boxes of every map's size on an input of 300; two of them meet in the same priors."""
+    """Return boxes for every map of a 300-pixel input; two of them match the same priors."""
     boxes = torch.tensor(
         [
             [[202.0, 198, 226, 222], [200, 200, 225, 223], [40, 60, 95, 110], [10, 150, 130, 260], [80, 90, 240, 260],
@@ -139,7 +139,7 @@ def test_offsets_by_the_papers_variances() -> None:
 
 
 def losses_by_hand(detector: SSD, images: Images, targets: Targets) -> dict[str, float]:
-    """Equation 1, one prior after the other."""
+    """Compute equation 1 by loops over the priors."""
     maps = detector.maps(detector.normalise(images))
     deltas, logits = detector.predict(maps)
     shapes = [(fmap.shape[2], fmap.shape[3]) for fmap in maps]
@@ -259,7 +259,7 @@ def test_the_clamp_bounds_boxes() -> None:
 
 
 def test_an_overlap_that_boxes_reach_beyond_the_border_counts_unless_clipped() -> None:
-    """Two boxes that are the same within the image and unlike beyond it."""
+    """Two boxes are equal within the image and differ outside it."""
     boxes = torch.tensor([[[-100.0, 0, 50, 100], [0, 0, 50, 100]]])
     scores, sizes = torch.tensor([[[0.9], [0.8]]]), torch.tensor([[100, 100]])
     for clip, kept in ((True, 1), (False, 2)):
@@ -339,7 +339,7 @@ def test_light_backbones(recipe: str) -> None:
     [("caffe", 3 / (64 * 9), 3 / (64 * 9)), ("glorot", 6 / ((64 + 16) * 9), 6 / ((64 + 84) * 9))],
 )
 def test_heads_start_as_two_convolutions(start: str, offsets: float, logits: float) -> None:
-    """4 priors of 4 offsets and 21 logits on 64 channels: both parts are as wide as by themselves."""
+    """4 priors of 4 offsets and 21 logits on 64 channels: each part has the range of a layer of its own."""
     torch.manual_seed(0)
     head = SSD(with_options(PLAIN_SSD, {"head.start": start}), names(20)).heads[0]  # type: ignore[arg-type]
     assert isinstance(head, MapHead)

@@ -1,4 +1,4 @@
-"""YOLOv1: its loss against the rules as loops, the layout of its vector, its untied layer, the networks it was."""
+"""YOLOv1: its loss against loops, the layout of its output, its locally connected layer, its published networks."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from tests.support.yolo_cases import SMALL_YOLOV1, SMALL_YOLOV1_MODERN
 CLASSES = Classes.from_names(["disc", "bar", "ring"])
 GRID = SMALL_YOLOV1.grid
 LENGTH = GRID * GRID * (3 + 5 * 2)
-# Apart from each other, one across most of the picture, one too thin to be learnt.
+# Apart from each other, one across most of the image, one too thin to be assigned.
 OBJECTS = padded_targets(
     [
         [[33, 35, 60, 62], [70, 70, 95, 92], [2, 2, 150, 150], [120, 10, 120.5, 40]],
@@ -49,7 +49,7 @@ def test_loss_and_gradient_are_those_of_the_rules(rescore: bool) -> None:
 
 
 def test_boxes_that_touch_nothing_are_chosen_by_their_error() -> None:
-    """As a fresh network's are: all outputs 0, boxes without size."""
+    """All outputs are 0 and boxes have no size, as in a new network."""
     out = torch.zeros(1, LENGTH)
     out[0, -200:].view(25, 2, 4)[:, 1, :2] = 0.4
     out.requires_grad_(True)
@@ -143,7 +143,7 @@ def test_local_layer_is_a_convolution_where_all_places_share_their_weights() -> 
     ids=["2015", "2016 local", "2015 tiny", "tiny v1"],
 )  # fmt: skip
 def test_numbers_of_the_published_networks(config: YOLOv1Config, floats: int) -> None:
-    """Floats in the weight files of VOC's networks, statistics of batch norms included."""
+    """Number of floats in the weight files for VOC, with the statistics of batch norms."""
     with torch.device("meta"):
         detector = YOLOv1(config, Classes.from_names([str(i) for i in range(20)]))
     assert detector.input_size == (448, 448)
@@ -182,7 +182,7 @@ def test_start_size(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", ["flat", "cells"])
 def test_a_start_as_cells_is_a_convolution(layout: str) -> None:
-    """Every cell's outputs come from its own place of the last map, alike everywhere."""
+    """The outputs of a cell come from its position of the last map, with the same weights everywhere."""
     torch.manual_seed(0)
     detector = YOLOv1(with_options(SMALL_YOLOV1_MODERN, {"head.layout": layout}), CLASSES).eval()
     features = torch.randn(2, 16, 5, 5)
@@ -204,7 +204,7 @@ def test_a_start_as_cells_is_a_convolution(layout: str) -> None:
 
 
 def test_near_cells_share_an_object_and_one_cell_has_two() -> None:
-    """What the modern assignment adds. Untrained, both predictors of a cell overlap alike."""
+    """The modern assignment adds predictors. Before training both predictors of a cell have the same IoU."""
     detector = YOLOv1(SMALL_YOLOV1_MODERN, CLASSES)
     out = detector.output.bias.detach().repeat(1, 1)
     coded = detector.predictions(out).coded

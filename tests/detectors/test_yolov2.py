@@ -1,4 +1,4 @@
-"""YOLOv2: its loss against the rules as loops, its decoding and stacking against computed numbers."""
+"""YOLOv2: its loss against loops, its decoding and stacking against computed values."""
 
 import math
 from dataclasses import replace
@@ -82,7 +82,7 @@ def test_loss_and_gradient_are_those_of_the_rules(seen: int, rules: dict[str, An
 
 
 def test_the_exception_of_rule_1_matters_in_that_comparison() -> None:
-    """A predictor that overlaps by more than 0.6 but owns nothing has no gradient in its objectness."""
+    """A predictor without an object that overlaps one by more than 0.6 gets no gradient of its objectness."""
     detector = YOLOv2(SMALL_YOLOV2, CLASSES)
     out = torch.zeros(1, 24, 4, 5)
     out[0, 2:4] = -5
@@ -139,7 +139,7 @@ def test_difficult_objects_and_crowds() -> None:
 
 
 def test_decoding() -> None:
-    """One cell of a 13 x 13 map: numbers computed with the paper's formula in float64."""
+    """One cell of a 13 x 13 map, with values computed by the paper's formula in float64."""
     config = replace(SMALL_YOLOV2, anchors=VOC_ANCHORS_2017)
     out = torch.zeros(1, 40, 13, 13)
     out[0, 8:12, 4, 6] = torch.tensor([0.3, -0.2, 0.1, -0.4])  # the second anchor
@@ -179,7 +179,7 @@ def float_count(config: YOLOv2Config, classes: int) -> int:
     ],
 )
 def test_numbers_of_the_published_networks(config: YOLOv2Config, classes: int, floats: int) -> None:
-    """Floats in the weight files of the five cfgs, statistics of batch norms included."""
+    """Number of floats in the weight files of the five cfgs, with the statistics of batch norms."""
     assert float_count(config, classes) == floats
 
 
@@ -209,7 +209,7 @@ def test_bad_configurations(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_wider_reach_and_more_owners() -> None:
-    """The modern assignment: near cells own an object too, and can place a box at its centre."""
+    """With the modern assignment nearby cells also have an object, and can predict a box at its centre."""
     changes = {"reach": 2.0, "assign.method": "near", "loss.box": "giou", "loss.prior_images": 0}
     wide = with_options(SMALL_YOLOV2, changes)
     detector = YOLOv2(wide, CLASSES)

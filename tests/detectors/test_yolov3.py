@@ -21,7 +21,7 @@ from tests.support.yolo_cases import PLAIN_YOLOV3, small_yolov3
 
 
 def floats(name: str, classes: int) -> int:
-    """Numbers that a weights file of the recipe's detector holds, for so many classes."""
+    """Count the floats in a weights file of the recipe's detector for ``classes`` classes."""
     with torch.device("meta"):
         detector = build_detector(RECIPES[name].detector, Classes.from_names([f"c{i}" for i in range(classes)]))
     state = detector.state_dict()
@@ -37,7 +37,7 @@ def floats(name: str, classes: int) -> int:
         ("yolov3-tiny", 80, 35_434_956),
     ],
 )
-def test_as_many_numbers_as_the_published_files(name: str, classes: int, file_bytes: int) -> None:
+def test_as_many_floats_as_the_published_files(name: str, classes: int, file_bytes: int) -> None:
     assert 20 + 4 * floats(name, classes) == file_bytes
 
 

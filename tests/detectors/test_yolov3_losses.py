@@ -28,7 +28,7 @@ def sigmoid(x: float) -> float:
 
 
 def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """IoU of two boxes given by centre and size."""
+    """Compute the IoU of two boxes given by centre and size."""
     width = min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2)
     height = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
     if width <= 0 or height <= 0:
@@ -41,7 +41,7 @@ def cross_entropy(logit: float, target: float) -> float:
 
 
 def spelled_out(maps: list[np.ndarray], truths: list[list[tuple]], config: YOLOv3Config, side: tuple[int, int]):
-    """Darknet's rules, one predictor and one object at a time.
+    """Apply Darknet's rules by loops over predictors and objects.
 
     ``maps``: ``[B, a * (5 + K), H, W]`` of each scale; ``truths``: for each image (x, y, w, h, class), as shares of the
     input's ``side`` (height, width). Returns what the rules add to each output, which is the negative gradient, and
@@ -99,7 +99,7 @@ def spelled_out(maps: list[np.ndarray], truths: list[list[tuple]], config: YOLOv
 
 
 def random_objects(generator: np.random.Generator, count: int, classes: int) -> list[tuple]:
-    """Objects within the input; every third sits where its predecessor does, with another class and almost its size."""
+    """Return objects in the input; every third has the centre of the one before, another class and nearly its size."""
     objects: list[tuple] = []
     for n in range(count):
         if n % 3 == 2:
@@ -128,7 +128,7 @@ def as_targets(truths: list[list[tuple]], side: tuple[int, int]) -> Targets:
 
 
 def losses_of(detector: YOLOv3, maps: list[torch.Tensor], targets: Targets) -> dict[str, torch.Tensor]:
-    """The losses of given raw maps."""
+    """Compute the losses of raw maps."""
     raw = [m.permute(0, 2, 3, 1).reshape(len(m), -1, 5 + len(detector.classes)) for m in maps]
     grid = detector.grid([(m.shape[2], m.shape[3]) for m in maps], torch.device("cpu"))
     return detector.losses(torch.cat(raw, 1), grid, targets)
@@ -175,7 +175,7 @@ def test_loss_and_gradient_are_darknets(masks: tuple, ignore_iou: float) -> None
 
 
 def one_predictor(**changes: object) -> tuple[YOLOv3, list[torch.Tensor], Targets]:
-    """Raw zeros but for one predictor, and the object that it owns: 36 x 52 at the centre (44, 45) of 128 x 96."""
+    """Return raw maps of zeros and one object: 36 x 52 pixels with its centre at (44, 45), in an input of 128 x 96."""
     detector = small_yolov3(with_options(PLAIN_YOLOV3, changes))
     maps = [torch.zeros(1, 24, 96 // s, 128 // s) for s in (8, 16, 32)]
     for m in maps:
@@ -257,15 +257,15 @@ def test_difficult_and_crowd_objects() -> None:
     torch.testing.assert_close(unaware, plain)
 
 
-def test_aligned_assignment_teaches_several_predictors_of_an_object() -> None:
+def test_aligned_assignment_has_several_predictors_of_an_object() -> None:
     config = with_options(MODERN_YOLOV3, {"assign.topk": 5, "loss.normaliser": "positives"})
     detector = small_yolov3(config)
     targets = as_targets([[(0.4, 0.5, 0.5, 0.5, 0)], []], (96, 128))
     maps = [torch.zeros(2, 24, 96 // s, 128 // s, requires_grad=True) for s in (8, 16, 32)]
     losses = losses_of(detector, maps, targets)
     losses["classification"].backward()
-    taught = sum(int((m.grad[:, 5::8] != 0).sum()) for m in maps if m.grad is not None)
-    assert taught == 5
+    assigned = sum(int((m.grad[:, 5::8] != 0).sum()) for m in maps if m.grad is not None)
+    assert assigned == 5
     assert 0 < losses["box"] < 2
     empty = losses_of(detector, maps, as_targets([[], []], (96, 128)))
     assert empty["box"] == 0

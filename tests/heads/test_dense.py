@@ -1,4 +1,4 @@
-"""The subnets that all levels share, and the losses of dense heads weighed row by row."""
+"""The subnets shared by all levels, and the losses of dense heads with a weight for each row."""
 
 import pytest
 import torch

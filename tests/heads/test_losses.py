@@ -1,4 +1,4 @@
-"""Losses of classes and boxes: computed values, the formula that autograd differentiates, and empty images."""
+"""Classification and box losses: computed values, gradients against autograd, and empty images."""
 
 import math
 
@@ -24,7 +24,7 @@ def logits(*shape: int) -> torch.Tensor:
 
 
 def plain_focal(x: torch.Tensor, target: torch.Tensor, alpha: float | None, gamma: float) -> torch.Tensor:
-    """RetinaNet eq. 5 as it stands."""
+    """Compute RetinaNet's eq. 5."""
     p_t = torch.where(target > 0, x.sigmoid(), 1 - x.sigmoid())
     weight = 1.0 if alpha is None else torch.where(target > 0, alpha, 1 - alpha)
     return weight * (1 - p_t) ** gamma * F.binary_cross_entropy_with_logits(x, target, reduction="none")

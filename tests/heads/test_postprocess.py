@@ -1,4 +1,4 @@
-"""Candidates, suppression and the final cut of dense heads, against the same thing written out."""
+"""Candidates, NMS and the final selection of dense heads, against the same written out as loops."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def probabilities(boxes: int, classes: int, images: int = 1, seed: int = 0) -> t
 
 
 def rows(found: DetectionBatch, image: int = 0) -> list[tuple[float, int, list[float]]]:
-    """Score, label and box of what an image holds."""
+    """Return score, label and box of each detection of an image."""
     valid = found.valid[image]
     parts = (found.scores[image, valid], found.labels[image, valid], found.boxes[image, valid])
     return [
@@ -43,7 +43,7 @@ def test_best_pairs_are_the_best_of_all_entries() -> None:
 def written_out(
     p: torch.Tensor, boxes: torch.Tensor, config: PostprocessConfig
 ) -> list[tuple[float, int, list[float]]]:
-    """SSD's inference, class by class, for one image."""
+    """Run SSD's inference for one image, class by class."""
     found = []
     for label in range(p.shape[1]):
         score = p[:, label]
