@@ -81,7 +81,7 @@ class RefineDetAssignConfig:
     odm_iou: tuple[Share, Share] = (0.5, 0.5)
     """IoU of the ODM: positive from the first, negative below the second."""
     forced: Literal["greedy", "parallel"] = "greedy"
-    """How each object gets its best anchor; see :class:`BipartiteMatcher`."""
+    """Rule of the bipartite matching that gives each object an anchor (:class:`BipartiteMatcher`)."""
     topk: Count = 9
     """Candidates of ATSS on each map for each object."""
     difficult: bool = True
@@ -118,7 +118,7 @@ class RefineDetConfig:
     l2_scales: tuple[Positive | None, ...] = (10.0, 8.0, None, None)
     """Initial scale of the L2 norm on each map. None: no norm."""
     l2_eps: Literal["sum", "root"] = "sum"
-    """Where the L2 norm adds 1e-10; see :class:`L2Norm`."""
+    """Term of the L2 norm that 1e-10 is added to: the sum of squares (Caffe) or its root (PyTorch ports)."""
     head: RefineDetHeadConfig = field(default_factory=RefineDetHeadConfig)
     anchors: AnchorConfig = PAPER_ANCHORS
     """Anchors, one size on each map (§3.1)."""

@@ -62,7 +62,7 @@ class RetinaNetAssignConfig:
     negative_iou: Share = 0.4
     """Maximum IoU of a negative anchor; anchors between the two are ignored."""
     low_quality: Literal["any", "gap", "none"] = "any"
-    """Which of an object's best anchors below ``positive_iou`` become positive, each for its own best object. The paper
+    """Best anchors of an object below ``positive_iou`` that become positive, each for its own best object. The paper
     does not say. "any": all (detectron2, torchvision). "gap": those from ``negative_iou`` on (Detectron). "none":
     none (yhenon)."""
     topk: Count = 9
@@ -104,11 +104,17 @@ class RetinaNetConfig:
     kind: Literal["retinanet"] = "retinanet"
     """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=lambda: ResNetConfig(out_levels=(3, 4, 5)))
+    """Bottom-up network of the pyramid (§4)."""
     neck: FPNConfig = field(default_factory=lambda: FPNConfig(extra="conv_c"))
+    """Feature pyramid P3 to P7 (§4)."""
     anchors: AnchorConfig = field(default_factory=octave_anchors)
+    """Anchors: three sizes an octave and three ratios (§4)."""
     head: DenseHeadConfig = field(default_factory=DenseHeadConfig)
+    """Subnets of classes and boxes (§4)."""
     assign: RetinaNetAssignConfig = field(default_factory=RetinaNetAssignConfig)
+    """Assignment of objects to anchors (§4)."""
     loss: RetinaNetLossConfig = field(default_factory=RetinaNetLossConfig)
+    """Losses (§3, §4.1)."""
     coder: BoxCoder = field(default_factory=BoxCoder)
     """Box offsets. Weights are (10, 10, 5, 5) in yhenon; an offset of 1 means inclusive boxes (Detectron)."""
     post: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(candidates=1000, min_size=0.0))
@@ -116,6 +122,7 @@ class RetinaNetConfig:
     top_threshold: Fraction | None = None
     """Minimum score on the coarsest level, 0 in Detectron. None: that of all levels."""
     pixels: PixelConfig = field(default_factory=PixelConfig)
+    """Normalisation of the pixels."""
 
     def __post_init__(self) -> None:
         if self.post.per_class is not None:
@@ -172,7 +179,7 @@ class RetinaNet(Detector):
         return self.anchors.shapes
 
     def class_rows(self) -> dict[str, Tensor]:
-        """Class of each row of the layers that tell classes apart."""
+        """Return the class of each row of the layers that distinguish classes."""
         return under("head", self.head.class_rows())
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:

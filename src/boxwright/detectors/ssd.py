@@ -73,7 +73,7 @@ class SSDAssignConfig:
     method: Literal["ssd", "atss"] = "ssd"
     """"ssd": one prior for each object, then all above an IoU. "atss": an IoU threshold for each object."""
     forced: Literal["greedy", "parallel"] = "greedy"
-    """How each object gets a prior of its own; see :class:`BipartiteMatcher`."""
+    """Rule of the bipartite matching that gives each object a prior (:class:`BipartiteMatcher`)."""
     positive_iou: InnerShare = 0.5
     """Minimum IoU of a match."""
     inclusive: bool = True
@@ -124,15 +124,21 @@ class SSDConfig:
     l2_scale: Positive | None = 20.0
     """Initial scale of the L2 norm on the first map (§3.1). None: no norm."""
     l2_eps: Literal["sum", "root"] = "sum"
-    """Where the L2 norm adds 1e-10; see :class:`L2Norm`."""
+    """Term of the L2 norm that 1e-10 is added to: the sum of squares (Caffe) or its root (PyTorch ports)."""
     head: SSDHeadConfig = field(default_factory=SSDHeadConfig)
+    """Extra maps and prediction heads."""
     priors: PriorConfig = field(default_factory=PriorConfig)
+    """Default boxes (§2.2)."""
     assign: SSDAssignConfig = field(default_factory=SSDAssignConfig)
+    """Assignment of objects to priors (§2.2)."""
     loss: SSDLossConfig = field(default_factory=SSDLossConfig)
+    """Loss (eq. 1)."""
     coder: BoxCoder = field(default_factory=lambda: BoxCoder(weights=(10.0, 10.0, 5.0, 5.0), clamp=None))
     """Box offsets; the variances of 0.1 and 0.2 are weights of 10 and 5. Torchvision clamps the log of a side."""
     pixels: PixelConfig = CAFFE_SSD
+    """Normalisation of the pixels, that of Caffe's VGG-16."""
     post: PostprocessConfig = SSD_POST
+    """Post-processing (§3.7)."""
 
 
 class SSD(Detector):

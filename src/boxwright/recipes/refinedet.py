@@ -109,7 +109,7 @@ VGG512 = replace(
     VGG320, name="refinedet512-vgg16", data=paper_data(512), source=replace(VGG320.source, expected={"AP50": 0.818})
 )
 
-# Table 3. The first module keeps its loss throughout; what the second takes from it becomes less.
+# Table 3. The first module always has its loss; the second uses less and less of its results.
 NO_FILTERING = {"floor": 0.0}
 NO_TWO_STEP = {**NO_FILTERING, "two_step": False}
 NO_TCB = {**NO_TWO_STEP, "tcb": False}

@@ -227,7 +227,7 @@ SMALL = Recipe(
             length=15,
             unit="epochs",
             # From random weights the paper's rate for a trained network is too low, and its 32 images are 8 here; of
-            # 0.004, 0.01 and 0.02 this one learnt most on BCCD.
+            # 0.004, 0.01 and 0.02 this rate was the best on BCCD.
             optimiser=SGDConfig(
                 lr=4e-3, base_batch=8, momentum=0.9, weight_decay=5e-4, bias_lr=2.0, decay_biases=False
             ),

@@ -126,11 +126,11 @@ YOLOV1_MODERN = replace(
     ),
 )
 
-# Fast YOLO's trunk, with batch norm, which the paper's network lacks: from scratch the deep one learns nothing in some
-# hundred steps. The last convolutions keep the stride of 32, so that half the input has the same grid.
+# The backbone of Fast YOLO, with batch norm, which the paper's network lacks. The deep one does not train from scratch
+# in a few hundred steps. The last convolutions keep the stride of 32, so that half the input has the same grid.
 SMALL_DETECTOR = YOLOv1Config(
     backbone=DarknetConfig(variant="yolov1_fast", out_levels=(5,)),
-    # No hidden layer, as in tiny-yolo(v1).cfg: it learns little from some hundred images.
+    # No hidden layer, as in tiny-yolo(v1).cfg: a few hundred images are too few to train it.
     head=YOLOv1HeadConfig(convs=(256, 64), hidden=(), dropout=0.0),
     cell=32,
     norm_momentum=0.1,  # statistics that keep up with some hundred steps
