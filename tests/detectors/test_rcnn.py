@@ -13,9 +13,10 @@ from torch import Tensor
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.rcnn import RCNN, LayersConfig, RCNNConfig, WindowConfig
+from boxwright.detectors.rcnn import RCNN, RCNNConfig, WindowConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting, Windows
 from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.heads.regions.crop_layers import LayersConfig
 from boxwright.heads.regions.ridge import RidgeFitConfig
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, InputError, Targets

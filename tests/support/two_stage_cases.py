@@ -16,13 +16,14 @@ from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
+from boxwright.detectors.rcnn import RCNNConfig, WindowConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
 from boxwright.geometry.position_sensitive import PositionSensitiveConfig
 from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
+from boxwright.heads.regions.crop_layers import LayersConfig, MeanConfig
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNAssignConfig, RPNConfig

@@ -29,12 +29,13 @@ from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
-from boxwright.heads.regions.box_head import BoxHead, RegionAssignConfig
+from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
+from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals, given_proposals
-from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig, build_region_head
 from boxwright.heads.regions.target_statistics import TargetStatistics
-from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
+from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 PAPER_HEAD = LayersHeadConfig(
     samples=64, assign=RegionAssignConfig(negative_floor=0.1), loss=RegionLossConfig(normalizer="sampled")
@@ -67,13 +68,8 @@ class FastRCNN(Detector):
     def __init__(self, config: FastRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
-        levels = self.backbone.levels
-        if len(levels) != 1:
-            names = ", ".join(level.name for level in levels)
-            raise InputError(
-                f"Fast R-CNN reads one map, but the backbone gives {names}; set detector.backbone.out_levels to one"
-            )
-        self.channels, self.stride, count = levels[0].channels, levels[0].stride, len(classes)
+        level, count = only_level("Fast R-CNN", self.backbone.levels), len(classes)
+        self.channels, self.stride = level.channels, level.stride
         self.head = build_region_head(config.head, config.backbone, self.channels, count)
         if config.targets == "measured":
             self.head.statistics = TargetStatistics(1 if config.head.class_agnostic else count)
@@ -107,12 +103,11 @@ class FastRCNN(Detector):
 
     def pretrained_parts(self) -> list[nn.Module]:
         """Return the backbone, and the stages that run on regions if the head has them."""
-        head = [self.head.stages] if isinstance(self.head, StageHead) else []
-        return [*super().pretrained_parts(), *head]
+        return [*super().pretrained_parts(), *self.head.pretrained_parts()]
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """Load fc6 and fc7 if the head has them; return how many fit."""
-        return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
+        """Load fc6 and fc7 if the head has them; return the number of layers that fit."""
+        return self.head.take_classifier(state)
 
     def class_rows(self) -> dict[str, Tensor]:
         """Class of each row of the layers that tell classes apart."""

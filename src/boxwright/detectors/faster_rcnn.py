@@ -21,17 +21,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.build import BackboneConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import Count, config
-from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
-from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
+from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.rpn import RPN, RPNConfig
-from boxwright.necks.fpn import FPN, FPNConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.two_stage import Supervision, first_stage, pyramid_parts, region_outputs
+from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 
@@ -65,23 +65,19 @@ class FasterRCNN(Detector):
 
     def __init__(self, config: FasterRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
-        self.backbone = build_backbone(config.backbone)
-        self.neck = FPN(self.backbone.levels, config.neck)
-        self.rpn = RPN(config.rpn, self.neck.levels)
-        self.head = BoxHead(config.head, config.neck.channels, len(classes))
+        self.backbone, self.neck, self.rpn, self.head = pyramid_parts(config, len(classes))
         self.strides = [level.stride for level in self.neck.levels]
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Return four losses if ``targets`` are given, else detections."""
-        maps = self.features(images)
-        table = FeatureTable.from_maps(maps, self._strides(images, maps))
-        pooled = table.first(self.config.pooled_levels)
-        proposals = self.rpn.proposals(maps, images.sizes, training=targets is not None)
-        if targets is None:
-            return self.head.detect(pooled, proposals, images.sizes)
-        usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
-        losses = self.rpn.losses(maps, images.sizes, targets, usable, seeds, table)
-        return losses | self.head.losses(pooled, proposals, targets, usable, seeds)
+        maps, step = self.features(images), None
+        if targets is not None:
+            step = Supervision(targets, targets.usable(self.config.difficult), self.sample_seeds(images))
+        strides, pooled = self._strides(images, maps), self.config.pooled_levels
+        table, proposals, losses = first_stage(self.rpn, maps, strides, pooled, images.sizes, step)
+        if step is None:
+            return self.head.detect(table, proposals, images.sizes)
+        return losses | self.head.losses(table, proposals, *step)
 
     def features(self, images: Images) -> list[Tensor]:
         """Compute the maps of the pyramid, ``[B, C, H, W]`` each."""
@@ -102,11 +98,7 @@ class FasterRCNN(Detector):
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Return objectness and deltas of each level, then class logits and deltas of as many regions as proposed."""
-        maps = self.neck(self.backbone(pixels))
-        logits, deltas = self.rpn(maps)
-        side, proposals = self.config.head.pooling.size, self.config.rpn.post_nms[1]
-        regions = maps[0].new_zeros(len(pixels), proposals, side, side, self.config.neck.channels)
-        return [*logits, *deltas, *self.head(regions)]
+        return region_outputs(self.rpn, self.head, self.neck(self.backbone(pixels)))
 
     def _strides(self, images: Images, maps: list[Tensor]) -> list[float]:
         """Return the input pixels of a cell of each map, as ``region_scale`` counts them."""

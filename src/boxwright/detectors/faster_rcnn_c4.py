@@ -32,11 +32,12 @@ from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
-from boxwright.heads.regions.box_head import BoxHead
+from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHead, StageHeadConfig, build_region_head
+from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig, build_region_head
 from boxwright.heads.regions.rpn import RPN, ProposalNMSConfig, RPNAssignConfig, RPNConfig
-from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
+from boxwright.heads.regions.two_stage import region_outputs
+from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 PAPER_RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
@@ -74,16 +75,11 @@ class FasterRCNNC4(Detector):
     def __init__(self, config: FasterRCNNC4Config, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
-        levels = self.backbone.levels
-        if len(levels) != 1:
-            names = ", ".join(level.name for level in levels)
-            raise InputError(
-                f"Faster R-CNN without a pyramid reads one map, but the backbone gives {names}; set "
-                "detector.backbone.out_levels to one of them, or take a recipe with fpn in its name"
-            )
-        self.rpn = RPN(config.rpn, levels)
-        self.channels, self.stride, count = levels[0].channels, levels[0].stride, len(classes)
-        self.head = build_region_head(config.head, config.backbone, self.channels, count)
+        remedy = ", or take a recipe with fpn in its name"
+        level = only_level("Faster R-CNN without a pyramid", self.backbone.levels, remedy)
+        self.rpn = RPN(config.rpn, [level])
+        self.stride = level.stride
+        self.head = build_region_head(config.head, config.backbone, level.channels, len(classes))
 
     def __call__(  # type: ignore[override]
         self, images: Images, targets: Targets | None = None, proposals: Proposals | None = None
@@ -121,12 +117,11 @@ class FasterRCNNC4(Detector):
 
     def pretrained_parts(self) -> list[nn.Module]:
         """Return the backbone, and the stages that run on regions if the head has them."""
-        head = [self.head.stages] if isinstance(self.head, StageHead) else []
-        return [*super().pretrained_parts(), *head]
+        return [*super().pretrained_parts(), *self.head.pretrained_parts()]
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """Load fc6 and fc7 if the head has them; return how many fit."""
-        return self.head.take_classifier(state) if isinstance(self.head, BoxHead) else 0
+        """Load fc6 and fc7 if the head has them; return the number of layers that fit."""
+        return self.head.take_classifier(state)
 
     def class_rows(self) -> dict[str, Tensor]:
         """Class of each row of the layers that tell classes apart."""
@@ -134,11 +129,7 @@ class FasterRCNNC4(Detector):
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Return objectness and deltas, then class logits and deltas of as many regions as proposed."""
-        fmap = self.backbone(pixels)[0]
-        logits, deltas = self.rpn([fmap])
-        side = self.config.head.pooling.size
-        regions = fmap.new_zeros(len(pixels), self.config.rpn.post_nms[1], side, side, self.channels)
-        return [*logits, *deltas, *self.head(regions)]
+        return region_outputs(self.rpn, self.head, self.backbone(pixels))
 
     def _wants(self, *names: str) -> bool:
         return self.wanted_losses is None or any(name in self.wanted_losses for name in names)

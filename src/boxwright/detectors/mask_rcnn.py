@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.backbones.build import BackboneConfig, build_backbone
+from boxwright.backbones.build import BackboneConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
@@ -30,11 +30,12 @@ from boxwright.fields import Count, config
 from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.roi_pooling import pool_regions
 from boxwright.heads.class_rows import under
-from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, RegionSample
+from boxwright.heads.regions.box_head import BoxHeadConfig, RegionSample
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.rpn import RPN, RPNConfig
-from boxwright.necks.fpn import FPN, FPNConfig
+from boxwright.heads.regions.rpn import RPNConfig
+from boxwright.heads.regions.two_stage import Supervision, first_stage, pyramid_parts, region_outputs
+from boxwright.necks.fpn import FPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 
@@ -67,31 +68,25 @@ class MaskRCNN(Detector):
 
     def __init__(self, config: MaskRCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
-        self.backbone = build_backbone(config.backbone)
-        self.neck = FPN(self.backbone.levels, config.neck)
-        self.rpn = RPN(config.rpn, self.neck.levels)
-        self.head = BoxHead(config.head, config.neck.channels, len(classes))
+        self.backbone, self.neck, self.rpn, self.head = pyramid_parts(config, len(classes))
         self.mask_head = MaskHead(config.mask, config.neck.channels, len(classes))
         self.strides = [level.stride for level in self.neck.levels]
         self.paste = config.mask.paste
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
         """Return five losses if ``targets`` are given, which need masks, else detections with masks."""
-        maps = self.features(images)
-        table = FeatureTable.from_maps(maps, self.strides)
-        pooled = table.first(self.config.pooled_levels)
-        proposals = self.rpn.proposals(maps, images.sizes, training=targets is not None)
-        if targets is None:
-            found = self.head.detect(pooled, proposals, images.sizes)
-            regions = pool_regions(pooled, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
+        maps, step = self.features(images), None
+        if targets is not None:
+            step = Supervision(targets, targets.usable(self.config.difficult), self.sample_seeds(images))
+        pooled = self.config.pooled_levels
+        table, proposals, losses = first_stage(self.rpn, maps, self.strides, pooled, images.sizes, step)
+        if step is None:
+            found = self.head.detect(table, proposals, images.sizes)
+            regions = pool_regions(table, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
             return found._replace(masks=self.mask_head.masks(regions, found.labels, found.valid))
-        if targets.masks is None:
-            raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
-        usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
-        losses = self.rpn.losses(maps, images.sizes, targets, usable, seeds, table)
-        sample = self.head.choose(proposals, targets, usable, seeds)
-        losses |= self.head.loss(*self.head.predict(pooled, sample.boxes), sample)
-        return losses | self._mask_loss(pooled, sample, targets.masks)
+        sample = self.head.choose(proposals, *step)
+        losses |= self.head.loss(*self.head.predict(table, sample.boxes), sample)
+        return losses | self._mask_loss(table, sample, step.targets.masks)
 
     def features(self, images: Images) -> list[Tensor]:
         """Compute the maps of the pyramid, ``[B, C, H, W]`` each."""
@@ -113,19 +108,19 @@ class MaskRCNN(Detector):
 
     def outputs(self, pixels: Tensor) -> list[Tensor]:
         """Return the outputs of Faster R-CNN for as many regions as proposed, and masks for as many as detected."""
-        config = self.config
         maps = self.neck(self.backbone(pixels))
-        logits, deltas = self.rpn(maps)
-        batch, channels = len(pixels), config.neck.channels
-        side, proposals = config.head.pooling.size, config.rpn.post_nms[1]
-        regions = maps[0].new_zeros(batch, proposals, side, side, channels)
-        side, found = config.mask.pooling.size, config.head.post.detections
-        labels = torch.zeros((batch, found), dtype=torch.int64, device=pixels.device)
-        masks = self.mask_head(maps[0].new_zeros(batch, found, side, side, channels), labels)
-        return [*logits, *deltas, *self.head(regions), masks]
+        side, shape = self.config.mask.pooling.size, (len(pixels), self.config.head.post.detections)
+        regions = maps[0].new_zeros(*shape, side, side, maps[0].shape[1])
+        labels = torch.zeros(shape, dtype=torch.int64, device=pixels.device)
+        return [*region_outputs(self.rpn, self.head, maps), self.mask_head(regions, labels)]
 
-    def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor) -> dict[str, Tensor]:
-        """Compute L_mask on the first F regions of each image, among which all positives are."""
+    def _mask_loss(self, table: FeatureTable, sample: RegionSample, masks: Tensor | None) -> dict[str, Tensor]:
+        """Compute L_mask on the first F regions of each image, which include all positives.
+
+        Raises InputError if the targets have no ``masks`` ``[B, G, H, W]``.
+        """
+        if masks is None:
+            raise InputError("Mask R-CNN learns from masks, but the targets have none; set data.masks = true")
         room = int(self.config.head.samples * self.config.head.positive_fraction)
         positive = sample.positive[:, :room]
         # A region without an object becomes a point: reading its features is cheap, and they are not used.

@@ -21,11 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field, replace
-from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,11 +37,14 @@ from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.fitting import FitConfig, Fitting
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
-from boxwright.fields import Count, Finite, Fraction, PositiveShare, Share, config
+from boxwright.fields import Count, Finite, PositiveShare, Share, config
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.class_rows import of_layer
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
+from boxwright.heads.regions.classifier import take_classifier
+from boxwright.heads.regions.crop_layers import CropLayers, LayersConfig, MeanConfig
+from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
@@ -72,30 +73,6 @@ class WindowConfig:
     def __post_init__(self) -> None:
         if self.positives == "truth" and not self.add_truth:
             raise InputError('windows.positives = "truth" needs windows.add_truth = true: nothing would be positive')
-
-
-@config
-class LayersConfig:
-    """pool5, fc6 and fc7 of VGG-16 or ZF."""
-
-    kind: Literal["layers"] = "layers"
-    """Kind of layers."""
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (4096, 4096)
-    """Widths of fc6 and fc7."""
-    dropout: Fraction = 0.5
-    """Dropout after each of them in fine-tuning."""
-    pool: Count = 2
-    """Window of the max pooling of stride 2, pool5: 2 in VGG-16, 3 in ZF."""
-
-
-@config
-class MeanConfig:
-    """Global average pooling of the last map, for residual networks."""
-
-    kind: Literal["mean"] = "mean"
-    """Kind of layers."""
-    cells: Count = 3
-    """Boxes are regressed from the map averaged to ``cells`` x ``cells``."""
 
 
 # The released code keeps the best 100 windows of each class, which makes 2000 for VOC's twenty classes.
@@ -146,28 +123,20 @@ class RCNN(Detector):
     def __init__(self, config: RCNNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
-        levels, crop, windows, count = self.backbone.levels, config.warp.size, config.windows, len(classes)
-        if len(levels) != 1 or crop % levels[-1].stride:
+        level, windows, count = only_level("R-CNN", self.backbone.levels), config.windows, len(classes)
+        crop = config.warp.size
+        if crop % level.stride:
             raise InputError(
-                f"R-CNN reads one map of a crop of {crop} pixels, but the backbone gives "
-                f"{', '.join(f'{level.name} of stride {level.stride}' for level in levels)}; set "
-                "detector.backbone.out_levels to one, and detector.warp.size to a multiple of its stride"
+                f"detector.warp.size = {crop}, and the backbone's map has stride {level.stride}; set a multiple of its "
+                "stride"
             )
-        channels, side = levels[0].channels, crop // levels[0].stride
-        self.fc = nn.ModuleList()
-        if isinstance(config.layers, LayersConfig):
-            pooled = channels * (max(side - config.layers.pool + 2, 0) // 2) ** 2
-            widths = [pooled, *config.layers.hidden]
-            if pooled == 0:
-                raise InputError(f"detector.warp.size = {crop} leaves no cell after pool5; make it larger")
-            self.fc.extend(nn.Linear(a, b) for a, b in pairwise(widths))
-        else:
-            pooled, widths = channels * config.layers.cells**2, [channels]
-        self.scores = nn.Linear(widths[-1], count + 1)
+        self.fc = CropLayers(config.layers, level.channels, crop // level.stride)
+        width, pooled = self.fc.widths
+        self.scores = nn.Linear(width, count + 1)
         for layer in [*self.fc, self.scores]:
             nn.init.normal_(layer.weight, std=0.01 if layer is self.scores else (2 / layer.in_features) ** 0.5)
             nn.init.zeros_(layer.bias)
-        self.register_buffer("svm_weight", torch.zeros(count, widths[-1]))
+        self.register_buffer("svm_weight", torch.zeros(count, width))
         self.register_buffer("svm_bias", torch.zeros(count))
         self.register_buffer("box_weight", torch.zeros(count, 4, pooled))
         self.register_buffer("box_bias", torch.zeros(count, 4))
@@ -195,14 +164,7 @@ class RCNN(Detector):
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Compute fc7 ``[N, D7]`` and pool5 ``[N, D5]`` of crops ``[N, 3, S, S]``."""
-        fmap, layers = self.backbone(crops)[0], self.config.layers
-        if isinstance(layers, MeanConfig):
-            return fmap.mean((2, 3)), F.adaptive_avg_pool2d(fmap, layers.cells).flatten(1)
-        pooled = F.max_pool2d(fmap, layers.pool, 2).flatten(1)
-        x = pooled
-        for layer in self.fc:
-            x = F.dropout(F.relu(layer(x)), layers.dropout, self.training)
-        return x, pooled
+        return self.fc(self.backbone(crops)[0])
 
     def proposals_of(self, images: Images) -> Proposals:
         """Return the given proposals; in eager inference without the columns that are padding in every image."""
@@ -256,14 +218,7 @@ class RCNN(Detector):
 
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
         """Load fc6 and fc7 of a VGG's or ZF's classifier as far as they fit; return how many did."""
-        taken = 0
-        for layer, name in zip(self.fc, ("0", "3"), strict=False):
-            weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
-            if weight is None or bias is None or weight.shape != layer.weight.shape:
-                break
-            layer.load_state_dict({"weight": weight, "bias": bias})
-            taken += 1
-        return taken
+        return take_classifier(self.fc, state)
 
     def class_rows(self) -> dict[str, Tensor]:
         """Class of each row of the layers that tell classes apart."""

@@ -36,9 +36,10 @@ from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_
 from boxwright.heads.class_rows import under
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead
+from boxwright.heads.regions.levels import at_most
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.rpn import RPN, ProposalNMSConfig, RPNAssignConfig, RPNConfig
-from boxwright.structures import Classes, DetectionBatch, Images, InputError, Level, Targets
+from boxwright.structures import Classes, DetectionBatch, Images, Level, Targets
 
 RFCN_RPN = RPNConfig(
     anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
@@ -143,13 +144,7 @@ class RFCN(Detector):
     def __init__(self, config: RFCNConfig, classes: Classes) -> None:
         super().__init__(config, classes, config.pixels)
         self.backbone = build_backbone(config.backbone)
-        levels = list(self.backbone.levels)
-        if len(levels) > 2:
-            names = ", ".join(level.name for level in levels)
-            raise InputError(
-                f"R-FCN reads one level for proposals and one for score maps, but the backbone gives {names}; "
-                "set detector.backbone.out_levels to two of them, such as [4, 5]"
-            )
+        levels = at_most(2, "R-FCN", self.backbone.levels, ", such as [4, 5]")  # of the RPN and of the score maps
         self.rpn = RPN(config.rpn, levels[:1])
         self.head = ScoreMaps(config.head, levels[-1], len(classes))
 

@@ -48,9 +48,10 @@ from boxwright.config.recipe import (
 from boxwright.data.config import DataConfig
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
-from boxwright.detectors.rcnn import LayersConfig, MeanConfig, RCNNConfig, WindowConfig
+from boxwright.detectors.rcnn import RCNNConfig, WindowConfig
 from boxwright.geometry.region_warp import RegionWarpConfig
 from boxwright.heads.postprocess import PostprocessConfig
+from boxwright.heads.regions.crop_layers import LayersConfig, MeanConfig
 from boxwright.heads.regions.ridge import RidgeFitConfig
 from boxwright.heads.regions.svm import SVMFitConfig
 

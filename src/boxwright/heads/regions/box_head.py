@@ -27,6 +27,7 @@ from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.class_rows import SHARED, grouped_rows
 from boxwright.heads.losses import box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
+from boxwright.heads.regions.classifier import take_classifier
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.target_statistics import TargetStatistics
@@ -264,6 +265,14 @@ def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential
 class PooledHead(RegionHead[AnyPooledConfig, FeatureTable]):
     """A second stage whose layers run on RoI-pooled features."""
 
+    def pretrained_parts(self) -> list[nn.Module]:
+        """Return the submodules that a pretrained backbone's weights initialise, with its names in each."""
+        return []
+
+    def take_classifier(self, state: Mapping[str, Tensor]) -> int:
+        """Start from layers of a pretrained network's classifier, and return their number: 0 without such layers."""
+        return 0
+
     def pool(self, table: FeatureTable, boxes: Tensor) -> Tensor:
         """Pool the features of regions ``[B, R, 4]``: ``[B, R, P, P, C]``."""
         return pool_regions(table, boxes, self.config.pooling)
@@ -313,25 +322,12 @@ class BoxHead(PooledHead[BoxHeadConfig]):
         deltas = self.deltas(x).float()
         return self.scores(x).float(), deltas.unflatten(-1, (-1, 4))
 
-    @torch.no_grad()
     def take_classifier(self, state: Mapping[str, Tensor]) -> int:
-        """Start from the linear layers of a VGG's or ZF's classifier, "0" and "3" (fc6 and fc7); how many fit."""
-        taken = 0
-        if len(self.convs):
-            return 0  # its layers read something else there
-        for layer, name in zip(self.layers, ("0", "3"), strict=False):
-            weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
-            if not isinstance(layer, nn.Linear):
-                break
-            if weight is None or bias is None or weight.shape != layer.weight.shape:
-                break
-            if taken == 0:  # there a region is flattened with channels first
-                side = self.config.pooling.size
-                weight = weight.unflatten(1, (-1, side, side)).permute(0, 2, 3, 1).flatten(1)
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-            taken += 1
-        return taken
+        """Start from fc6 and fc7 of a VGG's or ZF's classifier as far as they fit, and return the number of layers.
+
+        Takes none if the head has convolutions, because its layers then read other features.
+        """
+        return 0 if len(self.convs) else take_classifier(self.layers, state, self.config.pooling.size)
 
 
 def predictors(channels: int, num_classes: int, class_agnostic: bool) -> tuple[nn.Linear, nn.Linear]:

@@ -82,6 +82,10 @@ class StageHead(PooledHead[StageHeadConfig]):
         x = self.features(pooled)
         return self.scores(x).float(), self.deltas(x).float().unflatten(-1, (-1, 4))
 
+    def pretrained_parts(self) -> list[nn.Module]:
+        """Return the stages."""
+        return [self.stages]
+
     def features(self, pooled: Tensor) -> Tensor:
         """Compute the inputs of the last two layers, ``[B, R, C]``."""
         x = pooled.flatten(0, 1).permute(0, 3, 1, 2)
