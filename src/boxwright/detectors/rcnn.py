@@ -142,6 +142,10 @@ class RCNN(Detector):
         self.register_buffer("box_bias", torch.zeros(count, 4))
         self.register_buffer("svm_ready", torch.tensor(False))
         self.register_buffer("box_ready", torch.tensor(False))
+        self.post = config.post
+        if self.post.per_class is not None:  # room for the best of every class
+            candidates = max(self.post.candidates, self.post.per_class * count)
+            self.post = replace(self.post, candidates=candidates)
         self.coder = BoxCoder(clamp=config.clamp)
         self.matcher = Matcher(
             positive=windows.positive_iou, negative=windows.negative_iou, crowd_ignore=windows.crowd_ignore
