@@ -1,4 +1,4 @@
-"""Drawing and the ``Detections`` value."""
+"""Drawing, and `Detections`."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ def grey(width: int, height: int) -> Image.Image:
 
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
-    """bool [H, W]: which pixels differ."""
+    """Return the pixels that differ, bool [H, W]."""
     return (np.asarray(before) != np.asarray(after)).any(axis=2)
 
 
@@ -57,10 +57,12 @@ def test_box_is_drawn_at_its_exclusive_corners_and_the_input_is_left_alone():
 
 @pytest.mark.parametrize("box", [(0, 0, 8, 8), (92, 0, 100, 8), (0, 52, 8, 60), (92, 52, 100, 60), (-9, -9, 300, 300)])
 def test_labels_stay_inside_and_text_is_whole(box: tuple[int, int, int, int]):
-    """The text has as much ink in every corner as in the middle: nothing is cut off."""
+    """Text has the same number of dark pixels in every corner as in the centre, so none is cut off."""
 
     def ink(at: tuple[int, int, int, int]) -> int:
-        drawn = np.asarray(draw_boxes(grey(100, 60), [at], [0], ["dog"], difficult=[True]))  # dashes have no dark rim
+        drawn = np.asarray(
+            draw_boxes(grey(100, 60), [at], [0], ["dog"], difficult=[True])
+        )  # dashed boxes have no dark rim
         return int((drawn < 90).all(axis=2).sum())
 
     assert ink(box) == ink((40, 30, 60, 40)) > 5

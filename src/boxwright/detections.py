@@ -1,4 +1,4 @@
-"""``Detections``: what a detector found in one image, for people and their programs."""
+"""`Detections`: the result of a detector on one image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ class Detections:
     """The objects found in one image, in pixels of the original image, usually sorted by score.
 
     ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive; ``scores`` float32 ``[n]`` in 0..1; ``labels`` int64 ``[n]``,
-    indexes into ``names``; ``size`` the image's (height, width) after its EXIF orientation; ``masks`` a sequence of
-    bool ``[height, width]``, as one array or kept small by `InstanceMasks`, or None; ``path`` the file it came from, if
-    it came from one.
+    indexes into ``names``; ``size`` the (height, width) of the image after its EXIF orientation; ``masks`` a sequence
+    of bool ``[height, width]``, as one array or compact `InstanceMasks`, or None; ``path`` the image file, or None.
     """
 
     boxes: np.ndarray
@@ -59,9 +58,9 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: int | slice | np.ndarray | list[int] | list[bool]) -> Detections:
-        """The chosen detections, in the order asked for; one index gives a value of length 1."""
+        """Return the chosen detections in the given order; a single index gives an object of length 1."""
         if isinstance(index, (int, np.integer)):
-            if not -len(self) <= index < len(self):  # also what ends a `for` loop
+            if not -len(self) <= index < len(self):  # also ends a `for` loop
                 raise IndexError(f"detection {index} of {len(self)}")
             index = [int(index)]
         rows = np.arange(len(self))[index]
@@ -69,16 +68,16 @@ class Detections:
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
 
     def above(self, threshold: float) -> Detections:
-        """The detections with a score of at least ``threshold`` (0..1)."""
+        """Return the detections with a score of at least ``threshold`` (0..1)."""
         return self[np.flatnonzero(self.scores >= threshold)]
 
     @property
     def class_names(self) -> list[str]:
-        """The class name of each detection."""
+        """Return the class name of each detection."""
         return [self.names.names[k] for k in self.labels]
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Entries of a COCO results file: the data set's own category ids, boxes as x y width height, masks as RLE."""
+        """Return entries of a COCO results file: category ids of the data set, boxes x y width height, masks as RLE."""
         segmentations: list[dict[str, Any] | None] = [None] * len(self)
         if isinstance(self.masks, InstanceMasks):
             segmentations = [*self.masks.run_lengths()]
@@ -99,7 +98,7 @@ class Detections:
         return entries
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: path, width, height, and one object a detection (masks left out)."""
+        """Return a dictionary for JSON: path, width, height, and one object per detection, without masks."""
         return {
             "path": None if self.path is None else str(self.path),
             "width": self.size[1],
@@ -116,7 +115,7 @@ class Detections:
         }
 
     def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections``; needs the optional package ``supervision``."""
+        """Convert to ``supervision.Detections``; needs the optional package ``supervision``."""
         try:
             import supervision
         except ImportError as error:
@@ -132,7 +131,7 @@ class Detections:
         )
 
     def table(self) -> Table:
-        """A rich table, one row a detection; print it with ``rich.print``."""
+        """Return a rich table with one row per detection; print it with ``rich.print``."""
         from rich.table import Table
 
         title = f"{self.path.name if self.path else 'image'} ({self.size[1]} x {self.size[0]}): {len(self)} found"
@@ -145,23 +144,23 @@ class Detections:
         return table
 
     def draw(self, image: Image.Image | np.ndarray | None = None) -> Image.Image:
-        """A copy of the image with the detections drawn; without ``image`` the file at ``path`` is read."""
+        """Return a copy of the image with the detections drawn; without ``image`` the file at ``path`` is read."""
         if image is None:
             if self.path is None:
-                raise InputError("these detections came from no file; give draw() the image")
+                raise InputError("these detections have no file; pass the image to draw()")
             image = _open_upright(self.path)
         elif isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         if (image.height, image.width) != tuple(self.size):
             raise InputError(
-                f"the image is {image.width}x{image.height} but the detections are of one of "
-                f"{self.size[1]}x{self.size[0]}; give the original, turned as its EXIF orientation says"
+                f"the image is {image.width}x{image.height} but the detections are for one of "
+                f"{self.size[1]}x{self.size[0]}; give the original, rotated by its EXIF orientation"
             )
         return draw_boxes(image, self.boxes, self.labels, self.names.names, self.scores, self.masks)
 
 
 def _open_upright(path: Path) -> Image.Image:
-    """The file's picture for looking at: turned as EXIF says, 16 bits scaled to 8, transparency over white."""
+    """Open an image for display: rotated by EXIF, 16 bits scaled to 8, transparency over white."""
     from PIL import ImageOps
 
     with Image.open(path) as opened:
@@ -175,5 +174,5 @@ def _open_upright(path: Path) -> Image.Image:
 
 
 def _short(value: float) -> float:
-    """A hundredth of a pixel would do; more keeps COCO's strictest IoU untouched."""
+    """Round to enough decimals for COCO's strictest IoU threshold."""
     return round(value, 3)

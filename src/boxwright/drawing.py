@@ -1,6 +1,6 @@
-"""Boxes, labels and masks drawn onto a picture, with Pillow alone.
+"""Draw boxes, labels and masks onto an image with Pillow.
 
-Everything scales with the picture: a 300-pixel thumbnail and a 40-megapixel photograph are equally readable.
+Lines and text scale with the image, from a thumbnail of 300 pixels to a photograph of 40 megapixels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Rectangle = tuple[float, float, float, float]
 
 
 class Masks(Protocol):
-    """Masks ``[H, W]`` that are made one after the other, so that they need not be in memory together."""
+    """Masks ``[H, W]`` produced one after the other, so that they need not be in memory together."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """n, H, W."""
+        """Return n, H, W."""
         ...
 
     def __len__(self) -> int: ...
@@ -31,17 +31,17 @@ class Masks(Protocol):
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
-_GOLDEN_ANGLE = 137.50776  # degrees: hues stay far apart however many classes there are, and a label keeps its colour
+_GOLDEN_ANGLE = 137.50776  # degrees; keeps the hues of any number of classes apart
 _TONES = ((0.72, 0.17), (0.56, 0.20), (0.86, 0.13), (0.46, 0.16), (0.66, 0.10))  # OKLCH lightness, chroma: in turn
 _MASK_OPACITY = 0.42
 
 
 @lru_cache(maxsize=1024)
 def class_colour(label: int) -> tuple[int, int, int]:
-    """The sRGB colour of a label, 0..255 each; the same for ever, and far in OKLCH from its neighbours' colours."""
+    """Return the sRGB colour of a label, 0..255 each: constant, and distant in OKLCH from those of near labels."""
     lightness, chroma = _TONES[label % len(_TONES)]
     hue = math.radians(25.0 + label * _GOLDEN_ANGLE)
-    while True:  # less chroma until the colour exists in sRGB
+    while True:  # reduce chroma until the colour exists in sRGB
         rgb = _oklch_to_linear(lightness, chroma, hue)
         if all(-1e-4 <= channel <= 1.0001 for channel in rgb):
             red, green, blue = (_gamma(channel) for channel in rgb)
@@ -60,12 +60,12 @@ def draw_boxes(
     difficult: np.ndarray | Sequence[bool] | None = None,
     scale: float = 1.0,
 ) -> Image.Image:
-    """A copy of ``image`` in RGB with the boxes drawn.
+    """Return a copy of ``image`` in RGB with the boxes drawn.
 
     ``boxes`` ``[n, 4]`` are x1 y1 x2 y2 in the image's pixels, exclusive; ``labels`` ``[n]`` index ``names``;
-    ``scores`` ``[n]`` in 0..1 are written beside the names; ``masks`` bool ``[n, H, W]`` are laid over translucently;
-    boxes whose ``crowd`` or ``difficult`` flag is set are dashed. Labels stay inside the image. Lines and text take
-    their size from the image's, times ``scale``. Raises ``InputError`` when the lengths or a mask's size disagree.
+    ``scores`` ``[n]`` in 0..1 are written beside the names; ``masks`` bool ``[n, H, W]`` are drawn translucent;
+    boxes whose ``crowd`` or ``difficult`` flag is set are dashed. Labels stay inside the image. The sizes of
+    lines and text follow that of the image, times ``scale``. Raises ``InputError`` for unequal lengths or mask sizes.
     """
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     classes = np.asarray(labels, dtype=np.int64).reshape(-1)
@@ -92,11 +92,11 @@ def draw_boxes(
     draw = ImageDraw.Draw(canvas)
     width = line_width(canvas.size, scale)
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    for i in np.argsort(-areas, kind="stable").tolist():  # the large first, so that they do not hide the small
+    for i in np.argsort(-areas, kind="stable").tolist():  # large boxes first, so that they do not hide small ones
         _draw_outline(draw, canvas.size, corners[i], class_colour(int(classes[i])), width, bool(dashed[i]))
     ranks = np.zeros(count) if scores is None else -np.asarray(scores, dtype=np.float64)
     taken: list[Rectangle] = []
-    for i in np.argsort(ranks, kind="stable").tolist():  # the surest gets the best place
+    for i in np.argsort(ranks, kind="stable").tolist():  # the best score gets the best position
         label = int(classes[i])
         text = names[label] if 0 <= label < len(names) else f"class {label}"
         if scores is not None:
@@ -106,12 +106,12 @@ def draw_boxes(
 
 
 def line_width(size: tuple[int, int], scale: float = 1.0) -> int:
-    """The width of a box's line, in pixels, for an image of (width, height)."""
+    """Return the line width of boxes in pixels for an image of (width, height)."""
     return max(1, round(scale * math.sqrt(size[0] * size[1]) / 280))
 
 
 def font_size(size: tuple[int, int], scale: float = 1.0) -> int:
-    """The height of a label's text, in pixels, for an image of (width, height)."""
+    """Return the text height of labels in pixels for an image of (width, height)."""
     return max(10, round(scale * math.sqrt(size[0] * size[1]) / 42))
 
 
@@ -127,7 +127,7 @@ def _gamma(channel: float) -> int:
 
 
 def _oklch_to_linear(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
-    """Björn Ottosson's OKLab, in polar form, to linear sRGB."""
+    """Convert OKLab (Björn Ottosson) in polar form to linear sRGB."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
@@ -140,11 +140,11 @@ def _oklch_to_linear(lightness: float, chroma: float, hue: float) -> tuple[float
 
 
 def _lay_masks(canvas: Image.Image, masks: np.ndarray | Masks, labels: np.ndarray) -> Image.Image:
-    """The image with every mask tinted and its rim drawn in full colour."""
+    """Return the image with masks tinted and their edges drawn in full colour."""
     if masks.shape[1:] != (canvas.height, canvas.width):
         raise InputError(
             f"masks are {masks.shape[2]}x{masks.shape[1]} but the image is {canvas.width}x{canvas.height}; "
-            "masks must be in the image's own pixels"
+            "masks must have the size of the image"
         )
     pixels = np.asarray(canvas).copy()
     reach = max(1, line_width(canvas.size) // 2)
@@ -153,7 +153,7 @@ def _lay_masks(canvas: Image.Image, masks: np.ndarray | Masks, labels: np.ndarra
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             continue
-        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # work in the object's own box
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # only within the bounds of the object
         inside, patch = mask[window], pixels[window]
         colour = np.array(class_colour(int(label)), dtype=np.float32)
         patch[inside] = (patch[inside] * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY).astype(np.uint8)
@@ -173,7 +173,7 @@ def _draw_outline(
     width: int,
     dashed: bool,
 ) -> None:
-    """One box, on a dark rim that keeps it visible on any background."""
+    """Draw one box, with a dark rim that keeps it visible on any background."""
     left, top = max(0, round(box[0])), max(0, round(box[1]))
     right, bottom = min(size[0], round(box[2])) - 1, min(size[1], round(box[3])) - 1  # exclusive to last pixel
     right, bottom = max(left, right), max(top, bottom)
@@ -204,7 +204,7 @@ def _draw_label(
     scale: float,
     taken: list[Rectangle],
 ) -> Rectangle:
-    """The text on a plate of the class's colour, inside the image and, where it can be, clear of the other plates."""
+    """Draw text on a plate of the class colour, inside the image and away from other plates if possible."""
     text, font, (text_width, text_height), padding = _fit_text(draw, size, text, scale)
     plate_width, plate_height = text_width + 2 * padding, text_height + 2 * padding
     lefts = (box[0], box[2] - plate_width)
@@ -227,7 +227,10 @@ def _draw_label(
 def _fit_text(
     draw: ImageDraw.ImageDraw, size: tuple[int, int], text: str, scale: float
 ) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont, tuple[int, int], int]:
-    """The text, shortened only when even the smallest letters are too wide; its font, (width, height) and padding."""
+    """Fit text into the image, shortened if even the smallest font is too wide.
+
+    Returns text, font, (width, height) and padding.
+    """
     height = font_size(size, scale)
     while True:
         font = _font(height)
@@ -240,7 +243,7 @@ def _fit_text(
         while len(text) > 1 and draw.textlength(text + "…", font=font) > room:
             text = text[:-1]
         text += "…"
-    # One height for all words of a size, so that plates in a row line up whether or not a word has descenders.
+    # One height for all words of a font size, so that plates line up with and without descenders.
     _, top, _, bottom = draw.textbbox((0, 0), "Ágy", font=font, anchor="lt")
     return text, font, (math.ceil(draw.textlength(text, font=font)), math.ceil(bottom - top)), padding
 

@@ -101,7 +101,7 @@ def test_objects_without_masks_among_others_are_told_of(tmp_path: Path, capsys: 
     said = capsys.readouterr()
     said_whole = said.out + said.err
     assert f"WARNING: {gone['train']}" in said_whole
-    assert "they are learnt as filling their boxes" in said_whole
+    assert "they are learned as filling their boxes" in said_whole
     assert f"WARNING: {gone['val']}" in said_whole
     words = ["evaluate", str(run), "--data", str(scenes), "--device", "cpu"]
     assert main(words) == 0

@@ -1,4 +1,4 @@
-"""The packed index: what goes in comes out, and it stays small."""
+"""The packed index returns what was put in, and is small."""
 
 import pickle
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_round_trip() -> None:
     assert rows.ids.tolist() == [5, 9]
     assert rows.segmentations == [SQUARE, None]
     assert index.annotations(1).boxes.shape == (0, 4)
-    assert index.annotations(-1).ids.tolist() == [3]  # counted from 1 through the data set
+    assert index.annotations(-1).ids.tolist() == [3]  # ids count from 1 through the data set
     with pytest.raises(IndexError):
         index.path(3)
 
@@ -108,7 +108,7 @@ def test_to_coco_keeps_figures_and_ids() -> None:
         "segmentation": SQUARE,
     }  # fmt: skip
     assert (second["iscrowd"], "segmentation" in second) == (1, False)
-    assert third["bbox"] == [0.1, 0.2, 0.3, 0.5]  # to the last bit: no way through corners
+    assert third["bbox"] == [0.1, 0.2, 0.3, 0.5]  # bit for bit, since boxes are not converted to corners
 
 
 @pytest.mark.parametrize("ids", [[0, 4], [4, 4], [-1, 2]])
@@ -139,7 +139,7 @@ def test_build_refuses(change: dict[str, object], message: str) -> None:
 
 
 def test_pickle_is_small() -> None:
-    """100,000 boxes in 10,000 images: 53 bytes a box and 32 with its path an image, as the module states."""
+    """100,000 boxes in 10,000 images take 53 bytes per box, and 32 bytes and the path per image, as documented."""
     rng = np.random.default_rng(0)
     boxes = rng.uniform(0, 100, (10, 4))
     boxes[:, 2:] += 100
@@ -164,7 +164,7 @@ def test_pickle_with_masks_adds_the_text(tmp_path: Path) -> None:
 
 
 def test_every_array_travels_apart_from_the_pickle() -> None:
-    """What a spawned loader worker copies is the rest: classes, names, a few numbers, whatever the data set's size."""
+    """A spawned loader worker copies only the rest: classes, names and a few numbers for any size of data set."""
     record = ImageRecord(path=Path("/d/a.jpg"), image_id=1, height=9, width=9, boxes=[[1, 1, 5, 5]] * 1000,
                          labels=[0] * 1000, segmentations=[SQUARE] * 1000)  # fmt: skip
     buffers: list[pickle.PickleBuffer] = []

@@ -1,4 +1,4 @@
-"""Images of every mode and in every state of disrepair."""
+"""Reading of images of every mode, and of damaged ones."""
 
 import warnings
 from pathlib import Path
@@ -11,7 +11,7 @@ from boxwright.data.images import image_size, image_to_array, orientation, read_
 from boxwright.structures import InputError
 from tests.support.dataset_files import write_image
 
-# The stored picture that each EXIF orientation turns into the upright one [[1, 2, 3], [4, 5, 6]].
+# Stored pixels that each EXIF orientation turns into the upright image [[1, 2, 3], [4, 5, 6]].
 _UPRIGHT = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
 _STORED = {
     1: _UPRIGHT,
@@ -53,7 +53,7 @@ def test_impossible_orientation_is_as_if_absent(tmp_path: Path, value: int) -> N
     [
         ("L", 77, (77, 77, 77)),
         ("1", 1, (255, 255, 255)),
-        ("LA", (100, 0), (255, 255, 255)),  # wholly transparent: the white below
+        ("LA", (100, 0), (255, 255, 255)),  # fully transparent: the white background
         ("LA", (100, 255), (100, 100, 100)),
         ("RGBA", (200, 0, 0, 255), (200, 0, 0)),
         ("RGBA", (0, 0, 0, 51), (204, 204, 204)),  # a fifth of black over white
@@ -144,7 +144,7 @@ def test_errors_name_file_and_remedy(tmp_path: Path) -> None:
 
 
 def test_bad_inputs(shared_data: Path) -> None:
-    """Every real broken image loads rightly or names its file."""
+    """Every real broken image is read correctly, or the error names its file."""
     folder = shared_data / "bad_inputs"
     shapes = {
         "BloodImage_00338.jpg": (480, 640, 3),

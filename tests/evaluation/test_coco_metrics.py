@@ -1,4 +1,4 @@
-"""COCO metrics against pycocotools, on drawn-up cases, random ones and real data."""
+"""COCO metrics compared with pycocotools, on constructed cases, random ones and real data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def score(index: FakeIndex, detections: list[dict[str, Any]], iou_type: Any = "b
 
 
 def assert_equals_pycocotools(index: FakeIndex, detections: list[dict[str, Any]], iou_type: str = "bbox") -> CocoResult:
-    """Every number of the result, the arrays and the pooled recall included, to 1e-9."""
+    """Compare all values of the result to 1e-9, including the arrays and the pooled recall."""
     result = score(index, detections, iou_type)
     truth = index.to_coco()
     if any(annotation["id"] == 0 for annotation in truth["annotations"]):  # pycocotools loses matches to id 0
@@ -66,8 +66,8 @@ def test_masks_equal_pycocotools(seed: int) -> None:
     assert_equals_pycocotools(index, detections, "segm")
 
 
-def test_masks_go_by_their_own_area_not_by_their_box() -> None:
-    """A diamond in a box of 40x40 has 800 pixels: small, though its box of 1600 is medium."""
+def test_the_size_of_a_mask_is_its_area_not_that_of_its_box() -> None:
+    """A diamond in a box of 40x40 has 800 pixels and is small, although its box of 1600 is medium."""
     box = [10.0, 10.0, 40.0, 40.0]
     truth = {
         "images": [{"id": 1, "height": 80, "width": 80}],
@@ -82,7 +82,7 @@ def test_masks_go_by_their_own_area_not_by_their_box() -> None:
     masks = [rle_of([diamond(box)], 80, 80), elsewhere]
     evaluation.update(1, [[10, 10, 50, 50], [30, 30, 70, 70]], [0.5, 0.9], [0, 0], masks)
     stats = evaluation.compute().stats
-    # The better-scored wrong one is small as well, so it costs precision in "small"; by box area it would be ignored.
+    # The wrong mask scores higher and is small too, so it lowers the precision of "small"; by box area it would not.
     assert stats["APs"] == pytest.approx(0.5)
     assert math.isnan(stats["APm"])
 
@@ -101,7 +101,7 @@ def test_twelve_numbers_of_the_padilla_sample(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_real_objects_with_crowds(shared_data: Path, iou_type: str) -> None:
-    """Perturbed ground truth of coco_mini val as detections."""
+    """Use perturbed ground truth of coco_mini val as detections."""
     truth = json.loads((shared_data / "coco_mini" / "instances_val.json").read_text())
     assert any(a["iscrowd"] for a in truth["annotations"])
     sizes = {i["id"]: (i["height"], i["width"]) for i in truth["images"]}
@@ -124,7 +124,7 @@ def test_real_objects_with_crowds(shared_data: Path, iou_type: str) -> None:
 
 
 def test_a_match_to_annotation_id_0_counts() -> None:
-    """pycocotools would take it for no match; ids here are 0, 1 and 2."""
+    """pycocotools would treat it as no match; ids here are 0, 1 and 2."""
     index = two_squares()
     evaluation = CocoEvaluation(index)
     evaluation.update(5, [[10, 10, 50, 50], [60, 60, 80, 80]], [0.9, 0.8], [0, 1])
@@ -176,7 +176,7 @@ def test_no_detections_and_no_objects() -> None:
 
 
 def test_scores_below_zero_are_scores() -> None:
-    """A logit is as good a score as a probability."""
+    """A score may be a logit."""
     result = score(two_squares(), [{"image_id": 5, "category_id": 9, "bbox": [10, 10, 40, 40], "score": -3.5}])
     assert result.scores[0, 0, 0, 0] == -3.5
 
@@ -224,7 +224,7 @@ def test_parts_of_two_processes_give_the_whole() -> None:
         ((5, [[0, 0, 1, 1]], [float("inf")], [0]), "image id 5.*not finite"),
         ((5, [[0, 0, 1, 1]], [0.5], [2]), "image id 5.*label 2 is outside 0..1"),
         ((5, [[9, 0, 1, 1]], [0.5], [0]), "image id 5.*box 0.*negative width"),
-        ((3, [], [], []), "image id 3 were given twice"),
+        ((3, [], [], []), "image id 3 were added twice"),
     ],
 )
 def test_bad_detections_are_refused(arguments: tuple[Any, ...], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Confusion, threshold curves and advice on cases that can be counted by hand, and the pictures made of them."""
+"""Confusion, threshold curves and advice on cases that can be counted by hand, and their plots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAR = [100, 100, 10, 10]
 
 
 def columns(*rows: tuple[int, list[float], float, int]) -> DetectionColumns:
-    """Rows of image id, x y w h, score, label."""
+    """Build columns from rows of image id, x y w h, score, label."""
     images, boxes, scores, labels = zip(*rows, strict=True)
     box_array = np.array(boxes, dtype=np.float64)
     return DetectionColumns(np.array(images), box_array, np.array(scores, dtype=np.float64), np.array(labels))
@@ -90,7 +90,7 @@ def test_greedy_match_prefers_counted_objects_and_of_equal_ones_the_later() -> N
 
 
 def test_threshold_curve_of_one_class() -> None:
-    """Dogs: hit 0.9, false 0.8, hit 0.6; two objects."""
+    """Dogs: true 0.9, false 0.8, true 0.6; two objects."""
     found = columns((3, BIG_DOG, 0.9, 1), (5, FAR, 0.8, 1), (5, SMALL_DOG, 0.6, 1))
     dog = threshold_curves(two_squares(), found).per_class[1]
     precision, recall, f1 = dog.at(np.array([0.95, 0.9, 0.85, 0.8, 0.6, 0.0]))
@@ -110,8 +110,8 @@ def test_threshold_curve_of_one_class() -> None:
     assert cat.precise() is None
 
 
-def test_equal_scores_cannot_be_parted() -> None:
-    """A hit and a false one with the same score: no threshold gives precision 1."""
+def test_equal_scores_cannot_be_separated() -> None:
+    """A true and a false positive have the same score, so no threshold gives precision 1."""
     dog = threshold_curves(two_squares(), columns((3, BIG_DOG, 0.7, 1), (5, FAR, 0.7, 1))).per_class[1]
     assert dog.precise(0.9) is None
     best = dog.best_f1()
@@ -121,7 +121,7 @@ def test_equal_scores_cannot_be_parted() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_advice_holds_when_it_is_followed(seed: int) -> None:
-    """Leaving out what scores below the advised threshold gives the promised precision and recall."""
+    """Dropping detections below the recommended threshold gives the stated precision and recall."""
     index, rows = random_case(seed)
     found = as_columns(index, rows)
     advice = threshold_curves(index, found, iou=0.3).overall.best_f1()
@@ -133,7 +133,7 @@ def test_advice_holds_when_it_is_followed(seed: int) -> None:
 
 
 def test_curves_without_rivals_agree_with_voc() -> None:
-    """Where objects lie apart, COCO's pairing and VOC's are the same, so precision and recall are."""
+    """For objects that do not overlap, the matching of COCO and VOC is the same, and so are precision and recall."""
     rng = np.random.default_rng(0)
     boxes = [[50.0 * n, 0.0, 40.0, 40.0] for n in range(20)]
     annotations = [

@@ -1,4 +1,4 @@
-"""Results files: read to the last digit, and refused with file and place."""
+"""Results files are read exactly, or refused with file and position."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_tuples_and_columns_are_taken() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"image_id": 5,\n "score": ', r"found.json, line 2, column \d+: not JSON.*cut off"),
+        ('[{"image_id": 5,\n "score": ', r"found.json, line 2, column \d+: not JSON.*truncated"),
         ({"results": []}, "found.json: not a list of detections"),
         ([GOOD, 7], "entry 1 is int, not an object"),
-        ([GOOD, {**GOOD, "image_id": 6}], "entry 1 is of image id 6, which the data set does not have"),
+        ([GOOD, {**GOOD, "image_id": 6}], "entry 1 is of image id 6, which is not in the data set"),
         ([{**GOOD, "image_id": [5]}], "entry 0 cannot be read"),
         ([{**GOOD, "category_id": 1}], "entry 0 has category id 1; the data set has 4, 9"),
         ([{**GOOD, "score": "0.5"}], "entry 0 has score '0.5'"),
@@ -77,9 +77,9 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
     index: Any = two_squares()
     with pytest.raises(InputError, match=r"missing\.json: no such file"):
         load_coco_detections(tmp_path / "missing.json", index)
-    (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match=r"picture\.json: not"):
-        load_coco_detections(tmp_path / "picture.json", index)
+    (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(InputError, match=r"photo\.json: not"):
+        load_coco_detections(tmp_path / "photo.json", index)
     with pytest.raises(InputError, match="cannot be read"):
         load_coco_detections(tmp_path, index)
     with pytest.raises(InputError, match="entry 0 has no run-length mask"):

@@ -1,4 +1,4 @@
-"""The VOC metric: tables small enough to draw, published values on real files, and a plain second implementation."""
+"""VOC metric on small tables, with published values on real files, and compared with a plain implementation."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_drawn_cases(truth: list[Row], found: list[Row], rules: dict[str, Any], 
 
 
 def test_recall_of_exactly_three_tenths() -> None:
-    """numpy's 0.30000000000000004 is missed by 3 of 10; exact arithmetic reaches it."""
+    """A recall of 3 of 10 is below numpy's 0.30000000000000004 and reaches the exact 3/10."""
     truth = [("a", "cat", square(20 * n), 0.0) for n in range(10)]
     found = [("a", "cat", square(20 * n), 0.9 - n / 100) for n in range(3)]
     assert evaluate(truth, found, average="11-point").mean_ap == pytest.approx(3 / 11)
@@ -116,7 +116,7 @@ def test_classes_without_objects_are_undefined_and_left_out() -> None:
 
 
 def test_equal_scores_keep_their_order() -> None:
-    """A thousand ties, the true one first or last: a sort that is not stable would mix them up."""
+    """A thousand equal scores, the true one first or last, would be mixed by a sort that is not stable."""
     false = [("a", "cat", square(50 + n), 0.5) for n in range(1000)]
     true = ("a", "cat", square(0), 0.5)
     assert evaluate(ONE, [true, *false]).mean_ap == 1.0
@@ -131,7 +131,7 @@ def test_unknown_rules_are_refused() -> None:
 
 
 def read_files(folder: Path, scored: bool) -> list[Row]:
-    """Lines of ``class [score] x y width height``, one file an image."""
+    """Read lines of ``class [score] x y width height``, one file per image."""
     rows: list[Row] = []
     for file in sorted(folder.glob("*.txt")):
         for line in file.read_text().splitlines():
@@ -176,7 +176,7 @@ def test_published_precision_and_recall_lists(shared_data: Path) -> None:
 
 
 def plain_voc(truth: list[Row], found: list[Row], name: str, iou: float) -> float:
-    """The rule once more, in loops, one object at a time, area under the curve with sentinels."""
+    """Compute the metric in loops, one object at a time, with sentinels for the area under the curve."""
     objects = [[row[0], row[2], False] for row in truth if row[1] == name]
     hits, misses, points = 0, 0, [(0.0, 0.0)]
     for image, _, box, _ in sorted((r for r in found if r[1] == name), key=lambda r: -r[3]):
@@ -203,7 +203,7 @@ def plain_voc(truth: list[Row], found: list[Row], name: str, iou: float) -> floa
 
 
 def test_many_classes_equal_the_plain_rule(shared_data: Path) -> None:
-    """Files with corners, many classes, detections whose scores have many digits."""
+    """Use files with corners, many classes, and scores of many digits."""
 
     def read(folder: Path, scored: bool) -> list[Row]:
         rows: list[Row] = []

@@ -1,4 +1,4 @@
-"""Evaluation on the package's own DetectionIndex, from memory and from files."""
+"""Evaluation on a DetectionIndex, from memory and from files."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def test_an_index_built_in_memory_scores_like_its_dict(masks: bool) -> None:
 
 @pytest.mark.parametrize(("name", "split", "iou_type"), [("nwpu_vhr10", "train", "segm"), ("coco_mini", "val", "bbox")])
 def test_the_truth_as_detections_is_perfect(shared_data: Path, name: str, split: str, iou_type: str) -> None:
-    """Image id 0, sparse categories and crowds included: AP 1, every object found, none confused."""
+    """AP is 1 and there is no confusion, also with image id 0, sparse categories and crowds."""
     whole = open_splits(shared_data / name)[split]
-    index = whole.subset(np.argsort(whole.image_ids)[:40])  # with image id 0 where there is one
+    index = whole.subset(np.argsort(whole.image_ids)[:40])  # with image id 0 if there is one
     assert name != "nwpu_vhr10" or 0 in index.image_ids
     evaluation = CocoEvaluation(index, iou_type)
     truth = index.to_coco()
     rows = [a | {"score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
     label = {category: k for k, category in enumerate(index.classes.ids)}
-    if iou_type == "segm":  # results carry run-length masks
+    if iou_type == "segm":  # results have run-length masks
         from boxwright.data.masks import masks as mask_tools
 
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}

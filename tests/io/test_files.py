@@ -1,4 +1,4 @@
-"""Files are whole or absent, errors name them, and one module opens files for writing."""
+"""Files are complete or absent, errors name them, and only one module opens files for writing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_the_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
-    """Writers of videos and images choose the format by it."""
+    """Writers of videos and images choose the format by the suffix."""
     with atomic_path(tmp_path / "clip.mp4") as temporary:
         assert temporary.suffix == ".mp4"
         assert temporary.parent == tmp_path
@@ -95,7 +95,7 @@ def test_the_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "set"
-    target.mkdir()  # an empty folder is as good as none
+    target.mkdir()  # an empty folder is accepted
     with atomic_folder(target) as partial:
         (partial / "inner").mkdir()
         write_atomically(partial / "inner" / "a", b"x")
@@ -146,7 +146,7 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
-# Writers of their own that take a path from `atomic_path`.
+# Other writers, which take a path from `atomic_path`.
 OWN_WRITERS = {
     ("app/detection/video.py", "open"): "PyAV muxes into the temporary file",
     ("data/proposals/files.py", "save_file"): "safetensors writes arrays without a copy in memory",

@@ -1,15 +1,15 @@
 """Read image files of every mode that Pillow knows as upright uint8 RGB.
 
-How the modes are brought to RGB:
+Conversion of the modes to RGB:
 
 * Grayscale is repeated over the three channels; a palette is looked up; CMYK, YCbCr and Lab are converted.
 * Transparency (RGBA, LA, a palette with a transparent entry) is composited over white.
-* 16-bit grayscale is scaled by the range of its type, 0..65535 to 0..255, and not by the values of the single image:
-  the same sensor value gives the same gray in every image. 16-bit colour is scaled alike by Pillow.
-* 32-bit integer and floating-point images have no range of their own: finite values are stretched from the image's
-  minimum to its maximum.
-* The EXIF orientation is applied when it is one of 1..8 and taken as absent otherwise.
-* Of an animation, the first frame is read.
+* 16-bit grayscale is scaled by the range of its type, 0..65535 to 0..255, and not by the values of the image, so that
+  the same sensor value gives the same gray in every image. Pillow scales 16-bit colour in the same way.
+* 32-bit integer and floating-point images have no fixed range. Their finite values are stretched from the minimum to
+  the maximum of the image.
+* The EXIF orientation is applied if it is one of 1..8 and ignored otherwise.
+* The first frame of an animation is read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"}
     | {".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 )
-"""Lower-case suffixes by which a file in a folder counts as an image; the content decides how it is read."""
+"""Lower-case suffixes of image files in a folder. The content of a file decides how it is read."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -46,14 +46,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow raises for damaged content, besides OSError: its plugins let their parsers' own errors through.
+# Errors that Pillow raises for damaged content, besides OSError: those of the parsers of its plugins.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> np.ndarray:
     """Read the image in ``path`` as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF orientation.
 
-    Raises ``InputError`` naming the file and a remedy when it is missing, no image, damaged, or has more than
+    Raises ``InputError`` naming the file and a remedy if it is missing, not an image, damaged, or has more than
     ``max_pixels`` pixels (default: `pixel_limit`).
     """
     with _opened(path, max_pixels) as image:
@@ -66,7 +66,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> n
             ) from None
         except _DAMAGE as error:
             raise InputError(
-                f"{path}: the image is damaged ({_reason(error)}); fetch it again or take it out of the data set"
+                f"{path}: the image is damaged ({_reason(error)}); fetch it again or remove it from the data set"
             ) from error
 
 
@@ -74,7 +74,7 @@ def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> t
     """Return height and width of the upright image from the file's header; raises as `read_image`."""
     with _opened(path, max_pixels) as image:
         width, height = image.size
-        # Pillow gives a TIFF's size as turned already.
+        # Pillow returns the size of a TIFF after its orientation.
         turned = image.format != "TIFF" and (orientation(image) or 1) >= 5
         return (width, height) if turned else (height, width)
 
@@ -92,17 +92,17 @@ def orientation(image: Image.Image) -> int | None:
 
 
 def raw_orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation as stored, impossible values included; None where there is none."""
+    """Return the EXIF orientation as stored, impossible values included; None without one."""
     try:
         value = image.getexif().get(_ORIENTATION)
         return None if value is None else int(value)
-    except Exception:  # a broken EXIF block must not cost the image
+    except Exception:  # an image with a broken EXIF block can still be read
         return None
 
 
 def image_to_array(image: Image.Image) -> np.ndarray:
     """Convert an open Pillow image to upright uint8 RGB ``[H, W, 3]``, as the module describes."""
-    image.load()  # before the orientation is read: Pillow turns a TIFF while loading it
+    image.load()  # before the orientation is read, since Pillow rotates a TIFF while loading it
     turn = orientation(image)
     pixels = _to_rgb(image)
     if turn is not None:
@@ -133,15 +133,15 @@ def is_image_name(path: str | os.PathLike[str]) -> bool:
 def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image, read its header, and check its size against the limit."""
     limit = pixel_limit() if max_pixels is None else max_pixels
-    # From a stream, not from the name: given a name, Pillow maps uncompressed TIFFs into memory, and then garbles those
-    # whose orientation swaps the sides.
+    # Opened as a stream: given a name, Pillow maps uncompressed TIFFs into memory, and then garbles those whose
+    # orientation swaps the sides.
     with _open_file(path) as stream, _PILLOW_LIMIT:
         image = _read_header(path, stream)
         width, height = image.size
         if width * height > limit:
             raise InputError(
                 f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {limit:,}; "
-                "cut it into tiles, scale it down, or set BOXWRIGHT_MAX_PIXELS if there is memory for it"
+                "cut it into tiles, scale it down, or set BOXWRIGHT_MAX_PIXELS if there is enough memory"
             )
         yield image
 
@@ -154,7 +154,7 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not an image; name a file in it") from None
     except PermissionError:
-        raise InputError(f"{path}: the image may not be read; grant read permission") from None
+        raise InputError(f"{path}: there is no permission to read the image; grant it") from None
     except OSError as error:
         raise InputError(
             f"{path}: the image cannot be opened ({error.strerror}); check the disk and the path"
@@ -168,16 +168,16 @@ def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
         size = Path(path).stat().st_size
         what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
         raise InputError(
-            f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or take it out of the data set"
+            f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or remove it from the data set"
         ) from error
     except _DAMAGE as error:
         raise InputError(
-            f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or take it out of the data set"
+            f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or remove it from the data set"
         ) from error
 
 
 class _LiftedLimit:
-    """Pillow's own pixel limit, a global, lifted while any of our threads reads, so that ours alone decides."""
+    """Context that lifts Pillow's global pixel limit while any thread reads, so that only `pixel_limit` applies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -201,7 +201,7 @@ _PILLOW_LIMIT = _LiftedLimit()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image in mode RGB."""
+    """Convert a loaded image to mode RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -218,7 +218,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
-    """Finite values from their minimum to their maximum as 0..255; what is not finite, and a flat image, as 0."""
+    """Stretch finite values from their minimum to their maximum to 0..255; other values and a flat image become 0."""
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(values.shape, dtype=np.uint8)

@@ -1,11 +1,11 @@
-"""Annotations of a data set in a few flat arrays, cheap to share between loader workers.
+"""Annotations of a data set in a few flat arrays that loader workers share.
 
 Symbols: N images, n boxes of one image, M boxes of all images, H W height and width of an image.
 
 A Python list of a million dictionaries is copied page by page into every forked worker, because reading an object
-writes its reference count. Here all lies in numpy arrays, the UTF-8 of paths and segmentations too: forked workers
-share the pages, spawned ones map one block of shared memory (:mod:`boxwright.data.loading.sharing`). An image costs
-32 bytes and its path; a box costs 53 bytes, and 8 more and its segmentation's JSON text where the data set has masks.
+writes its reference count. Here everything is in numpy arrays, including the UTF-8 text of paths and segmentations.
+Forked workers share the pages, and spawned workers map one block of shared memory (`boxwright.data.loading.sharing`).
+An image takes 32 bytes and its path. A box takes 53 bytes; with masks, 8 more and the JSON text of its segmentation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CROWD, _DIFFICULT = 1, 2
 
 
 class Annotations(NamedTuple):
-    """The boxes of one image, in its original pixels.
+    """Annotations of one image, in pixels of the original image.
 
-    ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive, as annotated: they may reach over the image's edge; ``labels``
+    ``boxes`` float32 ``[n, 4]`` x1 y1 x2 y2, exclusive, as annotated: they may extend over the image's edge; ``labels``
     int64 ``[n]``; ``crowd`` and ``difficult`` bool ``[n]``; ``area`` float64 ``[n]`` square pixels of the segment, or
-    of the box where there is no segment; ``ids`` int64 ``[n]``; ``segmentations`` one COCO polygon list, run-length
-    dictionary or None a box, or None where the data set has no masks.
+    of the box without one; ``ids`` int64 ``[n]``; ``segmentations`` a COCO polygon list, a run-length dictionary or
+    None per box, or None if the data set has no masks.
     """
 
     boxes: np.ndarray
@@ -46,11 +46,11 @@ class Annotations(NamedTuple):
 
 @dataclass(kw_only=True)
 class ImageRecord:
-    """One image with its annotations, as a reader gives it to `DetectionIndex.build`.
+    """One image with its annotations, as a reader passes it to `DetectionIndex.build`.
 
     ``boxes`` ``[n, 4]`` are x1 y1 x2 y2, exclusive, or with ``box_format="xywh"`` x y width height; ``labels`` ``[n]``
-    index the classes. What is left out: no crowd, nothing difficult, areas of the boxes (or of the segmentations),
-    ids counted from 1 through the data set.
+    index the classes. Defaults: no crowd, nothing difficult, the areas of the segmentations or else of the boxes, ids
+    that count from 1 through the data set.
     """
 
     path: Path
@@ -69,10 +69,10 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DetectionIndex:
-    """Images and annotations of one split, immutable. Made by the readers, or by `build`.
+    """Images and annotations of one split, immutable. Created by the readers, or by `build`.
 
-    ``classes``; ``name``, the split's name or ``""``; ``root``, the data set's folder; ``has_masks``, whether any box
-    has a segmentation. ``len()`` counts images. The other fields are the packed arrays; use the methods.
+    ``classes``; ``name``, the name of the split or ""; ``root``, the folder of the data set. ``len()`` counts images.
+    The other fields are packed arrays; use the methods to read them.
     """
 
     classes: Classes
@@ -80,15 +80,15 @@ class DetectionIndex:
     root: Path
     image_ids: np.ndarray  # int64 [N]
     sizes: np.ndarray  # int32 [N, 2] height, width
-    paths: np.ndarray  # uint8, UTF-8 end to end
+    paths: np.ndarray  # uint8, concatenated UTF-8
     path_ends: np.ndarray  # int64 [N + 1] into paths
     box_ends: np.ndarray  # int64 [N + 1] into the rows below
-    xywh: np.ndarray  # float64 [M, 4], the figures of the file
+    xywh: np.ndarray  # float64 [M, 4], the values in the file
     labels: np.ndarray  # int32 [M]
     flags: np.ndarray  # uint8 [M]
     areas: np.ndarray  # float64 [M]
     annotation_ids: np.ndarray  # int64 [M]
-    texts: np.ndarray  # uint8, JSON end to end
+    texts: np.ndarray  # uint8, concatenated JSON
     text_ends: np.ndarray | None = None  # int64 [M + 1] into texts, None without masks
 
     @classmethod
@@ -97,7 +97,7 @@ class DetectionIndex:
     ) -> DetectionIndex:
         """Pack ``records`` into an index, in their order. ``root`` defaults to the folder of the first image.
 
-        Raises ``InputError`` for a label outside the classes or lengths that disagree, naming the image.
+        Raises ``InputError``, naming the image, for a label outside the classes and for unequal lengths.
         """
         folder = Path(root) if root is not None else (Path(records[0].path).parent if records else Path())
         packed = _Packer(folder)
@@ -126,7 +126,7 @@ class DetectionIndex:
 
     @property
     def aspect_ratios(self) -> np.ndarray:
-        """Width divided by height, float64 ``[N]``."""
+        """Return width divided by height of each image, float64 ``[N]``."""
         return self.sizes[:, 1] / self.sizes[:, 0]
 
     @property
@@ -151,16 +151,16 @@ class DetectionIndex:
         return self.root / self.relative_path(i)
 
     def relative_path(self, i: int) -> str:
-        """The image's file below ``root`` with forward slashes, or in full where it lies elsewhere."""
+        """Return the path of the image below ``root`` with forward slashes, or the full path if it is elsewhere."""
         i = self._row(i)
         return self.paths[self.path_ends[i] : self.path_ends[i + 1]].tobytes().decode("utf-8", "surrogateescape")
 
     def image_id(self, i: int) -> int:
-        """The image's id in the data set's own files."""
+        """Return the id of the image in the files of the data set."""
         return int(self.image_ids[self._row(i)])
 
     def size(self, i: int) -> tuple[int, int]:
-        """Height and width in pixels, upright."""
+        """Return height and width of the upright image in pixels."""
         height, width = self.sizes[self._row(i)].tolist()
         return height, width
 
@@ -182,12 +182,12 @@ class DetectionIndex:
     def masks(self, i: int) -> np.ndarray:
         """Rasterise the objects, bool ``[n, H, W]``; an object without a segmentation fills its box.
 
-        Raises ``InputError`` when the data set has no masks at all.
+        Raises ``InputError`` if the data set has no masks.
         """
         rows = self._rows(i)
         segmentations = self._segmentations(rows)
         if segmentations is None:
-            raise InputError(f"{self.root}: {self.name or 'the data set'} has boxes only; train or evaluate boxes")
+            raise InputError(f"{self.root}: {self.name or 'the data set'} has boxes only; train and evaluate boxes")
         height, width = self.size(i)
         masks = np.zeros((len(segmentations), height, width), dtype=bool)
         for k, segmentation in enumerate(segmentations):
@@ -228,7 +228,7 @@ class DetectionIndex:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of image names, sizes, boxes, labels, flags, segmentations and classes.
 
-        It does not depend on the folder the data set lies in, nor on ids, and does not read the images.
+        It does not depend on the folder of the data set or on ids. The images are not read.
         """
         digest = hashlib.sha256(json.dumps([self.classes.names, self.classes.ids]).encode())
         parts = (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, self.flags, self.texts)
@@ -239,9 +239,9 @@ class DetectionIndex:
     def to_coco(self) -> dict[str, Any]:
         """Return the COCO ground truth as a dictionary, with boxes and areas exactly as in the file.
 
-        Ids are those of the file, with one exception: where an annotation id is 0, negative or repeated, which the
-        COCO evaluation takes for "no match" or mixes up, annotations are numbered from 1. Difficult boxes carry
-        ``"difficult": 1``, which COCO tools pass over.
+        Ids are those of the file, except if an annotation id is 0, negative or repeated, which the COCO evaluation
+        treats as "no match" or confuses. Then all annotations are numbered from 1. Difficult boxes have
+        ``"difficult": 1``, which COCO tools ignore.
         """
         ids = self.annotation_ids
         if len(ids) and (ids.min() < 1 or len(np.unique(ids)) < len(ids)):
@@ -272,7 +272,7 @@ class DetectionIndex:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _row(self, i: int) -> int:
-        """A position as a valid one, counted from the end when negative."""
+        """Return a valid position; a negative one counts from the end."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of an index of {len(self)} images")
         return i % len(self)
@@ -293,7 +293,7 @@ class DetectionIndex:
 
 
 class _Packer:
-    """Grows the columns of an index record by record."""
+    """Build the columns of an index record by record."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -336,7 +336,7 @@ class _Packer:
         self.path_ends.append(len(self.paths))
 
     def index(self, classes: Classes, name: str) -> DetectionIndex:
-        """The finished index."""
+        """Return the finished index."""
 
         def joined(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
             return np.concatenate(parts) if parts else np.zeros(shape, dtype)
@@ -361,7 +361,7 @@ class _Packer:
 
 
 def _column(record: ImageRecord, name: str, count: int, dtype: Any, default: np.ndarray | None) -> np.ndarray:
-    """One value a box, of the wanted type; the default where the record leaves the column out."""
+    """Return a column with one value per box, or the default if the record leaves it out."""
     given = getattr(record, name)
     values = np.asarray(default if given is None else given).astype(dtype).reshape(-1)
     if len(values) != count:
@@ -370,7 +370,7 @@ def _column(record: ImageRecord, name: str, count: int, dtype: Any, default: np.
 
 
 def _areas(record: ImageRecord, xywh: np.ndarray) -> np.ndarray:
-    """Areas as given; where not, of the segmentation, else of the box."""
+    """Return the given areas; where there is none, that of the segmentation, else of the box."""
     given = [None] * len(xywh) if record.areas is None else list(record.areas)
     segments = [None] * len(xywh) if record.segmentations is None else list(record.segmentations)
     for name, values in (("areas", given), ("segmentations", segments)):
@@ -385,7 +385,7 @@ def _areas(record: ImageRecord, xywh: np.ndarray) -> np.ndarray:
 
 
 def _below(path: Path, root: Path) -> str:
-    """The path from ``root`` on where it lies below it, else in full."""
+    """Return the path relative to ``root`` if it is below it, else the full path."""
     try:
         return path.relative_to(root).as_posix()
     except ValueError:
@@ -393,7 +393,7 @@ def _below(path: Path, root: Path) -> str:
 
 
 def _gather(ends: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of the chosen items' content in a packed column, and the ends of the content packed anew."""
+    """Return the positions of the chosen items' content in a packed column, and the ends after repacking."""
     starts, lengths = ends[chosen], ends[chosen + 1] - ends[chosen]
     new_ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return np.repeat(starts - new_ends[:-1], lengths) + np.arange(new_ends[-1]), new_ends

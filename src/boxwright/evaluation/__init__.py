@@ -1,6 +1,6 @@
 """Score detections: COCO and VOC metrics, confusion, curves and advice on score thresholds.
 
-The plots are in :mod:`boxwright.evaluation.plots`, which loads matplotlib.
+The plots are in `boxwright.evaluation.plots`, which imports matplotlib.
 """
 
 from boxwright.evaluation.coco import ClassRow, CocoEvaluation, CocoResult, IouTable

@@ -1,9 +1,9 @@
-"""COCO's metrics: the twelve metrics, per class, and per IoU threshold and size.
+"""COCO metrics: the twelve standard ones, per class, and per IoU threshold and size.
 
-Rules of COCO that surprise: the limit on detections is per image *and class*; an object's size is the area that its
-annotation states, usually the mask's; an object of exactly 32^2 pixels is small and medium; crowd regions are neither
-found nor missed; ``difficult`` (VOC) is unknown to it, such objects count like any other. A metric without any ground
-truth behind it is NaN here (-1 in pycocotools), None in :meth:`CocoResult.to_dict`, and left out of means.
+Rules of COCO that may surprise: The limit on detections is per image *and class*. The size of an object is the area in
+its annotation, usually that of the mask. An object of exactly 32^2 pixels is both small and medium. Crowd regions are
+neither found nor missed. ``difficult`` objects (VOC) count like any other. A metric without ground truth is NaN (-1 in
+pycocotools), None in `CocoResult.to_dict`, and left out of means.
 
 Symbols: D detections of an image; K classes, T IoU thresholds, R = 101 recall points, A areas, L detection limits.
 """
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from boxwright.data.index import DetectionIndex
 
 DETNET_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85)
-"""The overlaps that the DetNet paper tabulates (tables 3 and 4)."""
+"""IoU thresholds that the DetNet paper reports (tables 3 and 4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One class: ``objects`` is its number of annotations without crowds; ``AR`` is at the largest detection limit."""
+    """Metrics of a class; ``objects`` counts annotations without crowds, ``AR`` is at the largest detection limit."""
 
     name: str
     objects: int
@@ -50,10 +50,10 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IouTable:
-    """AP and AR at each overlap by area, at the largest detection limit, averaged over classes with ground truth.
+    """AP and AR by IoU threshold and area, at the largest detection limit, averaged over classes with ground truth.
 
     Each array is float64 ``[A, T]``, rows in the order of ``areas``. ``ar_agnostic`` pools the classes
-    (pycocotools' ``useCats=0``): the limit then holds for an image, and a box of the wrong class may find an object.
+    (pycocotools' ``useCats=0``): then the limit is per image, and a box of the wrong class may match an object.
     """
 
     thresholds: tuple[float, ...]
@@ -63,9 +63,9 @@ class IouTable:
     ar_agnostic: NDArray[np.float64]
 
     def row(self, metric: str, area: str = "all") -> dict[str, float]:
-        """``metric`` ("AP", "AR" or "AR_agnostic") of one area: its mean over the overlaps, and at each of them.
+        """Return ``metric`` ("AP", "AR" or "AR_agnostic") of one area: the mean over IoU thresholds, and each value.
 
-        Keys are the metric's name with the overlap in percent: ``AP``, ``AP50``, ``AP55`` ... ``AP95``.
+        The keys are the name of the metric with the IoU in percent: ``AP``, ``AP50``, ``AP55`` ... ``AP95``.
         """
         values = {"AP": self.ap, "AR": self.ar, "AR_agnostic": self.ar_agnostic}[metric][self.areas.index(area)]
         head = metric[:2]
@@ -75,11 +75,11 @@ class IouTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoResult:
-    """COCO metrics of the detections of one data set. All values in 0..1, NaN where there is no ground truth.
+    """COCO metrics of the detections of one data set. All values are in 0..1, or NaN without ground truth.
 
     ``stats`` has AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl (the ARn follow ``max_detections``).
     ``precision`` and ``scores`` float64 ``[T, R, K, A]`` at the largest limit: precision at recall 0, 0.01 ... 1 and
-    the score from which on it holds; ``recall`` float64 ``[T, K, A, L]``.
+    the lowest score it holds for; ``recall`` float64 ``[T, K, A, L]``.
     """
 
     iou_type: IouType
@@ -95,7 +95,7 @@ class CocoResult:
     scores: NDArray[np.float64] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the raw arrays, ready for JSON: NaN becomes None."""
+        """Return everything but the raw arrays as a dictionary for JSON, with None for NaN."""
         table = self.by_iou
         by_iou = {m: {a: table.row(m, a) for a in table.areas} for m in ("AP", "AR", "AR_agnostic")}
         return json_safe(
@@ -112,13 +112,13 @@ class CocoResult:
         )
 
     def table(self) -> Group:
-        """Three tables for a rich console: the twelve metrics, the classes, and AP and AR by overlap and area."""
+        """Return three rich tables: the twelve metrics, the classes, and AP and AR by IoU threshold and area."""
         from rich.console import Group
 
         what = "boxes" if self.iou_type == "bbox" else "masks"
         caption = f"{self.images} images, {self.detections} detections, in percent"
         names = list(self.stats)
-        halves = [  # two halves, because twelve columns do not fit a terminal of 80
+        halves = [  # two halves, because twelve columns do not fit 80 characters
             percent_table(title, part, [[self.stats[name] for name in part]], caption=under)
             for title, part, under in ((f"COCO, {what}", names[:6], None), (None, names[6:], caption))
         ]
@@ -135,9 +135,9 @@ class CocoResult:
 
 
 class CocoEvaluation:
-    """Collects the detections of a data set and scores them: ``update`` once for each image, then ``compute``.
+    """Collect the detections of a data set and score them: call ``update`` once per image, then ``compute``.
 
-    Images that are never given count as images without detections, so their objects are missed.
+    Images without a call count as images without detections, so their objects are missed.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class CocoEvaluation:
         self._log = DetectionLog(self._engine.image_sizes, len(index.classes), with_masks=iou_type == "segm")
 
     def update(self, image_id: int, boxes: Any, scores: Any, labels: Any, masks: Sequence[Rle] | None = None) -> None:
-        """Take the detections of one image, none of them too.
+        """Add the detections of one image, which may be none.
 
         ``boxes`` ``[D, 4]`` x1 y1 x2 y2 in pixels of the original image, ``scores`` ``[D]``, ``labels`` ``[D]`` in
         0..K-1, as tensors, arrays or lists; ``masks`` D run-length masks of the original size, needed for "segm".
@@ -163,20 +163,20 @@ class CocoEvaluation:
         self._log.add(image_id, boxes, scores, labels, masks)
 
     def detections(self) -> DetectionColumns:
-        """All detections so far: small, picklable, to be sent to another process or drawn as curves."""
+        """Return all detections so far, in a small picklable form for other processes and for curves."""
         return self._log.columns()
 
     @property
     def seen(self) -> list[int]:
-        """The ids of the images that were given so far."""
+        """Return the ids of the images added so far."""
         return self._log.seen
 
     def extend(self, detections: DetectionColumns, image_ids: Sequence[int] | None = None) -> None:
-        """Take another process's ``detections()`` and ``seen``, or a results file's columns."""
+        """Add ``detections()`` and ``seen`` of another process, or the columns of a results file."""
         self._log.extend(detections, image_ids)
 
     def compute(self) -> CocoResult:
-        """Score what was given."""
+        """Score the detections added so far."""
         detections = self._log.columns()
         found = self._engine.load(detections)
         by_class = self._engine.run(found, self.max_detections)

@@ -1,8 +1,8 @@
-"""Detections of a whole data set as columns: checked image by image as they arrive, joined once at the end.
+"""Detections of a data set as columns, checked per image as they arrive and joined once at the end.
 
 Symbols: D detections of one image, M detections of the data set. Boxes that come in are ``x1 y1 x2 y2`` in pixels of
-the original image; the columns keep ``x y w h`` float64, the form of COCO's files, because a corner that is added and
-taken away again need not come back as the same number and an IoU that is exactly at a threshold would change sides.
+the original image. The columns hold ``x y w h`` float64, as in COCO's files: converting to corners and back can change
+the last bit, and an IoU exactly at a threshold would then fall on the other side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rle = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionColumns:
-    """All detections of a data set, in the order in which they were given.
+    """All detections of a data set, in the order in which they were added.
 
     ``image_ids`` int64 ``[M]``; ``boxes`` float64 ``[M, 4]`` as ``x y w h``; ``scores`` float64 ``[M]``;
     ``labels`` int64 ``[M]`` in 0..K-1; ``masks`` a list of M run-length masks, or None for boxes alone.
@@ -39,11 +39,11 @@ class DetectionColumns:
 
     @property
     def corners(self) -> NDArray[np.float64]:
-        """The boxes as ``x1 y1 x2 y2`` ``[M, 4]``."""
+        """Return the boxes as ``x1 y1 x2 y2`` ``[M, 4]``."""
         return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
 
     def rows_by_image(self, image_ids: Sequence[int]) -> Iterator[NDArray[np.int64]]:
-        """For each image id in turn, the rows of its detections in the order in which they were given."""
+        """Return, for each image id, the rows of its detections in the order in which they were added."""
         order = np.argsort(self.image_ids, kind="stable")
         arranged = self.image_ids[order]
         wanted = np.asarray(image_ids, dtype=np.int64)
@@ -53,10 +53,10 @@ class DetectionColumns:
 
 
 class DetectionLog:
-    """Collects detections image by image and refuses what could only give a wrong score."""
+    """Collect detections image by image, and refuse invalid ones."""
 
     def __init__(self, image_sizes: Mapping[int, tuple[int, int]], num_classes: int, with_masks: bool = False) -> None:
-        """Detections are taken for the images of ``image_sizes`` (image id to height and width) only."""
+        """Accept detections of the images in ``image_sizes`` (image id to height and width) only."""
         self.image_sizes = dict(image_sizes)
         self.num_classes = num_classes
         self.with_masks = with_masks
@@ -64,11 +64,11 @@ class DetectionLog:
         self._parts: list[DetectionColumns] = []
 
     def add(self, image_id: int, boxes: Any, scores: Any, labels: Any, masks: Sequence[Rle] | None = None) -> None:
-        """Take the detections of one image: ``boxes`` ``[D, 4]`` as corners, ``scores`` ``[D]``, ``labels`` ``[D]``.
+        """Add the detections of one image: ``boxes`` ``[D, 4]`` as corners, ``scores`` ``[D]``, ``labels`` ``[D]``.
 
-        Tensors of any device and type, arrays and lists are taken. Raises InputError for an image that the data set
-        does not have or that was given before, unequal lengths, a value that is not finite, a label out of range, a
-        box whose corners are swapped, and masks that are missing or of another size than the image.
+        Accepts tensors of any device and type, arrays and lists. Raises InputError for an image that is not in the data
+        set or was added before, unequal lengths, a value that is not finite, a label out of range, a box whose corners
+        are swapped, and masks that are missing or differ in size from the image.
         """
         image_id = int(image_id)
         place = f"detections of image id {image_id}"
@@ -92,10 +92,10 @@ class DetectionLog:
         self._parts.append(part)
 
     def extend(self, columns: DetectionColumns, image_ids: Sequence[int] | None = None) -> None:
-        """Take the columns of another log, such as another process's or a results file's.
+        """Add the columns of another log, such as that of another process or a results file.
 
-        ``image_ids`` are the images that the columns speak for, those without detections included; None means those
-        that occur in them. The same errors as :meth:`add`.
+        ``image_ids`` are the images that the columns cover, including those without detections; None means those
+        that occur in them. Raises as `add`.
         """
         self._check(columns, "detections")
         self._mark(np.unique(columns.image_ids).tolist() if image_ids is None else list(image_ids))
@@ -103,11 +103,11 @@ class DetectionLog:
 
     @property
     def seen(self) -> list[int]:
-        """The ids of the images that were given, in ascending order."""
+        """Return the ids of the images added so far, in ascending order."""
         return sorted(self._seen)
 
     def columns(self) -> DetectionColumns:
-        """Everything that was given, joined."""
+        """Return all detections joined."""
         parts = self._parts
         if not parts:
             empty = np.zeros(0, dtype=np.int64)
@@ -126,12 +126,12 @@ class DetectionLog:
         for image_id in image_ids:
             if image_id not in self.image_sizes:
                 raise InputError(
-                    f"detections of image id {image_id}: the data set that is evaluated has no such image; "
+                    f"detections of image id {image_id}: the evaluated data set has no such image; "
                     "give the detections of the same split"
                 )
             if image_id in self._seen:
                 raise InputError(
-                    f"detections of image id {image_id} were given twice; give each image once, with all its detections"
+                    f"detections of image id {image_id} were added twice; add each image once, with all its detections"
                 )
             self._seen.add(image_id)
 
@@ -140,15 +140,15 @@ class DetectionLog:
         if self.with_masks:
             lengths["masks"] = 0 if part.masks is None else len(part.masks)
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{count} {name}" for name, count in lengths.items())
-            raise InputError(f"{place}: {told}; give one of each for every detection")
+            counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+            raise InputError(f"{place}: {counts}; give one of each for every detection")
         if not (np.isfinite(part.boxes).all() and np.isfinite(part.scores).all()):
-            raise InputError(f"{place}: a box or a score is not finite; the model that gave it has diverged")
+            raise InputError(f"{place}: a box or a score is not finite; the model has probably diverged")
         wrong = np.flatnonzero((part.labels < 0) | (part.labels >= self.num_classes))
         if len(wrong):
             raise InputError(
                 f"{place}: label {part.labels[wrong[0]]} is outside 0..{self.num_classes - 1}; "
-                "the detections were made with other classes than the data set's"
+                "the model was trained on other classes than those of the data set"
             )
         for row, mask in enumerate(part.masks or () if self.with_masks else ()):
             image_id = int(part.image_ids[row])
@@ -166,8 +166,8 @@ class DetectionLog:
 
 
 def as_array(values: Any, dtype: type[np.float64] | type[np.int64]) -> NDArray[Any]:
-    """A tensor of any device, an array or a list as an array of ``dtype``; bfloat16, unknown to numpy, included."""
-    if hasattr(values, "detach"):  # a tensor, without a need to load torch
+    """Convert a tensor of any device (also bfloat16, which numpy lacks), an array or a list to an array."""
+    if hasattr(values, "detach"):  # recognises a tensor without importing torch
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
     return np.asarray(values, dtype=dtype)

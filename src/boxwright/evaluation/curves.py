@@ -1,7 +1,7 @@
-"""Effects of the score threshold: confusion between classes, precision, recall and F1 against the score, and advice.
+"""Confusion between classes, curves of precision, recall and F1 against the score, and advice on thresholds.
 
-Both start from COCO's greedy pairing (:func:`match_greedily`) at one overlap. Detections of crowd regions and difficult
-objects are left out, and such objects are not missed.
+All use COCO's greedy matching (`match_greedily`) at one IoU threshold. Crowd regions and difficult objects are ignored:
+their detections are left out, and they are not missed.
 
 Symbols: D detections of a class, best first; K classes.
 """
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfusionMatrix:
-    """``counts`` int64 ``[K + 1, K + 1]``: rows are the true class, columns the detected one, the last is background.
+    """Confusion matrix of the classes and background.
 
-    The last row holds detections of nothing, the last column objects that nothing was paired with.
+    ``counts`` int64 ``[K + 1, K + 1]``: rows are the true class, columns the detected class, the last of each is
+    background. The last row holds detections without an object, the last column objects without a detection.
     """
 
     counts: NDArray[np.int64]
@@ -34,18 +35,18 @@ class ConfusionMatrix:
     score: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the matrix as a dictionary for JSON."""
         return {**asdict(self), "counts": self.counts.tolist(), "names": [*self.names, "background"]}
 
 
 def confusion_matrix(
     index: DetectionIndex, detections: DetectionColumns, iou: float = 0.5, score: float = 0.25
 ) -> ConfusionMatrix:
-    """Pair detections and objects whatever their classes, and count the pairs by class.
+    """Match detections and objects regardless of class, and count the pairs by class.
 
-    Detections with a score of at least ``score``, best first, each take the free object that they overlap most, by at
-    least ``iou``. A well-scored box of the wrong class so takes the object from a right one that scores less: what
-    counts is what a user sees first.
+    Detections with a score of at least ``score``, best first, each match the free object with the largest IoU, which
+    must be at least ``iou``. So a box of the wrong class takes an object from a correct box with a lower score, as a
+    user would see it.
     """
     classes = len(index.classes)
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
@@ -68,7 +69,7 @@ def confusion_matrix(
 
 
 class Advice(NamedTuple):
-    """Keep detections with a score of at least ``threshold``: what that gives."""
+    """Metrics of the detections with a score of at least ``threshold``."""
 
     threshold: float
     precision: float
@@ -78,9 +79,9 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ThresholdCurve:
-    """One class, or all: how many of ``objects`` are found by detections with at least a certain score.
+    """Number of ``objects`` found, of one class or all, against the score threshold.
 
-    ``scores`` float64 ``[D]`` descending, ``hits`` int64 ``[D]``, true ones among the first 1, 2 ... D.
+    ``scores`` float64 ``[D]``, descending; ``hits`` int64 ``[D]``, the true positives among the first 1, 2 ... D.
     """
 
     name: str
@@ -89,9 +90,9 @@ class ThresholdCurve:
     hits: NDArray[np.int64] = field(repr=False)
 
     def at(self, thresholds: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Precision, recall and F1 of the detections with at least each threshold.
+        """Return precision, recall and F1 of the detections with at least each threshold.
 
-        Precision is NaN where no detection is left, recall and F1 where there are no objects.
+        Precision is NaN without detections, recall and F1 are NaN without objects.
         """
         kept = np.searchsorted(-self.scores, -np.asarray(thresholds, dtype=np.float64), side="right")
         hits = np.concatenate([[0], self.hits])[kept].astype(np.float64)
@@ -102,18 +103,18 @@ class ThresholdCurve:
         return precision, hits / self.objects, 2 * hits / (kept + self.objects)
 
     def best_f1(self) -> Advice | None:
-        """The threshold with the highest F1; of equal ones the highest threshold. None without objects or hits."""
+        """Return the threshold with the highest F1, the highest such one. None without objects or true positives."""
         _, _, _, f1 = self._steps()
         return self._advice(int(f1.argmax())) if self.objects and len(f1) and f1.max() > 0 else None
 
     def precise(self, precision: float = 0.9) -> Advice | None:
-        """The lowest threshold with at least this precision, so with the most found; None where none reaches it."""
+        """Return the lowest threshold with at least this precision, which has the largest recall, or None."""
         _, reached, _, _ = self._steps()
         enough = np.flatnonzero(reached >= precision)
         return self._advice(int(enough[-1])) if self.objects and len(enough) else None
 
     def _steps(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """The ends of runs of equal scores, which no threshold can part, with precision, recall and F1 there."""
+        """Return the ends of runs of equal scores, which no threshold separates, with the metrics there."""
         ends = np.flatnonzero(np.diff(self.scores, append=-np.inf))
         hits, kept = self.hits[ends], ends + 1
         return ends, hits / kept, hits / max(self.objects, 1), 2 * hits / (kept + max(self.objects, 1))
@@ -121,23 +122,23 @@ class ThresholdCurve:
     def _advice(self, step: int) -> Advice:
         ends, precision, recall, f1 = self._steps()
         last = self.scores[ends[step]]
-        # Half way to the next detection, so that rounding the number for a command line does not lose the last one.
+        # Half way to the next detection, so that rounding the threshold does not lose the last one.
         following = self.scores[ends[step] + 1] if ends[step] + 1 < len(self.scores) else last
         return Advice(float((last + following) / 2), float(precision[step]), float(recall[step]), float(f1[step]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ThresholdCurves:
-    """The curves at overlap ``iou``: ``overall`` pools the detections of all classes under one common threshold."""
+    """Curves at IoU threshold ``iou``; ``overall`` pools the detections of all classes under one score threshold."""
 
     iou: float
     overall: ThresholdCurve
     per_class: tuple[ThresholdCurve, ...]
 
     def to_dict(self, precision: float = 0.9) -> dict[str, Any]:
-        """The advice, ready for JSON: for all and each class, by best F1 and by precision; None where there is none."""
+        """Return the advice, overall and per class, by best F1 and by precision, as a dictionary for JSON."""
 
-        def told(curve: ThresholdCurve) -> dict[str, Any]:
+        def advice(curve: ThresholdCurve) -> dict[str, Any]:
             best, precise = curve.best_f1(), curve.precise(precision)
             return {
                 "name": curve.name,
@@ -146,14 +147,14 @@ class ThresholdCurves:
                 "precise": precise._asdict() if precise else None,
             }
 
-        per_class = [told(curve) for curve in self.per_class]
-        return {"iou": self.iou, "precision": precision, "overall": told(self.overall), "per_class": per_class}
+        per_class = [advice(curve) for curve in self.per_class]
+        return {"iou": self.iou, "precision": precision, "overall": advice(self.overall), "per_class": per_class}
 
 
 def threshold_curves(index: DetectionIndex, detections: DetectionColumns, iou: float = 0.5) -> ThresholdCurves:
-    """Pair detections with objects of their own class and count hits by score.
+    """Match detections with objects of their own class and count true positives by score.
 
-    Pairing goes from the best score down, so that leaving out what is below a threshold changes no pair above it.
+    Matching goes from the best score down, so a score threshold does not change the matches above it.
     """
     corners = detections.corners
     labels, scores, true = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, bool)]

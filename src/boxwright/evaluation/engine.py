@@ -1,10 +1,9 @@
-"""The one place that knows which library computes the COCO metrics.
+"""Interface to hotcoco, the library that computes the COCO metrics.
 
-hotcoco, because its precision, recall and score arrays are those of pycocotools to the last bit (boxes, masks, crowds,
-ties, with and without classes), because it takes columns instead of one dict a detection, and because it alone does not
-lose a match to an annotation whose id is 0. What it needs from us: ids that are not negative. We renumber images and
-categories in ascending order of their own ids, the order in which COCO settles ties between images, and annotations
-from 1 up.
+Its arrays of precision, recall and scores equal those of pycocotools bit for bit (boxes, masks, crowds, ties, with and
+without classes). It accepts columns instead of one dict per detection, and unlike pycocotools it does not lose a match
+to an annotation with id 0. Its ids must not be negative. So images and categories are renumbered in ascending order of
+their ids, the order in which COCO resolves ties between images, and annotations from 1.
 
 Symbols: N images, G ground-truth objects, M detections, K classes; T IoU thresholds, R recall points, A areas,
 L limits on the number of detections.
@@ -26,13 +25,13 @@ from boxwright.structures import Classes, InputError
 IouType = Literal["bbox", "segm"]
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-"""The ten overlaps of COCO, 0.50 to 0.95."""
+"""The ten IoU thresholds of COCO, 0.50 to 0.95."""
 AREAS: tuple[str, ...] = ("all", "small", "medium", "large")
-"""Areas in pixels: small up to 32^2, medium from there to 96^2, large from there; both bounds belong to both sides."""
+"""Areas in square pixels: small to 32^2, medium to 96^2, large above. A bound belongs to both of its ranges."""
 
 
 class Accumulated(NamedTuple):
-    """The arrays of pycocotools' ``accumulate``, classes in label order, NaN where it has -1 (no ground truth).
+    """Arrays as of pycocotools' ``accumulate``, with classes in label order, and NaN instead of -1 (no ground truth).
 
     ``precision`` and ``scores`` float64 ``[T, R, K, A, L]``, ``recall`` float64 ``[T, K, A, L]``. With classes pooled
     K is 1.
@@ -44,7 +43,7 @@ class Accumulated(NamedTuple):
 
 
 class CocoEngine:
-    """Holds one data set's ground truth and scores detections against it, as often as asked."""
+    """Ground truth of one data set, to score detections against."""
 
     def __init__(self, dataset: dict[str, Any], classes: Classes, iou_type: IouType = "bbox") -> None:
         """``dataset`` is a COCO dict: ``images``, ``annotations`` and the categories of ``classes``.
@@ -67,7 +66,7 @@ class CocoEngine:
         self._truth = self._ground_truth(images, annotations, classes)
 
     def load(self, detections: DetectionColumns) -> hotcoco.COCO:
-        """The detections in the library's own form, for :meth:`run`. Raises InputError for masks it cannot read."""
+        """Convert detections to the library's form, for `run`. Raises InputError for masks it cannot read."""
         table = np.column_stack(
             [
                 self._image_codes(detections.image_ids),
@@ -81,7 +80,7 @@ class CocoEngine:
         masks: list[Any] = list(detections.masks or ())
         try:
             found = self._truth.load_res(table, segmentation=masks)
-            if masks:  # Small, medium and large go by the mask's area, not by that of the box around it.
+            if masks:  # The size class depends on the area of the mask, not on that of its box.
                 area = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
                 found.update_anns(ids=np.arange(1, len(masks) + 1), area=area)
         except ValueError as error:
@@ -89,12 +88,12 @@ class CocoEngine:
         return found
 
     def run(self, found: hotcoco.COCO, max_detections: Sequence[int], pool_classes: bool = False) -> Accumulated:
-        """Match and accumulate; ``max_detections`` (ascending) caps an image and class, or an image if pooled."""
+        """Match and accumulate; ``max_detections`` (ascending) is per image and class, or per image if pooled."""
         evaluator = hotcoco.COCOeval(self._truth, found, self.iou_type)
         evaluator.params.max_dets = [int(limit) for limit in max_detections]
         evaluator.params.use_cats = not pool_classes
         with warnings.catch_warnings():
-            # It warns that pooled classes and other limits are not the leaderboard's numbers. We name them so.
+            # The library warns that pooled classes and other limits are not the leaderboard's metrics; we label them.
             warnings.simplefilter("ignore", UserWarning)
             evaluator.evaluate()
             evaluator.accumulate()
@@ -104,7 +103,7 @@ class CocoEngine:
         precision, recall, scores = (np.array(arrays[name]) for name in ("precision", "recall", "scores"))
         precision[precision < 0] = np.nan
         recall[recall < 0] = np.nan
-        scores[np.isnan(precision)] = np.nan  # not where it is negative: a score may be a logit
+        scores[np.isnan(precision)] = np.nan  # by the precision: a score may be a negative logit
         return Accumulated(precision[:, :, to_labels], recall[:, to_labels], scores[:, :, to_labels])
 
     def _image_codes(self, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -124,14 +123,16 @@ class CocoEngine:
             if annotation["category_id"] not in label_of_category:
                 raise InputError(f"{place}: category id {annotation['category_id']} is not a class; correct it")
             if self.iou_type == "segm" and not annotation.get("segmentation"):
-                raise InputError(f"{place} has no mask; masks cannot be scored on this data set, use iou_type='bbox'")
+                raise InputError(
+                    f"{place} has no mask, so masks cannot be scored on this data set; use iou_type='bbox'"
+                )
             labels[row] = label_of_category[annotation["category_id"]]
             boxes[row] = annotation["bbox"]
             crowd[row] = bool(annotation.get("iscrowd", 0))
             area[row] = annotation.get("area", boxes[row, 2] * boxes[row, 3])
         self.objects_per_class += np.bincount(labels[~crowd], minlength=len(classes))
         image_ids = np.array([annotation["image_id"] for annotation in annotations], dtype=np.int64)
-        # Only numbers and masks go over: names and ids of any kind stay here.
+        # Only numbers and masks are passed on, no names or ids.
         return hotcoco.COCO.from_arrays(
             [
                 {"id": code, "height": size[0], "width": size[1]}
@@ -151,5 +152,5 @@ class CocoEngine:
 
 
 def box_of_mask(mask: Rle) -> NDArray[np.float64]:
-    """The box ``x y w h`` around a run-length mask."""
+    """Return the box ``x y w h`` around a run-length mask."""
     return hotcoco.mask.to_bbox(mask)

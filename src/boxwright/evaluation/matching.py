@@ -1,4 +1,4 @@
-"""IoU of boxes, and the pairing of detections with objects, in numpy and float64.
+"""IoU of boxes, and matching of detections with objects, in numpy and float64.
 
 Symbols: D detections of one image, best first; G objects of that image. Boxes are ``x1 y1 x2 y2``.
 """
@@ -35,7 +35,7 @@ def ground_truth(index: DetectionIndex) -> list[Objects]:
 
 
 def image_sizes(index: DetectionIndex) -> dict[int, tuple[int, int]]:
-    """Height and width by image id, in the order of the index."""
+    """Return height and width by image id, in the order of the index."""
     return {int(index.image_id(i)): index.size(i) for i in range(len(index))}
 
 
@@ -63,11 +63,11 @@ def box_overlaps(
 def match_greedily(
     overlaps: NDArray[np.float64], threshold: float, ignored: NDArray[np.bool_], crowd: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Pair detections with objects as COCO does; -1 for detections without an object.
+    """Match detections with objects as COCO does; -1 for detections without an object.
 
-    Each detection, best first, takes the free object that it overlaps most. An object to be
-    ignored is taken only when no other will do. A crowd region never stops being free. Of objects that overlap equally
-    the later one is taken.
+    Each detection, best first, matches the free object with the largest IoU. An ignored object is matched only if no
+    other reaches the threshold. A crowd region can match any number of detections. Of objects with equal IoU the later
+    one is matched.
     """
     match = np.full(len(overlaps), -1, dtype=np.int64)
     if not overlaps.size:

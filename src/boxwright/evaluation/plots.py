@@ -1,8 +1,8 @@
 """Plot metrics as PNG files that are readable with one class and with eighty.
 
-Up to ten classes each have a colour and a name. Beyond that all are thin grey lines, the mean or the whole is black,
-and the five weakest classes, which one wants to know, are coloured and named. Figures are objects of their own: pyplot
-and its global state are not used, so plots may be drawn in threads and without a display.
+Up to ten classes each have a colour and a name. With more, the classes are thin grey lines, the mean or total is black,
+and the five weakest classes are coloured and named. pyplot and its global state are not used, so plots may be drawn in
+threads and without a display.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEAKEST = 5
 
 
 def plot_precision_recall(result: CocoResult, path: str | Path) -> Path:
-    """Write :func:`precision_recall_figure` as PNG and return the path."""
+    """Write the figure as PNG and return the path."""
     return save_figure(precision_recall_figure(result), path)
 
 
@@ -53,7 +53,7 @@ def precision_recall_figure(result: CocoResult) -> Figure:
 
 
 def plot_thresholds(curves: ThresholdCurves, path: str | Path, precision: float = 0.9) -> Path:
-    """Write :func:`thresholds_figure` as PNG and return the path."""
+    """Write the figure as PNG and return the path."""
     return save_figure(thresholds_figure(curves, precision), path)
 
 
@@ -95,20 +95,20 @@ def thresholds_figure(curves: ThresholdCurves, precision: float = 0.9) -> Figure
 
 
 def plot_confusion(matrix: ConfusionMatrix, path: str | Path) -> Path:
-    """Write :func:`confusion_figure` as PNG and return the path."""
+    """Write the figure as PNG and return the path."""
     return save_figure(confusion_figure(matrix), path)
 
 
 def confusion_figure(matrix: ConfusionMatrix) -> Figure:
-    """Plot the confusion matrix, coloured by the share of each row. Up to 20 classes have the counts written in."""
+    """Plot the confusion matrix, coloured by the fraction of each row. Up to 20 classes show the counts."""
     count = len(matrix.counts)
     side = min(max(4.5, 0.45 * count + 2.5), 18)
     figure = Figure(figsize=(side + 1.5, side), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     totals = matrix.counts.sum(axis=1, keepdims=True)
     share = np.divide(matrix.counts, totals, out=np.zeros(matrix.counts.shape), where=totals > 0)
-    # The root of the share, so that a confusion of one in a hundred can be seen. With equal aspect the layout engine
-    # would cut off long names.
+    # The square root of the fraction makes a confusion of one in a hundred visible. With equal aspect the layout
+    # engine would cut off long names.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(share, cmap="Blues", norm=norm, interpolation="nearest", aspect="auto")
     figure.colorbar(image, ax=axes, label="share of the row", aspect=40, pad=0.02)
@@ -139,9 +139,9 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
 def _class_lines(
     axes: Axes, x: NDArray[np.float64], curves: NDArray[np.float64], names: Sequence[str], quality: NDArray[np.float64]
 ) -> None:
-    """One line a class, ``curves`` ``[K, points]``; what is coloured and named depends on how many there are."""
+    """Draw one line per class of ``curves`` ``[K, points]``, coloured and named as the number of classes allows."""
     if len(names) == 1:
-        return  # it is the mean as well, which the caller draws
+        return  # a single class is the mean, which the caller draws
     order = np.argsort(np.where(np.isnan(quality), np.inf, quality), kind="stable")
     ranked = [int(k) for k in order if not math.isnan(quality[k])]
     named = sorted(ranked) if len(names) <= NAMED_AT_MOST else ranked[:WEAKEST]
@@ -171,7 +171,7 @@ def _finish(
 
 
 def _score_grid(curves: ThresholdCurves) -> NDArray[np.float64]:
-    """0 to 1, or the range of the scores where they are no probabilities."""
+    """Return an axis from 0 to 1, or over the range of the scores if they are not probabilities."""
     scores = curves.overall.scores
     if not len(scores) or (scores[-1] >= 0 and scores[0] <= 1):
         return np.linspace(0, 1, 501)
@@ -188,6 +188,6 @@ def _percent(value: float) -> str:
 
 
 def _short(name: str, limit: int = 24) -> str:
-    """A class name that leaves room for the plot, with dollar signs that matplotlib does not take for formulas."""
+    """Shorten a class name, and escape dollar signs, which start formulas in matplotlib."""
     cut = name if len(name) <= limit else name[: limit - 1] + "…"
     return cut.replace("$", r"\$")

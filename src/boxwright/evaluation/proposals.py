@@ -36,8 +36,8 @@ class RecallRow:
 def recall_report(proposals: ProposalSet, index: DetectionIndex, counts: Sequence[int] = COUNTS) -> list[RecallRow]:
     """Count the objects that the best proposals of each image find, for each of ``counts``.
 
-    Objects and proposals are paired by falling IoU, each once, as in Detectron. Crowds and difficult objects are left
-    out, as in the scores of detections.
+    Objects and proposals are matched by descending IoU, each once, as in Detectron. Crowds and difficult objects are
+    left out, as in the metrics of detections.
     """
     found: list[list[np.ndarray]] = [[np.zeros(0)] for _ in counts]
     for i in range(len(index)):
@@ -51,14 +51,14 @@ def recall_report(proposals: ProposalSet, index: DetectionIndex, counts: Sequenc
     report = []
     for count, column in zip(counts, found, strict=True):
         best = np.concatenate(column)
-        # Slightly below a threshold counts as on it: corners are stored as float32.
+        # An IoU slightly below a threshold counts as equal to it, since corners are stored as float32.
         recalls = [float((best >= t - 1e-6).mean()) if len(best) else float("nan") for t in IOUS]
         report.append(RecallRow(count, recalls[0], recalls[4], float(np.mean(recalls))))
     return report
 
 
 def _paired(overlaps: np.ndarray) -> np.ndarray:
-    """Return the IoU of each object's partner, in falling order; 0 where no proposal is left."""
+    """Return the IoU of each object's proposal in descending order, 0 where no proposal is left."""
     left = overlaps.copy()
     best = np.zeros(len(overlaps))
     for k in range(min(left.shape)):

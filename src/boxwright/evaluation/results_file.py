@@ -1,4 +1,4 @@
-"""Detections from COCO results files, as any tool writes them, and their score in one call."""
+"""Read COCO results files of any tool, and evaluate detections in one call."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def evaluate_detections(
     detections: str | Path | DetectionColumns | Iterable[tuple[Any, ...]],
     iou_type: IouType = "bbox",
 ) -> CocoResult:
-    """COCO's metrics of a results file, of columns, or of tuples ``(image_id, boxes, scores, labels[, masks])``.
+    """Compute COCO metrics of a results file, columns, or tuples ``(image_id, boxes, scores, labels[, masks])``.
 
-    The tuples are the arguments of :meth:`CocoEvaluation.update`. Raises InputError as that and
-    :func:`load_coco_detections` do.
+    The tuples are the arguments of `CocoEvaluation.update`. Raises InputError as that and `load_coco_detections` do.
     """
     evaluation = CocoEvaluation(index, iou_type)
     if isinstance(detections, str | Path):
@@ -45,9 +44,9 @@ def load_coco_detections(
 ) -> DetectionColumns:
     """Read a results file: a JSON list of ``image_id``, ``category_id``, ``score``, ``bbox`` and/or ``segmentation``.
 
-    A COCO dict whose ``annotations`` carry scores is taken too. Category ids are those of the data set. An entry with a
-    mask alone gets the box around it. For ``"segm"`` every entry needs a run-length mask; None takes masks where every
-    entry has one. Raises InputError with the file and the entry's number, counted from 0.
+    A COCO dict whose ``annotations`` have scores is read too. Category ids are those of the data set. An entry with
+    only a mask gets the box around it. For "segm" every entry needs a run-length mask; None reads masks if every entry
+    has one. Raises InputError with the file and the entry's number, counted from 0.
     """
     path = Path(path)
     entries = _read_entries(path)
@@ -83,14 +82,16 @@ def _read_entries(path: Path) -> list[Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file may be cut off"
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file may be truncated"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not text in UTF-8; give a COCO results file (JSON)") from error
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = content["annotations"]
     if not isinstance(content, list):
-        raise InputError(f"{path}: not a list of detections; COCO results are a JSON list, one object a detection")
+        raise InputError(
+            f"{path}: not a list of detections; COCO results are a JSON list with one object per detection"
+        )
     return content
 
 
@@ -101,7 +102,7 @@ def _defect(entry: Any, known_images: set[int], label_of_category: dict[int, int
     if missing:
         return f"has no {' and no '.join(missing)}; every detection needs them"
     if entry["image_id"] not in known_images:
-        return f"is of image id {entry['image_id']}, which the data set does not have; give the same split"
+        return f"is of image id {entry['image_id']}, which is not in the data set; give the same split"
     if entry["category_id"] not in label_of_category:
         ids = sorted(label_of_category)
         shown = ", ".join(map(str, ids[:10])) + (" ..." if len(ids) > 10 else "")
@@ -116,7 +117,7 @@ def _defect(entry: Any, known_images: set[int], label_of_category: dict[int, int
             return f"has bbox {box!r} with a negative width or height; it must be x y width height"
     is_mask = _has_run_lengths(entry)
     if iou_type == "segm" and not is_mask:
-        return "has no run-length mask in segmentation (size and counts); masks cannot be scored without"
+        return "has no run-length mask in segmentation (size and counts); which is needed to score masks"
     if not box and not is_mask:
         return "has neither bbox nor a run-length mask"
     return None

@@ -12,7 +12,7 @@ from rich.table import Table
 def percent_table(
     title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str | float]], caption: str | None = None
 ) -> Table:
-    """A rich table in which floats in 0..1 appear as percent with one decimal, NaN as a dash, the rest as it is."""
+    """Return a rich table that shows floats in 0..1 as percent with one decimal, and NaN as a dash."""
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     first = rows[0] if rows else ()
     for position, column in enumerate(columns):
@@ -24,7 +24,7 @@ def percent_table(
 
 
 def json_safe(value: Any) -> Any:
-    """The same nested dicts and lists with None for NaN, which JSON does not have."""
+    """Return nested dicts and lists with None instead of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,8 @@
-"""The PASCAL VOC metric: average precision at one overlap, by eleven points (2007) or by area (2010 and later).
+"""PASCAL VOC metric: average precision at one IoU threshold, by eleven points (2007) or by area (2010 and later).
 
-The rule differs from COCO's: a detection is compared with the object of its class that it overlaps most, claimed or
-not; a second detection of the same object is false. Detections of difficult objects count neither way; crowd regions,
-which VOC does not have, are treated the same. Published implementations differ in four points; each is a field of
-:class:`VocRules`.
+Unlike in COCO, a detection is compared with the object of its class that it overlaps most, even if that is already
+matched, and a second detection of an object is false. Detections of difficult objects are ignored, and those of crowd
+regions too, which VOC does not have. Published implementations differ in four points; each is a field of `VocRules`.
 
 Symbols: D detections of a class, best first; K classes.
 """
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VocRules:
-    """Rules in which implementations of the metric differ, with defaults.
+    """Rules in which implementations of the metric differ.
 
-    * ``iou``: the overlap that a true detection needs, and ``comparison``: at least that much (``>=``, the kit) or
+    * ``iou``: the IoU that a true detection needs, and ``comparison``: at least that much (``>=``, the kit) or
       more (``>``, py-faster-rcnn and Detectron2).
     * ``average``: ``"area"`` under the monotone precision curve (2010 and later) or ``"11-point"`` (2007, the metric
       of papers that report "VOC07").
     * ``pixels``: ``"exclusive"``, x2 and y2 just outside the box, as everywhere in this library: read from VOC
-      files and scored like this they give the kit's overlaps. ``"inclusive"``: x2 and y2 are the last pixels inside,
+      files and scored like this they give the IoU of the kit. ``"inclusive"``: x2 and y2 are the last pixels inside,
       and 1 is added to widths and heights; for boxes taken unchanged from VOC files or from tools that do so.
     * ``tenths``: of the eleven points. ``"float"``: recall is compared with 0.1 times 0..10 as floats, as numpy gives
-      them to py-faster-rcnn and its descendants, so that 3 of 10 objects do not reach 0.30000000000000004; the default,
-      because nearly all published numbers are of that kind. ``"exact"``: 3 of 10 objects reach 3/10.
+      them to py-faster-rcnn and its successors, so that 3 of 10 objects do not reach 0.30000000000000004. It is the
+      default, because nearly all published results use it. ``"exact"``: 3 of 10 objects reach 3/10.
     """
 
     iou: float = 0.5
@@ -67,9 +66,9 @@ class VocRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VocClass:
-    """One class: ``objects`` without difficult ones; the arrays float64 ``[D]`` follow its detections, best first.
+    """Result of one class: ``objects`` without difficult ones; arrays float64 ``[D]`` over its detections, best first.
 
-    Detections of difficult objects are not in the arrays. ``AP`` is NaN where ``objects`` is 0.
+    Detections of difficult objects are not in the arrays. ``AP`` is NaN if ``objects`` is 0.
     """
 
     name: str
@@ -82,7 +81,7 @@ class VocClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VocResult:
-    """``mean_ap`` is over the classes that have objects, NaN if none has."""
+    """VOC metrics of a data set; ``mean_ap`` is the mean over classes with objects, NaN without any."""
 
     rules: VocRules
     images: int
@@ -91,7 +90,7 @@ class VocResult:
     per_class: tuple[VocClass, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the curves, ready for JSON: NaN becomes None."""
+        """Return everything but the curves as a dictionary for JSON, with None for NaN."""
         return json_safe(
             {
                 "metric": "voc",
@@ -104,7 +103,7 @@ class VocResult:
         )
 
     def table(self) -> Table:
-        """A table of the classes and their mean for a rich console."""
+        """Return a rich table of the classes and their mean."""
         rows: list[list[str | float]] = [[c.name, c.objects, c.AP] for c in self.per_class]
         rows.append(["mean", sum(c.objects for c in self.per_class), self.mean_ap])
         title = f"VOC, {self.rules.average}, IoU {self.rules.comparison} {self.rules.iou:g}"
@@ -112,7 +111,7 @@ class VocResult:
 
 
 class VocEvaluation:
-    """Collects the detections of a data set and scores them: ``update`` once for each image, then ``compute``."""
+    """Collect the detections of a data set and score them: call ``update`` once per image, then ``compute``."""
 
     def __init__(self, index: DetectionIndex, rules: VocRules | None = None) -> None:
         self.rules = rules or VocRules()
@@ -121,15 +120,15 @@ class VocEvaluation:
         self._log = DetectionLog(image_sizes(index), len(index.classes))
 
     def update(self, image_id: int, boxes: Any, scores: Any, labels: Any) -> None:
-        """Take the detections of one image, as :meth:`CocoEvaluation.update` does."""
+        """Add the detections of one image, as `CocoEvaluation.update` does."""
         self._log.add(image_id, boxes, scores, labels)
 
     def extend(self, detections: DetectionColumns, image_ids: Sequence[int] | None = None) -> None:
-        """Take detections that were collected elsewhere."""
+        """Add detections that were collected elsewhere."""
         self._log.extend(detections, image_ids)
 
     def compute(self) -> VocResult:
-        """Score what was given. Equal scores keep the order of the index and, in an image, that of the detections."""
+        """Score the detections. Equal scores keep the order of the index and, within an image, of the detections."""
         outcomes = self._outcomes(self._log.columns())
         rows = []
         for label, name in enumerate(self.classes.names):
@@ -166,7 +165,7 @@ class _Outcomes(NamedTuple):
 
 
 def _verdicts(overlaps: NDArray[np.float64], truth: Objects, rules: VocRules) -> NDArray[np.int8]:
-    """1 true, 0 false, -1 left out, for the detections of one image, best first; other classes overlap by -1."""
+    """Judge the detections of one image, best first: 1 true, 0 false, -1 ignored. Other classes have an IoU of -1."""
     verdicts = np.zeros(len(overlaps), dtype=np.int8)
     if not overlaps.size:
         return verdicts
@@ -205,7 +204,7 @@ def _eleven_points(hits: NDArray[np.int64], precision: NDArray[np.float64], obje
 
 
 def _area(hits: NDArray[np.int64], objects: int) -> float:
-    """The area under precision made monotone from the right: each new hit adds one step of recall."""
+    """Return the area under the monotone precision curve; each true positive adds one step of recall."""
     precision = hits / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     step = np.diff(hits, prepend=0)

@@ -1,4 +1,4 @@
-"""The COCO reader and writer on real files and on every defect."""
+"""COCO reader and writer on real files and on all kinds of defects."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_layouts(tmp_path: Path, annotations: str, images: str) -> None:
 def test_folders_in_file_names(tmp_path: Path) -> None:
     content = coco_content()
     content["images"][0]["file_name"] = "sub\\a#b=1.png"
-    content["images"][1]["file_name"] = "elsewhere/2.png"  # the folder is gone, the file is there
+    content["images"][1]["file_name"] = "elsewhere/2.png"  # the folder in the name is missing, the file exists
     for name in ("images/sub/a#b=1.png", "images/2.png"):
         write_image(tmp_path / name)
     file = tmp_path / "instances_val.json"
@@ -104,7 +104,7 @@ def _edit(path: list[Any], value: Any) -> Any:
             _edit(["annotations", 0, "category_id"], 99),
             r"annotation id 1: category_id 99 is not one of the 2 categories",
         ),
-        (_edit(["annotations", 0, "image_id"], 99), r"annotation id 1: image_id 99 is no image of this file"),
+        (_edit(["annotations", 0, "image_id"], 99), r"annotation id 1: image_id 99 is not an image of this file"),
         (_edit(["annotations", 0, "bbox"], [1, 2, 3]), r"annotation id 1, image 1\.png: bbox \[1, 2, 3\]"),
         (_edit(["annotations", 0], 5), r"annotations\[0\]"),
         (_edit(["images", 1, "id"], 1), "image id 1: used by two images"),
@@ -113,7 +113,7 @@ def _edit(path: list[Any], value: Any) -> Any:
         (_edit(["categories", 1, "name"], "cat"), "class name cat appears more than once"),
         (_edit(["categories"], None), "no list `categories`"),
         (_edit(["images"], {}), "not a COCO annotation file"),
-        (_edit(["images"], []), "image_id 1 is no image"),
+        (_edit(["images"], []), "image_id 1 is not an image"),
     ],
 )
 def test_what_cannot_be_read_names_file_and_place(tmp_path: Path, edit: Any, message: str) -> None:
@@ -149,7 +149,7 @@ def test_malformed_json_names_line_and_column(tmp_path: Path) -> None:
         read_coco(file)
 
 
-def test_harmless_defects_are_put_right_and_announced_once(tmp_path: Path) -> None:
+def test_harmless_defects_are_corrected_and_announced_once(tmp_path: Path) -> None:
     content = coco_content(4)
     content["annotations"][0]["bbox"] = [5, 5, 0, 9]
     content["annotations"][1]["bbox"] = [70, 5, 9, 9]  # beyond the 60 pixels
@@ -170,8 +170,8 @@ def test_harmless_defects_are_put_right_and_announced_once(tmp_path: Path) -> No
     assert [p.kind for p in log.problems] == ["no-area", "outside"]
 
 
-def test_polygons_and_runs_that_are_no_masks_are_refused(tmp_path: Path) -> None:
-    """Named one by one where all are asked for; left out only where that is asked for."""
+def test_invalid_polygons_and_runs_are_refused(tmp_path: Path) -> None:
+    """A lenient log lists each of them; they are left out only with ``skip_masks``."""
     content = coco_content(4)
     content["annotations"][1]["segmentation"] = [[1, 2, 9, 2, 9, 9], [1, 2, 3, 4], [1, 2, 9, 2, 9, 9, 1]]
     content["annotations"][2]["segmentation"] = [[1, 2]]
@@ -181,7 +181,7 @@ def test_polygons_and_runs_that_are_no_masks_are_refused(tmp_path: Path) -> None
         read_coco(file)
     assert str(refused.value) == (
         f"{file}, annotation id 2, image 2.png, segmentation[1]: a polygon has 4 coordinates; it takes an x and a y "
-        "for each of at least 3 points, so an even number of at least 6; correct or remove it, or copy the rest: "
+        "for each of at least 3 points, so an even number of at least 6; correct or remove it, or convert without it: "
         "`boxwright data convert DATA NEW --to coco --skip-bad-masks`; `boxwright data check` lists all defects"
     )
     places = ["id 2, image 2.png, segmentation[1]", "id 2, image 2.png, segmentation[2]"]
@@ -205,7 +205,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     for images in ("copy", "link", "none"):
         folder = tmp_path / images
         said = write_coco(folder, {"train": before}, images=images)
-        assert said == ["train: 1 difficult boxes carry the key `difficult`, unknown to COCO tools"]
+        assert said == ["train: 1 difficult boxes have the key `difficult`, which COCO tools ignore"]
         after = open_splits(folder)["train"]
         theirs, ours = after.to_coco(), before.to_coco()
         assert theirs["annotations"] == ours["annotations"]
@@ -216,7 +216,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
 
 
 def test_coco_mini(shared_data: Path) -> None:
-    """50 crowd regions, sparse ids and grayscale images, against the file read by hand."""
+    """50 crowd regions, sparse ids and grayscale images, compared with the parsed JSON."""
     splits = open_splits(shared_data / "coco_mini")
     assert list(splits) == ["train", "val", "val_extra_boxonly"]
     assert {name: (len(s), s.num_boxes) for name, s in splits.items()} == {
@@ -241,7 +241,7 @@ def test_coco_mini(shared_data: Path) -> None:
 
 
 def test_nwpu_id_zero(shared_data: Path) -> None:
-    """Image id 0 and annotation id 0 are reported, and the evaluation never sees the latter."""
+    """Image id 0 and annotation id 0 are reported, and the latter is renumbered for the evaluation."""
     log = ProblemLog()
     index = read_coco(shared_data / "nwpu_vhr10/instances_train.json", log=log)
     assert {p.place for p in log.problems if p.kind == "id-zero"} == {"image id 0", "annotation id 0"}

@@ -1,4 +1,4 @@
-"""The check finds what was planted, names it, and goes on."""
+"""The check finds and names all defects without stopping at one."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.support.dataset_files import (
 
 
 def kinds(report: CheckReport, *severities: str) -> dict[str, list[str]]:
-    """Places by kind."""
+    """Return file and position of the problems, by kind."""
     found: dict[str, list[str]] = {}
     for problem in report.problems:
         if not severities or problem.severity in severities:
@@ -136,7 +136,7 @@ def test_voc(tmp_path: Path) -> None:
         "no-area": ["a.xml line 4, object cat"],
         "over-edge": ["a.xml line 5, object cat"],
         "stray-image": ["JPEGImages"],
-        "damaged-image": ["stray.jpg named by no annotation"],
+        "damaged-image": ["stray.jpg not annotated"],
     }
 
 
@@ -168,7 +168,7 @@ def test_bad_inputs(shared_data: Path) -> None:
     found = kinds(report)
     assert len(found["no-area"]) == 6
     assert len(found["missing-image"]) == 6
-    assert found["damaged-image"] == ["kangaroo_00090_truncated.jpg named by no annotation"]
+    assert found["damaged-image"] == ["kangaroo_00090_truncated.jpg not annotated"]
     assert [place.split()[0] for place in found["exif-orientation"]] == [
         "kangaroo_00076_exif_orientation_0.jpg",
         "kangaroo_00103_exif_orientation_65537.jpg",

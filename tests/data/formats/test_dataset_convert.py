@@ -1,4 +1,4 @@
-"""Conversions there and back again, and nothing lost in silence."""
+"""Conversions to other formats and back, with an announcement of every loss."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def test_there_and_back(tmp_path: Path, first: str, second: str) -> None:
     assert detect_format(tmp_path / "two") == second
     assert two.splits == {"train": {"images": 3, "boxes": 3}, "val": {"images": 3, "boxes": 3}}
     assert (one.source_format, one.format, two.source_format) == ("coco", first, first)
-    # COCO and YOLO have a folder of images a split, VOC one for all: there the two 1.png must part.
+    # COCO and YOLO have an image folder per split, VOC has one for all, where the two 1.png need different names.
     renamed = ("3 images were renamed, because two had the same name",) if second == "voc" != first else ()
     assert (one.announcements, two.announcements) == ((), renamed)
     before, after = open_splits(tmp_path / "in"), open_splits(tmp_path / "two")
@@ -51,7 +51,7 @@ def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
     said = {to: convert_dataset(tmp_path / "in", tmp_path / to, to).announcements for to in ("coco", "voc", "yolo")}  # type: ignore[arg-type]
     unread = said["coco"][0]
     assert unread.endswith("not read: `caption` of annotations")
-    assert said["coco"][1:] == ("train: 1 difficult boxes carry the key `difficult`, unknown to COCO tools",)
+    assert said["coco"][1:] == ("train: 1 difficult boxes have the key `difficult`, which COCO tools ignore",)
     assert said["voc"] == (
         unread,
         "train: masks are left out, VOC XML holds boxes only",
@@ -59,9 +59,9 @@ def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
         "train: category ids 3..7 are lost, VOC has names only",
     )
     assert said["yolo"][1:4] == (
-        "train: 1 crowd regions are left out, YOLO has no mark for them",
+        "train: 1 crowd regions are left out, because YOLO cannot mark them",
         "train: 1 difficult boxes become ordinary ones",
-        "train: boxes now are those of the polygons, which moves a side by up to 13.9 pixels",
+        "train: boxes become those of the polygons, moving sides by up to 13.9 pixels",
     )
     kept = open_splits(tmp_path / "coco")["train"]
     assert kept.difficult.tolist() == [True, False]
@@ -134,7 +134,7 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "in"]
     monkeypatch.undo()
-    (tmp_path / "out").mkdir()  # an empty folder is as good as none
+    (tmp_path / "out").mkdir()  # an empty folder is accepted
     convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "in", "out"]
 
@@ -156,7 +156,7 @@ def test_refusals(tmp_path: Path, to: str, images: str, message: str) -> None:
 
 @pytest.mark.parametrize("to", ["voc", "yolo"])
 def test_voc2012_there_and_back(shared_data: Path, tmp_path: Path, to: str) -> None:
-    """The real 273 boxes come back from either format."""
+    """The 273 real boxes are unchanged after conversion to either format and back."""
     convert_dataset(shared_data / "voc2012_100", tmp_path / "one", to, images="link")  # type: ignore[arg-type]
     convert_dataset(tmp_path / "one", tmp_path / "two", "coco", images="link")
     before, after = open_splits(shared_data / "voc2012_100")["all"], open_splits(tmp_path / "two")["all"]

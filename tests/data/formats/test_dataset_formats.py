@@ -1,4 +1,4 @@
-"""Recognition from the path alone, splits, and the real data in all its forms."""
+"""Recognition of formats by path, splits, and the same real data in several formats."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_a_split_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
     assert open_dataset(tmp_path, "valid").name == "val"
     with pytest.raises(InputError, match="has no split `test`; it has train, val"):
         open_dataset(tmp_path, "test")
-    with pytest.raises(InputError, match="has the splits train, val; say which one"):
+    with pytest.raises(InputError, match="has the splits train, val; choose one"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path / "instances_val.json").name == "val"
 
@@ -61,7 +61,7 @@ def test_nothing_to_be_found(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Found detections\.json, images/, settings\.yaml"):
         open_dataset(tmp_path)
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(InputError, match=r"a\.csv: no data set of a format that is read"):
+    with pytest.raises(InputError, match=r"a\.csv: not a data set in a known format"):
         open_dataset(tmp_path / "a.csv")
 
 
@@ -73,7 +73,7 @@ def test_other_coco_tasks_are_passed_over(tmp_path: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(coco_content(1)))
     assert list(open_splits(tmp_path)) == ["train"]
     (folder / "instances_train2014.json").write_text(json.dumps(coco_content(1)))
-    assert sorted(open_splits(tmp_path)) == ["train2014", "train2017"]  # neither may hide the other
+    assert sorted(open_splits(tmp_path)) == ["train2014", "train2017"]  # neither split may replace the other
 
 
 def test_splits_must_agree_about_classes(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_splits_must_agree_about_classes(tmp_path: Path) -> None:
     content = coco_content()
     content["categories"][0]["name"] = "lion"
     write_coco_files(tmp_path, content, split="val")
-    with pytest.raises(InputError, match=r"train and val disagree about the classes \(cat, lion\)"):
+    with pytest.raises(InputError, match=r"train and val have different classes \(cat, lion\)"):
         open_splits(tmp_path)
     assert len(open_dataset(tmp_path, "val")) == 2
 
@@ -98,7 +98,7 @@ def test_a_data_set_without_images_or_classes_is_refused(tmp_path: Path) -> None
 
 
 def by_name(index: DetectionIndex) -> dict[str, list[tuple[str, float, float, float, float]]]:
-    """Class names and corners of each image, in an order of their own."""
+    """Return class names and corners of each image, sorted."""
     return {
         index.path(i).name: sorted(
             (index.classes.names[label], *map(float, box))
@@ -109,8 +109,8 @@ def by_name(index: DetectionIndex) -> dict[str, list[tuple[str, float, float, fl
 
 
 def test_the_same_truth_in_every_form(shared_data: Path, tmp_path: Path) -> None:
-    """VOC2012: official XML, ImageNet-style XML, two COCO exports and YOLO files agree box by box. All were exported
-    with the corners as they stand, so the XML is read as 0-based here."""
+    """VOC2012 as official XML, ImageNet-style XML, two COCO exports and YOLO files has equal boxes. All were exported
+    with unchanged corners, so the XML is read as 0-based here."""
     folder = shared_data / "voc2012_100"
     forms = {"json": open_dataset(folder)}
     for name in ("pascalvoc_format", "imagenet_format"):
@@ -131,7 +131,7 @@ def test_the_same_truth_in_every_form(shared_data: Path, tmp_path: Path) -> None
         found = by_name(index)
         assert found.keys() == truth.keys(), form
         for image, rows in truth.items():
-            # Six decimals of a fraction of 500 pixels: half a thousandth of a pixel in centre and size each.
+            # Six decimals of a fraction of 500 pixels: centre and size each err by half a thousandth of a pixel.
             tolerance = 1e-3 if form == "yolo" else 0
             assert len(found[image]) == len(rows), (form, image)
             for theirs, ours in zip(found[image], rows, strict=True):

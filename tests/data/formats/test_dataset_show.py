@@ -1,4 +1,4 @@
-"""The page of samples."""
+"""Pages of drawn samples."""
 
 import re
 from html.parser import HTMLParser
@@ -27,7 +27,7 @@ def test_page_is_self_contained_and_seeded(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"?(?!data:)http", text)
     assert "<b>cat</b>" not in text
     assert "&lt;b&gt;cat&lt;/b&gt;" in text
-    assert "none of the image formats" in text  # the broken one says so in its place
+    assert "none of the image formats" in text  # the broken image is replaced by its error
     few = [show_dataset(tmp_path, tmp_path / f"{s}.html", count=2, seed=s).read_text() for s in (0, 0, 1, 2, 3)]
     assert few[0] == few[1]
     assert len(set(few)) > 1
@@ -47,11 +47,11 @@ def test_sample_has_its_boxes_drawn(tmp_path: Path) -> None:
     content = coco_content(1)
     content["annotations"][0]["segmentation"] = [[2, 3, 10, 3, 10, 20, 2, 20]]
     index = open_dataset(write_coco_files(tmp_path, content))
-    picture = np.asarray(draw_sample(index, 0))
+    drawn = np.asarray(draw_sample(index, 0))
     original = read_image(index.path(0))
-    assert picture.shape == original.shape
-    assert (picture != original).any(axis=2)[5:18, 4:9].all()  # tinted by the mask
-    assert (picture == original).all(axis=2)[:, 50:].all()  # and untouched far from the box
+    assert drawn.shape == original.shape
+    assert (drawn != original).any(axis=2)[5:18, 4:9].all()  # tinted by the mask
+    assert (drawn == original).all(axis=2)[:, 50:].all()  # unchanged far from the box
     assert draw_sample(index, 0, side=30).size == (30, 20)
 
 

@@ -1,4 +1,4 @@
-"""The VOC reader and writer."""
+"""VOC reader and writer."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.dataset_files import voc_xml, write_image, write_voc_files
 
 
 def single(root: Path, xml: str, stem: str = "a", image: str | None = "a.jpg") -> Path:
-    """A VOC root of one annotation."""
+    """Write a VOC root with one annotation."""
     if image:
         write_image(root / "JPEGImages" / image)
     (root / "Annotations").mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def test_splits_classes_and_trainval(tmp_path: Path) -> None:
     [
         (("ImageSets/Main", "Annotations", "images"), ["val"]),
         (("ImageSets", "Annotations", "JPEGImages"), ["val"]),
-        ((None, "valid", "valid"), ["val"]),  # Roboflow: images and XML together in the split's folder
+        ((None, "valid", "valid"), ["val"]),  # Roboflow: images and XML files together in the folder of the split
         ((None, ".", "."), ["all"]),
         ((None, "VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages"), ["all"]),
     ],
@@ -115,7 +115,7 @@ def test_size_missing_or_zero_is_read_from_the_image(tmp_path: Path) -> None:
         ("<annotation>\n<object></annotation>", r"a\.xml, line 2, column \d+: not valid XML"),
         ("", r"a\.xml.*not valid XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]>\n<annotation/>', r"a\.xml, line 1: declares a document type"),
-        ("<html/>", "outermost tag is <html>"),
+        ("<html/>", "root element is <html>"),
         ("<annotation>\n<object><name>cat</name></object></annotation>", r"line 2, object cat: has no bndbox"),
         ("<annotation>\n\n<object><bndbox/></object></annotation>", "line 3: an object has no name"),
     ],
@@ -130,7 +130,7 @@ def test_a_list_that_names_no_annotation(tmp_path: Path) -> None:
     (root / "ImageSets/Main/val.txt").write_text("b\nlost\n")
     with pytest.raises(InputError, match=r"val\.txt, line 2: `lost` has no Annotations/lost\.xml"):
         open_dataset(root, "val")
-    assert len(open_dataset(root, "train")) == 1  # the other split is whole
+    assert len(open_dataset(root, "train")) == 1  # the other split is complete
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
@@ -142,12 +142,12 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     assert after.classes == before["all"].classes
     text = (tmp_path / "out/Annotations/a.xml").read_text()
     assert re.search("<xmin>1</xmin><ymin>1</ymin><xmax>60</xmax><ymax>40</ymax>", text)
-    with pytest.raises(InputError, match="must lie here"):
+    with pytest.raises(InputError, match="cannot be left in place"):
         write_voc(tmp_path / "none", before, images="none")
 
 
 def test_bad_inputs(shared_data: Path) -> None:
-    """Every real annotation file of the folder is read, boxes without area dropped; what has no image says so."""
+    """Every real annotation file is read or refused by name, and boxes without area are dropped."""
     log = ProblemLog()
     layout = find_voc(shared_data / "bad_inputs")
     assert layout is not None
@@ -174,7 +174,7 @@ def test_bad_inputs(shared_data: Path) -> None:
 
 
 def test_bccd_agrees_with_its_json(shared_data: Path) -> None:
-    """Same images, labels and box counts; the JSON keeps the corners, so its boxes start a pixel later."""
+    """Images, labels and box counts are equal. The JSON has unchanged corners, so its boxes start a pixel later."""
     with pytest.warns(DatasetWarning, match=r"no area; left out \(and 1 more\)"):
         xml = open_splits(shared_data / "bccd/Annotations")
     for split, ours in open_splits(shared_data / "bccd").items():

@@ -1,4 +1,4 @@
-"""The YOLO reader and writer."""
+"""YOLO reader and writer."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_boxes_and_polygons(tmp_path: Path) -> None:
     assert rows.segmentations[0] is None
     np.testing.assert_allclose(rows.segmentations[1], [[6, 8, 36, 8, 36, 32]])
     np.testing.assert_allclose(rows.area, [300, 30 * 24 / 2])
-    assert open_dataset(tmp_path, "val").num_boxes == 0  # an empty file: an image without objects
+    assert open_dataset(tmp_path, "val").num_boxes == 0  # an empty file means an image without objects
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_label_files() -> None:
         ("2 0.5 0.5 0.5 0.25", r"labels/train/a\.txt, line 2: class 2 is not one of 0\.\.1"),
         ("-1 0.5 0.5 0.5 0.25", "line 2: class -1"),
         ("0.5 0.5 0.5 0.5 0.25", r"line 2: class 0\.5"),
-        ("cat 0.5 0.5 0.5 0.25", "line 2: `cat 0.5 0.5 0.5 0.25` is not all numbers"),
+        ("cat 0.5 0.5 0.5 0.25", "line 2: `cat 0.5 0.5 0.5 0.25` contains something other than numbers"),
         ("1 0.5 0.5 0.5", "line 2: 4 numbers"),
         ("1 0.5 0.5 0.5 0.25 0.9", "line 2: 6 numbers"),
-        ("1 30 20 15 10", "line 2: 30 is no fraction"),
+        ("1 30 20 15 10", "line 2: 30 is not a fraction"),
     ],
 )
 def test_bad_lines_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
@@ -81,7 +81,7 @@ def test_bad_lines_name_file_and_line(tmp_path: Path, line: str, message: str) -
     [
         ("train: images/train\nnames: [cat\n", r"data\.yaml, line \d+, column \d+: not valid YAML"),
         ("train: images/train\nnames: []\n", "key `names`"),
-        ("train: images/train\nnames: {0: cat, 2: dog}\n", "key `names`: numbers must run from 0 to 1"),
+        ("train: images/train\nnames: {0: cat, 2: dog}\n", "key `names`: the keys must be 0 to 1"),
         ("train: images/train\nnames: [cat, cat]\n", "key `names`: class name cat appears more than once"),
         ("train: images/train\nnames: [cat, dog]\nnc: 3\n", "nc is 3 but `names` has 2"),
         ("train: images/nowhere\nnames: [cat, dog]\n", "key `train`: images/nowhere does not exist"),
@@ -145,7 +145,7 @@ def test_what_yolo_cannot_hold_is_said(tmp_path: Path) -> None:
     index = read_coco(write_coco_files(tmp_path, content))
     said = write_yolo(tmp_path / "out", {"train": index})
     assert said == [
-        "train: 1 crowd regions are left out, YOLO has no mark for them",
+        "train: 1 crowd regions are left out, because YOLO cannot mark them",
         "train: 1 difficult boxes become ordinary ones",
         "train: 1 objects of several polygons are joined into one each",
         "train: 1 run-length masks become outlines, their holes filled",

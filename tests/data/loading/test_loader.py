@@ -1,4 +1,4 @@
-"""Batches: their content, the way back, and a stream that is the same for any number of workers, ranks and resumes."""
+"""Content of batches, and a stream that is the same for any number of workers, ranks and resumes."""
 
 import errno
 import io
@@ -41,7 +41,7 @@ RANDOM: tuple[TransformConfig, ...] = (
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DetectionIndex:
-    return write_index(tmp_path_factory.mktemp("pictures"))
+    return write_index(tmp_path_factory.mktemp("images"))
 
 
 def test_a_batch_holds_what_its_samples_hold(index: DetectionIndex) -> None:
@@ -110,7 +110,7 @@ def test_another_seed_is_another_stream(index: DetectionIndex) -> None:
 def test_an_image_differs_from_epoch_to_epoch(index: DetectionIndex) -> None:
     one = index.subset([1])
     first, second = take(train_stream(one, PLAIN, 1, seed=5), 2)
-    assert first.images.seeds != second.images.seeds  # what the detector draws
+    assert first.images.seeds != second.images.seeds  # random draws of the detector
     first, second = take(train_stream(one, RANDOM, 1, seed=5), 2)
     assert not torch.equal(first.images.pixels, second.images.pixels)
 
@@ -124,7 +124,7 @@ def test_a_resumed_stream_goes_on_to_the_bit(index: DetectionIndex, workers: int
         state = stream.state_dict()  # prefetched batches do not count
         next(stream)
         assert state["batches"] == 4
-        stream.load_state_dict(state)  # back in the same stream
+        stream.load_state_dict(state)  # backwards in the same stream
         assert same_batches(next(stream), whole[4])
     with train_stream(index, RANDOM, 2, seed=1, workers=2 - workers) as fresh:
         fresh.load_state_dict(state)
@@ -222,7 +222,7 @@ def test_a_broken_image_is_named_where_it_comes(tmp_path: Path, workers: int) ->
     with stream:
         assert next(stream).info.indexes.item() == order[0]
         next(stream)
-        for _ in range(2):  # and again: the position has not moved
+        for _ in range(2):  # again, since the position has not changed
             with pytest.raises(InputError) as caught:
                 next(stream)
             assert broken.name in str(caught.value)
@@ -348,7 +348,7 @@ stream.close()
 
 @pytest.mark.skipif(os.name != "posix", reason="sends an interrupt to a process group")
 def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> None:
-    """Ctrl-C arrives while the second batch is awaited. The FIFO and the lines fix the order of all events."""
+    """Ctrl-C arrives while the second batch is awaited. A FIFO and lines of output fix the order of events."""
     spare = tmp_path / "spare.png"
     (tmp_path / "images").mkdir()
     code = INTERRUPTED.format(folder=str(tmp_path / "images"), spare=str(spare))
@@ -359,12 +359,12 @@ def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> No
         path = Path(process.stdout.readline().strip())
         assert path.suffix == ".png", process.communicate()
         with open_for_reader(path, process):
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+            os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
             assert process.stdout.readline() == "interrupted\n"
         spare.replace(path)
         out, err = process.communicate("go on\n")
     finally:
-        if process.poll() is None:  # it or a worker did not end: nothing of it may live on
+        if process.poll() is None:  # it or a worker did not end: kill the whole group
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     assert out == "1 2\n", err

@@ -1,4 +1,4 @@
-"""The order of training is a function of the seed and the batch number, and every image comes once an epoch."""
+"""The order of training depends only on the seed and batch number, and uses every image once per epoch."""
 
 from collections import Counter
 
@@ -58,7 +58,7 @@ def test_grouping_mixes_at_most_one_batch_a_window() -> None:
 
 
 def test_the_order_never_changes() -> None:
-    # Resuming a run months later depends on it: a new order needs a new field in the saved position.
+    # Old runs must resume: a new order needs a new field in the saved position.
     assert images(order(10, 5, seed=3), 2) == [[0, 4, 9, 7, 1], [5, 6, 3, 8, 2]]
     assert sample_seed(3, Pick(image=4, epoch=1, position=14), "transform") == 1857366274358341187
 

@@ -1,4 +1,4 @@
-"""Masks against pycocotools, damaged encodings, and outlines that rasterise back to what they were traced from."""
+"""Masks compared with pycocotools, damaged encodings, and outlines that rasterise back to their mask."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ TRIANGLE = [2.5, 1.0, 17.0, 3.25, 9.0, 15.5]
 
 
 def blob(seed: int, size: tuple[int, int] = (24, 31)) -> np.ndarray:
-    """Noise smoothed by its neighbours: several regions, holes, corners that touch."""
+    """Draw smoothed noise, with several regions, holes and touching corners."""
     noise = np.random.default_rng(seed).random((size[0] + 2, size[1] + 2))
     return sum(noise[y : y + size[0], x : x + size[1]] for y in range(3) for x in range(3)) > 4.5
 
@@ -51,7 +51,7 @@ def test_run_lengths_compressed_and_not(seed: int) -> None:
         ({"size": [24, 31], "counts": [700, 100]}, "covers 800 pixels, the image has 744"),
         ({"size": [24, 31], "counts": [800, -56]}, "covers"),
         ({"size": [24, 31], "counts": "o"}, "ends within a number"),
-        ({"size": [24, 31], "counts": " "}, "does not belong"),
+        ({"size": [24, 31], "counts": " "}, "is invalid"),
         ({"size": [24, 31], "counts": None}, "text or a list"),
     ],
 )
@@ -68,7 +68,7 @@ def test_outlines_give_the_mask_back_with_holes_filled(seed: int) -> None:
         filled |= masks.rasterise([polygon], *mask.shape)
     assert (filled & mask).sum() == mask.sum()
     assert len(polygons) > 1
-    # What was added is enclosed: flooding from the border over what is empty never reaches it.
+    # Only holes were filled: a flood of the empty pixels from the border does not reach the new ones.
     reached = np.zeros(np.array(mask.shape) + 2, dtype=bool)
     reached[0] = True
     empty = np.pad(~mask, 1, constant_values=True)

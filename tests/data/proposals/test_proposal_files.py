@@ -1,4 +1,4 @@
-"""Files of proposals: what they hold, what is refused, how boxes follow the pictures, what recall means."""
+"""Files of proposals: content, errors, transforms of proposals, and recall."""
 
 import pickle
 import warnings
@@ -25,7 +25,7 @@ from tests.support.tiny_index import generator, painted, write_index
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DetectionIndex:
-    return write_index(tmp_path_factory.mktemp("pictures"))
+    return write_index(tmp_path_factory.mktemp("images"))
 
 
 def drawn(index: DetectionIndex, count: int = 6) -> ProposalSet:
@@ -73,9 +73,9 @@ def test_proposals_of_other_images_are_refused(index: DetectionIndex, tmp_path: 
     twin = write_index(tmp_path / "twin")
     drawn(index).aligned(twin, 10)  # a copy elsewhere
     Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(tmp_path / "twin" / "picture 4.png")
-    with pytest.raises(InputError, match=r"another picture picture 4\.png than that of .*twin, and so were 0 more"):
+    with pytest.raises(InputError, match=r"another image picture 4\.png than that of .*twin, like 0 others"):
         drawn(index).aligned(twin, 10)
-    replace(drawn(index), marks=np.zeros(len(index), np.int64)).aligned(twin, 10)  # a file that tells nothing of them
+    replace(drawn(index), marks=np.zeros(len(index), np.int64)).aligned(twin, 10)  # a file without marks
     with pytest.warns(UserWarning, match="annotations were others"):
         replace(drawn(index), fingerprint="another").aligned(index, 10)
     with warnings.catch_warnings():
@@ -105,14 +105,14 @@ def test_impossible_boxes_are_refused(box: tuple[float, ...], why: str, index: D
 
 
 def test_other_files_are_refused(index: DetectionIndex, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; make it with `boxwright proposals`"):
+    with pytest.raises(InputError, match="no such file; create it with `boxwright proposals`"):
         read_proposals(tmp_path / "absent.safetensors")
     whole = drawn(index).save(tmp_path / "whole.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(InputError, match=r"cut\.safetensors: is damaged or no file of proposals"):
+    with pytest.raises(InputError, match=r"cut\.safetensors: damaged, or not a file of proposals"):
         read_proposals(tmp_path / "cut.safetensors")
     save_file({"weight": np.zeros(3)}, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="is no file of proposals"):
+    with pytest.raises(InputError, match="not a file of proposals"):
         read_proposals(tmp_path / "weights.safetensors")
 
 
@@ -130,7 +130,7 @@ def test_columns_that_do_not_fit(
     column: str, values: np.ndarray, said: str, index: DetectionIndex, tmp_path: Path
 ) -> None:
     path = replace(drawn(index), **{column: values}).save(tmp_path / "odd.safetensors")
-    with pytest.raises(InputError, match=r"odd\.safetensors: is damaged") as caught:
+    with pytest.raises(InputError, match=r"odd\.safetensors: damaged") as caught:
         read_proposals(path)
     assert said in str(caught.value)
 
@@ -148,7 +148,7 @@ def test_as_many_scores_as_boxes(index: DetectionIndex) -> None:
 
 def with_proposals() -> Sample:
     sample = painted([[10, 10, 30, 20], [40, 15, 70, 50], [0, 30, 9, 60]])
-    # Without masks: a box that is cut shrinks to what is left of its mask.
+    # Without masks, since with them a cut box shrinks to the rest of its mask.
     return replace(sample, proposals=sample.boxes.clone(), masks=None)
 
 
@@ -216,12 +216,12 @@ def test_recall(index: DetectionIndex, tmp_path: Path) -> None:
     perfect = ProposalSet.build(index, boxes, [np.zeros(len(b)) for b in boxes], "truth")
     (row,) = recall_report(perfect, index, [10])
     assert (row.recall_50, row.recall_70, row.average) == (1, 1, 1)
-    # Half the width: IoU .5 with every object, so found at the lowest threshold alone.
+    # Half the width: IoU .5 with every object, which only the lowest threshold accepts.
     half = [np.stack([b[:, 0], b[:, 1], (b[:, 0] + b[:, 2]) / 2, b[:, 3]], 1) for b in boxes]
     (row,) = recall_report(ProposalSet.build(index, half, [np.zeros(len(b)) for b in half], "half"), index, [10])
     assert (row.recall_50, row.recall_70) == (1, 0)
     assert row.average == pytest.approx(0.1)
-    # One proposal an image finds one object; images have 0, 1, 2, 3 of which the third is a crowd.
+    # One proposal per image finds one object; images have 0, 1, 2 or 3 objects, of which the third is a crowd.
     (row,) = recall_report(perfect, index, [1])
     usable = [min(len(b), 2) for b in boxes]
     assert row.recall_50 == pytest.approx(sum(n > 0 for n in usable) / sum(usable))

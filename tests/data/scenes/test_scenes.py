@@ -1,4 +1,4 @@
-"""Drawn scenes: the same from the same numbers, annotated to the pixel, and not to be told by colour."""
+"""Drawn scenes are reproducible, annotated to the pixel, and not solved by colour alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAMP = Light(x=-0.6, y=-0.8, shadow=0.4, softness=0.04, reach=0.05)
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    """Enough scenes to count on."""
+    """Draw enough scenes for statistics."""
     return [draw_scene(3, i, (128, 128)) for i in range(150)]
 
 
@@ -34,7 +34,7 @@ def digest(scene: Scene) -> tuple[bytes, ...]:
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:
-    """The demo, the tests and the benchmarks of different days speak of the same pictures."""
+    """The demo, the tests and the benchmarks use the same images at any time."""
     assert digest(draw_scene(5, 7, (96, 128))) == digest(draw_scene(5, 7, (96, 128)))
     others = {digest(draw_scene(seed, index, (96, 128)))[0] for seed, index in ((5, 8), (6, 7), (7, 5))}
     assert len(others) == 3
@@ -42,7 +42,7 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
 
 
 def test_another_process_draws_the_same() -> None:
-    """Nothing depends on hash seeds or on what was drawn before."""
+    """Scenes depend neither on hash seeds nor on earlier draws."""
     program = (
         "import hashlib; from boxwright.data.scenes import draw_scene;"
         "print(hashlib.sha256(b''.join(v.tobytes() for v in draw_scene(2, 3, (96, 96)))).hexdigest())"
@@ -54,7 +54,7 @@ def test_another_process_draws_the_same() -> None:
 
 
 def test_shapes_and_types() -> None:
-    """What the readers of a scene rely on, in a picture that is not square."""
+    """Check shapes and types in an image that is not square."""
     scene = draw_scene(0, 1, (96, 160))
     n = len(scene.labels)
     assert n > 0
@@ -66,7 +66,7 @@ def test_shapes_and_types() -> None:
 
 
 def test_an_empty_scene_has_arrays_without_rows() -> None:
-    """No object is an ordinary case, not a missing one."""
+    """A scene without objects is an ordinary case."""
     scene = draw_scene(0, 0, config=SceneConfig(size=(64, 64), empty=1.0))
     assert scene.boxes.shape == (0, 4)
     assert scene.masks.shape == (0, 64, 64)
@@ -74,7 +74,7 @@ def test_an_empty_scene_has_arrays_without_rows() -> None:
 
 
 def test_boxes_are_the_tight_bounds_of_the_masks(scenes: list[Scene]) -> None:
-    """Exclusive right and lower edges, no pixel outside, none to spare."""
+    """Right and lower edges are exclusive."""
     for scene in scenes:
         for box, mask in zip(scene.boxes, scene.masks, strict=True):
             ys, xs = np.nonzero(mask)
@@ -82,12 +82,12 @@ def test_boxes_are_the_tight_bounds_of_the_masks(scenes: list[Scene]) -> None:
 
 
 def test_masks_share_no_pixel(scenes: list[Scene]) -> None:
-    """They are the visible parts: what lies in front has the pixel."""
+    """Masks are the visible parts: the nearest object owns the pixel."""
     assert max(int(scene.masks.sum(axis=0).max(initial=0)) for scene in scenes) == 1
 
 
 def test_hidden_and_difficult_follow_the_stated_rule(scenes: list[Scene]) -> None:
-    """Something is hidden in many scenes, never more than the limit, and the flag says what it promises."""
+    """Many scenes have occlusion, never more than the limit, and the flag follows its definition."""
     visible = np.concatenate([scene.visible for scene in scenes])
     boxes = np.concatenate([scene.boxes for scene in scenes])
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
@@ -100,7 +100,7 @@ def test_hidden_and_difficult_follow_the_stated_rule(scenes: list[Scene]) -> Non
 
 
 def test_counts_classes_and_empty_scenes(scenes: list[Scene]) -> None:
-    """About six in a hundred scenes are empty, the others hold four to six objects, and no class is rare."""
+    """About six percent of scenes are empty, the others have four to six objects on average, and no class is rare."""
     counts = np.array([len(scene.labels) for scene in scenes])
     assert 0.02 <= (counts == 0).mean() <= 0.12
     assert 3.5 <= counts.mean() <= 6
@@ -110,7 +110,7 @@ def test_counts_classes_and_empty_scenes(scenes: list[Scene]) -> None:
 
 
 def test_sizes_reach_from_eight_pixels_to_three_quarters() -> None:
-    """Most lie in the common range; both tails occur, and nothing is smaller or larger than stated."""
+    """Most sizes are in the common range, both tails occur, and the limits hold."""
     scenes = [draw_scene(1, i, (256, 256)) for i in range(70)]
     boxes = np.concatenate([scene.boxes for scene in scenes])
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
@@ -130,7 +130,7 @@ def test_sizes_reach_from_eight_pixels_to_three_quarters() -> None:
     ],
 )
 def test_colour_hints_but_does_not_decide(typical: float, low: float, high: float, why: str) -> None:
-    """Nearest class mean over colour statistics of the visible pixels."""
+    """Classify by the nearest class mean over colour statistics of the visible pixels."""
     scenes = [draw_scene(3, i, config=SceneConfig(typical=typical)) for i in range(60)]
     labels = np.concatenate([scene.labels for scene in scenes])
     colours = []
@@ -146,7 +146,7 @@ def test_colour_hints_but_does_not_decide(typical: float, low: float, high: floa
 
 
 def silhouette(name: str, specimen: int) -> np.ndarray:
-    """How the outline's distance from its centre is spread, whatever its turn: a form without any colour."""
+    """Return the distribution of the outline's distance from its centre, which is invariant to rotation and colour."""
     rng = np.random.default_rng([specimen, 1])
     thing = draw_thing(projected(SHAPES[name](rng), 60, rng), 60, palette(rng, GREY), LAMP, rng)
     ys, xs = np.nonzero(thing.solid)
@@ -158,7 +158,7 @@ def silhouette(name: str, specimen: int) -> np.ndarray:
 
 
 def test_form_gives_the_class_away() -> None:
-    """The same rule finds six in ten by a crude outline alone, so there is something to learn."""
+    """The same classifier is right in six of ten cases by a crude outline, so there is something to learn."""
     names = SCENE_CLASSES.names
     means = np.stack([np.mean([silhouette(name, i) for i in range(20)], axis=0) for name in names])
     right = [
@@ -170,8 +170,8 @@ def test_form_gives_the_class_away() -> None:
 
 
 @pytest.mark.parametrize("draw", [*SHAPES.values(), *dict.fromkeys(DISTRACTORS)], ids=lambda f: f.__name__)
-def test_each_thing_has_its_size_and_differs_between_specimens(draw) -> None:
-    """The longer side is what was asked for (to a pixel of smoothing), from tiny to large."""
+def test_each_thing_has_its_size_and_differs_between_instances(draw) -> None:
+    """The longer side is as requested, to a pixel of smoothing, for all sizes."""
     rng = np.random.default_rng(4)
     first, second = draw(rng), draw(rng)
     assert all(isinstance(part, Part) and np.isfinite(part.points).all() for part in first)
@@ -186,7 +186,7 @@ def test_each_thing_has_its_size_and_differs_between_specimens(draw) -> None:
 
 @pytest.mark.parametrize("texture", TEXTURES, ids=lambda f: f.__name__)
 def test_each_background_is_textured_and_in_range(texture) -> None:
-    """No flat squares: neighbouring pixels differ, and the families hold for pictures that are not square."""
+    """Neighbouring pixels differ, also in images that are not square."""
     ground = texture(np.random.default_rng(2), 96, 160)
     assert ground.shape == (96, 160, 3)
     assert np.isfinite(ground).all()
@@ -196,7 +196,7 @@ def test_each_background_is_textured_and_in_range(texture) -> None:
 
 
 def test_settings_are_obeyed() -> None:
-    """No distractor, no blur, no occlusion: what is asked for, not a default."""
+    """Settings without distractors, blur and occlusion are followed."""
     config = SceneConfig(size=(128, 128), objects=(3, 3), empty=0.0, distractors=(0, 0), hidden=0.0, blur=0.0)
     scenes = [draw_scene(1, i, config=config) for i in range(20)]
     assert max(len(scene.labels) for scene in scenes) == 3

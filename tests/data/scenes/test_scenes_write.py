@@ -1,4 +1,4 @@
-"""Drawn sets on disk: they read back as they were drawn, in every format, whoever drew them."""
+"""Drawn data sets on disk are read back as they were drawn, in every format and for any number of workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
 def test_a_set_reads_back_as_it_was_drawn(format, tmp_path: Path) -> None:
-    """Pictures to the byte (PNG), boxes to a hundredth of a pixel, labels exactly, empty scenes included."""
+    """Pixels (PNG) and labels are equal, boxes to a hundredth of a pixel, empty scenes included."""
     config = SceneConfig(size=SIZE, empty=0.4)
-    folder = write_scenes(tmp_path / "set", COUNTS, seed=4, format=format, config=config, pictures="png")
+    folder = write_scenes(tmp_path / "set", COUNTS, seed=4, format=format, config=config, image_format="png")
     splits = open_splits(folder)
     assert {name: len(index) for name, index in splits.items()} == COUNTS
     for name, start in (("train", 0), ("val", 1_000_000)):
@@ -40,7 +40,7 @@ def test_a_set_reads_back_as_it_was_drawn(format, tmp_path: Path) -> None:
 
 
 def test_coco_keeps_masks_and_difficult_flags(tmp_path: Path) -> None:
-    """Run lengths are the drawn pixels; the area is theirs, not the box's."""
+    """Run lengths are the drawn pixels, and the area is that of the mask, not of the box."""
     folder = write_scenes(tmp_path / "set", {"train": 12}, SIZE, seed=8)
     index = open_dataset(folder, "train")
     for i in range(len(index)):
@@ -52,7 +52,7 @@ def test_coco_keeps_masks_and_difficult_flags(tmp_path: Path) -> None:
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
-    """Every file, byte by byte, whether drawn here or by two processes; and the progress counts to the end."""
+    """Files are equal byte by byte if drawn by two processes, and progress reaches the total."""
     steps: list[tuple[int, int]] = []
     alone = write_scenes(tmp_path / "alone", COUNTS, SIZE, progress=lambda done, total: steps.append((done, total)))
     together = write_scenes(tmp_path / "together", COUNTS, SIZE, workers=2)
@@ -61,18 +61,18 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert sum(name.endswith(".jpg") for name in contents(alone)) == 8
 
 
-def test_more_training_pictures_leave_the_others_alone(tmp_path: Path) -> None:
-    """A larger training set is compared on the same validation pictures."""
+def test_more_training_images_do_not_change_the_other_splits(tmp_path: Path) -> None:
+    """Training sets of different sizes share the validation images."""
     few = contents(write_scenes(tmp_path / "few", {"train": 1, "val": 2}, (64, 64)))
     many = contents(write_scenes(tmp_path / "many", {"train": 3, "val": 2}, (64, 64)))
-    pictures = [name for name in few if name.endswith(".jpg")]
-    assert len(pictures) == 3
-    assert all(few[name] == many[name] for name in pictures)
+    images = [name for name in few if name.endswith(".jpg")]
+    assert len(images) == 3
+    assert all(few[name] == many[name] for name in images)
     assert len({many[name] for name in many if name.endswith(".jpg")}) == 5
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
-    """Half a set would be taken for a whole one later."""
+    """A partial data set could later be mistaken for a complete one."""
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -83,7 +83,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
-    """Pictures of an older set would be read as part of the new one. An empty folder is welcome."""
+    """Images of an older data set would be read as part of the new one. An empty folder is accepted."""
     (tmp_path / "set").mkdir()
     write_scenes(tmp_path / "set", {"train": 1}, (64, 64))
     before = contents(tmp_path / "set")
@@ -96,10 +96,10 @@ def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         ({"counts": {"training": 3}}, "split training: .*train, val, test"),
-        ({"counts": {"train": -1}}, "-1 pictures"),
-        ({"counts": {}}, "at least one picture"),
+        ({"counts": {"train": -1}}, "-1 images"),
+        ({"counts": {}}, "at least one image"),
         ({"format": "tfrecord"}, "format tfrecord: .*coco, voc, yolo"),
-        ({"pictures": "gif"}, "jpg or png"),
+        ({"image_format": "gif"}, "jpg or png"),
         ({"seed": -1}, "0 or more"),
         ({"size": (8, 8)}, "size = "),
     ],

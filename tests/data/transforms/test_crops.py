@@ -1,4 +1,4 @@
-"""Class folders and their crops: order, errors, randomness by place in the stream."""
+"""Class folders and their crops: order, errors, randomness by position in the stream."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_folders_without_splits_are_for_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "train" / "green").mkdir(), "green: this class folder holds no picture"),
+        (lambda root: (root / "train" / "green").mkdir(), "green: this class folder has no image"),
         (lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "different class folders, such as 're"),
         (lambda root: (root / "train").rename(root / "test"), "no folder train"),
     ],
@@ -54,14 +54,14 @@ def test_a_class_cannot_be_called_train(tmp_path: Path) -> None:
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         open_folders(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds no class folders"):
+    with pytest.raises(InputError, match="has no class folders"):
         open_folders(tmp_path)
 
 
 def test_the_order_is_that_of_the_names_whatever_the_file_system_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nested folders too; and what macOS and others leave beside pictures is none."""
+    """Nested folders too. Files that macOS and others leave beside images are ignored."""
     class_folders(tmp_path, splits=("train",))
     red = tmp_path / "train" / "red"
     for place, name in (("b", "0"), ("a", "1"), ("a/z", "2"), ("a/y", "3")):
@@ -74,7 +74,7 @@ def test_the_order_is_that_of_the_names_whatever_the_file_system_gives(
     scan = os.scandir
 
     class Backwards:
-        """A file system that lists its names from the last to the first."""
+        """File system that lists names in reverse order."""
 
         def __init__(self, path) -> None:
             self.entries = iter(sorted(scan(path), key=lambda entry: entry.name, reverse=True))
@@ -160,6 +160,6 @@ def test_a_pass_sees_every_image_once(tmp_path: Path) -> None:
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     train = open_folders(class_folders(tmp_path))["train"]
-    train.path(2).write_bytes(b"no picture")
+    train.path(2).write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"blue/2\.png"):
         list(CropPass(train, CropConfig(size=8, eval_size=8), 3))

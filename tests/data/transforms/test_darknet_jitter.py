@@ -1,4 +1,4 @@
-"""Darknet's augmentation: where the picture lies, what fills the rest, which boxes go, and its colours."""
+"""Darknet's augmentation: position of the image, fill, dropped boxes, and colours."""
 
 import colorsys
 
@@ -11,8 +11,8 @@ from boxwright.data.transforms.sample import chance, resized, uniform
 from tests.support.tiny_index import generator, painted
 
 
-def test_without_jitter_the_picture_is_letterboxed_anywhere() -> None:
-    """90 x 60 fits as 64 x 42, and there are 23 places for it."""
+def test_without_jitter_the_image_is_letterboxed_anywhere() -> None:
+    """90 x 60 fits as 64 x 42, which has 23 positions."""
     before = painted([[0, 0, 90, 60]])
     transform = build_transform([DarknetJitterConfig(size=(64, 64), jitter=0.0)])
     centred = build_transform([LetterboxConfig(size=(64, 64))])(before, generator())
@@ -83,7 +83,7 @@ def test_boxes_below_a_share_of_the_input_go(min_share: float, kept: list[int], 
 
 
 def test_a_cut_box_is_measured_after_the_cut() -> None:
-    """Of the outermost ten pixels less and less is left as the edge moves in."""
+    """Fewer of the outermost ten pixels are left as the edge moves inwards."""
     transform = build_transform([DarknetJitterConfig(size=(100, 100), method="crop", jitter=0.2, min_share=0.05)])
     left_over = []
     for seed in range(100):
@@ -131,7 +131,9 @@ def test_the_two_ways_to_clip_differ_only_where_something_is_clipped() -> None:
     grown = build_transform([HSVJitterConfig(hue=0.0, saturation=1.0, value=1.5, clip="rgb")])
     kept = build_transform([HSVJitterConfig(hue=0.0, saturation=1.0, value=1.5, clip="hsv")])
     seed = next(s for s in range(20) if int(grown(dull, generator(s)).image.max()) > 110)
-    assert grown(bright, generator(seed)).image[1, 0, 0] > 30  # the second channel grows on although the first is full
+    assert (
+        grown(bright, generator(seed)).image[1, 0, 0] > 30
+    )  # the second channel still grows although the first is saturated
     assert kept(bright, generator(seed)).image[1, 0, 0] <= 31
 
 

@@ -1,4 +1,4 @@
-"""Several input sizes in training: which batch has which, whoever makes it and whenever."""
+"""Training at several input sizes: the size of a batch depends only on the seed and its number."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,11 +29,11 @@ SIZES = MultiScaleConfig(sizes=(32, 64, 96), every=3)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DetectionIndex:
-    return write_index(tmp_path_factory.mktemp("pictures"))
+    return write_index(tmp_path_factory.mktemp("images"))
 
 
 def test_the_sizes_of_a_seed_never_change() -> None:
-    """Resuming a run months later depends on it."""
+    """Old runs must resume with the same sizes."""
     config = MultiScaleConfig()
     assert [config.size_at(0, batch) for batch in range(0, 60, 10)] == [480, 416, 416, 320, 384, 512]
     assert [config.size_at(7, batch) for batch in range(0, 50, 10)] == [416, 320, 576, 384, 448]

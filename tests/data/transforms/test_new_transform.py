@@ -1,4 +1,4 @@
-"""A new transform touches its file, the union of configurations and its test: whatever is forgotten is named here."""
+"""A new transform needs its file, an entry in the union of configurations and a test; omissions fail here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CASES = [*GEOMETRIC, *COLOUR]
 
 @configuration
 class TransposeConfig:
-    """A transform whose author forgot what the library has to know of it."""
+    """Transform without the members that the library needs."""
 
     kind: Literal["flip"] = "flip"
 
 
 def forgotten(cls: type, members: tuple[type, ...] = MEMBERS, cases: list[typing.Any] = CASES) -> list[str]:
-    """Return what is missing before ``cls`` is a transform of the library."""
+    """Return the members that ``cls`` lacks to be a transform of the library."""
     missing = [name for name in ("fixed", "output_size", "object_scale") if not hasattr(cls, name)]
     if cls not in members:
         missing.append("member of TransformConfig")
@@ -83,7 +83,7 @@ def test_sizes_and_scales_are_as_stated(config: TransformConfig, height: int, wi
 
 @pytest.mark.parametrize("config", CASES, ids=lambda config: config.kind)
 def test_a_transform_can_be_set_to_another_size(config: TransformConfig) -> None:
-    """Multi-scale training replaces ``size``; without it a result must grow with its image, or have sides to scale."""
+    """Multi-scale training replaces ``size``. Without it, results must scale with the image or with the sides."""
     if size_of(config) is None and config.kind != "resize":
         assert config.output_size(128, 128) in (None, (128, 128))
     elif config.fixed:

@@ -1,4 +1,4 @@
-"""SSD's augmentation: each step as its reference code has it, with its odds, and the whole in its order."""
+"""SSD's augmentation: each step and its probability as in the reference code, and the order of all."""
 
 import pytest
 import torch
@@ -43,7 +43,10 @@ def test_contrast_comes_first_or_last_with_even_odds() -> None:
     config = PhotometricConfig(p=1.0, brightness=0.0, contrast=(1.5, 1.5), saturation=(0.5, 0.5), hue=0.0)
     transform = build_transform([config])
     seen = [tuple(transform(plain((200, 100, 50)), generator(s)).image[:, 0, 0].tolist()) for s in range(200)]
-    first, last = (255, 202, 165), (255, 225, 188)  # 300 150 75 is cut at 255 before, or 200 150 125 after, saturation
+    first, last = (
+        (255, 202, 165),
+        (255, 225, 188),
+    )  # 300 150 75 is clipped at 255 before saturation, or 200 150 125 after it
     assert set(seen) == {first, last}
     assert share([colour == first for colour in seen]) == pytest.approx(0.5, abs=0.1)
 
@@ -63,7 +66,7 @@ def test_each_distortion_happens_half_of_the_time(changes: dict) -> None:
     transform = build_transform([PhotometricConfig(**{**still, **changes})])
     before = plain((160, 100, 60))
     same = [torch.equal(transform(before, generator(seed)).image, before.image) for seed in range(300)]
-    assert share(same) == pytest.approx(0.5, abs=0.12)  # a draw near nothing changes no grey level, too
+    assert share(same) == pytest.approx(0.5, abs=0.12)  # a draw near 0 changes no grey level either
 
 
 def test_expansion_is_even_in_its_ratio_and_filled_with_the_mean() -> None:
@@ -95,8 +98,8 @@ def test_the_sampler_is_drawn_among_those_that_succeed(box: list[int], expected:
     assert share(whole) == pytest.approx(expected, abs=0.06), why
 
 
-def test_the_aspect_of_a_crop_is_cut_after_it_is_drawn() -> None:
-    """At a scale of 0.9 an aspect of 1 / 0.81 fills the width: 51 of 100 in U(0.5, 2) end there."""
+def test_the_aspect_of_a_crop_is_clipped_after_it_is_drawn() -> None:
+    """At a scale of 0.9 an aspect of 1 / 0.81 fills the width, where 51 % of U(0.5, 2) are clipped to."""
     transform = crop_by(FREE, scale=(0.9, 0.9))
     sizes = [transform(painted([]), generator(seed)).size for seed in range(400)]
     assert share([width == 90 for _, width in sizes]) == pytest.approx(0.510, abs=0.08)
@@ -111,7 +114,7 @@ def test_a_crop_may_leave_no_object() -> None:
 
 
 def test_what_a_crop_keeps_is_cut_and_never_dropped_for_its_size() -> None:
-    """A box whose centre is inside stays, even if less than a pixel of it does."""
+    """A box with its centre inside is kept, even if less than a pixel of it is left."""
     transform = crop_by(FREE)
     for seed in range(200):
         before = painted([[40, 20, 41, 40]])
@@ -134,17 +137,17 @@ def test_every_interpolation_keeps_an_even_colour_and_the_place_of_an_edge(
 
 
 def test_lanczos4_has_eight_taps_at_any_scale() -> None:
-    """The answer to one bright pixel, doubled: sin(pi x) sin(pi x / 4) / (pi x)^2 at x = 0.25, 0.75 ..., normalised."""
+    """One bright pixel, doubled, gives sin(pi x) sin(pi x / 4) / (pi x)^2 at x = 0.25, 0.75 ..., normalised."""
     dot = plain((0, 0, 0), 1, 21)
     dot.image[:, :, 10] = 200
     x = (torch.arange(42) + 0.5) / 2 - 0.5 - 10
     row = torch.where(x.abs() < 4, torch.sinc(x) * torch.sinc(x / 4), 0.0)
-    total = sum(row[20 + 2 * k] for k in range(-4, 4))  # the weights that one new pixel takes from eight old ones
+    total = sum(row[20 + 2 * k] for k in range(-4, 4))  # the weights of one new pixel on eight old ones
     got = resized(dot, 1, 42, "lanczos4").image[0, 0].float()
     torch.testing.assert_close(got, (row / total * 200).round().clamp(min=0), atol=1, rtol=0)
     stripes = plain((0, 0, 0), 64, 64)
     stripes.image[:, :, 1::4] = 255
-    assert int(resized(stripes, 16, 16, "lanczos4").image.max()) > 120  # no average over the four that it shrinks
+    assert int(resized(stripes, 16, 16, "lanczos4").image.max()) > 120  # not the average of the four pixels
 
 
 def test_aliased_bicubic_is_opencvs() -> None:

@@ -1,4 +1,4 @@
-"""Configurations of transforms, colour, and where the randomness comes from."""
+"""Configurations of transforms, colour, and the source of randomness."""
 
 import colorsys
 import json

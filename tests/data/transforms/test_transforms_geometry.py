@@ -1,4 +1,4 @@
-"""Laws of the geometric transforms: pixels, boxes, masks and flags stay together, and the way back is right."""
+"""Laws of the geometric transforms: pixels, boxes, masks and flags agree, and ``to_original`` is correct."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, crop_by, n
 
 
 def colour_mask(sample: Sample, label: int) -> Tensor:
-    """Where the picture is nearer to a label's colour than to black or to any other colour, [H, W]."""
+    """Return the pixels that are nearest to a label's colour, compared with black and the other colours, [H, W]."""
     palette = torch.cat([COLOURS, torch.zeros((1, 3), dtype=torch.uint8)]).float()
     distance = (sample.image.float()[None] - palette[:, :, None, None]).square().sum(1)
     return distance.argmin(0) == label
@@ -49,7 +49,7 @@ def test_boxes_masks_labels_and_pixels_move_together(config: TransformConfig, se
     assert bool((after.boxes >= 0).all())
     assert bool((after.boxes <= torch.tensor([width, height, width, height])).all())
     if isinstance(config, MosaicConfig):
-        return  # a label may be there several times, so a colour's bounds are of several boxes
+        return  # a label may occur several times, so a colour's bounds can cover several boxes
     for box, label in zip(after.boxes, after.labels.tolist(), strict=True):
         seen = mask_bounds(colour_mask(after, label)[None])[0]
         torch.testing.assert_close(seen, box, atol=2.01, rtol=0)
@@ -71,7 +71,7 @@ def test_masks_are_optional_and_boxes_hardly_differ_without(config: TransformCon
     transform = build_transform([config], fetch=Others())
     with_masks = transform(painted(OBJECTS), generator(1))
     if isinstance(config, MosaicConfig):
-        return  # its other pictures bring masks; a source gives them to all or to none
+        return  # its other images have masks; a source gives masks to all images or to none
     without = transform(replace(painted(OBJECTS), masks=None), generator(1))
     assert without.masks is None
     torch.testing.assert_close(without.boxes, with_masks.boxes, atol=1.01, rtol=0)
@@ -187,7 +187,7 @@ def test_large_scale_jitter_reaches_both_ends_and_keeps_its_size() -> None:
     assert max(scales) > 1.7
     small = samples[scales.index(min(scales))]
     assert small.image[:, -1, -1].tolist() == [9, 9, 9]
-    assert small.to_original[2:] == (0.0, 0.0)  # a small picture stays in the corner
+    assert small.to_original[2:] == (0.0, 0.0)  # a small image stays in the corner
     large = samples[scales.index(max(scales))]
     assert min(large.to_original[2:]) < 0
 
@@ -256,8 +256,8 @@ def test_what_a_cut_leaves(min_visible: float, min_size: float, kept: list[int],
 def test_a_cut_box_shrinks_to_what_its_mask_shows_and_an_uncut_one_does_not() -> None:
     before = painted([[0, 0, 40, 40], [50, 0, 80, 20]])
     assert before.masks is not None
-    before.masks[0, 10:, 10:] = False  # an L: a bar above and one at the left
-    before.masks[1, :, 60:] = False  # its box is larger than its mask, as the file says
+    before.masks[0, 10:, 10:] = False  # an L: a bar at the top and one at the left
+    before.masks[1, :, 60:] = False  # its box is larger than its mask, as annotated
     after = placed(before, top=-20, left=0, height=40, width=90)
     assert after.boxes.tolist() == [[0, 0, 10, 20]]
     assert placed(before, top=0, left=0, height=50, width=85).boxes.tolist() == before.boxes.tolist()
@@ -290,7 +290,7 @@ def test_mosaic_shows_four_pictures_and_leaves_them_as_they_were(monkeypatch: py
     assert torch.equal(first.image, kept)
     assert {len(sample) for sample in many} > {2, 3}
     for sample in many:
-        # The point is the middle, so at scale 1 each picture shows its nearest corner quarter.
+        # The point is the centre, so at scale 1 each image shows the quarter nearest to it.
         assert sample.boxes[0].tolist() == [0, 0, 45, 30]
         for x, y in ((45, 0), (0, 30), (45, 30)):
             quarter = sample.boxes[1:] - torch.tensor([x, y, x, y])

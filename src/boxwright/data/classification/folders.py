@@ -1,7 +1,7 @@
 """Images sorted into one folder per class: the data of image classifiers.
 
-``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/val/CLASS/*.jpg``, as ImageNet and its relatives come. Labels are the places
-of the class folders in the order of their names.
+``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/val/CLASS/*.jpg``, as ImageNet and its relatives come. Labels are the
+positions of the class folders in the order of their names.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class ClassFolders:
-    """One split: ``classes`` are the folders' names, ``labels`` int64 ``[N]`` index them; files by :meth:`path`.
+    """One split: ``classes`` are the folders' names, ``labels`` int64 ``[N]`` index them.
 
     ``names`` holds the files' paths below ``root`` as fixed-width bytes, which processes share without copying.
-    ``data``: the folder that :func:`open_folders` was given, which is ``root`` or the one above it.
+    ``data``: the folder passed to `open_folders`, which is ``root`` or the one above it.
     """
 
     data: Path
@@ -39,25 +39,27 @@ class ClassFolders:
         return len(self.labels)
 
     def path(self, i: int) -> Path:
-        """The file of image ``i``."""
+        """Return the file of image ``i``."""
         return self.root / os.fsdecode(bytes(self.names[i]))
 
     def read(self, i: int) -> np.ndarray:
-        """Image ``i`` as uint8 RGB ``[H, W, 3]``. InputError naming the file where it cannot be read."""
+        """Return image ``i`` as uint8 RGB ``[H, W, 3]``. Raises InputError naming the file if it cannot be read."""
         return read_image(self.path(i))
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ClassFolders:
-        """The chosen images, in the order given; the classes stay."""
+        """Return the images at ``indices``, in that order, with the same classes."""
         chosen = np.asarray(indices, dtype=np.int64)
         return replace(self, names=self.names[chosen], labels=self.labels[chosen])
 
     @property
     def name(self) -> str:
-        """The data set's name: that of the folder it is in."""
-        return Path(os.path.abspath(self.data)).name  # not resolve(): a link's own name says more than its target's
+        """Return the name of the data set, which is that of its folder."""
+        return Path(
+            os.path.abspath(self.data)
+        ).name  # not resolve(): the name of a link is more telling than that of its target
 
     def fingerprint(self) -> str:
-        """SHA-256 over classes, file names and labels."""
+        """Return the SHA-256, in hex, of classes, file names and labels."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         digest.update(b"\0".join(self.names.tolist()))
         digest.update(self.labels.tobytes())
@@ -65,34 +67,33 @@ class ClassFolders:
 
 
 def open_folders(path: Path | str) -> dict[str, ClassFolders]:
-    """The splits below ``path``: ``train`` and, where they are there, ``val`` and ``test``.
+    """Open the splits below ``path``: ``train``, and ``val`` and ``test`` if they exist.
 
     A folder of class folders without splits is ``train`` alone. Files and folders whose names begin with a dot are
-    passed over. Raises InputError where there is no class folder with an image in it, or where the splits' classes
-    differ.
+    ignored. Raises InputError if no class folder has an image, or if the splits have different classes.
     """
     root = Path(path)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give one with train/CLASS/ and val/CLASS/ below it")
+        raise InputError(f"{root}: there is no such folder; give one that contains train/CLASS/ and val/CLASS/")
     present = [name for name in SPLITS if (root / name).is_dir()]
     others = [name for name in _folders(root) if name not in SPLITS]
     for name in present:
         if others and not _folders(root / name):
             raise InputError(
                 f"{root}: {name} is the name of a split, but beside {', '.join(map(repr, others[:4]))} it seems to be "
-                f"a class, as it holds no class folders; give that class another name than {', '.join(SPLITS)}, or put "
-                "all class folders into a folder train"
+                f"a class, as it has no class folders; rename that class to something other than {', '.join(SPLITS)}, "
+                "or put all class folders into a folder train"
             )
     splits = {name: _read_split(root, root / name) for name in present} or {"train": _read_split(root, root)}
     if "train" not in splits:
-        raise InputError(f"{root}: has {', '.join(splits)} but no folder train; name the pictures to learn from train")
+        raise InputError(f"{root}: has {', '.join(splits)} but no folder train; put the training images into one")
     known = splits["train"].classes
     for name, split in splits.items():
         if split.classes != known:
             odd = sorted(set(split.classes) ^ set(known))
             raise InputError(
                 f"{root}: {name} and train have different class folders, such as {', '.join(map(repr, odd[:4]))}; "
-                "give each class a folder of the same name in both"
+                "give each class a folder in both"
             )
     return splits
 
@@ -108,7 +109,7 @@ def _read_split(data: Path, root: Path) -> ClassFolders:
     for label, folder in enumerate(folders):
         before = len(names)
         for base, inner, files in os.walk(root / folder):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))  # the walk follows this order
+            inner[:] = sorted(name for name in inner if not name.startswith("."))  # os.walk follows this order
             inside = os.path.relpath(base, root)
             names += [
                 os.fsencode(os.path.join(inside, file))
@@ -117,8 +118,8 @@ def _read_split(data: Path, root: Path) -> ClassFolders:
                 and not file.startswith(".")  # as macOS's ._x.png
             ]
         if len(names) == before:
-            raise InputError(f"{root / folder}: this class folder holds no picture; add some or remove it")
+            raise InputError(f"{root / folder}: this class folder has no image; add some or remove it")
         labels += [label] * (len(names) - before)
     if not names:
-        raise InputError(f"{root}: holds no class folders; put the pictures of each class into a folder of its name")
+        raise InputError(f"{root}: has no class folders; put the images of each class into a folder named after it")
     return ClassFolders(data, root, tuple(folders), np.array(names), np.array(labels, dtype=np.int64))

@@ -1,7 +1,7 @@
-"""Report every defect of a data set with file and position: first the annotations, then each image, fully decoded.
+"""Report all defects of a data set with file and position: those of the annotations, then those of each decoded image.
 
-Severities: an *error* spoils training or evaluation (an image that cannot be read, a box without area, an image shared
-by two splits); a *warning* may (an id 0, exact duplicates, a class without objects); *info* is worth knowing.
+An *error* makes training or evaluation wrong (an unreadable image, a box without area, an image in two splits). A
+*warning* may do so (an id 0, exact duplicates, a class without objects). *Info* is worth knowing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Summary of a split. ``sizes`` counts small, medium and large objects by COCO's bounds on ``area``;
-    ``side_percentiles`` are of the square root of the boxes' areas, in pixels."""
+    """Summary of a split.
+
+    ``sizes`` counts small, medium and large objects by COCO's bounds on ``area``. ``side_percentiles`` are percentiles
+    of the square root of the area of the boxes, in pixels.
+    """
 
     images: int
     boxes: int
@@ -57,7 +60,7 @@ class SplitSummary:
 
 @dataclass
 class CheckReport:
-    """Result of a check. ``ok`` is false when any problem is an error; it decides the command's exit code."""
+    """Result of a check. ``ok`` is false if any problem is an error; the exit code of the command follows it."""
 
     path: str
     format: str
@@ -100,7 +103,7 @@ class _Inspection:
 def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | None = None) -> CheckReport:
     """Read the data set at ``path`` and decode all its images, collecting every defect instead of stopping at one.
 
-    ``workers`` threads decode (default: one a core, at most 8). Raises ``InputError`` only where no data set is found.
+    ``workers`` threads decode (default: one per core, at most 8). Raises ``InputError`` only if there is no data set.
     """
     log = ProblemLog(lenient=True)
     source = find_source(path, log)
@@ -113,7 +116,9 @@ def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | N
     strays = find_strays(source, indexes, log)
     _check_images(indexes, strays, log, workers or min(8, os.cpu_count() or 1))
     order = {"error": 0, "warning": 1, "info": 2}
-    report.problems = sorted(log.problems, key=lambda problem: order[problem.severity])  # stable: found order within
+    report.problems = sorted(
+        log.problems, key=lambda problem: order[problem.severity]
+    )  # stable: keeps the order within a severity
     return report
 
 
@@ -159,7 +164,7 @@ def _read_all(source: Source, log: ProblemLog, voc_one_based: bool) -> dict[str,
 
 
 def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> None:
-    """Note defects of several boxes together: duplicates, missing masks, images without objects."""
+    """Note defects that concern several boxes: duplicates, missing masks, images without objects."""
     for i in range(len(index)):
         rows = slice(int(index.box_ends[i]), int(index.box_ends[i + 1]))
         seen: dict[tuple[float, ...], int] = {}
@@ -172,7 +177,7 @@ def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> Non
                     f"repeats annotation id {ids[first]} ({index.classes.names[label]}); remove one of them",
                 )  # fmt: skip
     if gap := mask_gap(index):
-        message = f"{gap}; they would be learnt as filling their boxes and masks not be scored: add their masks"
+        message = f"{gap}; training fills their boxes, and masks cannot be evaluated: add the masks"
         log.note("no-mask", "warning", index.root, f"split {name}", message)
     empty = int((np.diff(index.box_ends) == 0).sum())
     if empty:
@@ -191,11 +196,11 @@ def _check_classes(indexes: dict[str, DetectionIndex], log: ProblemLog, source: 
             shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
             log.note(
                 "class-without-objects", "warning" if training else "info", source.path, f"split {name}",
-                f"no object of {shown}" + ("; it cannot be learnt" if training else ""),
+                f"no object of {shown}" + ("; it cannot be learned" if training else ""),
             )  # fmt: skip
         if first is not None and index.classes != first.classes:
             differing = ", ".join(sorted(set(index.classes.names) ^ set(first.classes.names))) or "their ids or order"
-            message = f"its classes are not those of {first.name} ({differing}); give all splits the same classes"
+            message = f"its classes differ from those of {first.name} ({differing}); give all splits the same classes"
             log.note("classes-differ", "error", source.path, f"split {name}", message)
 
 
@@ -205,24 +210,24 @@ def _check_images(indexes: dict[str, DetectionIndex], strays: list[Path], log: P
     for name, index in indexes.items():
         for i in range(len(index)):
             uses[index.path(i)].append((name, i))
-    told = {problem.file for problem in log.problems if problem.kind == "bad-image"}
+    reported = {problem.file for problem in log.problems if problem.kind == "bad-image"}
     copies: defaultdict[str, list[tuple[str, Path, int]]] = defaultdict(list)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters here is reported below
+        warnings.simplefilter("ignore")  # Pillow warns of metadata; what matters is reported below
         with ThreadPoolExecutor(workers) as pool:
             for path, found in zip(strays, pool.map(_inspect, strays), strict=True):
-                _check_file(path, "named by no annotation", found, log, stray=True)
+                _check_file(path, "not annotated", found, log, stray=True)
             for (path, places), found in zip(uses.items(), pool.map(_inspect, uses), strict=True):
                 if found.digest:
                     copies[found.digest] += [(name, path, indexes[name].image_id(i)) for name, i in places]
-                if str(path) not in told:
+                if str(path) not in reported:
                     _check_image(path, places, found, indexes, log)
     for group in copies.values():
         _check_copies(group, log)
 
 
 def _inspect(path: Path) -> _Inspection:
-    """Hash and decode one image; runs in a thread, since Pillow and hashlib let others work meanwhile."""
+    """Hash and decode one image; called in threads, since Pillow and hashlib release the interpreter lock."""
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -230,7 +235,7 @@ def _inspect(path: Path) -> _Inspection:
         reason = (
             "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         )
-        return _Inspection(InputError(f"{path}: {reason}; restore it or take it out of the annotations"), missing=True)
+        return _Inspection(InputError(f"{path}: {reason}; restore it, or remove it from the annotations"), missing=True)
     try:
         pixels = read_image(path)
     except InputError as error:
@@ -246,25 +251,25 @@ def _check_image(
     indexes: dict[str, DetectionIndex],
     log: ProblemLog,
 ) -> None:
-    """Compare one image file with its annotations, and note where they disagree."""
+    """Compare the size of an image file with its annotations, and note differences."""
     name, i = places[0]
     if not _check_file(path, f"split {name}, image id {indexes[name].image_id(i)}", found, log):
         return
     height, width = found.size
     for name, i in places:
-        said = indexes[name].size(i)
-        if said == found.size:
+        stated = indexes[name].size(i)
+        if stated == found.size:
             continue
-        message = f"is {width}x{height} pixels but its annotations say {said[1]}x{said[0]}"
-        if _turned(found) and said == (width, height):
-            message += ", the size before its EXIF orientation; annotate the upright image or remove the orientation"
+        message = f"is {width}x{height} pixels but its annotations say {stated[1]}x{stated[0]}"
+        if _turned(found) and stated == (width, height):
+            message += ", the size before its EXIF orientation; annotate the upright image, or remove the orientation"
         else:
-            message += "; correct the annotations or restore the image they were made on"
+            message += "; correct the annotations, or restore the image that was annotated"
         log.note("wrong-size", "error", path, f"split {name}, image id {indexes[name].image_id(i)}", message)
 
 
 def _check_file(path: Path, place: str, found: _Inspection, log: ProblemLog, stray: bool = False) -> bool:
-    """Note defects of an image file itself; return True if it can be read. A stray image only gives warnings."""
+    """Note defects of an image file and return True if it can be read. A stray image only gives warnings."""
     if found.error is not None:
         message = str(found.error).removeprefix(f"{path}: ")
         kind = "missing-image" if found.missing else "damaged-image"
@@ -273,10 +278,12 @@ def _check_file(path: Path, place: str, found: _Inspection, log: ProblemLog, str
     if _turned(found):
         log.note("exif-orientation", "info", path, place, f"EXIF orientation {found.orientation} is applied when read")
     elif found.orientation not in (None, 1):
-        message = f"EXIF orientation {found.orientation} does not exist; the image is read as it lies"
+        message = f"EXIF orientation {found.orientation} does not exist; the image is read as stored"
         log.note("exif-orientation", "warning", path, place, message)
     if path.suffix.lower() not in _SUFFIXES.get(found.format, {path.suffix.lower()}):
-        log.note("wrong-suffix", "info", path, place, f"holds {found.format} data whatever its name says; read as such")
+        log.note(
+            "wrong-suffix", "info", path, place, f"holds {found.format} data despite its suffix; it is read as such"
+        )
     return True
 
 
@@ -286,7 +293,7 @@ def _turned(found: _Inspection) -> bool:
 
 
 def _check_copies(group: Iterable[tuple[str, Path, int]], log: ProblemLog) -> None:
-    """Images of the same content: within a split a warning, in two splits an error."""
+    """Note images of the same content: a warning within a split, an error in two splits."""
     (first_split, first, first_id), *others = group
     seen = {first_split: (first, first_id)}
     for split, path, image_id in others:

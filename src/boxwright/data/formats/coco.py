@@ -1,4 +1,4 @@
-"""COCO detection files: one JSON a split with ``images``, ``annotations`` and ``categories``."""
+"""COCO detection files: one JSON file per split with ``images``, ``annotations`` and ``categories``."""
 
 from __future__ import annotations
 
@@ -37,15 +37,14 @@ _KNOWN_KEYS: dict[str, set[str]] = {
 def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None = None) -> DetectionIndex:
     """Read the split in one COCO JSON file.
 
-    Category ids may have gaps: labels follow the ids in ascending order. Images are looked for below the JSON's
-    folder, in ``images/`` beside or above it, and in folders named like the split. A missing width or height is read
-    from the image. ``difficult`` (our own key) and ``ignore`` mark difficult boxes. ``name`` defaults to the split
-    that the file's name says.
+    Category ids may have gaps; labels follow the ascending ids. Images are searched below the folder of the JSON file,
+    in ``images/`` beside or above it, and in folders named like the split. A missing width or height is read from the
+    image. ``difficult`` (our own key) and ``ignore`` mark difficult boxes. ``name`` defaults to the split in the file's
+    name.
 
-    Raises ``InputError`` naming the file, the place and a remedy, for all that cannot be read with certainty: JSON that
-    does not parse, an unknown category, ids of images used twice, a polygon of fewer than three points, a run length
-    that does not fit its image. Boxes without area are left out and noted in ``log``, or announced as one
-    `DatasetWarning` where no log is given.
+    Raises ``InputError`` naming the file, the position and a remedy for JSON that does not parse, an unknown category,
+    an image id used twice, a polygon of fewer than three points, and a run length that does not fit its image. Boxes
+    without area are left out and noted in ``log``, or announced in one `DatasetWarning` if no log is given.
     """
     file = Path(path).absolute()
     own_log = log or ProblemLog()
@@ -56,7 +55,7 @@ def read_coco(path: Path | str, name: str | None = None, log: ProblemLog | None 
 
 
 class _Row(NamedTuple):
-    """One annotation; the box is x, y, width, height."""
+    """One annotation. The box is x, y, width, height."""
 
     box: list[float]
     label: int
@@ -68,7 +67,7 @@ class _Row(NamedTuple):
 
     @staticmethod
     def fill(record: ImageRecord, rows: Sequence[_Row]) -> None:
-        """Set the columns of an image's record."""
+        """Set the columns of an image's record from its rows."""
         record.boxes = [row.box for row in rows]
         record.labels = [row.label for row in rows]
         record.crowd = [row.crowd for row in rows]
@@ -79,18 +78,18 @@ class _Row(NamedTuple):
 
 
 class _CocoReader:
-    """One pass over a file; each method reads one kind of entry."""
+    """Reader of one file; each method reads one kind of entry."""
 
     def __init__(self, file: Path, log: ProblemLog) -> None:
         self.file = file
         self.log = log
         self.rows: defaultdict[int, list[_Row]] = defaultdict(list)  # by image id
-        # instances_train2017.json: images in train2017/ or train/; _annotations.coco.json: beside it.
+        # The images of instances_train2017.json are in train2017/ or train/, those of _annotations.coco.json beside it.
         raw = file.stem.removeprefix("instances_")
         self.finder = ImageFinder(file.parent, (raw, split_name(file.stem)))
 
     def read(self, name: str) -> DetectionIndex:
-        """Read the whole file into an index called ``name``. Raises InputError where it is no usable COCO file."""
+        """Read the whole file into an index called ``name``. Raises InputError if it is not a COCO detection file."""
         content = parse_json(self.file)
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             found = f"a list of {len(content)} entries" if isinstance(content, list) else "no list `images`"
@@ -114,7 +113,7 @@ class _CocoReader:
         return DetectionIndex.build(classes, list(records.values()), root=root, name=name)
 
     def _unread(self, content: dict[str, Any]) -> None:
-        """Note what the file holds beyond what is read, so that a conversion can say what it leaves behind."""
+        """Note the content that is not read, so that a conversion can report what it leaves out."""
         unread = [f"`{key}`" for key, value in sorted(content.items()) if key not in _KNOWN_KEYS and value]
         for part, known in _KNOWN_KEYS.items():
             entries = [entry for entry in content[part] if isinstance(entry, dict)]
@@ -136,7 +135,7 @@ class _CocoReader:
                     "id-zero", "info", self.file, "category id 0", "some tools keep category 0 for background"
                 )
             names[key] = entry["name"]
-        # Roboflow puts a parent "0: animals" before the classes; it is no class of its own and often shares a name.
+        # Roboflow puts a parent category such as "0: animals" before the classes. It is not a class.
         others = [e for e in categories if _whole(e["id"]) != 0]
         if 0 in names and others and all(e.get("supercategory") == names[0] for e in others):
             used = any(isinstance(a, dict) and _whole(a.get("category_id")) == 0 for a in annotations)
@@ -162,12 +161,12 @@ class _CocoReader:
             place = f"image id {key}"
             if key in records:
                 self.log.refuse(
-                    "duplicate-image-id", self.file, place, "used by two images; give each image an id of its own"
+                    "duplicate-image-id", self.file, place, "used by two images; give each image its own id"
                 )
                 continue
             if key == 0:
                 self.log.note(
-                    "id-zero", "warning", self.file, place, "some tools take id 0 for none; count image ids from 1"
+                    "id-zero", "warning", self.file, place, "some tools treat id 0 as missing; count image ids from 1"
                 )
             path = self.finder.find(entry["file_name"])
             size = self._size(entry, path or self.finder.expected(entry["file_name"]), place)
@@ -178,35 +177,39 @@ class _CocoReader:
         return records
 
     def _size(self, entry: dict[str, Any], path: Path, place: str) -> tuple[int, int] | None:
-        """Height and width: those of the entry, else of the image itself."""
+        """Return height and width: those of the entry, else of the image file."""
         height, width = _whole(entry.get("height")), _whole(entry.get("width"))
         if height and width and height > 0 and width > 0:
             return height, width
         try:
             return image_size(path)
         except InputError as error:
-            self.log.refuse("no-size", self.file, place, f"has no width and height, and its image has none: {error}")
+            self.log.refuse(
+                "no-size", self.file, place, f"has no width and height, and they cannot be read from its image: {error}"
+            )
             return None
 
     def _annotations(self, entries: list[Any], labels: dict[int, int], records: dict[int, ImageRecord]) -> None:
         seen: set[int] = set()
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                self.log.refuse("bad-annotation", self.file, f"annotations[{position}]", "is no object; remove it")
+                self.log.refuse(
+                    "bad-annotation", self.file, f"annotations[{position}]", "is not a JSON object; remove it"
+                )
                 continue
             key = _whole(entry.get("id"))
             place = f"annotation id {key}" if key is not None else f"annotations[{position}]"
             if key is None:
-                key = 0  # the index numbers all annotations anew where ids are not unique
+                key = 0  # the index renumbers all annotations if ids are not unique
                 self.log.note("bad-annotation", "warning", self.file, place, "has no whole `id`; give it one")
             elif key in seen:
                 self.log.note(
-                    "duplicate-annotation-id", "error", self.file, place, "used twice; number annotations anew"
+                    "duplicate-annotation-id", "error", self.file, place, "used twice; renumber the annotations"
                 )
             elif key == 0:
                 self.log.note(
                     "id-zero", "warning", self.file, place,
-                    "pycocotools takes a match with annotation id 0 for no match; count annotation ids from 1",
+                    "pycocotools treats a match with annotation id 0 as no match; count annotation ids from 1",
                 )  # fmt: skip
             seen.add(key)
             self._annotation(entry, key, place, labels, records)
@@ -221,7 +224,7 @@ class _CocoReader:
                 "unknown-image",
                 self.file,
                 place,
-                f"image_id {entry.get('image_id')} is no image of this file; remove it",
+                f"image_id {entry.get('image_id')} is not an image of this file; remove the annotation",
             )
             return
         label = labels.get(category) if (category := _whole(entry.get("category_id"))) is not None else None
@@ -254,7 +257,7 @@ class _CocoReader:
         )
 
     def _segmentation(self, value: Any, image: ImageRecord, where: str) -> Segmentation | None:
-        """The segmentation when there is one; what of it is no mask of the image is refused."""
+        """Return the segmentation, or None; parts that are not a valid mask of the image are refused."""
         if not value:
             return None
         if isinstance(value, list):
@@ -272,20 +275,23 @@ class _CocoReader:
         return value
 
     def _bad_mask(self, where: str, defect: str) -> None:
-        """Refuse an invalid polygon or mask, or leave it out where that was asked for."""
+        """Refuse an invalid polygon or mask, or leave it out if the log says so."""
         if self.log.skip_masks:
-            self.log.put_right("bad-mask", "error", self.file, where, f"{defect}; left out")
+            self.log.correct("bad-mask", "error", self.file, where, f"{defect}; left out")
             return
-        remedy = "correct or remove it, or copy the rest: `boxwright data convert DATA NEW --to coco --skip-bad-masks`"
+        remedy = (
+            "correct or remove it, or convert without it: `boxwright data convert DATA NEW --to coco --skip-bad-masks`"
+        )
         self.log.refuse("bad-mask", self.file, where, f"{defect}; {remedy}")
 
 
 def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> list[str]:
-    """Write ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``; returns what did not fit the format.
+    """Write ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``.
 
-    With ``images="none"`` the images stay: the JSON names them relative to ``folder`` where they lie below it (the
-    reader looks there), else in full. Category ids, annotation ids, crowds, masks and the figures of the boxes are
-    written as they are; difficult boxes get the key ``difficult``. Existing JSON files are replaced atomically.
+    Returns one sentence for each kind of content that did not fit the format. With ``images="none"`` the images stay
+    where they are: the JSON names them relative to ``folder`` if they are below it, else by the full path. Category
+    ids, annotation ids, crowds, masks and the values of the boxes are written unchanged. Difficult boxes get the key
+    ``difficult``. Existing JSON files are replaced atomically.
     """
     root = Path(folder).absolute()
     names, renamed = unique_names(splits, one_folder=False)
@@ -303,10 +309,10 @@ def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images:
                 place_image(index.path(i), image_folder(root, split) / names[split][i], images)
         if (difficult := sum("difficult" in row for row in content["annotations"])) > 0:
             announcements.append(
-                f"{split}: {difficult} difficult boxes carry the key `difficult`, unknown to COCO tools"
+                f"{split}: {difficult} difficult boxes have the key `difficult`, which COCO tools ignore"
             )
         if [row["id"] for row in content["annotations"]] != index.annotation_ids.tolist():
-            announcements.append(f"{split}: annotation ids were zero, negative or repeated; numbered anew from 1")
+            announcements.append(f"{split}: annotation ids were zero, negative or repeated; renumbered from 1")
         write_text_file(root / "annotations" / f"instances_{split}.json", json.dumps(content, separators=(",", ":")))
     return announcements
 
@@ -317,7 +323,7 @@ def image_folder(folder: Path | str, split: str) -> Path:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number given as such, as 3.0 or as text; None for all else."""
+    """Return a whole number given as int, as 3.0 or as text; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -330,7 +336,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _box(value: Any) -> list[float] | None:
-    """Four numbers, else None. Numbers that are not finite pass: the check for area speaks of them."""
+    """Return four numbers, else None. Numbers that are not finite pass; `box_defect` reports them."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):

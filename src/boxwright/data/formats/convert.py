@@ -20,8 +20,8 @@ from boxwright.structures import InputError
 class ConvertReport:
     """Result of a conversion.
 
-    ``splits`` has the images and boxes of each. ``announcements`` says, in sentences, what was lost, changed or left
-    out; it is empty where nothing was.
+    ``splits`` has the number of images and boxes of each split. ``announcements`` has one sentence for each kind of
+    content that was lost, changed or left out.
     """
 
     output: str
@@ -47,11 +47,11 @@ def convert_dataset(
 ) -> ConvertReport:
     """Write the data set at ``path`` to the folder ``output`` in the format ``to``.
 
-    ``images``: ``copy``, or ``link`` for hard links where the file system has them. ``masks=False`` writes YOLO boxes
-    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out, of COCO files, polygons and
-    run lengths that are no masks, each announced; their objects keep their boxes. The folder appears whole or not at
-    all. Raises ``InputError`` for an output that is not empty, a format that does not exist, an image that is missing,
-    and a full disk.
+    ``images``: "copy", or "link" for hard links where the file system has them. ``masks=False`` writes YOLO boxes
+    instead of polygons; COCO keeps masks, VOC never does. ``skip_bad_masks`` leaves out invalid polygons and run
+    lengths of COCO files and announces each; the objects keep their boxes. The folder appears whole or not at all.
+
+    Raises ``InputError`` for an output that is not empty, an unknown format, a missing image, and a full disk.
     """
     if to not in ("coco", "voc", "yolo"):
         raise InputError(f"format {to!r}: data sets are written as coco, voc or yolo")

@@ -1,4 +1,4 @@
-"""JSON, YAML and XML files parsed safely; what does not parse is an ``InputError`` with file, line and column."""
+"""Parse JSON, YAML and XML files safely. Raises ``InputError`` with file, line and column for invalid content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boxwright.structures import InputError
 
 
 def parse_json(path: Path) -> Any:
-    """A JSON file's content; ``InputError`` with line and column where it is none."""
+    """Return the content of a JSON file. Raises ``InputError`` with line and column if it is invalid."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         return json.loads(text)
@@ -25,14 +25,14 @@ def parse_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); "
-            "write the file anew, it may have been cut short"
+            "create the file again, it may be truncated"
         ) from None
     except RecursionError:
-        raise InputError(f"{path}: the JSON is nested too deeply for a COCO file; write it anew") from None
+        raise InputError(f"{path}: the JSON is nested too deeply for a COCO file; create it again") from None
 
 
 def parse_yaml(file: Path) -> Any:
-    """A YAML file's content; ``InputError`` with line and column where it is none."""
+    """Return the content of a YAML file. Raises ``InputError`` with line and column if it is invalid."""
     try:
         return yaml.safe_load(file.read_bytes())
     except FileNotFoundError:
@@ -45,9 +45,9 @@ def parse_yaml(file: Path) -> Any:
 
 
 def parse_xml(file: Path) -> ElementTree.Element:
-    """The tree with each element's line in its attribute ``__line``.
+    """Return the tree, with the line of each element in its attribute ``__line``.
 
-    Document types are refused: their entities can grow a file of some bytes to gigabytes or read other files.
+    Document types are refused: their entities can expand a few bytes to gigabytes, or read other files.
     """
     parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
 
@@ -56,7 +56,7 @@ def parse_xml(file: Path) -> ElementTree.Element:
 
     def refuse(*_: object) -> None:
         raise InputError(
-            f"{file}, line {parser.CurrentLineNumber}: declares a document type, which VOC files have no use for and "
+            f"{file}, line {parser.CurrentLineNumber}: declares a document type, which VOC files do not need and "
             "which is not read for safety; remove the <!DOCTYPE ...> part"
         )
 
@@ -69,7 +69,7 @@ def parse_xml(file: Path) -> ElementTree.Element:
     except expat.ExpatError as error:
         raise InputError(
             f"{file}, line {error.lineno}, column {error.offset + 1}: not valid XML "
-            f"({expat.ErrorString(error.code)}); write the file anew, it may have been cut short"
+            f"({expat.ErrorString(error.code)}); create the file again, it may be truncated"
         ) from None
     except FileNotFoundError:
         raise InputError(f"{file}: there is no such file; correct the path") from None

@@ -1,4 +1,4 @@
-"""Find images beside annotations, name splits, and copy images without a clash of names."""
+"""Find images beside annotations, name splits, and copy images under unique names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from boxwright.io.files import copy_file, write_atomically
 from boxwright.structures import InputError
 
 ImageTransfer = Literal["copy", "link", "none"]
-"""What a writer does with images: copy them, link them (hard links, else copies), or leave them where they are."""
+"""Treatment of images by a writer: copy, link (hard links, or copies where impossible), or leave in place."""
 
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 _IMAGE_FOLDERS = ("", "images", "JPEGImages")
 
 
 def split_name(stem: str) -> str:
-    """The split that a file or folder name stands for: ``instances_train2017`` is train, ``valid`` is val.
+    """Return the split that a file or folder name means: ``instances_train2017`` is train, ``valid`` is val.
 
-    A name that says no split, such as ``annotations``, gives ``all``; any other keeps its name.
+    A name without a split, such as ``annotations``, gives ``all``; any other name is returned unchanged.
     """
     name = stem.strip().lstrip("_")
     name = re.sub(r"\.coco$", "", name, flags=re.IGNORECASE)
@@ -39,23 +39,23 @@ def split_name(stem: str) -> str:
 
 
 def split_rank(name: str) -> tuple[int, str]:
-    """The order in which splits are listed: train, val, test, then the others by name."""
+    """Return the sort key of a split: train, val, test, then the others by name."""
     order = ("train", "val", "test")
     return (order.index(name) if name in order else len(order), name)
 
 
 class ImageFinder:
-    """Finds the images that annotation files name, by trying the folders where the known layouts keep them."""
+    """Find the images that annotation files name, in the folders that common layouts use."""
 
     def __init__(self, annotation_folder: Path, split_folders: Iterable[str] = ()) -> None:
         names = [n for n in dict.fromkeys(split_folders) if n]
         inner = [*_IMAGE_FOLDERS, *names, *(f"images/{n}" for n in names)]
         bases = [annotation_folder, *list(annotation_folder.parents)[:2]]
         self.folders = [base / name if name else base for base in bases for name in inner]
-        self._home: Path | None = None  # where the last image was: tried first, so that each file costs one look
+        self._home: Path | None = None  # folder of the last image, tried first so that most images cost one lookup
 
     def find(self, file_name: str) -> Path | None:
-        """The file of that name, or None; a leading folder in the name may be missing on disk."""
+        """Return the file with a name, or None. A leading folder in the name may be missing on disk."""
         name = file_name.replace("\\", "/") if os.sep == "/" else file_name
         if os.path.isabs(name) and os.path.isfile(name):
             return Path(name)
@@ -75,7 +75,7 @@ class ImageFinder:
 
 
 def images_by_stem(folder: Path) -> dict[str, list[str]]:
-    """The image names of one folder under their names without suffix."""
+    """Return the image names of a folder, by stem."""
     found: dict[str, list[str]] = {}
     if folder.is_dir():
         for name in sorted(os.listdir(folder)):
@@ -85,10 +85,10 @@ def images_by_stem(folder: Path) -> dict[str, list[str]]:
 
 
 def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tuple[dict[str, list[str]], int]:
-    """For each split the file names its images are written under, and how many had to be renamed.
+    """Return the file names to write for the images of each split, and the number of renamed images.
 
-    A name is used once in a folder, and not twice with different suffixes or cases, since VOC and YOLO find a label
-    file by the image's stem. ``one_folder``: all splits share one, where the same file in two splits keeps one name.
+    A stem is used once in a folder, whatever its case and suffix, since VOC and YOLO find a label file by the image's
+    stem. ``one_folder``: all splits share one folder; the same file in two splits keeps one name.
     """
     taken: dict[str, Path] = {}
     names: dict[str, list[str]] = {}
@@ -109,16 +109,18 @@ def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tup
 
 
 def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
-    """Copy or link one image to ``target``; with ``none`` it must be there already."""
+    """Copy or link one image to ``target``; with "none" it must be there already. Raises InputError if missing."""
     if transfer == "none":
         if not target.is_file():
-            raise InputError(f"{target}: the image must lie here to be left in place; copy or link the images instead")
+            raise InputError(
+                f"{target}: the image is not here, so it cannot be left in place; copy or link the images instead"
+            )
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and target.samefile(source):
         return
     if not source.is_file():
-        raise InputError(f"{source}: there is no such image; restore it or take it out of the data set")
+        raise InputError(f"{source}: there is no such image; restore it or remove it from the data set")
     if transfer == "link":
         try:
             os.link(source.resolve(), target)
@@ -129,6 +131,6 @@ def place_image(source: Path, target: Path, transfer: ImageTransfer) -> None:
 
 
 def write_text_file(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all, in a folder that is made where it is missing."""
+    """Write a UTF-8 text file atomically; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode(), durable=False)

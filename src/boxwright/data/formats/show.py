@@ -18,8 +18,8 @@ from boxwright.io.files import write_atomically
 from boxwright.io.images import save_image
 from boxwright.structures import InputError
 
-_SIDE = 720  # pixels of an image's long side on the page
-_CELL = 480  # and of a cell of the PNG sheet
+_SIDE = 720  # long side of an image on the page, in pixels
+_CELL = 480  # side of a cell of the PNG sheet, in pixels
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#606a76;--line:#d9dee4;--paper:#f6f7f9;--card:#fff}
@@ -43,17 +43,17 @@ color:var(--soft);font-variant-numeric:tabular-nums}
 def show_dataset(
     path: Path | str, output: Path | str, count: int = 24, seed: int = 0, split: str | None = None
 ) -> Path:
-    """Draw ``count`` images of each split (or of the one named), chosen by ``seed``, onto a page; returns its path.
+    """Draw ``count`` images of each split, or of the named one, onto a page and return its path.
 
-    ``output`` ending in ``.html`` becomes one self-contained page with the class counts, ending in ``.png`` a sheet of
-    the images alone. Masks are drawn where there are some, crowd regions and difficult boxes dashed. An image that
-    cannot be read leaves its error in its place. Raises ``InputError`` as `open_dataset` does.
+    ``seed`` chooses the images. A name ending in ``.html`` gives a self-contained page with class counts, one ending in
+    ``.png`` a sheet of the images alone. Masks are drawn if there are any; crowd regions and difficult boxes are
+    dashed. For an image that cannot be read the error is shown. Raises ``InputError`` as `open_dataset` does.
     """
     target = Path(output).expanduser()
     if target.suffix.lower() not in (".html", ".htm", ".png"):
-        raise InputError(f"{output}: the page is written as .html or .png; choose one of these names")
+        raise InputError(f"{output}: the page is written as .html or .png; give a name with one of these suffixes")
     if count < 1:
-        raise InputError(f"count {count}: at least one image is drawn")
+        raise InputError(f"count {count}: should be at least 1")
     splits = open_splits(path) if split is None else {split: open_dataset(path, split)}
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() == ".png":
@@ -66,18 +66,18 @@ def show_dataset(
 def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image:
     """Draw image ``i`` with its annotations, its long side at most ``side`` pixels.
 
-    The image is shrunk before it is drawn on, so that lines and labels stay legible. Raises ``InputError`` when it
+    The image is shrunk before it is drawn on, so that lines and labels stay legible. Raises ``InputError`` if it
     cannot be read.
     """
     pixels = read_image(index.path(i))
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     small = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.fromarray(pixels).resize(small, Image.Resampling.LANCZOS) if scale < 1 else Image.fromarray(pixels)
+    drawn = Image.fromarray(pixels).resize(small, Image.Resampling.LANCZOS) if scale < 1 else Image.fromarray(pixels)
     rows = index.annotations(i)
     masks = None
     if index.has_masks and (height, width) == index.size(i) and len(rows.labels):
-        # Boxes that have no mask of their own would be painted over whole: only those with one are filled.
+        # Only boxes with a mask are tinted; without one the whole box would be.
         present = [s is not None for s in rows.segmentations or []]
         masks = np.stack([
             np.asarray(Image.fromarray(mask & kept).resize(small, Image.Resampling.NEAREST))
@@ -86,7 +86,7 @@ def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image
     factors = np.array([small[0] / width, small[1] / height] * 2)
     names = index.classes.names
     return draw_boxes(
-        picture, rows.boxes * factors, rows.labels, names, masks=masks, crowd=rows.crowd, difficult=rows.difficult
+        drawn, rows.boxes * factors, rows.labels, names, masks=masks, crowd=rows.crowd, difficult=rows.difficult
     )
 
 
@@ -162,8 +162,8 @@ def _sheet(splits: dict[str, DetectionIndex], count: int, seed: int) -> Image.Im
             caption = caption[:-2] + "…" if not caption.endswith("…") else caption[:-3] + "…"
         draw.text((left, top + 4), caption, fill=(27, 31, 36), font=font)
         try:
-            picture = draw_sample(index, i, _CELL)
-            sheet.paste(picture, (left + (_CELL - picture.width) // 2, top + line))
+            drawn = draw_sample(index, i, _CELL)
+            sheet.paste(drawn, (left + (_CELL - drawn.width) // 2, top + line))
         except InputError:
             draw.rectangle((left, top + line, left + _CELL, top + line + 40), fill=(192, 57, 43))
             draw.text((left + 10, top + line + 10), "cannot be read", fill=(255, 255, 255), font=font)

@@ -1,8 +1,8 @@
-"""Pascal VOC: one XML an image in ``Annotations/``, images in ``JPEGImages/``, splits in ``ImageSets/Main/``.
+"""Pascal VOC: one XML file per image in ``Annotations/``, images in ``JPEGImages/``, splits in ``ImageSets/Main/``.
 
 VOC counts pixels from 1 and its corners are inclusive: columns xmin..xmax belong to the box. Our boxes count from 0 and
-end exclusively, so xmin and ymin lose 1 and xmax and ymax stay. Many tools write their own 0-based corners into VOC
-files unchanged; ``one_based=False`` reads those as they are.
+their ends are exclusive. So 1 is subtracted from xmin and ymin, and xmax and ymax stay. Many tools write 0-based
+corners into VOC files; ``one_based=False`` reads those unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _READ_TAGS = {"name", "bndbox", "difficult"}
 
 @dataclass(frozen=True)
 class VocLayout:
-    """Folders and files of one VOC data set: ``splits`` holds the XML files of each split."""
+    """Folders and files of a VOC data set; ``splits`` holds the XML files of each split."""
 
     root: Path
     splits: dict[str, list[Path]]
@@ -44,8 +44,8 @@ class VocLayout:
 
 
 @dataclass
-class _Picture:
-    """One XML as read: ``objects`` are (name, corners as in the file, difficult, line)."""
+class _ImageFile:
+    """Content of one XML file; ``objects`` are (name, corners as in the file, difficult, line)."""
 
     file: Path
     file_name: str
@@ -54,7 +54,7 @@ class _Picture:
 
 
 def find_voc(path: Path) -> VocLayout | None:
-    """The VOC data set at a folder (its root, its ``Annotations``, or a folder of XML files), or None."""
+    """Find the VOC data set at a folder: its root, its ``Annotations``, or a folder of XML files. None without one."""
     if path.name == "Annotations" and any((path.parent / n).is_dir() for n in ("ImageSets", "JPEGImages", "images")):
         path = path.parent
     annotations = path / "Annotations"
@@ -86,14 +86,14 @@ def read_voc(
     one_based: bool = True,
     log: ProblemLog | None = None,
 ) -> dict[str, DetectionIndex]:
-    """The splits of a VOC data set (all that are there unless ``splits`` names some).
+    """Read the splits of a VOC data set: those in ``splits``, or all.
 
-    Classes are ``names`` in that order; without them the lines of ``labels.txt`` or ``classes.txt`` in the root;
-    without that file all names found in any split, sorted. An image is the file named like its XML, or else
-    as the XML's ``filename`` says. Boxes without area (xmax not above xmin) are left out.
+    The classes are ``names`` in that order. Without them they are the lines of ``labels.txt`` or ``classes.txt`` in the
+    root; without that file, all names found in any split, sorted. An image is found by the stem of its XML file, else
+    by the XML's ``filename``. Boxes without area (xmax not above xmin) are left out.
 
-    Raises ``InputError`` naming the file, its line and a remedy: XML that does not parse or declares a document type,
-    a name that is not among the given classes, an object without a box, a split list that names no XML.
+    Raises ``InputError`` naming the file, its line and a remedy for XML that does not parse or declares a document
+    type, a name that is not among the given classes, an object without a box, and a split list that names no XML.
     """
     own_log = log or ProblemLog()
     chosen = list(layout.splits if splits is None else splits)
@@ -103,24 +103,24 @@ def read_voc(
         own_log.refuse(
             "missing-annotation", file, f"line {line}", f"`{stem}` has no Annotations/{stem}.xml; restore or remove it"
         )
-    pictures: dict[Path, _Picture] = {}
+    contents: dict[Path, _ImageFile] = {}
     unread: dict[str, list[tuple[Path, int]]] = {}
     for file in dict.fromkeys(f for files in layout.splits.values() for f in files):
         try:
-            pictures[file] = _parse(file, own_log, unread)
+            contents[file] = _parse(file, own_log, unread)
         except InputError as error:
             if not own_log.lenient:
                 raise
             own_log.refuse("unreadable", file, "", str(error).removeprefix(f"{file}").lstrip(",: "))
-    for tag, places in unread.items():
-        file, line = places[0]
-        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read (found {len(places)} times)")
-    classes = _classes(layout.root, names, pictures.values())
+    for tag, positions in unread.items():
+        file, line = positions[0]
+        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read (found {len(positions)} times)")
+    classes = _classes(layout.root, names, contents.values())
     reader = _Assembler(layout.root, classes, one_based, own_log)
     indexes: dict[str, DetectionIndex] = {}
     for split in chosen:
-        present = [pictures[file] for file in layout.splits[split] if file in pictures]
-        made = (reader.record(picture, number) for number, picture in enumerate(present, start=1))
+        present = [contents[file] for file in layout.splits[split] if file in contents]
+        made = (reader.record(content, number) for number, content in enumerate(present, start=1))
         records = [record for record in made if record is not None]
         indexes[split] = DetectionIndex.build(classes, records, root=layout.root, name=split)
     if log is None:
@@ -129,40 +129,40 @@ def read_voc(
 
 
 class _Assembler:
-    """Makes image records of parsed XML files, reporting each file's defects once though two splits share it."""
+    """Make image records of parsed XML files. Defects of a file that two splits share are reported once."""
 
     def __init__(self, root: Path, classes: Classes, one_based: bool, log: ProblemLog) -> None:
         self.root = root
         self.labels = {name: label for label, name in enumerate(classes.names)}
         self.one_based = one_based
         self.log = log
-        self._told: set[Path] = set()
+        self._reported: set[Path] = set()
         self._stems: dict[Path, dict[str, list[str]]] = {}
 
-    def record(self, picture: _Picture, image_id: int) -> ImageRecord | None:
-        """The record of one image, or None where its size is nowhere to be found."""
-        log = ProblemLog(lenient=self.log.lenient) if picture.file in self._told else self.log
-        self._told.add(picture.file)
-        path = self._image(picture)
-        size = picture.size
+    def record(self, content: _ImageFile, image_id: int) -> ImageRecord | None:
+        """Return the record of one image; None if its size cannot be determined."""
+        log = ProblemLog(lenient=self.log.lenient) if content.file in self._reported else self.log
+        self._reported.add(content.file)
+        path = self._image(content)
+        size = content.size
         if size is None:
             try:
                 size = image_size(path)
             except InputError as error:
-                log.refuse("no-size", picture.file, "size", f"is missing or 0, and the image has none: {error}")
+                log.refuse("no-size", content.file, "size", f"is missing or 0, and the image has none: {error}")
                 return None
         boxes: list[tuple[float, ...]] = []
         labels: list[int] = []
         difficult: list[bool] = []
-        for name, corners, hard, line in picture.objects:
-            place = f"line {line}, object {name}"
+        for name, corners, hard, line in content.objects:
+            position = f"line {line}, object {name}"
             if name not in self.labels:
-                log.refuse("unknown-category", picture.file, place, "is not among the classes; add or correct it")
+                log.refuse("unknown-category", content.file, position, "is not among the classes; add or correct it")
                 continue
             x1, y1, x2, y2 = corners
             if x2 > x1 and y2 > y1 and self.one_based:  # a box of no area in the file must not gain a pixel
                 x1, y1 = x1 - 1, y1 - 1
-            if box_defect(log, picture.file, place, (x1, y1, x2, y2), *size):
+            if box_defect(log, content.file, position, (x1, y1, x2, y2), *size):
                 boxes.append((x1, y1, x2, y2))
                 labels.append(self.labels[name])
                 difficult.append(hard)
@@ -170,12 +170,12 @@ class _Assembler:
             path=path, image_id=image_id, height=size[0], width=size[1], boxes=boxes, labels=labels, difficult=difficult
         )
 
-    def _image(self, picture: _Picture) -> Path:
-        """The image of an XML; where none is found, the place where it should be."""
-        xml = picture.file
+    def _image(self, content: _ImageFile) -> Path:
+        """Return the image of an XML file, or the path where it is expected if there is none."""
+        xml = content.file
         bases = (self.root, xml.parent, xml.parent.parent, self.root.parent, self.root.parent.parent)
         folders = [*(base / n for base in bases for n in ("JPEGImages", "images", "Images")), xml.parent, self.root]
-        name = re.split(r"[/\\]", picture.file_name)[-1]
+        name = re.split(r"[/\\]", content.file_name)[-1]
         for stem in dict.fromkeys((xml.stem, os.path.splitext(name)[0], name)):
             for folder in dict.fromkeys(folders):
                 if folder not in self._stems:
@@ -187,7 +187,7 @@ class _Assembler:
 
 
 def _split_lists(root: Path) -> dict[str, Path]:
-    """The lists of ImageSets/Main, else of ImageSets, by split; those of one class (``cat_train``) are passed over."""
+    """Return the lists of ImageSets/Main, else of ImageSets, by split, without those of one class (``cat_train``)."""
     for folder in (root / "ImageSets" / "Main", root / "ImageSets"):
         lists = {split_name(p.stem): p for p in sorted(folder.glob("*.txt")) if not _is_class_list(p)}
         if lists:
@@ -196,7 +196,7 @@ def _split_lists(root: Path) -> dict[str, Path]:
 
 
 def _is_class_list(path: Path) -> bool:
-    """Return True if the list is of one class, with -1, 0 or 1 behind each image."""
+    """Return True if the list is of one class, with -1, 0 or 1 after each image."""
     if not re.search(r"_(train|val|trainval|test)$", path.stem):
         return False
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -205,7 +205,7 @@ def _is_class_list(path: Path) -> bool:
 
 
 def _listed(root: Path, annotations: Path, lists: dict[str, Path]) -> VocLayout:
-    """The layout that the split lists describe."""
+    """Return the layout that the split lists describe."""
     splits: dict[str, list[Path]] = {}
     missing: list[tuple[str, Path, int, str]] = []
     for split, path in lists.items():
@@ -224,8 +224,8 @@ def _listed(root: Path, annotations: Path, lists: dict[str, Path]) -> VocLayout:
     return VocLayout(root, splits, missing)
 
 
-def _classes(root: Path, names: Sequence[str] | None, pictures: Iterable[_Picture]) -> Classes:
-    """Given names, those of a file in the root, or those found, sorted."""
+def _classes(root: Path, names: Sequence[str] | None, contents: Iterable[_ImageFile]) -> Classes:
+    """Return the given classes, else those of a file in the root, else all found, sorted."""
     if names is not None:
         return Classes.from_names(tuple(names))
     for file in (root / n for n in _CLASS_FILES):
@@ -235,17 +235,17 @@ def _classes(root: Path, names: Sequence[str] | None, pictures: Iterable[_Pictur
                 return Classes.from_names(lines)
             except InputError as error:
                 raise InputError(f"{file}: {error}") from None
-    return Classes.from_names(sorted({name for picture in pictures for name, *_ in picture.objects}))
+    return Classes.from_names(sorted({name for content in contents for name, *_ in content.objects}))
 
 
-def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]]) -> _Picture:
-    """One XML file. Tags are taken by name, in any order; boxes of an object's parts are not the object's.
+def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]]) -> _ImageFile:
+    """Parse one XML file. Tags may have any order; boxes of an object's parts are not read as the object's.
 
-    ``unread`` collects where objects carry what we have no place for (pose, truncated, parts).
+    ``unread`` collects the file and line of tags that are not read (pose, truncated, parts), by tag.
     """
     tree = parse_xml(file)
     if tree.tag != "annotation":
-        raise InputError(f"{file}: the outermost tag is <{tree.tag}>, a VOC file has <annotation>; leave it out")
+        raise InputError(f"{file}: the root element is <{tree.tag}>, but a VOC file has <annotation>; remove the file")
     width, height = _number(tree.findtext("size/width")), _number(tree.findtext("size/height"))
     size = (round(height), round(width)) if height and width and height >= 1 and width >= 1 else None
     if size is None:
@@ -258,13 +258,16 @@ def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]
         line = int(element.get("__line", "0"))
         name = (element.findtext("name") or "").strip()
         if not name:
-            log.refuse("unknown-category", file, f"line {line}", "an object has no name; give it one or remove it")
+            log.refuse("unknown-category", file, f"line {line}", "an object has no name; add one or remove the object")
             continue
         corners = tuple(_number(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax"))
         x1, y1, x2, y2 = corners
         if x1 is None or y1 is None or x2 is None or y2 is None:
             log.refuse(
-                "bad-box", file, f"line {line}, object {name}", "has no bndbox with four numbers; add or remove it"
+                "bad-box",
+                file,
+                f"line {line}, object {name}",
+                "has no bndbox with four numbers; add it or remove the object",
             )
             continue
         for child in element:
@@ -273,11 +276,11 @@ def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]
             ):
                 unread.setdefault(child.tag, []).append((file, line))
         objects.append((name, (x1, y1, x2, y2), bool(_number(element.findtext("difficult"))), line))
-    return _Picture(file, (tree.findtext("filename") or "").strip(), size, objects)
+    return _ImageFile(file, (tree.findtext("filename") or "").strip(), size, objects)
 
 
 def _number(text: str | None) -> float | None:
-    """The number a tag holds; None where the tag is missing or holds none."""
+    """Return the number in a tag's text; None if the tag is missing or holds no number."""
     try:
         value = float(text or "")
     except ValueError:
@@ -288,9 +291,10 @@ def _number(text: str | None) -> float | None:
 def write_voc(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> list[str]:
     """Write ``Annotations/``, ``ImageSets/Main/SPLIT.txt``, ``labels.txt`` and ``JPEGImages/``.
 
-    Corners are written 1-based and inclusive, whole where they are whole. Returns what the format cannot hold: masks
-    are left out; crowd regions become difficult boxes, since both are passed over by their evaluations; category and
-    annotation ids are lost. With ``images="none"`` the images must lie in ``JPEGImages`` already.
+    Corners are written 1-based and inclusive, as whole numbers where they are whole. Returns one sentence for each kind
+    of content that the format cannot hold. Masks are left out. Crowd regions become difficult boxes, since the
+    evaluations ignore both. Category and annotation ids are lost. With ``images="none"`` the images must already be in
+    ``JPEGImages``.
     """
     root = Path(folder).absolute()
     names, renamed = unique_names(splits, one_folder=True)
@@ -313,6 +317,7 @@ def image_folder(folder: Path | str, split: str) -> Path:
 
 
 def _lost(split: str, index: DetectionIndex) -> list[str]:
+    """List the contents of a split that the format cannot hold."""
     lost: list[str] = []
     if index.text_ends is not None:
         lost.append(f"{split}: masks are left out, VOC XML holds boxes only")
@@ -326,7 +331,7 @@ def _lost(split: str, index: DetectionIndex) -> list[str]:
 
 
 def _xml(index: DetectionIndex, i: int, name: str) -> str:
-    """The XML text of one image."""
+    """Return the XML text of one image."""
     height, width = index.size(i)
     rows = index.annotations(i)
     lines = [
@@ -343,13 +348,13 @@ def _xml(index: DetectionIndex, i: int, name: str) -> str:
             "  <object>",
             f"    <name>{escape(index.classes.names[label])}</name>",
             f"    <difficult>{int(crowd or hard)}</difficult>",
-            "    <bndbox>" + "".join(f"<{tag}>{_figure(value)}</{tag}>" for tag, value in corners) + "</bndbox>",
+            "    <bndbox>" + "".join(f"<{tag}>{_number_text(value)}</{tag}>" for tag, value in corners) + "</bndbox>",
             "  </object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def _figure(value: float) -> str:
-    """A whole number as such; else to 1e-6 pixel, within which sums of decimal fractions come back whole."""
+def _number_text(value: float) -> str:
+    """Return a coordinate, rounded to 1e-6 pixel so that sums of decimal fractions become whole again."""
     rounded = round(value, 6)
     return str(int(rounded)) if rounded == int(rounded) else repr(rounded)

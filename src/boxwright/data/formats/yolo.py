@@ -1,8 +1,8 @@
-"""YOLO: a ``data.yaml`` with class names and split folders, one text file an image with a line for each object.
+"""YOLO: a ``data.yaml`` with class names and split folders, and one text file per image with a line per object.
 
 A line is ``class cx cy w h`` for a box or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon, all fractions of the image's
 width and height. The text file of ``images/train/a.jpg`` is ``labels/train/a.txt``; without a folder ``images`` in its
-path it lies beside the image.
+path it is beside the image.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from boxwright.data.masks.masks import Segmentation, rasterise
 from boxwright.structures import Classes, InputError
 
 _OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
-_NOT_A_FRACTION = 1.5  # a box may reach over the edge a little; beyond this the numbers are pixels, not fractions
+_NOT_A_FRACTION = 1.5  # boxes may extend slightly over the edge; larger numbers are pixels, not fractions
 
 
 @dataclass(frozen=True)
 class YoloLayout:
-    """One ``data.yaml`` as read: ``splits`` holds the image files of each split."""
+    """Content of a ``data.yaml``; ``splits`` holds the image files of each split."""
 
     file: Path
     root: Path
@@ -48,21 +48,23 @@ class YoloLayout:
 
 
 def find_yolo(path: Path) -> Path | None:
-    """The data.yaml that a path means: itself, or the one YAML of a folder that names classes; None without one."""
+    """Return the data.yaml at a path: the file itself, or the only YAML file of a folder with class names, or None."""
     if path.is_file():
         return path if path.suffix.lower() in (".yaml", ".yml") else None
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".yaml", ".yml"))
     found = [p for p in files if _names_classes(p)]
     preferred = [p for p in found if p.stem in ("data", "dataset")]
     if len(found) > 1 and len(preferred) != 1:
-        raise InputError(f"{path}: {', '.join(p.name for p in found)} all describe YOLO data; name the file you mean")
+        raise InputError(
+            f"{path}: {', '.join(p.name for p in found)} all describe YOLO data sets; give the path of one"
+        )
     return (preferred or found or [None])[0]
 
 
 def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
     """Read a data.yaml and list its images. Raises ``InputError`` naming the key and a remedy.
 
-    With a lenient ``log`` a split whose images are not found is noted there and left out.
+    With a lenient ``log``, a split whose images are not found is noted and left out.
     """
     log = log or ProblemLog()
     content = parse_yaml(file)
@@ -76,7 +78,7 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
             continue
         name = split_name(key)
         if name not in ("train", "val", "test") and not (isinstance(value, str) and (root / value).is_dir()):
-            continue  # a setting of another tool; a split of another name is one only if its folder is there
+            continue  # a setting of another tool: a key with another name is a split only if its folder exists
         entries = value if isinstance(value, list) else [value]
         if not all(isinstance(entry, str) for entry in entries):
             raise InputError(f"{file}, key `{key}`: give a folder, a .txt list of images, or a list of those")
@@ -90,11 +92,11 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
 def read_yolo(
     layout: YoloLayout, splits: Iterable[str] | None = None, log: ProblemLog | None = None
 ) -> dict[str, DetectionIndex]:
-    """Read the splits of a YOLO data set (all that are there unless ``splits`` names some).
+    """Read the splits of a YOLO data set: those in ``splits``, or all.
 
     Image sizes are read from the images' headers. An image without a text file has no objects. Annotation and image ids
-    are counted from 1 in each split. Raises ``InputError`` naming file and line: a class out of range, a line that is
-    neither box nor polygon, numbers that are no fractions, an image that cannot be opened.
+    count from 1 in each split. Raises ``InputError`` naming file and line for a class out of range, a line that is
+    neither box nor polygon, numbers that are not fractions, and an image that cannot be opened.
     """
     own_log = log or ProblemLog()
     indexes: dict[str, DetectionIndex] = {}
@@ -115,7 +117,7 @@ def read_yolo(
                 _read_labels(labels, record, layout.classes, own_log)
             records.append(record)
         if images and not labelled:
-            own_log.put_right(
+            own_log.correct(
                 "no-labels", "error", layout.file, f"split {split}",
                 f"none of {len(images)} images has a label file; the first was looked for at {label_file(images[0])}",
             )  # fmt: skip
@@ -126,7 +128,7 @@ def read_yolo(
 
 
 def label_file(image: Path) -> Path:
-    """The text file that belongs to an image: the last folder ``images`` in its path becomes ``labels``."""
+    """Return the label file of an image: the last folder ``images`` in its path becomes ``labels``."""
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
@@ -136,7 +138,7 @@ def label_file(image: Path) -> Path:
 
 
 def _read_labels(file: Path, record: ImageRecord, classes: Classes, log: ProblemLog) -> None:
-    """Fill a record from its text file."""
+    """Fill a record from its label file."""
     boxes: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
     segmentations: list[Segmentation | None] = []
@@ -144,7 +146,7 @@ def _read_labels(file: Path, record: ImageRecord, classes: Classes, log: Problem
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        log.refuse("unreadable", file, f"byte {error.start}", "is not UTF-8 text; write the file anew")
+        log.refuse("unreadable", file, f"byte {error.start}", "is not UTF-8 text; save the file as UTF-8")
         return
     for number, line in enumerate(lines, start=1):
         if not (fields := tuple(line.split())):
@@ -169,11 +171,13 @@ def _read_labels(file: Path, record: ImageRecord, classes: Classes, log: Problem
 def _parse_line(
     file: Path, place: str, fields: tuple[str, ...], num_classes: int, log: ProblemLog
 ) -> tuple[int, list[float]] | None:
-    """Class and fractions of one line; None after a defect was noted."""
+    """Parse one line into class and fractions; None if it has a defect, which is noted."""
     try:
         values = [float(text) for text in fields]
     except ValueError:
-        log.refuse("bad-line", file, place, f"`{' '.join(fields)[:80]}` is not all numbers; correct it")
+        log.refuse(
+            "bad-line", file, place, f"`{' '.join(fields)[:80]}` contains something other than numbers; correct it"
+        )
         return None
     label, values = values[0], values[1:]
     if not label.is_integer() or not 0 <= label < num_classes:
@@ -189,7 +193,7 @@ def _parse_line(
     if any(abs(v) > _NOT_A_FRACTION for v in values if math.isfinite(v)):
         log.refuse(
             "not-normalised", file, place,
-            f"{max(values, key=abs):g} is no fraction of the image; divide x by its width and y by its height",
+            f"{max(values, key=abs):g} is not a fraction of the image; divide x by its width and y by its height",
         )  # fmt: skip
         return None
     return int(label), values
@@ -198,7 +202,7 @@ def _parse_line(
 def _shape(
     values: list[float], height: int, width: int
 ) -> tuple[tuple[float, float, float, float], Segmentation | None]:
-    """Corners in pixels, and the polygon where the line holds one."""
+    """Return the corners in pixels, and the polygon if the line holds one."""
     if len(values) == 4:
         cx, cy, w, h = values
         return ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height), None
@@ -228,11 +232,11 @@ def _names_classes(file: Path) -> bool:
 
 
 def _classes(file: Path, content: dict[Any, Any]) -> Classes:
-    """The classes of ``names``, a list or a mapping from 0..K-1."""
+    """Return the classes in ``names``, a list or a mapping from 0..K-1."""
     names = content.get("names")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise InputError(f"{file}, key `names`: numbers must run from 0 to {len(names) - 1} without a gap")
+            raise InputError(f"{file}, key `names`: the keys must be 0 to {len(names) - 1} without a gap")
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(f"{file}, key `names`: give the class names as a list, or as a mapping from 0, 1, ...")
@@ -246,9 +250,9 @@ def _classes(file: Path, content: dict[Any, Any]) -> Classes:
 
 
 def _root(file: Path, content: dict[Any, Any]) -> Path:
-    """The folder that split entries are relative to: ``path`` where it exists, else the file's own folder.
+    """Return the folder that split entries are relative to: ``path`` if it exists, else the folder of the file.
 
-    A relative ``path`` is often meant from another tool's data folder; the file's own folder then holds the data.
+    A relative ``path`` is often relative to the data folder of another tool. Then the data is in the file's own folder.
     """
     folder = file.absolute().parent
     value = content.get("path")
@@ -260,8 +264,8 @@ def _root(file: Path, content: dict[Any, Any]) -> Path:
 
 
 def _images(file: Path, root: Path, key: str, entry: str, log: ProblemLog) -> list[Path]:
-    """The images of one entry of a split: a folder searched through, or a text file with a path a line."""
-    # Roboflow writes ../train/images for a folder that lies beside the data.yaml.
+    """List the images of one entry of a split: a folder with its subfolders, or a text file with a path per line."""
+    # Roboflow writes ../train/images for a folder beside the data.yaml.
     shortened = entry.removeprefix("../")
     candidates = [
         Path(os.path.normpath(base / e)) for e in (entry, shortened) for base in (root, file.absolute().parent)
@@ -286,12 +290,12 @@ def _images(file: Path, root: Path, key: str, entry: str, log: ProblemLog) -> li
 def write_yolo(
     folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy", masks: bool = True
 ) -> list[str]:
-    """Write ``data.yaml``, ``images/SPLIT/`` and ``labels/SPLIT/``; returns what the format cannot hold.
+    """Write ``data.yaml``, ``images/SPLIT/`` and ``labels/SPLIT/``.
 
-    Objects with a mask are written as polygons unless ``masks`` is false: an object of several polygons as one, joined
-    by lines without area; a run-length mask by its outline, holes filled. Crowd regions are left out: as ordinary boxes
-    a detector would train on wrong boxes. Difficult boxes lose their mark, ids are lost. With ``images="none"``
-    the images must lie in ``images/SPLIT`` already.
+    Returns one sentence for each kind of content that is lost. Objects with a mask become polygons unless ``masks`` is
+    false: several polygons are joined by lines without area, and holes of run-length masks are filled. Crowd regions
+    are left out, since a detector would train on them as on objects. With ``images="none"`` the images must already be
+    in ``images/SPLIT``.
     """
     root = Path(folder).absolute()
     names, renamed = unique_names(splits, one_folder=False)
@@ -321,7 +325,7 @@ def image_folder(folder: Path | str, split: str) -> Path:
 
 @dataclass
 class _Lost:
-    """Counts of what a split loses on the way to YOLO."""
+    """Counts of the contents of a split that YOLO cannot hold."""
 
     split: str
     crowds: int = 0
@@ -332,28 +336,25 @@ class _Lost:
     moved: float = 0.0
 
     def sentences(self, index: DetectionIndex) -> list[str]:
-        """One sentence for each kind of loss."""
-        said = (
-            (self.crowds, f"{self.crowds} crowd regions are left out, YOLO has no mark for them"),
+        """Return one sentence for each kind of loss."""
+        losses = (
+            (self.crowds, f"{self.crowds} crowd regions are left out, because YOLO cannot mark them"),
             (self.difficult, f"{self.difficult} difficult boxes become ordinary ones"),
             (self.joined, f"{self.joined} objects of several polygons are joined into one each"),
             (self.traced, f"{self.traced} run-length masks become outlines, their holes filled"),
             (self.dropped_masks, f"the masks of {self.dropped_masks} objects are left out"),
-            (
-                self.moved > 0.5,
-                f"boxes now are those of the polygons, which moves a side by up to {self.moved:.1f} pixels",
-            ),
+            (self.moved > 0.5, f"boxes become those of the polygons, moving sides by up to {self.moved:.1f} pixels"),
             (
                 index.classes.ids != tuple(range(1, len(index.classes) + 1)),
                 f"category ids {min(index.classes.ids, default=0)}..{max(index.classes.ids, default=0)} become "
                 f"0..{len(index.classes) - 1}",
             ),
         )
-        return [f"{self.split}: {sentence}" for happened, sentence in said if happened]
+        return [f"{self.split}: {sentence}" for happened, sentence in losses if happened]
 
 
 def _lines(index: DetectionIndex, i: int, masks: bool, lost: _Lost) -> str:
-    """The text file of one image."""
+    """Return the text of an image's label file."""
     height, width = index.size(i)
     rows = index.annotations(i)
     xywh = index.xywh[index.box_ends[i] : index.box_ends[i + 1]].tolist()
@@ -376,12 +377,12 @@ def _lines(index: DetectionIndex, i: int, masks: bool, lost: _Lost) -> str:
                 max(polygon[1::2]) - y - h,
             )
             lost.moved = max(lost.moved, *(abs(s) for s in sides))
-        lines.append(" ".join([str(rows.labels[k]), *(_figure(v) for v in values)]) + "\n")
+        lines.append(" ".join([str(rows.labels[k]), *(_number_text(v) for v in values)]) + "\n")
     return "".join(lines)
 
 
 def _polygon(segmentation: Segmentation, height: int, width: int, lost: _Lost) -> list[float] | None:
-    """A segmentation as the one polygon that a YOLO line can hold; None for a mask without a pixel."""
+    """Convert a segmentation to the single polygon of a YOLO line; None for an empty mask."""
     if isinstance(segmentation, dict):
         lost.traced += 1
         polygons = outlines(rasterise(segmentation, height, width))
@@ -391,6 +392,6 @@ def _polygon(segmentation: Segmentation, height: int, width: int, lost: _Lost) -
     return one_polygon(polygons)
 
 
-def _figure(value: float) -> str:
-    """Ten decimals, without trailing zeros: 1e-6 pixel in an image of 10,000."""
+def _number_text(value: float) -> str:
+    """Return ten decimals without trailing zeros, which is 1e-6 pixel in an image of 10,000 pixels."""
     return f"{value:.10f}".rstrip("0").rstrip(".")

@@ -20,7 +20,7 @@ from boxwright.structures import Images, InputError, Targets
 class BatchInfo(NamedTuple):
     """Origin of the images of a batch.
 
-    ``indexes`` and ``image_ids`` int64 ``[B]``: position in the data set, and the data set's own id.
+    ``indexes`` and ``image_ids`` int64 ``[B]``: position and id in the data set.
     ``original_sizes`` int64 ``[B, 2]``: height and width of the file. ``to_original`` float32 ``[B, 4]``: scale x,
     scale y, offset x, offset y with original = (network - offset) / scale; a flip makes a scale negative, and after a
     quarter turn or a mosaic there is no such map and the row is NaN.
@@ -33,7 +33,7 @@ class BatchInfo(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """`Images`, `Targets` and `BatchInfo` of the same B samples, as the loaders give them."""
+    """`Images`, `Targets` and `BatchInfo` of the same B samples."""
 
     images: Images
     targets: Targets
@@ -109,7 +109,7 @@ def _within(sample: Sample, most: int, too_many: str, notes: list[str]) -> Sampl
     if too_many == "error":
         raise InputError(
             f"image {sample.image_id} (number {sample.index} of the data set) has {len(sample)} boxes but "
-            f'max_boxes = {most}; raise max_boxes, or set too_many = "keep_largest" to leave out the smallest'
+            f'max_boxes = {most}; raise max_boxes, or set too_many = "keep_largest" to drop the smallest'
         )
     notes.append(f"image {sample.image_id}: kept the {most} largest of {len(sample)} boxes (max_boxes = {most})")
     areas = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)

@@ -1,7 +1,7 @@
 """Loaders of detection batches: an endless, exactly resumable training stream, and one pass in order for evaluation.
 
-A worker makes whole batches, one after another, from the data set that all workers share. A batch depends only on its
-number and the seed, so the stream is the same for any number of workers, including none.
+Each worker makes whole batches from the data set that all workers share. A batch depends only on its number and the
+seed, so the stream is the same for any number of workers, including none.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "BatchInfo", "EvalLoader", "TrainStream"]
 
 
-class _Trouble(str):
-    """Message of an InputError raised in a worker; raised there, it would come with a traceback of the worker."""
+class _Failure(str):
+    """Message of an InputError in a worker, passed on as a value so that it comes without the worker's traceback."""
 
 
-class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Trouble]):
+class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
     """Batches by number, for torch's DataLoader."""
 
     def __init__(
@@ -64,14 +64,14 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Trouble]):
         self.seed = seed
         self.padding = padding
 
-    def __getitem__(self, number: int) -> tuple[Batch, list[str]] | _Trouble:
+    def __getitem__(self, number: int) -> tuple[Batch, list[str]] | _Failure:
         try:
             picks = self.picks(number)
             seeds = [sample_seed(self.seed, pick, "detector") for pick in picks]
             transform, padding = self._of_batch(number)
             return collate([self._sample(pick, transform) for pick in picks], seeds, padding)
         except InputError as error:
-            return _Trouble(error)
+            return _Failure(error)
 
     def _of_batch(self, number: int) -> tuple[Transform, Padding]:
         """Return the transform and padding of a batch, at that batch's size."""
@@ -102,8 +102,8 @@ class TrainStream(Iterator[Batch]):
     """Endless iterator over training batches with an exact position.
 
     Each of ``world`` ranks takes its part of a global batch of ``data.batch_size`` images. Global batch k is the same
-    for any number of ranks and workers. Every image comes once an epoch; see `StreamOrder` for the grouping by aspect
-    ratio. `MultiScaleConfig` changes the size of the images of a global batch every few batches.
+    for any number of ranks and workers. Every image is used once per epoch; `StreamOrder` describes the grouping by
+    aspect ratio. `MultiScaleConfig` changes the size of the images of a global batch every few batches.
 
     An image that cannot be prepared raises SampleError at the batch it belongs to, and the position stays before that
     batch. Boxes left out by ``too_many="keep_largest"`` are announced as warnings.
@@ -121,7 +121,7 @@ class TrainStream(Iterator[Batch]):
         prefetch: int = 2,
         start_method: StartMethod | None = None,
     ) -> None:
-        """Raises InputError for a batch size that the ranks cannot share and for a data set without an image to use."""
+        """Raises InputError if the ranks cannot share the batch size, or if the data set has no image to use."""
         _check_counts(rank, world, prefetch)
         if data.batch_size % world:
             raise InputError(f"batch_size = {data.batch_size} is not a multiple of {world} processes")
@@ -154,17 +154,17 @@ class TrainStream(Iterator[Batch]):
 
     @property
     def epoch_size(self) -> int:
-        """Samples in an epoch, over all ranks."""
+        """Return the number of samples in an epoch, over all ranks."""
         return self._identity["epoch_size"]
 
     @property
     def epoch(self) -> float:
-        """Epochs taken so far, as a fraction."""
+        """Return the epochs done so far, with fraction."""
         return self._taken * self._identity["global_batch"] / self.epoch_size
 
     def ends_after(self, batches: int) -> None:
         """Set the number of global batches in the run, from which `MultiScaleConfig.last` counts back."""
-        self.close()  # running workers have a copy of the old number
+        self.close()  # running workers have a copy of the previous number
         self._batches.batches = batches
 
     def __iter__(self) -> Self:
@@ -175,18 +175,18 @@ class TrainStream(Iterator[Batch]):
             self._iterator = self._workers.start(Numbers(self._taken))
         try:
             batch = _opened(next(self._iterator))
-        except BaseException:  # also Ctrl-C, which may lose prefetched batches: restart from the position
+        except BaseException:  # also Ctrl-C, which may lose prefetched batches: restart at the position
             self.close()
             raise
         self._taken += 1
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the batches handed out, without prefetched ones, and the settings that must stay the same."""
+        """Return the number of batches returned, without prefetched ones, and the settings that must stay the same."""
         return {"batches": self._taken, **self._identity}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a saved position. Raises InputError for the state of another stream, which could not resume exactly."""
+        """Go to a saved position. Raises InputError for the state of another stream, which cannot resume exactly."""
         for name, mine in self._identity.items():
             if state.get(name) != mine:
                 raise InputError(
@@ -197,7 +197,7 @@ class TrainStream(Iterator[Batch]):
         self._taken = int(state["batches"])
 
     def close(self) -> None:
-        """Stop the workers. The next batch that is asked for starts them again at the same position."""
+        """Stop the workers. The next batch starts them again at the same position."""
         self._iterator = None
         self._workers.stop()
 
@@ -212,7 +212,7 @@ class EvalLoader:
     """One pass over a data set in its order, which can be iterated again.
 
     Each of ``world`` ranks takes every world-th batch of ``data.eval_batch_size`` images. Boxes beyond
-    ``data.max_boxes`` are kept: the metrics need them all. A transform that cannot be inverted (flip, quarter turn,
+    ``data.max_boxes`` are kept, since the metrics need all. A transform that cannot be inverted (flip, quarter turn,
     mosaic) raises InputError.
     """
 
@@ -229,7 +229,7 @@ class EvalLoader:
         prefetch: int = 2,
         start_method: StartMethod | None = None,
     ) -> None:
-        """Take masks of objects if ``masks``; ``split`` chooses among the files of ``data.proposals``."""
+        """Load masks if ``masks``; ``split`` selects the file of ``data.proposals``."""
         _check_counts(rank, world, prefetch)
         self._order = PassOrder(len(index), data.eval_batch_size, rank, world)
         given, padding = _proposals(data.proposals, split, index, _padding(data, None))
@@ -237,7 +237,7 @@ class EvalLoader:
         self._workers = Workers(batches, data.workers, pin_memory, prefetch, start_method)
 
     def __len__(self) -> int:
-        """Batches of this rank."""
+        """Return the number of batches of this rank."""
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -249,8 +249,7 @@ class EvalLoader:
             batch = _opened(made)
             if not bool((batch.info.to_original[:, :2] > 0).all()):
                 raise InputError(
-                    "the transforms of an evaluation have no way back to the original image; "
-                    "leave out flips, quarter turns and mosaics"
+                    "a transform of the evaluation cannot be inverted; leave out flips, quarter turns and mosaics"
                 )
             yield batch
 
@@ -259,8 +258,8 @@ class EvalLoader:
         self._workers.stop()
 
 
-def _opened(made: tuple[Batch, list[str]] | _Trouble) -> Batch:
-    if isinstance(made, _Trouble):
+def _opened(made: tuple[Batch, list[str]] | _Failure) -> Batch:
+    if isinstance(made, _Failure):
         raise SampleError(str(made))
     batch, notes = made
     for note in notes:

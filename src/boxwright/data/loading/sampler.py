@@ -1,8 +1,8 @@
-"""Order of training: an endless sequence of batches in which every position can be computed on its own.
+"""Order of training: an endless sequence of batches, each of which can be computed without the earlier ones.
 
-Symbols: N samples an epoch, B samples in a global batch (over all ranks). The stream is one permutation of the data
-set after another; position p belongs to epoch p // N. Global batch k holds the same samples for any number of ranks,
-and is computed without replaying earlier ones, so an exact resume needs only k.
+Symbols: N samples an epoch, B samples in a global batch (over all ranks). The stream is a sequence of permutations of
+the data set; position p belongs to epoch p // N. Global batch k holds the same samples for any number of ranks,
+so an exact resume needs only k.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from boxwright.data.index import DetectionIndex
 
 WINDOW = 64
-"""Number of batches within which grouping may reorder the stream, at most about an epoch."""
+"""Number of batches in the window that grouping reorders; the window is at most about an epoch."""
 
 
 class Pick(NamedTuple):
@@ -37,7 +37,7 @@ class StreamOrder:
 
     ``members`` are the positions in the data set to draw from, int64 ``[N]``. ``groups``, int ``[N]``, keeps unlike
     samples in different batches: within windows of 64 batches (or an epoch, if shorter) the stream is sorted by
-    group, cut into batches, and the batches are shuffled; only a batch at the border of two groups is mixed.
+    group, cut into batches, and the batches are shuffled; only batches at the border of two groups are mixed.
     ``repeats``, float ``[N]``, is the expected number of times that a member appears in an epoch.
     """
 
@@ -63,14 +63,14 @@ class StreamOrder:
         """Return the B picks of global batch ``number`` (from 0)."""
         window, within = divmod(number, self.window)
         start = within * self.batch_size
-        places = self._window_places(window)[start : start + self.batch_size]
+        places = self._window_positions(window)[start : start + self.batch_size]
         picks = []
         for position in places.tolist():
             epoch, place = divmod(position, self.epoch_size)
             picks.append(Pick(int(self.members[self._epoch_order(epoch)[place]]), epoch, position))
         return picks
 
-    def _window_places(self, window: int) -> NDArray[np.int64]:
+    def _window_positions(self, window: int) -> NDArray[np.int64]:
         """Return the stream positions of one window, in the order in which batches take them."""
         length = self.window * self.batch_size
         places = np.arange(window * length, (window + 1) * length, dtype=np.int64)
@@ -82,7 +82,7 @@ class StreamOrder:
             for epoch in np.unique(epochs).tolist():
                 here = epochs == epoch
                 group[here] = self.groups[self._epoch_order(epoch)[within[here]]]
-            # Reversing the order of the groups from window to window moves the one mixed batch around.
+            # The order of the groups alternates between windows, so that the mixed batch varies.
             batches = places[np.argsort(group if window % 2 == 0 else -group, kind="stable")]
             batches = batches.reshape(self.window, self.batch_size)
             self._windows = {window: batches[_shuffle(self.window, self.seed, 1, window)].reshape(-1)}
@@ -95,7 +95,7 @@ class StreamOrder:
                 del self._orders[min(self._orders)]
             order = _shuffle(self.epoch_size, self.seed, 0, epoch)
             if self.repeats is not None:
-                # Evenly spaced marks on the cumulative repeats: each member gets its repeats rounded up or down, and
+                # Evenly spaced marks on the cumulative repeats give each member its repeats, rounded up or down, and
                 # every epoch has the same length, without which no position could be computed on its own.
                 steps = np.cumsum(self.repeats) * (self.epoch_size / self.repeats.sum())
                 offset = _random_words(1, self.seed, 2, epoch)[0] / 2**64
@@ -159,14 +159,14 @@ def _shuffle(count: int, *key: int) -> NDArray[np.int64]:
 
 
 def stream_members(index: DetectionIndex, drop_empty: bool) -> NDArray[np.int64]:
-    """Return the positions to train on: all, or those with an object that is no crowd. Raises InputError for none."""
+    """Return the positions to train on: all, or those with an object other than a crowd. Raises InputError for none."""
     if len(index) == 0:
         raise InputError(f"{index.root}: the data set has no image to train on; check the path and the split")
     if not drop_empty:
         return np.arange(len(index), dtype=np.int64)
     kept = [i for i in range(len(index)) if not np.all(index.annotations(i).crowd)]
     if not kept:
-        raise InputError(f"{index.root}: no image has an object, and images without objects are to be dropped")
+        raise InputError(f"{index.root}: no image has an object, and data.drop_empty drops images without objects")
     return np.array(kept, dtype=np.int64)
 
 
@@ -176,7 +176,7 @@ def aspect_groups(index: DetectionIndex, members: NDArray[np.int64]) -> NDArray[
 
 
 def repeat_factors(index: DetectionIndex, members: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
-    """Compute repeat factors of images, so that rare classes are seen more, float64 ``[N]``, at least 1 (LVIS §A.1).
+    """Compute repeat factors of images, float64 ``[N]``, at least 1, to show rare classes more often (LVIS §A.1).
 
     A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); an image takes the largest factor
     of its classes.

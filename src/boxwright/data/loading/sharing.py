@@ -1,7 +1,7 @@
 """Shared memory for the data set of loader workers that are not forked.
 
-A forked worker shares the parent's arrays as long as nothing writes to them. A spawned worker gets a pickle. Here the
-arrays in it are one block of shared memory, which every worker maps, and only the rest is copied.
+A forked worker shares the parent's arrays as long as nothing writes to them. A spawned worker gets a pickle, in which
+the arrays are one block of shared memory that every worker maps. Only the rest is copied.
 """
 
 from __future__ import annotations

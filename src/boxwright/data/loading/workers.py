@@ -1,7 +1,7 @@
 """Worker processes that make batches.
 
 On Linux, workers are forked. Forking a process with threads is safe as long as the child takes no lock that a thread
-held: a worker prints nothing, runs torch on one thread (so it never enters the parent's OpenMP pool) and never uses the
+held. So a worker prints nothing, runs torch on one thread (which avoids the parent's OpenMP pool) and does not use the
 accelerator. It shares the pages of the data set with its parent. "spawn", the default elsewhere, and "forkserver" start
 clean processes. They map the arrays of the data set from shared memory, so memory does not grow either, but the main
 module must be importable and each worker imports torch again.
@@ -61,8 +61,8 @@ class Workers:
                 sampler=_Restartable(self),
                 num_workers=workers,
                 pin_memory=pin_memory and torch.cuda.is_available(),
-                # Its own generator: torch draws a seed for the workers from it, and must not draw from the global
-                # state, which a resumed run restores before it starts its workers.
+                # Its own generator, since torch draws a seed for the workers from it, and must not change the
+                # global state that a resumed run restores before it starts its workers.
                 generator=torch.Generator().manual_seed(0),
                 worker_init_fn=_prepare_worker,
                 multiprocessing_context=self.method if workers else None,
@@ -74,7 +74,7 @@ class Workers:
         """Iterate over the batches with these numbers. Running workers are reused."""
         self.numbers = numbers
         with _sigint_blocked(), _without_worker_count_warning():
-            # Python warns of every fork of a process with threads; see the head of this file.
+            # Python warns of every fork of a process with threads; the module docstring says why it is safe here.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
             return iter(self._loader)
 
@@ -87,7 +87,7 @@ class Workers:
 
 
 class _Restartable(Sampler[int]):
-    """Sampler of the numbers that were asked for last."""
+    """Sampler of the numbers that were requested last."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
@@ -97,7 +97,7 @@ class _Restartable(Sampler[int]):
 
 
 def _prepare_worker(_: int) -> None:
-    """Set one thread per worker, and ignore Ctrl-C: the parent ends its workers itself."""
+    """Use one thread per worker, and ignore Ctrl-C, since the parent ends its workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _print_unless_disconnected

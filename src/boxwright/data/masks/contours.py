@@ -1,4 +1,4 @@
-"""Outlines of masks as polygons, and several polygons as one. Pure numpy."""
+"""Trace masks to polygons, and join several polygons to one. Pure numpy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 def outlines(mask: np.ndarray) -> list[list[float]]:
     """Trace the outer outlines of a bool mask ``[H, W]`` along the pixels' edges, a polygon per 4-connected region.
 
-    Corners only, clockwise in image coordinates; holes have no outline of their own and so are filled.
+    Polygons list the corners clockwise in image coordinates. Holes are filled.
     """
     padded = np.pad(mask.astype(bool), 1)
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # One directed step along each pixel edge between inside and outside, with the inside on its right hand.
+    # One directed step along each pixel edge between inside and outside, with the inside on its right.
     for (dy, dx), (start, end) in (
         ((-1, 0), ((0, 0), (0, 1))),  # above a top row: to the right
         ((0, 1), ((0, 1), (1, 1))),  # right of a last column: down
@@ -25,13 +25,13 @@ def outlines(mask: np.ndarray) -> list[list[float]]:
     while following:
         corners = _walk(following)
         x, y = np.array(corners, dtype=np.float64)[:, ::-1].T - 1  # the padding
-        if x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0:  # outlines of holes run the other way
+        if x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0:  # outlines of holes have the other direction
             polygons.append(np.stack([x, y], axis=1).ravel().tolist())
     return polygons
 
 
 def one_polygon(polygons: list[list[float]]) -> list[float] | None:
-    """Join several flat polygons to one, each joined to those before by a line there and back, which has no area."""
+    """Join several flat polygons to one by lines without area, each to those before it."""
     usable = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in polygons if len(p) >= 6]
     if not usable:
         return None
@@ -39,19 +39,19 @@ def one_polygon(polygons: list[list[float]]) -> list[float] | None:
     for other in others:
         distances = ((joined[:, None] - other[None]) ** 2).sum(axis=2)
         at, by = np.unravel_index(int(distances.argmin()), distances.shape)
-        loop = np.concatenate([other[by:], other[: by + 1]])  # from the near point round and back to it
+        loop = np.concatenate([other[by:], other[: by + 1]])  # once around, from the near point back to it
         joined = np.concatenate([joined[: at + 1], loop, joined[at:]])
     return joined.ravel().tolist()
 
 
 def _walk(following: dict[tuple[int, int], list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Take one closed outline out of the steps; points on a straight line are passed over."""
+    """Remove one closed outline from the steps and return it without the points on straight lines."""
     start = next(iter(following))
     path = [start]
     point, heading = start, (0, 0)
     while True:
         choices = following[point]
-        # Where two regions touch at a corner, turn right, so that each keeps an outline of its own.
+        # Where two regions touch at a corner, turn right, so that each keeps its own outline.
         right = (point[0] + heading[1], point[1] - heading[0])
         step = right if len(choices) > 1 and right in choices else choices[0]
         choices.remove(step)

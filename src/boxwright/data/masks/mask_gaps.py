@@ -1,4 +1,4 @@
-"""Find objects without a mask among others with one: training fills their boxes, and masks cannot be scored."""
+"""Find objects without a mask in a data set with masks, which cannot be used for training or scoring masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from boxwright.data.index import DetectionIndex
 
 
 def mask_gap(index: DetectionIndex) -> str | None:
-    """Describe the objects without a mask in a data set with masks; None where all or none have one.
+    """Describe the objects without a mask in a data set with masks; None if all or none have one.
 
     Crowd regions count: masks are scored against theirs too.
     """

@@ -15,7 +15,7 @@ Segmentation = list[list[float]] | dict[str, Any]
 
 
 def defect(segmentation: object, height: int, width: int) -> str | None:
-    """Return the defect of a segmentation of an image of the given size; None where it is valid."""
+    """Return the defect of a segmentation of an image of the given size; None if it is valid."""
     if isinstance(segmentation, dict):
         return _run_length_defect(segmentation, height, width)
     if not isinstance(segmentation, list):
@@ -65,14 +65,14 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 
 @functools.cache
 def _mask_api() -> Any:
-    """Load the mask API at its first use: most data sets have no run-length masks to decode."""
+    """Import the mask API at its first use, since most data sets have no run-length masks."""
     from hotcoco import mask
 
     return mask
 
 
 def _run_length(segmentation: dict[str, Any]) -> Any:
-    """The encoding as the mask API decodes it: compressed, with ``counts`` in bytes."""
+    """Return the encoding in the form of the mask API: compressed, with ``counts`` as bytes."""
     height, width = segmentation["size"]
     counts = segmentation["counts"]
     if isinstance(counts, list):
@@ -93,21 +93,24 @@ def _run_length_defect(segmentation: dict[str, Any], height: int, width: int) ->
         runs = counts
     else:
         return "a run-length encoding's counts are a text or a list of whole numbers"
-    # Checked here because the mask API decodes runs past the end of the image into memory that is not its own.
+    # Checked here because the mask API writes runs past the end of the image out of bounds.
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         return f"the run-length encoding covers {sum(runs)} pixels, the image has {height * width}"
     return None
 
 
 def decompress_counts(text: str) -> list[int]:
-    """The runs of COCO's compressed encoding: six bits a character from '0' on, five of them payload, low ones first;
-    from the third run on each stands for its difference to the run two before. Raises ``ValueError``."""
+    """Return the runs of COCO's compressed encoding. Raises ``ValueError`` for invalid text.
+
+    A character holds six bits from '0' on, five of them payload, low ones first. From the third run on, each is stored
+    as the difference to the run two before.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64:
-            raise ValueError(f"character {character!r} does not belong in it")
+            raise ValueError(f"character {character!r} is invalid")
         value |= (code & 0x1F) << shift
         shift += 5
         if code & 0x20:

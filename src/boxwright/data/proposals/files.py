@@ -1,7 +1,7 @@
-"""Precomputed proposals: boxes where objects may be, stored in a file before training.
+"""Precomputed region proposals in files.
 
-One safetensors file holds the proposals of one split, best first in each image, in pixels of the original images, and
-in its header which images and which data set they belong to. Nothing in it is executed when it is read.
+One safetensors file holds the proposals of one split, best first in each image, in pixels of the original images. Its
+header names the images and the data set. Reading it executes nothing.
 
 Symbols: N images, M proposals of all images, P proposals of one image.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "boxwright proposals 1"
 SUFFIX = ".safetensors"
-_TOLERANCE = 0.01  # pixels; float32 rounds a corner at the edge of a large image by less
+_TOLERANCE = 0.01  # pixels, more than float32 rounds a corner at the edge of a large image
 
 
 @config
@@ -53,8 +53,8 @@ class ProposalSet:
     ``boxes`` float32 ``[M, 4]`` x1 y1 x2 y2, exclusive, in original pixels; ``scores`` float32 ``[M]``, falling within
     each image; ``offsets`` int64 ``[N + 1]`` into both; ``names`` str ``[N]``, the images' paths below the data set's
     folder; ``image_ids`` int64 ``[N]``; ``sizes`` int32 ``[N, 2]`` height, width; ``marks`` int64 ``[N]``, by which two
-    images of one name and size are distinguished (`file_mark`), 0 where unknown; ``fingerprint`` of the data set
-    (`DetectionIndex.fingerprint`); ``method``: what found them.
+    images of the same name and size are distinguished (`file_mark`), 0 if unknown; ``fingerprint`` of the data set
+    (`DetectionIndex.fingerprint`); ``method``: the method that found them.
     """
 
     boxes: np.ndarray
@@ -74,7 +74,7 @@ class ProposalSet:
         return f"ProposalSet({len(self)} images, {len(self.boxes)} proposals of {self.method})"
 
     def of(self, i: int) -> np.ndarray:
-        """The proposals of image ``i``, float32 ``[P, 4]``, best first."""
+        """Return the proposals of image ``i``, float32 ``[P, 4]``, best first."""
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
     def is_of(self, row: int, index: DetectionIndex, i: int) -> bool:
@@ -86,9 +86,10 @@ class ProposalSet:
     def build(
         cls, index: DetectionIndex, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray], method: str
     ) -> ProposalSet:
-        """From ``[P, 4]`` boxes and ``[P]`` scores of each image of ``index``, in its order; sorted by score here.
+        """Build a set of boxes ``[P, 4]`` and scores ``[P]`` of each image of ``index``, in its order.
 
-        Raises InputError for boxes outside their image or without area, and for counts that disagree.
+        The boxes are sorted by score. Raises InputError for boxes outside their image or without area, and for unequal
+        counts.
         """
         if not len(boxes) == len(scores) == len(index):
             raise InputError(f"{len(index)} images, but proposals of {len(boxes)} and scores of {len(scores)}")
@@ -114,9 +115,9 @@ class ProposalSet:
         return made
 
     def check(self, what: str) -> None:
-        """Raise InputError naming the image of a proposal that lies outside it, has no area or is no number."""
+        """Raise InputError, naming the image, for a proposal that is outside it, has no area or is not finite."""
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.boxes) or (np.diff(self.offsets) < 0).any():
-            raise InputError(f"{what}: damaged, its counts do not fit its {len(self.boxes)} boxes; make it anew")
+            raise InputError(f"{what}: damaged, its counts do not match its {len(self.boxes)} boxes; create it again")
         owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         edges = self.sizes[owner][:, ::-1] + _TOLERANCE
         inside = (self.boxes[:, :2] >= -_TOLERANCE).all(1) & (self.boxes[:, 2:] <= edges).all(1)
@@ -134,7 +135,7 @@ class ProposalSet:
                 )
 
     def save(self, path: Path | str) -> Path:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         path = Path(path)
         header = {
             "format": FORMAT,
@@ -160,18 +161,18 @@ class ProposalSet:
         return path
 
     def aligned(self, index: DetectionIndex, most: int, what: str = "the proposals") -> ProposalSet:
-        """The ``most`` best of each image of ``index``, in its order.
+        """Return the ``most`` best proposals of each image of ``index``, in its order.
 
-        Raises InputError where an image is missing here, had another size or another content. Warns where all
-        images are the same but the annotations have changed.
+        Raises InputError if an image is missing, or had another size or content. Warns if the images are the same but
+        the annotations have changed.
         """
         rows = {str(name): i for i, name in enumerate(self.names)}
         names = [index.relative_path(i) for i in range(len(index))]
         if missing := [name for name in names if name not in rows]:
             raise InputError(
                 f"{what}: holds proposals of {len(self)} images, but {len(missing)} of the {len(index)} images of "
-                f"{index.root} are not among them, such as {missing[0]}; make a file for this split with "
-                f"{_command(index)} and name it, in data.proposals or by --proposals of `boxwright evaluate`"
+                f"{index.root} are missing, such as {missing[0]}; create a file for this split with "
+                f"{_command(index)} and give it in data.proposals, or with --proposals of `boxwright evaluate`"
             )
         chosen = np.array([rows[name] for name in names], dtype=np.int64)
         if (other := (self.sizes[chosen] != index.sizes).any(1)).any():
@@ -179,21 +180,21 @@ class ProposalSet:
             (height, width), (own_height, own_width) = self.sizes[chosen[i]].tolist(), index.size(i)
             raise InputError(
                 f"{what}: was made for {names[i]} of {width} x {height} pixels, but that of {index.root} has "
-                f"{own_width} x {own_height}: it belongs to another data set; make one for this with "
+                f"{own_width} x {own_height}: it belongs to another data set; create one for this with "
                 "`boxwright proposals`"
             )
         marks = _marks(index)
         if (other := (marks != self.marks[chosen]) & (marks != 0) & (self.marks[chosen] != 0)).any():
             i = int(other.argmax())
             raise InputError(
-                f"{what}: was made for another picture {names[i]} than that of {index.root}, and so were "
-                f"{int(other.sum()) - 1} more: it belongs to another data set, or the pictures have changed since; "
-                f"make it anew with {_command(index)}"
+                f"{what}: was made for another image {names[i]} than that of {index.root}, like "
+                f"{int(other.sum()) - 1} others: it belongs to another data set, or the images have changed; "
+                f"create it again with {_command(index)}"
             )
         if len(index) == len(self) and self.fingerprint != index.fingerprint():
             warnings.warn(
                 f"{what}: the images are called as those of {index.root}, but its annotations were others when the "
-                "proposals were made; if it is another data set, make them anew",
+                "proposals were made; if it is another data set, create them again",
                 stacklevel=2,
             )
         starts = self.offsets[chosen]
@@ -214,15 +215,15 @@ class ProposalSet:
 
 
 def read_proposals(path: Path | str) -> ProposalSet:
-    """Read the proposals in a file. Raises InputError where it is absent, damaged, or something else."""
+    """Read a file of proposals. Raises InputError if it is missing, damaged, or something else."""
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; make it with `boxwright proposals`, or correct the path")
+        raise InputError(f"{path}: there is no such file; create it with `boxwright proposals`, or correct the path")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise InputError(f"{path}: is no file of proposals; make one with `boxwright proposals`")
+                raise InputError(f"{path}: not a file of proposals; create one with `boxwright proposals`")
             columns = {key: file.get_tensor(key) for key in ("boxes", "scores", "offsets", "image_ids", "sizes")}
             unseen = np.zeros(len(columns["image_ids"]), np.int64)
             read = ProposalSet(
@@ -235,7 +236,7 @@ def read_proposals(path: Path | str) -> ProposalSet:
     except (SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is damaged or no file of proposals ({error}); make it anew") from None
+        raise InputError(f"{path}: damaged, or not a file of proposals ({error}); create it again") from None
     images, rows = len(read.names), len(read.boxes)
     shapes = {
         "boxes": (rows, 4), "scores": (rows,), "offsets": (images + 1,), "image_ids": (images,), "sizes": (images, 2),
@@ -243,41 +244,41 @@ def read_proposals(path: Path | str) -> ProposalSet:
     }  # fmt: skip
     for key, shape in shapes.items():
         if (found := getattr(read, key).shape) != shape:
-            raise InputError(f"{path}: is damaged, {key} has shape {list(found)}, not {list(shape)}; make it anew")
+            raise InputError(f"{path}: damaged, {key} has shape {list(found)}, not {list(shape)}; create it again")
     read.check(str(path))
     return read
 
 
 def proposals_for(path: Path | str, index: DetectionIndex, most: int) -> ProposalSet:
-    """Read the ``most`` best proposals of each image of ``index``. Raises InputError where the file does not fit."""
+    """Read the ``most`` best proposals of each image of ``index``. Raises InputError if the file does not match."""
     return read_proposals(path).aligned(index, most, str(path))
 
 
 def proposals_of_split(config: ProposalsConfig, split: Literal["train", "val"], index: DetectionIndex) -> ProposalSet:
-    """Read the proposals for ``index`` from the file of ``split``. Raises InputError where ``config`` names none."""
+    """Read the proposals for ``index`` from the file of ``split``. Raises InputError if ``config`` names none."""
     path = config.train if split == "train" else config.val
     if path is None:
         raise InputError(
-            f"data.proposals.{split} is not set, but this detector finds no proposals of its own; make them with "
+            f"data.proposals.{split} is not set, but this detector does not propose regions; create them with "
             f"{_command(index)} and name the file: --set 'data.proposals.{split}=\"FILE{SUFFIX}\"'"
         )
     return proposals_for(path, index, config.most)
 
 
 def _system_error(error: SafetensorError) -> OSError:
-    """Return the system's error that safetensors reports in words: "... (os error 28)"."""
+    """Return the OSError that safetensors reports as text: "... (os error 28)"."""
     code = re.search(r"os error (\d+)", str(error))
     return OSError(0, str(error)) if code is None else OSError(int(code[1]), os.strerror(int(code[1])))
 
 
 def _command(index: DetectionIndex) -> str:
-    """Return the command that makes a file for ``index``."""
+    """Return the command that creates a file for ``index``."""
     split = f" --split {index.name}" if index.name and index.name != "all" else ""
     return f"`boxwright proposals --data {index.root}{split} --output FILE{SUFFIX}`"
 
 
 def file_mark(path: Path) -> int:
-    """Hash the length of a file and 4096 bytes in its middle; 0 where there is no file."""
+    """Hash the length of a file and 4096 bytes in its middle; 0 if there is no file."""
     try:
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size

@@ -28,28 +28,28 @@ SHORTEST = 2
 
 
 def require_opencv() -> Any:
-    """The module. InputError with the command that installs it where it, or its contributed part, is absent."""
+    """Return the OpenCV module. Raises InputError with the command to install it if it or its modules are missing."""
     try:
         cv2 = importlib.import_module("cv2")
         cv2.ximgproc.segmentation.createSelectiveSearchSegmentation  # noqa: B018
     except (ImportError, AttributeError):
         raise InputError(
             "selective search needs OpenCV with its contributed modules; install them with "
-            "`pip install boxwright[selective-search]` (and uninstall opencv-python if it is there, which hides them)"
+            "`pip install boxwright[selective-search]` (and uninstall opencv-python, which hides them)"
         ) from None
     return cv2
 
 
 def selective_search(path: Path, quality: Quality = "fast") -> tuple[np.ndarray, np.ndarray]:
-    """Boxes float32 ``[P, 4]`` of an image file, best first, and falling scores ``[P]`` in 0..1, which are only ranks.
+    """Return boxes float32 ``[P, 4]`` of an image file, best first, and descending scores ``[P]`` in 0..1.
 
-    The ranking is partly random by design; here it is the same for a file each time.
+    The scores only express ranks. The ranking is partly random by design, but repeatable for a file.
     """
     return search_pixels(read_image(path), quality)
 
 
 def search_pixels(pixels: np.ndarray, quality: Quality = "fast") -> tuple[np.ndarray, np.ndarray]:
-    """:func:`selective_search` of a uint8 ``[H, W, 3]`` RGB array."""
+    """Run selective search on a uint8 ``[H, W, 3]`` RGB array; returns as `selective_search`."""
     cv2 = require_opencv()
     cv2.setNumThreads(1)
     _seed_c_library()
@@ -66,14 +66,14 @@ def search_pixels(pixels: np.ndarray, quality: Quality = "fast") -> tuple[np.nda
 
 
 def _seed_c_library() -> None:
-    """OpenCV ranks by numbers of the C library's ``rand``, which its own seed does not reach."""
+    """Seed the C library's ``rand``, which OpenCV ranks with and its own seed does not affect."""
     ctypes.CDLL("ucrtbase" if os.name == "nt" else None).srand(0)
 
 
 def search_all(
     index: DetectionIndex, quality: Quality = "fast", workers: int = 1
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    """:func:`selective_search` of each image, in order, over ``workers`` processes."""
+    """Run selective search on each image, in order, in ``workers`` processes."""
     require_opencv()
     paths = [index.path(i) for i in range(len(index))]
     if workers <= 1:
@@ -84,5 +84,5 @@ def search_all(
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's, which ends its processes itself."""
+    """Ignore Ctrl-C in a worker: the parent ends its processes itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

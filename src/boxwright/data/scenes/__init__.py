@@ -1,4 +1,4 @@
-"""The package's own detection set, drawn from a seed: no download, no licence, any number of images."""
+"""Synthetic detection data set, drawn from a seed: no download, any number of images."""
 
 from boxwright.data.scenes.compose import Scene, draw_scene
 from boxwright.data.scenes.config import SceneConfig

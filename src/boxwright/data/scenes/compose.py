@@ -1,4 +1,4 @@
-"""A whole scene: background, things from the far ones to the near ones, light, lens, sensor and file."""
+"""Draw a whole scene: background, objects from far to near, lighting, lens blur, sensor noise and JPEG."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from boxwright.data.scenes.config import CROWDED, LARGEST, UPRIGHT, SceneConfig
 from boxwright.data.scenes.distractors import DISTRACTORS
 from boxwright.data.scenes.render import Cutout, Light, blurred, draw_thing, palette, projected, shadow_of
 from boxwright.data.scenes.shapes import SCENE_CLASSES, SHAPES, TYPICAL_HUES
-from boxwright.data.scenes.textures import Picture, background, noise
+from boxwright.data.scenes.textures import FloatImage, background, noise
 from boxwright.structures import InputError
 
 DIFFICULT_VISIBLE = 0.4
-"""An object with less than this part of its pixels to be seen is flagged difficult..."""
+"""An object is difficult if a smaller fraction of its pixels is visible."""
 DIFFICULT_SIDE = 12
-"""...and so is one whose visible box has a longer side under so many pixels."""
+"""An object is also difficult if the longer side of its visible box has fewer pixels."""
 _NOBODY = -1
 _TRIES = 16
 
@@ -29,9 +29,10 @@ _TRIES = 16
 class Scene(NamedTuple):
     """A drawn image and its objects; n objects, from the farthest to the nearest.
 
-    Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or its
-    visible box's longer side is under 12 pixels. Every object in the image is labelled: things are only put down
-    where each object keeps at least ``1 - hidden`` of its pixels (30% by default) and ``smallest`` pixels of box.
+    Boxes are the tight bounds of the visible pixels. An object is difficult when less than 40% of it is visible or the
+    longer side of its visible box is under 12 pixels. Every object in the image is labelled. A thing is only placed
+    where each object keeps at least ``1 - hidden`` of its pixels (30% by default) and a box with a longer side of at
+    least ``smallest`` pixels.
     """
 
     image: NDArray[np.uint8]
@@ -41,28 +42,28 @@ class Scene(NamedTuple):
     labels: NDArray[np.int64]
     """[n], indexes into SCENE_CLASSES."""
     masks: NDArray[np.bool_]
-    """[n, H, W], the visible pixels; no pixel belongs to two objects."""
+    """[n, H, W], the visible pixels. No pixel belongs to two objects."""
     difficult: NDArray[np.bool_]
     """[n]."""
     visible: NDArray[np.float32]
-    """[n], the part of each object's own pixels that is visible, in 0..1."""
+    """[n], the visible fraction of each object's pixels, in 0..1."""
 
 
 @dataclass
 class _Canvas:
-    """The image while it is drawn: colours, and which object owns each pixel."""
+    """The image while it is drawn: the colour and the owning object of each pixel."""
 
-    colour: Picture
+    colour: FloatImage
     owner: NDArray[np.int32]
     labels: list[int]
     pixels: list[int]
 
 
 def draw_scene(seed: int, index: int, size: tuple[int, int] | None = None, config: SceneConfig | None = None) -> Scene:
-    """Draws scene ``index`` of the endless set ``seed``; the same numbers give the same image, in any process.
+    """Draw scene ``index`` of the endless set ``seed``.
 
-    ``size`` is (height, width) and overrides the configuration's. Raises InputError for numbers below 0 and settings
-    out of range.
+    The same seed and index give the same image in any process. ``size`` is (height, width) and overrides that of the
+    configuration. Raises InputError for numbers below 0 and settings out of range.
     """
     if seed < 0 or index < 0:
         raise InputError(f"scene seed {seed}, index {index}: give numbers of 0 or more")
@@ -91,7 +92,10 @@ def _draw_light(rng: Generator) -> Light:
 
 
 def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
-    """Labels (-1 for a distractor) and sizes in pixels, from far to near: large things mostly lie behind small ones."""
+    """Draw labels (-1 for a distractor) and sizes in pixels, from far to near.
+
+    Large things are mostly behind small ones.
+    """
     side = min(config.size)
     high = config.common[1] * side
     low = max(config.common[0] * side, config.smallest)
@@ -113,7 +117,7 @@ def _cast(rng: Generator, config: SceneConfig) -> list[tuple[int, float]]:
 
 
 def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: SceneConfig, rng: Generator) -> None:
-    """Draws a thing and puts it where nothing is hidden too much; gives up (and leaves it out) after some tries."""
+    """Draw a thing and place it where no object is occluded too much; leave it out after `_TRIES` failures."""
     behind = canvas.colour.mean(axis=(0, 1))
     if label == _NOBODY:
         parts, colours = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))](rng), palette(rng, behind)
@@ -124,7 +128,7 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
     thing = draw_thing(projected(parts, pixels, rng, UPRIGHT), pixels, colours, light, rng)
     if rng.random() < config.blur:
         thing = blurred(thing, rng)
-    limit = config.hidden * rng.random()  # strong occlusion is possible but rarer than light
+    limit = config.hidden * rng.random()  # so that strong occlusion is rarer than slight occlusion
     crowd = rng.random() < CROWDED
     for _ in range(_TRIES):
         top, left = _somewhere(canvas, thing, crowd, rng)
@@ -134,7 +138,10 @@ def _put_down(canvas: _Canvas, label: int, pixels: float, light: Light, config: 
 
 
 def _somewhere(canvas: _Canvas, thing: Cutout, crowd: bool, rng: Generator) -> tuple[int, int]:
-    """A corner for the thing: anywhere, an eighth of it outside at most; in a crowd, near the middle of an object."""
+    """Draw the top left corner of a thing.
+
+    It may be anywhere in the image, with at most an eighth of the thing outside, or in a crowd near an object's centre.
+    """
     rows, columns = thing.alpha.shape
     height, width = canvas.owner.shape
     lowest, rightmost = max(round(height - 0.88 * rows), 1), max(round(width - 0.88 * columns), 1)
@@ -150,14 +157,14 @@ def _somewhere(canvas: _Canvas, thing: Cutout, crowd: bool, rng: Generator) -> t
 def _window(
     shape: tuple[int, ...], top: int, left: int, rows: int, columns: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the image and of the small canvas [rows, columns] put down at (top, left), where the two overlap."""
+    """Return the slices in which the image and a small canvas [rows, columns] at (top, left) overlap."""
     y1, y2 = max(top, 0), max(min(top + rows, shape[0]), 0)
     x1, x2 = max(left, 0), max(min(left + columns, shape[1]), 0)
     return (slice(y1, y2), slice(x1, x2)), (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left))
 
 
 def _fits(canvas: _Canvas, thing: Cutout, top: int, left: int, labelled: bool, hidden: float, smallest: float) -> bool:
-    """Return True if enough stays visible of the thing (if it is an object) and of all objects below it."""
+    """Return True if the thing (if it is an object) and all objects below it stay visible enough."""
     there, here = _window(canvas.owner.shape, top, left, *thing.solid.shape)
     covers = thing.solid[here]
     if labelled and (covers.sum() < (1 - hidden) * thing.solid.sum() or _longer_side(covers) < smallest):
@@ -177,7 +184,7 @@ def _longer_side(mask: NDArray[np.bool_]) -> int:
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Tight x1 y1 x2 y2 (exclusive) of a mask; zeros for an empty one."""
+    """Return the tight x1 y1 x2 y2 (exclusive) of a mask; zeros for an empty one."""
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(ys) == 0:
         return 0, 0, 0, 0
@@ -185,7 +192,7 @@ def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _paint(canvas: _Canvas, thing: Cutout, top: int, left: int, label: int, light: Light) -> None:
-    """Shadow, then colour, then ownership of the pixels."""
+    """Paint the shadow, then the colour, and record the owner of the pixels."""
     shadow, down, right = shadow_of(thing, light)
     there, here = _window(canvas.owner.shape, top + down, left + right, *shadow.shape)
     canvas.colour[there] *= (1 - shadow[here])[..., None]
@@ -200,8 +207,8 @@ def _paint(canvas: _Canvas, thing: Cutout, top: int, left: int, label: int, ligh
     canvas.owner[there][thing.solid[here]] = owner
 
 
-def _photograph(colour: Picture, light: Light, config: SceneConfig, rng: Generator) -> NDArray[np.uint8]:
-    """Light falling on the scene, the lens, the sensor's noise and a JPEG file."""
+def _photograph(colour: FloatImage, light: Light, config: SceneConfig, rng: Generator) -> NDArray[np.uint8]:
+    """Apply lighting, lens blur, sensor noise and JPEG compression."""
     height, width = config.size
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)
@@ -209,15 +216,15 @@ def _photograph(colour: Picture, light: Light, config: SceneConfig, rng: Generat
     spot = np.exp(-((x - spot_x) ** 2 + (y - spot_y) ** 2) / rng.uniform(0.1, 0.5))
     strength = rng.uniform(0.1, 0.5)
     lit = (1 - strength + 1.3 * strength * spot) * (1 - rng.uniform(0, 0.6) * (x * x + y * y))
-    lit *= rng.uniform(0.85, 1.2) / float(lit.mean())  # the camera's exposure
+    lit *= rng.uniform(0.85, 1.2) / float(lit.mean())  # exposure of the camera
     if rng.random() < 0.2:  # the shade of something outside the image
         lit = lit * (1 - rng.uniform(0.2, 0.45) * np.clip((noise(rng, height, width, 3, 2) - 0.5) * 8, 0, 1))
     tint = 1 + rng.uniform(-0.08, 0.08, 3)
     grey = np.clip(colour * (lit[..., None] * tint), 0, 1).astype(np.float32) ** 0.85 * 255
-    picture = Image.fromarray(grey.astype(np.uint8))
+    image = Image.fromarray(grey.astype(np.uint8))
     if rng.random() < config.blur:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8) * min(height, width) / 256))
-    grey = np.asarray(picture, np.float32)
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8) * min(height, width) / 256))
+    grey = np.asarray(image, np.float32)
     sigma = rng.uniform(*config.noise)
     # Shot noise: brighter pixels are noisier.
     grain = rng.standard_normal(grey.shape, dtype=np.float32) * (sigma * (0.6 + 0.6 * grey / 255))

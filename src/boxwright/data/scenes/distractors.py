@@ -1,6 +1,6 @@
-"""Things that are no class: clutter that a detector must learn to leave alone.
+"""Things of no class: clutter that a detector must learn to ignore.
 
-Half of them miss a class by the one part that makes it: a disc without teeth, a fish without a tail, a cup without a
+Half of them resemble a class but lack its defining part: a disc without teeth, a fish without a tail, a cup without a
 handle, a cap without a stem.
 """
 
@@ -15,7 +15,7 @@ from boxwright.data.scenes.outlines import Part, arc, box, ellipse, mirror, poly
 
 
 def blob(rng: Generator) -> list[Part]:
-    """A pebble or a stain: a closed curve without order."""
+    """A pebble or a stain: an irregular closed curve."""
     n = int(rng.integers(5, 9))
     angle = np.sort(np.arange(n) * 2 * np.pi / n + rng.uniform(-0.2, 0.2, n))
     radius = rng.uniform(0.6, 1.0, n)
@@ -104,4 +104,4 @@ DISTRACTORS: tuple[Callable[[Generator], list[Part]], ...] = (
     plate,
     cross,
 )
-"""What draws clutter; a name that appears twice is drawn twice as often."""
+"""Functions that draw clutter. One that is listed twice is drawn twice as often."""

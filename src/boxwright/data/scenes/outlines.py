@@ -1,6 +1,6 @@
-"""The few curves that every drawn thing is made of, as polygons in the unit square.
+"""Curves that drawn things are made of, as polygons in the unit square.
 
-Points are float64 ``[n, 2]`` (x, y), y downwards, roughly within -1..1; the renderer scales, turns and shears them.
+Points are float64 ``[n, 2]`` (x, y), y downwards, roughly within -1..1; the renderer scales, rotates and shears them.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ Tone = Literal["body", "trim", "dark", "light", "cut"]
 
 
 class Part(NamedTuple):
-    """One filled polygon of a thing. ``tone`` picks its colour; "cut" is a hole through all that was drawn before."""
+    """One filled polygon of a thing. ``tone`` selects its colour; "cut" is a hole through the parts before it."""
 
     points: Points
     tone: Tone
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float | None = None, n: int = 36, turn: float = 0.0) -> Points:
-    """An ellipse (a circle without ``ry``), turned by ``turn`` radians."""
+    """Return an ellipse, rotated by ``turn`` radians; a circle without ``ry``."""
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
     x, y = rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)
     return np.stack([cx + x * np.cos(turn) - y * np.sin(turn), cy + x * np.sin(turn) + y * np.cos(turn)], axis=1)
 
 
 def arc(cx: float, cy: float, rx: float, ry: float, start: float, stop: float, n: int = 20) -> Points:
-    """An open arc from angle ``start`` to ``stop`` (radians, clockwise on the screen), to be stroked or joined."""
+    """Return an open arc from angle ``start`` to ``stop`` (radians, clockwise in the image)."""
     angle = np.linspace(start, stop, n)
     return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], axis=1)
 
 
 def box(x1: float, y1: float, x2: float, y2: float) -> Points:
-    """A rectangle."""
+    """Return a rectangle."""
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)
 
 
 def polygon(*corners: tuple[float, float]) -> Points:
-    """A polygon from its corners."""
+    """Return a polygon from its corners."""
     return np.array(corners, dtype=np.float64)
 
 
 def stroke(path: ArrayLike, width: float | ArrayLike) -> Points:
-    """The outline of a pen that follows ``path`` [n, 2] with ``width`` (one, or one a point)."""
+    """Return the outline of a stroke along ``path`` [n, 2]; ``width`` is one number, or one per point."""
     line = np.asarray(path, dtype=np.float64)
     along = np.gradient(line, axis=0)
     along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
@@ -55,7 +55,7 @@ def stroke(path: ArrayLike, width: float | ArrayLike) -> Points:
 
 
 def smooth(corners: ArrayLike, per_corner: int = 8) -> Points:
-    """A closed Catmull-Rom curve through ``corners`` [n, 2]."""
+    """Return a closed Catmull-Rom curve through ``corners`` [n, 2]."""
     p1 = np.asarray(corners, dtype=np.float64)[:, None]
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     t = np.linspace(0, 1, per_corner, endpoint=False)[None, :, None]
@@ -64,11 +64,11 @@ def smooth(corners: ArrayLike, per_corner: int = 8) -> Points:
 
 
 def mirror(half: Points) -> Points:
-    """Closes a profile by its mirror image in the y axis: ``half`` runs from top to bottom on the right side."""
+    """Close a profile by its mirror image in the y axis; ``half`` is the right side, from top to bottom."""
     return np.concatenate([half, (half * [-1.0, 1.0])[::-1]])
 
 
 def turned(points: Points, angle: float, about: tuple[float, float] = (0.0, 0.0)) -> Points:
-    """The points turned by ``angle`` radians about a centre."""
+    """Rotate points by ``angle`` radians about a centre."""
     c, s = np.cos(angle), np.sin(angle)
     return (points - about) @ np.array([[c, s], [-s, c]]) + about

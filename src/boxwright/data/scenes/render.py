@@ -1,4 +1,4 @@
-"""One thing drawn: parts placed by a random projective map, filled with an instance's colours, shaded, blurred."""
+"""Draw one thing: map its parts by a random projection, fill them with colours, shade and blur them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from boxwright.data.scenes.outlines import Part, Points
-from boxwright.data.scenes.textures import Picture, noise, random_colour
+from boxwright.data.scenes.textures import FloatImage, noise, random_colour
 
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """The one lamp of a scene: ``x, y`` the unit vector towards it on the screen, ``shadow`` strength in 0..1."""
+    """Light source of a scene: ``x, y`` is the unit vector towards it, ``shadow`` the strength of shadows in 0..1."""
 
     x: float
     y: float
     shadow: float
     softness: float
-    """Blur of the shadow's rim as a fraction of the thing's size."""
+    """Blur of the edge of the shadow, as a fraction of the thing's size."""
     reach: float
     """Length of the shadow as a fraction of the thing's size."""
 
@@ -30,21 +30,21 @@ class Light:
 class Cutout:
     """A drawn thing on its own small canvas of ``[h, w]`` pixels."""
 
-    colour: Picture
+    colour: FloatImage
     """[h, w, 3] in 0..1, not multiplied by ``alpha``."""
-    alpha: Picture
-    """[h, w] cover in 0..1, after blur."""
+    alpha: FloatImage
+    """[h, w] opacity in 0..1, after blur."""
     solid: NDArray[np.bool_]
-    """[h, w] the thing's own pixels, before blur: what the mask is made of."""
+    """[h, w] the thing's own pixels before blur, which make its mask."""
     size: float
     """Longer side of the thing in pixels."""
 
 
 def projected(parts: list[Part], size: float, rng: Generator, upright: float = 0.0) -> list[Part]:
-    """The parts as this specimen is seen: turned, mirrored, stretched, sheared and a little aslant.
+    """Rotate, mirror, stretch and shear the parts at random, with a slight perspective.
 
-    A share ``upright`` of things is turned by 40 degrees at most, the others to any angle. The outline then starts at
-    0, 0 and its longer side is ``size`` pixels.
+    A fraction ``upright`` of things is rotated by at most 40 degrees, the others by any angle. The resulting outline
+    starts at 0, 0 and its longer side is ``size`` pixels.
     """
     turn = 0.7 if rng.random() < upright else np.pi
     angle, stretch = rng.uniform(-turn, turn), np.exp(rng.normal(0, 0.1))
@@ -64,9 +64,12 @@ def projected(parts: list[Part], size: float, rng: Generator, upright: float = 0
     return [Part((part.points - low) * scale, part.tone) for part in moved]
 
 
-def palette(rng: Generator, avoid: Picture, hue: float | None = None) -> dict[str, Picture]:
-    """Colours of one instance: a body about the ``hue`` (any colour if None), any trim, a darker and a lighter shade;
-    a body too close to the ``avoid`` colour behind it is drawn again, up to three times."""
+def palette(rng: Generator, avoid: FloatImage, hue: float | None = None) -> dict[str, FloatImage]:
+    """Draw the colours of one instance: body, trim, a darker and a lighter shade of the body.
+
+    The body is near ``hue``, or has any colour if that is None. It is drawn again, up to three times, if it is too
+    close to ``avoid``, the colour behind it.
+    """
     body = random_colour(rng, hue=hue)
     for _ in range(3):
         if np.abs(body - avoid).max() > 0.3:
@@ -81,12 +84,12 @@ def palette(rng: Generator, avoid: Picture, hue: float | None = None) -> dict[st
     return {"body": body, "trim": trim, "dark": body * rng.uniform(0.2, 0.45), "light": light.astype(np.float32)}
 
 
-def draw_thing(parts: list[Part], size: float, colours: dict[str, Picture], light: Light, rng: Generator) -> Cutout:
-    """Draws a thing of ``size`` pixels from its `projected` parts: sharp, and shaded by the scene's light."""
+def draw_thing(parts: list[Part], size: float, colours: dict[str, FloatImage], light: Light, rng: Generator) -> Cutout:
+    """Draw a thing of ``size`` pixels from its `projected` parts, in focus and shaded by the light of the scene."""
     corner = np.concatenate([part.points for part in parts if part.tone != "cut"]).max(0)
     margin = 2
     width, height = (int(np.ceil(v)) + 2 * margin for v in corner)
-    fine = 4 if size < 64 else 2  # small things need more samples a pixel: their parts are thinner
+    fine = 4 if size < 64 else 2  # small things have thinner parts and need more samples per pixel
     cover = Image.new("L", (width * fine, height * fine), 0)
     paint = Image.new("RGB", cover.size, _rgb(colours["body"]))
     cover_pen, paint_pen = ImageDraw.Draw(cover), ImageDraw.Draw(paint)
@@ -99,17 +102,17 @@ def draw_thing(parts: list[Part], size: float, colours: dict[str, Picture], ligh
     alpha = np.asarray(cover, np.float32) / 255
     colour = np.asarray(paint, np.float32) / 255
     colour = colour * _material(rng, height, width)[..., None] * _relief(cover, size, light, rng)[..., None]
-    # Thin parts of small things never cover half a pixel: a lower bar keeps them in the mask.
+    # Thin parts of small things never cover half a pixel. A lower threshold keeps them in the mask.
     return Cutout(np.clip(colour, 0, 1), alpha, alpha >= (0.5 if size > 32 else 0.35), size)
 
 
-def _rgb(colour: Picture) -> tuple[int, int, int]:
+def _rgb(colour: FloatImage) -> tuple[int, int, int]:
     red, green, blue = (np.clip(colour, 0, 1) * 255).astype(int).tolist()
     return red, green, blue
 
 
-def _material(rng: Generator, height: int, width: int) -> Picture:
-    """Brightness of the surface: mottled, sometimes with stripes."""
+def _material(rng: Generator, height: int, width: int) -> FloatImage:
+    """Draw the brightness of a surface: mottled, sometimes striped."""
     surface = 1 + rng.uniform(0.05, 0.25) * (noise(rng, height, width, rng.uniform(3, 8), 3, 0.7) - 0.5)
     if rng.random() < 0.1:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32) / max(height, width)
@@ -118,8 +121,8 @@ def _material(rng: Generator, height: int, width: int) -> Picture:
     return surface.astype(np.float32)
 
 
-def _relief(cover: Image.Image, size: float, light: Light, rng: Generator) -> Picture:
-    """Brightness from a rounded rim facing or turned from the light, and a slope over the whole thing."""
+def _relief(cover: Image.Image, size: float, light: Light, rng: Generator) -> FloatImage:
+    """Compute the brightness of a rounded rim under the light, with a gradient over the whole thing."""
     rim = max(0.06 * size, 0.7)
     height = np.asarray(cover.filter(ImageFilter.GaussianBlur(rim)), np.float32) / 255
     down, right = np.gradient(height, axis=0), np.gradient(height, axis=1)
@@ -133,7 +136,7 @@ def _relief(cover: Image.Image, size: float, light: Light, rng: Generator) -> Pi
 
 
 def blurred(thing: Cutout, rng: Generator) -> Cutout:
-    """The thing out of focus, or moving during the exposure."""
+    """Blur the thing as if it were out of focus, or moved during the exposure."""
     moving = rng.random() < 0.5
     reach = thing.size * rng.uniform(0.012, 0.028) if not moving else thing.size * rng.uniform(0.025, 0.06)
     reach = min(max(reach, 0.5), 5.0 if not moving else 10.0)
@@ -156,8 +159,8 @@ def blurred(thing: Cutout, rng: Generator) -> Cutout:
     return replace(thing, colour=np.clip(colour, 0, 1), alpha=alpha, solid=solid)
 
 
-def shadow_of(thing: Cutout, light: Light) -> tuple[Picture, int, int]:
-    """The shadow: [h, w] strength in 0..1, and how far down and right of the thing's corner its own corner lies."""
+def shadow_of(thing: Cutout, light: Light) -> tuple[FloatImage, int, int]:
+    """Return the shadow, [h, w] in 0..1, and the offset of its corner from the thing's: pixels down and right."""
     soft = max(light.softness * thing.size, 0.6)
     pad = int(np.ceil(2.5 * soft))
     alpha = np.pad(thing.alpha, pad)

@@ -1,7 +1,7 @@
-"""The ten classes: each a function that draws one specimen, never twice the same.
+"""The ten classes of drawn scenes, each a function that draws a random instance.
 
-A class is determined by its shape alone (the outline and what is inside). The parts only name tones; the renderer
-picks the colours of each instance, most often about its class's hue, else by chance, and things of no class have any.
+A class is determined by its shape alone (the outline and what is inside). The parts only name tones. The
+renderer draws the colours of each instance, mostly near the hue of its class. Things of no class have any colour.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ SHAPES: dict[str, Callable[[Generator], list[Part]]] = {
     "starfish": starfish,
     "umbrella": umbrella,
 }
-"""What draws each class, in label order."""
+"""Functions that draw the classes, in label order."""
 
 TYPICAL_HUES = {
     "mushroom": 0.0,
@@ -253,7 +253,7 @@ TYPICAL_HUES = {
     "scissors": 4.65,
     "umbrella": 5.3,
 }
-"""Hue in 0..6 (red 0, green 2, blue 4) that most specimens of a class are painted in, as `SceneConfig.typical` says."""
+"""Hue in 0..6 (red 0, green 2, blue 4) of most instances of a class, as `SceneConfig.typical` says."""
 
 SCENE_CLASSES = Classes.from_names(tuple(SHAPES))
-"""The classes of every drawn scene."""
+"""Classes of all drawn scenes."""

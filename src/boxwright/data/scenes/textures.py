@@ -1,6 +1,6 @@
 """Backgrounds: ten procedural families, each ``(rng, height, width) -> float32 [H, W, 3]`` in 0..1, before lighting.
 
-All lengths scale with the shorter side, so a scene of 512 pixels is a finer picture of the same kind of place.
+All lengths scale with the shorter side, so a larger scene shows the same textures in more detail.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from PIL import Image, ImageDraw
 
 from boxwright.data.scenes.outlines import box, ellipse, smooth, stroke, turned
 
-Picture = NDArray[np.floating[Any]]
+FloatImage = NDArray[np.floating[Any]]
 """A map [H, W] or colours [H, W, 3], in 0..1."""
 
 
-def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -> Picture:
-    """An RGB colour in 0..1: any, or a clear one about ``hue`` in 0..6; ``dull`` under 1 takes saturation out."""
+def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -> FloatImage:
+    """Draw an RGB colour in 0..1: any colour, or a saturated one near ``hue`` in 0..6.
+
+    ``dull`` below 1 lowers the saturation.
+    """
     value = rng.uniform(0.3 if hue is None else 0.45, 0.95)
     saturation = rng.uniform(0.05 if hue is None else 0.45, 0.9) * dull
     hue = rng.random() * 6 if hue is None else (hue + rng.normal(0, 0.2)) % 6
@@ -28,8 +31,11 @@ def random_colour(rng: Generator, dull: float = 1.0, hue: float | None = None) -
     return (value * (1 - saturation * (1 - wave))).astype(np.float32)
 
 
-def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 4, fade: float = 0.5) -> Picture:
-    """Value noise in 0..1: ``cells`` bumps along the shorter side; each octave twice as fine, ``fade`` as strong."""
+def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 4, fade: float = 0.5) -> FloatImage:
+    """Draw value noise in 0..1, with ``cells`` bumps along the shorter side.
+
+    Each octave is twice as fine and ``fade`` times as strong as the one before.
+    """
     total = np.zeros((height, width), np.float32)
     weight, short = 1.0, min(height, width)
     for _ in range(octaves):
@@ -43,28 +49,31 @@ def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 
     return (total - low) / max(float(high - low), 1e-6)
 
 
-def ramp(level: Picture, *colours: Picture) -> Picture:
-    """Colours a map in 0..1 by interpolation between colours at even steps."""
+def ramp(level: FloatImage, *colours: FloatImage) -> FloatImage:
+    """Colour a map in 0..1 by interpolating between evenly spaced colours."""
     at = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(level, at, [c[k] for c in colours]) for k in range(3)], axis=-1).astype(np.float32)
 
 
-def turned_grid(rng: Generator, height: int, width: int, right: bool = False) -> tuple[Picture, Picture]:
-    """Coordinates u, v in units of the shorter side, turned by any angle (nearly a right one if ``right``)."""
+def turned_grid(rng: Generator, height: int, width: int, right: bool = False) -> tuple[FloatImage, FloatImage]:
+    """Return coordinates u, v in units of the shorter side, rotated by a random angle.
+
+    With ``right`` the angle is close to a multiple of 90 degrees.
+    """
     angle = rng.normal(0, 0.12) + (rng.integers(2) * np.pi / 2) if right else rng.uniform(0, np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(height, width)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return c * x + s * y + rng.uniform(3, 4), c * y - s * x + rng.uniform(3, 4)
 
 
-def clouds(rng: Generator, height: int, width: int) -> Picture:
-    """Soil, plaster, sky: fractal noise through a ramp of colours."""
+def clouds(rng: Generator, height: int, width: int) -> FloatImage:
+    """Soil, plaster or sky: fractal noise through a ramp of colours."""
     level = noise(rng, height, width, rng.uniform(2, 6), 6, rng.uniform(0.45, 0.75))
     return ramp(level, *(random_colour(rng, 0.6) for _ in range(int(rng.integers(2, 5)))))
 
 
-def wood(rng: Generator, height: int, width: int) -> Picture:
-    """Planks with rings drawn out along the grain."""
+def wood(rng: Generator, height: int, width: int) -> FloatImage:
+    """Planks with growth rings along the grain."""
     u, v = turned_grid(rng, height, width)
     planks = v * rng.uniform(2, 5)
     plank = np.floor(planks).astype(int)
@@ -78,8 +87,8 @@ def wood(rng: Generator, height: int, width: int) -> Picture:
     return ramp(np.clip(level, 0, 1), base * 0.6, np.minimum(base * 1.15, 1)) * np.where(seam, 0.45, 1.0)[..., None]
 
 
-def bricks(rng: Generator, height: int, width: int) -> Picture:
-    """Bricks or tiles in mortar, each of its own shade."""
+def bricks(rng: Generator, height: int, width: int) -> FloatImage:
+    """Bricks or tiles in mortar, each with its own shade."""
     u, v = turned_grid(rng, height, width, right=True)
     long, row = rng.uniform(3, 7), rng.uniform(5, 12)
     rows = v * row
@@ -96,8 +105,8 @@ def bricks(rng: Generator, height: int, width: int) -> Picture:
     )
 
 
-def fabric(rng: Generator, height: int, width: int) -> Picture:
-    """Woven cloth with a check or stripes and soft folds."""
+def fabric(rng: Generator, height: int, width: int) -> FloatImage:
+    """Woven cloth with checks or stripes and soft folds."""
     u, v = turned_grid(rng, height, width)
     first, second, third = (random_colour(rng, 0.8) for _ in range(3))
     count = rng.uniform(2, 9)
@@ -109,8 +118,8 @@ def fabric(rng: Generator, height: int, width: int) -> Picture:
     return cloth * (weave * (0.7 + 0.5 * noise(rng, height, width, 3, 3)))[..., None]
 
 
-def backdrop(rng: Generator, height: int, width: int) -> Picture:
-    """A studio sheet: a gradient with out-of-focus lights."""
+def backdrop(rng: Generator, height: int, width: int) -> FloatImage:
+    """Studio backdrop: a gradient with out-of-focus lights."""
     u, v = turned_grid(rng, height, width)
     level = (u - u.min()) / float(np.ptp(u))
     sheet = ramp(level, random_colour(rng, 0.7), random_colour(rng, 0.7))
@@ -125,8 +134,11 @@ def backdrop(rng: Generator, height: int, width: int) -> Picture:
 Outline = Callable[[float], np.ndarray]
 
 
-def _scatter(rng: Generator, ground: Picture, count: int, draw: Outline, sizes: tuple[float, float]) -> Picture:
-    """Strews polygons over a ground, back ones darker; ``draw(size in pixels)`` gives one around the origin."""
+def _scatter(rng: Generator, ground: FloatImage, count: int, draw: Outline, sizes: tuple[float, float]) -> FloatImage:
+    """Scatter polygons over a ground, the lower ones darker.
+
+    ``draw(size in pixels)`` returns one polygon around the origin.
+    """
     height, width = ground.shape[:2]
     sheet = Image.fromarray((np.clip(ground, 0, 1) * 255).astype(np.uint8)).resize((width * 2, height * 2))
     pen = ImageDraw.Draw(sheet)
@@ -140,8 +152,8 @@ def _scatter(rng: Generator, ground: Picture, count: int, draw: Outline, sizes: 
     return np.asarray(sheet.reduce(2), np.float32) / 255
 
 
-def grass(rng: Generator, height: int, width: int) -> Picture:
-    """Blades, needles and twigs, one over the other."""
+def grass(rng: Generator, height: int, width: int) -> FloatImage:
+    """Overlapping blades, needles and twigs."""
 
     def blade(size: float) -> np.ndarray:
         x = np.linspace(-1, 1, 6)
@@ -150,8 +162,8 @@ def grass(rng: Generator, height: int, width: int) -> Picture:
     return _scatter(rng, clouds(rng, height, width) * 0.4, 260, blade, (0.05, 0.16))
 
 
-def pebbles(rng: Generator, height: int, width: int) -> Picture:
-    """Gravel: round stones with a light side."""
+def pebbles(rng: Generator, height: int, width: int) -> FloatImage:
+    """Gravel of round stones."""
 
     def stone(size: float) -> np.ndarray:
         angle = np.arange(6) * np.pi / 3
@@ -162,7 +174,7 @@ def pebbles(rng: Generator, height: int, width: int) -> Picture:
     return field * (0.75 + 0.5 * noise(rng, height, width, 40, 2))[..., None]
 
 
-def terrazzo(rng: Generator, height: int, width: int) -> Picture:
+def terrazzo(rng: Generator, height: int, width: int) -> FloatImage:
     """Angular chips in a pale binder."""
 
     def chip(size: float) -> np.ndarray:
@@ -178,8 +190,8 @@ def terrazzo(rng: Generator, height: int, width: int) -> Picture:
     )
 
 
-def papers(rng: Generator, height: int, width: int) -> Picture:
-    """A desk: sheets, cards and round mats thrown on one another."""
+def papers(rng: Generator, height: int, width: int) -> FloatImage:
+    """Desk with overlapping sheets, cards and round mats."""
 
     def sheet(size: float) -> np.ndarray:
         if rng.random() < 0.2:
@@ -190,8 +202,8 @@ def papers(rng: Generator, height: int, width: int) -> Picture:
     return _scatter(rng, desk, int(rng.integers(5, 14)), sheet, (0.1, 0.35))
 
 
-def water(rng: Generator, height: int, width: int) -> Picture:
-    """Ripples or sand: waves bent by noise."""
+def water(rng: Generator, height: int, width: int) -> FloatImage:
+    """Ripples of water or sand: waves distorted by noise."""
     u, v = turned_grid(rng, height, width)
     bend = noise(rng, height, width, rng.uniform(2, 5), 3)
     wave = np.sin((v + 0.25 * bend + 0.03 * np.sin(u * 9)) * rng.uniform(40, 110))
@@ -199,7 +211,7 @@ def water(rng: Generator, height: int, width: int) -> Picture:
     return ramp(level, *(random_colour(rng, 0.6) for _ in range(3)))
 
 
-TEXTURES: tuple[Callable[[Generator, int, int], Picture], ...] = (
+TEXTURES: tuple[Callable[[Generator, int, int], FloatImage], ...] = (
     clouds,
     wood,
     bricks,
@@ -211,11 +223,11 @@ TEXTURES: tuple[Callable[[Generator, int, int], Picture], ...] = (
     papers,
     water,
 )
-"""The families, drawn with equal chance."""
+"""The families of textures, drawn with equal probability."""
 
 
-def background(rng: Generator, height: int, width: int) -> Picture:
-    """A background of one family; in a third of the images two families meet along a soft or sharp edge."""
+def background(rng: Generator, height: int, width: int) -> FloatImage:
+    """Draw a background of one family; in a third of the images two families meet at a soft or sharp edge."""
     ground = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, height, width)
     if rng.random() < 0.33:
         other = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, height, width)

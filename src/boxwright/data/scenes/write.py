@@ -1,4 +1,4 @@
-"""Write a drawn set: images and annotations in one of the formats that the readers know."""
+"""Write a data set of drawn scenes: images and annotations in one of the formats that can be read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from boxwright.io.images import save_image
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-"""Index of each split's first scene: more training scenes neither change nor meet the scenes of the other splits."""
+"""Index of the first scene of each split. More training scenes do not change the scenes of the other splits."""
 _FORMATS = {"coco": coco, "voc": voc, "yolo": yolo}
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One image to be drawn and saved, as it goes to a worker process."""
+    """An image to be drawn and saved by a worker process."""
 
     path: Path
     image_id: int
@@ -46,46 +46,46 @@ def write_scenes(
     format: Literal["coco", "voc", "yolo"] = "coco",
     *,
     config: SceneConfig | None = None,
-    pictures: Literal["jpg", "png"] = "jpg",
+    image_format: Literal["jpg", "png"] = "jpg",
     progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
 ) -> Path:
-    """Draw a data set into ``folder``, which must be new or empty, and returns it; `open_dataset` reads it.
+    """Draw a data set into ``folder``, which must be new or empty, and return it; `open_dataset` reads it.
 
     ``counts`` gives the number of images of each of train, val and test (200 for train and 50 for val if left out).
-    ``size`` is (height, width) in pixels and overrides the configuration's 256 by 256. ``seed`` and the counts decide
-    all pixels; the number of ``workers`` (processes; 0 draws in this one) does not. ``progress`` is called with the
-    images done and the total. Masks are run lengths in COCO, polygons in YOLO, and absent from VOC. JPEG images
-    have quality 90; "png" keeps the drawn pixels as they are. The set appears whole or not at all.
+    ``size`` is (height, width) in pixels and overrides the configuration's 256 by 256. The images depend on ``seed``
+    and the counts, and not on the number of ``workers`` (processes; 0 draws in this one). ``progress`` is called with
+    the number of images done and the total. Masks are run lengths in COCO, polygons in YOLO, and absent from VOC.
+    ``image_format`` "jpg" has quality 90; "png" is lossless. The data set appears whole or not at all.
 
-    Worker processes start anew, so a script that asks for them needs the guard ``if __name__ == "__main__":``.
+    Worker processes import the main module, so a script that uses them needs the guard ``if __name__ == "__main__":``.
 
-    Raises InputError for a folder with content, an unknown split, format or picture type, and settings out of range.
+    Raises InputError for a folder with content, an unknown split, format or image format, and settings out of range.
     """
     counts = {"train": 200, "val": 50} if counts is None else dict(counts)
     config = config or SceneConfig()
     config = config if size is None else replace(config, size=size)
-    _check(counts, seed, format, pictures, workers)
+    _check(counts, seed, format, image_format, workers)
     target = Path(folder).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target}: exists and is not an empty folder; name a new one or remove it")
     with atomic_folder(target) as partial:
-        _fill(partial, counts, seed, format, config, pictures, progress, workers)
+        _fill(partial, counts, seed, format, config, image_format, progress, workers)
     return target
 
 
-def _check(counts: Mapping[str, int], seed: int, format: str, pictures: str, workers: int) -> None:
+def _check(counts: Mapping[str, int], seed: int, format: str, image_format: str, workers: int) -> None:
     for split, count in counts.items():
         if split not in SPLIT_STARTS:
             raise InputError(f"split {split}: drawn sets have {', '.join(SPLIT_STARTS)}; choose among them")
         if not 0 <= count <= 1_000_000:
-            raise InputError(f"{count} pictures of split {split}: give 0 to 1000000")
+            raise InputError(f"{count} images of split {split}: give 0 to 1000000")
     if sum(counts.values()) == 0:
-        raise InputError(f"counts {dict(counts)}: a drawn set needs at least one picture")
+        raise InputError(f"counts {dict(counts)}: a drawn set needs at least one image")
     if format not in _FORMATS:
         raise InputError(f"format {format}: drawn sets are written as {', '.join(_FORMATS)}; choose one")
-    if pictures not in ("jpg", "png"):
-        raise InputError(f"picture type {pictures}: give jpg or png")
+    if image_format not in ("jpg", "png"):
+        raise InputError(f"image format {image_format}: give jpg or png")
     if seed < 0 or workers < 0:
         raise InputError(f"seed {seed}, workers {workers}: give numbers of 0 or more")
 
@@ -96,25 +96,25 @@ def _fill(
     seed: int,
     format: str,
     config: SceneConfig,
-    pictures: str,
+    image_format: str,
     progress: Callable[[int, int], None] | None,
     workers: int,
 ) -> None:
-    """Draw the images where the format keeps them, then has its writer add the annotations."""
+    """Draw the images into the folders of the format, and write the annotations."""
     tasks: dict[str, list[_Task]] = {}
     for split, count in counts.items():
         home = _FORMATS[format].image_folder(folder, split)
         home.mkdir(parents=True, exist_ok=True)
         tasks[split] = [
-            _Task(home / f"{split}_{i:06d}.{pictures}", i + 1, seed, SPLIT_STARTS[split] + i, config)
+            _Task(home / f"{split}_{i:06d}.{image_format}", i + 1, seed, SPLIT_STARTS[split] + i, config)
             for i in range(count)
         ]
-    everything = [task for split in tasks.values() for task in split]
+    all_tasks = [task for split in tasks.values() for task in split]
     records: list[ImageRecord] = []
-    for record in _draw_all(everything, workers):
+    for record in _draw_all(all_tasks, workers):
         records.append(record)
         if progress is not None:
-            progress(len(records), len(everything))
+            progress(len(records), len(all_tasks))
     indexes: dict[str, DetectionIndex] = {}
     for split, own in tasks.items():
         part, records = records[: len(own)], records[len(own) :]
@@ -129,11 +129,11 @@ def _fill(
 
 
 def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
-    """The records in order, as the images are drawn."""
+    """Yield the records in order, as the images are drawn."""
     if workers == 0:
         yield from map(_draw, tasks)
         return
-    # Forking a process that has used torch's threads can hang the child, so workers start from nothing.
+    # Forking a process that has used torch's threads can hang the child, so workers are spawned.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
 

@@ -1,4 +1,4 @@
-"""Transforms that move or cut the image: flips, quarter turns, zooming out, and the min-IoU crop of SSD."""
+"""Transforms that move or crop the image: flips, quarter turns, zooming out, and the min-IoU crop of SSD."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class FlipConfig:
     fixed: ClassVar[bool] = False
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return the size of the image: it stays."""
+        """Return the size of the image, which does not change."""
         return height, width
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return 1: objects keep their size."""
+        """Return 1, since objects keep their size."""
         return 1.0, 1.0
 
 
@@ -46,7 +46,7 @@ def flip(sample: Sample, config: FlipConfig, generator: Generator) -> Sample:
 
 @config
 class QuarterTurnConfig:
-    """Turn the image by 90, 180 or 270 degrees, drawn evenly: for images without an up."""
+    """Rotate the image by 90, 180 or 270 degrees, evenly drawn: for images without a natural orientation."""
 
     kind: Literal["quarter_turn"] = "quarter_turn"
     p: Share = 0.75
@@ -55,11 +55,11 @@ class QuarterTurnConfig:
     fixed: ClassVar[bool] = False
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return the size of a square image, which stays; None for others."""
+        """Return the size of a square image, which does not change; None for others."""
         return (height, width) if height == width else None
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return None: height and width of an object may change places."""
+        """Return None: height and width of an object may be exchanged."""
 
 
 def quarter_turn(sample: Sample, config: QuarterTurnConfig, generator: Generator) -> Sample:
@@ -69,7 +69,7 @@ def quarter_turn(sample: Sample, config: QuarterTurnConfig, generator: Generator
 
 @config
 class ExpandConfig:
-    """Zoom out: lay the image at a random position on a larger canvas (SSD §3.6)."""
+    """Zoom out: place the image at a random position on a larger canvas (SSD §3.6)."""
 
     kind: Literal["expand"] = "expand"
     p: Share = 0.5
@@ -89,7 +89,7 @@ class ExpandConfig:
         """Return None: the size is random."""
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return 1: objects keep their size."""
+        """Return 1, since objects keep their size."""
         return 1.0, 1.0
 
 
@@ -111,9 +111,9 @@ def expand(sample: Sample, config: ExpandConfig, generator: Generator) -> Sample
 
 
 TRIALS = 50
-"""Crops that each sampler of the min-IoU crop tries (SSD's code)."""
+"""Number of crops that each sampler of the min-IoU crop tries (SSD's code)."""
 FREE, WHOLE = 0.0, None
-"""Samplers of the min-IoU crop beside those with a least IoU: any crop, and the whole image."""
+"""Number of samplers of the min-IoU crop without a minimum IoU: any crop, and the whole image."""
 
 
 @config
@@ -121,7 +121,7 @@ class MinIoUCropConfig:
     """Crop the image by one of several samplers, drawn evenly among those that find a crop (SSD §2.2).
 
     The samplers are one for each value of ``min_ious``, the whole image, and a crop without a condition. As in the
-    reference a crop may end without a box: accepting tests the overlap, keeping tests the centre. Unlike in the
+    reference a crop may have no box left, since it is accepted by overlap and boxes are kept by centre. Unlike in the
     reference an image without objects can be cropped by the sampler without a condition.
     """
 
@@ -129,13 +129,13 @@ class MinIoUCropConfig:
     p: Share = 1.0
     """Probability of drawing a sampler."""
     min_ious: tuple[Share, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
-    """Least IoU of the crop with at least one object, for each sampler; crowds do not count."""
+    """Minimum IoU of the crop with at least one object, for each sampler; crowds do not count."""
     scale: ShareInterval = (0.3, 1.0)
-    """Range of the crop's sides as a fraction of the image's. The least is .1 in the paper, .3 in its code."""
+    """Range of the crop's sides as a fraction of the image's. The minimum is .1 in the paper, .3 in its code."""
     aspect: Interval = (0.5, 2.0)
     """Range of the aspect relative to the image's, limited so that no side is longer than the image's."""
     keep: Literal["centre", "visible"] = "centre"
-    """Boxes that stay: those with their centre inside (the reference), or those visible by ``min_visible``."""
+    """Boxes that are kept: those with their centre inside (the reference), or those visible by ``min_visible``."""
     min_visible: Share = 0.0
     """Smallest part of a box's area that must remain, or the box is dropped."""
     min_size: NotNegative = 0.0
@@ -147,7 +147,7 @@ class MinIoUCropConfig:
         """Return None: the size is random."""
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return 1: objects keep their size."""
+        """Return 1, since objects keep their size."""
         return 1.0, 1.0
 
 
@@ -175,7 +175,7 @@ def min_iou_crop(sample: Sample, config: MinIoUCropConfig, generator: Generator)
 
 
 def find_window(sample: Sample, config: MinIoUCropConfig, least: float, generator: Generator) -> Window | None:
-    """Draw a crop with an IoU of at least ``least`` with an object; None where none is found in `TRIALS` draws."""
+    """Draw a crop with an IoU of at least ``least`` with an object; None if `TRIALS` draws find none."""
     objects = sample.boxes[~sample.crowd]
     if least > FREE and len(objects) == 0:
         return None
@@ -187,7 +187,7 @@ def find_window(sample: Sample, config: MinIoUCropConfig, least: float, generato
 
 
 def cut_to(sample: Sample, config: MinIoUCropConfig, window: Window) -> Sample:
-    """Cut the image to ``window`` and keep the boxes that the configuration says."""
+    """Crop the image to ``window`` and keep the boxes that the configuration selects."""
     top, left, height, width = window
     if config.keep == "centre":
         x, y = (sample.boxes[:, :2] + sample.boxes[:, 2:]).div(2).unbind(1)

@@ -1,4 +1,4 @@
-"""Transforms of colour: the photometric distortion of SSD and the HSV jitter of YOLO. Boxes stay as they are.
+"""Transforms of colour: the photometric distortion of SSD and the HSV jitter of YOLO. Boxes do not change.
 
 The distortion is computed in float32 0..1, with a clamp after every step, as the reference saturates, and rounded once
 at the end.
@@ -45,11 +45,11 @@ class PhotometricConfig:
     fixed: ClassVar[bool] = False
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return the size of the image: it stays."""
+        """Return the size of the image, which does not change."""
         return height, width
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return 1: objects keep their size."""
+        """Return 1, since objects keep their size."""
         return 1.0, 1.0
 
 
@@ -69,7 +69,9 @@ def photometric(sample: Sample, config: PhotometricConfig, generator: Generator)
         pixels = F.adjust_hue(pixels, uniform(generator, -config.hue, config.hue) / 360)
     if not contrast_first and contrast != 1.0:
         pixels = (pixels * contrast).clamp(0, 1)
-    uniform(generator, 0.0, 1.0)  # not used: keeps the random numbers that later transforms draw in earlier versions
+    uniform(
+        generator, 0.0, 1.0
+    )  # unused draw, so that later transforms get the same random numbers as in earlier versions
     return replace(sample, image=_to_image(pixels))
 
 
@@ -93,11 +95,11 @@ class HSVJitterConfig:
     fixed: ClassVar[bool] = False
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return the size of the image: it stays."""
+        """Return the size of the image, which does not change."""
         return height, width
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return 1: objects keep their size."""
+        """Return 1, since objects keep their size."""
         return 1.0, 1.0
 
 
@@ -107,13 +109,13 @@ def hsv_jitter(sample: Sample, config: HSVJitterConfig, generator: Generator) ->
         return sample
     pixels = _to_float(sample.image)
     saturation, value = _factor(generator, config.saturation), _factor(generator, config.value)
-    largest = pixels.amax(0, keepdim=True)  # value; a change of saturation keeps it
+    largest = pixels.amax(0, keepdim=True)  # value, which a change of saturation keeps
     if config.clip == "hsv":
         pixels = saturated(pixels, saturation)
         pixels = (pixels * torch.clamp(1 / largest.clamp(min=1e-6), max=value)).clamp(0, 1)
     else:
         pixels = (largest - (largest - pixels) * saturation) * value
-    if config.hue > 0:  # by way of HSV, whose hue does not suffer from saturations and values above 1
+    if config.hue > 0:  # by HSV, whose hue stays correct for saturations and values above 1
         pixels = F.adjust_hue(pixels, uniform(generator, -config.hue, config.hue))
     return replace(sample, image=_to_image(pixels))
 

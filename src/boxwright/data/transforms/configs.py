@@ -1,15 +1,14 @@
-"""The transforms of a recipe: a tuple of configurations, made into one function of a sample and its generator.
+"""Transforms of a recipe: a tuple of configurations is built into one function of a sample and its generator.
 
 A new transform is a configuration and a function in a file of its own, a member of `TransformConfig` and a case of
-`_apply`. A configuration states what it does to sizes, so that nothing else has to know it:
+`_apply`. A configuration states its effect on sizes, so that no other code depends on its kind:
 
-* ``fixed``: True where all results have one size.
-* ``output_size(height, width)``: the size of the result for an image of that size; None where it is random.
-* ``object_scale(height, width)``: the factors on an object's height and width; None where they are random.
+* ``fixed``: True if all results have one size.
+* ``output_size(height, width)``: the size of the result for an image of that size; None if it is random.
+* ``object_scale(height, width)``: the factors on an object's height and width; None if they are random.
 
-
-Every random choice comes from the generator passed with the sample, so a sample depends on nothing but that
-generator's seed, whichever worker makes it. The transforms run in the order given.
+Every random choice comes from the generator passed with the sample, so a sample depends only on that
+generator's seed, in any worker. The transforms run in the order given.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ Transform: TypeAlias = Callable[[Sample, Generator], Sample]
 def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = None) -> Transform:
     """Return a function that applies the transforms in order. It can be pickled for workers that are not forked.
 
-    ``fetch`` gives the other images that a mosaic needs. Raises InputError where it is needed and missing.
+    ``fetch`` gives the other images that a mosaic needs. Raises InputError if it is needed and missing.
     """
     if fetch is None and any(isinstance(config, MosaicConfig) for config in configs):
         raise InputError("transform 'mosaic' needs the other images of the data set; pass fetch=SampleSource(index)")

@@ -1,7 +1,7 @@
 """Images for classifiers: random crops for training, the centre for evaluation, and the streams of both.
 
-As everywhere, a sample's randomness comes from the seed of its place in the stream, so batches do not depend on the
-number of workers and a run resumes exactly.
+The randomness of a sample comes from the seed of its position in the stream, so batches do not depend on the number of
+workers and a run resumes exactly.
 """
 
 from __future__ import annotations
@@ -48,19 +48,22 @@ class CropConfig:
 
 
 class ClassBatch(NamedTuple):
-    """``pixels`` uint8 ``[B, 3, S, S]`` RGB, ``labels`` int64 ``[B]``, ``indexes`` int64 ``[B]`` into the data set."""
+    """Batch of a classifier.
+
+    ``pixels`` uint8 ``[B, 3, S, S]`` RGB, ``labels`` int64 ``[B]``, ``indexes`` int64 ``[B]`` into the data set.
+    """
 
     pixels: Tensor
     labels: Tensor
     indexes: Tensor
 
     def to(self, device: torch.device) -> ClassBatch:
-        """The batch on another device, without waiting."""
+        """Copy the batch to another device, without waiting."""
         return ClassBatch(*(part.to(device, non_blocking=True) for part in self))
 
 
 def random_crop(image: Tensor, config: CropConfig, generator: Generator) -> Tensor:
-    """A training view of uint8 ``[3, H, W]``: uint8 ``[3, size, size]``."""
+    """Return a training view, uint8 ``[3, size, size]``, of an image uint8 ``[3, H, W]``."""
     top, left, height, width = _window(image.shape[-2], image.shape[-1], config, generator)
     view = F.resized_crop(image, top, left, height, width, [config.size, config.size], antialias=True)
     if chance(generator, config.flip):
@@ -74,7 +77,7 @@ def random_crop(image: Tensor, config: CropConfig, generator: Generator) -> Tens
 
 
 def _window(rows: int, columns: int, config: CropConfig, generator: Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random crop; the largest centred one of a fitting shape if ten tries miss."""
+    """Draw top, left, height and width of a crop; after ten failures the largest centred one of a valid aspect."""
     for _ in range(10):
         area = rows * columns * uniform(generator, *config.scale)
         aspect = math.exp(uniform(generator, *map(math.log, config.aspect)))
@@ -87,14 +90,14 @@ def _window(rows: int, columns: int, config: CropConfig, generator: Generator) -
 
 
 def centre_crop(image: Tensor, config: CropConfig) -> Tensor:
-    """The view of uint8 ``[3, H, W]`` that is evaluated: uint8 ``[3, size, size]``."""
+    """Return the evaluation view, uint8 ``[3, size, size]``, of an image uint8 ``[3, H, W]``."""
     short = min(image.shape[-2:])
     sides = [max(config.size, round(side * config.eval_size / short)) for side in image.shape[-2:]]
     return F.center_crop(F.resize(image, sides, antialias=True), [config.size, config.size])
 
 
 class _Crops(torch.utils.data.Dataset[Any]):
-    """Batches by number; the message of an InputError instead where a file cannot be read."""
+    """Batches by number, or the message of an InputError if a file cannot be read."""
 
     def __init__(
         self, folders: ClassFolders, config: CropConfig, picks: Callable[[int], list[Pick]], seed: int | None
@@ -119,9 +122,9 @@ class _Crops(torch.utils.data.Dataset[Any]):
 
 
 class CropStream(Iterator[ClassBatch]):
-    """An endless iterator of random crops, every image once an epoch, with an exact position (``taken`` batches).
+    """Endless iterator over batches of random crops, each image once per epoch, with an exact position.
 
-    SampleError where a file of a batch cannot be read.
+    The position is the number of batches ``taken``. Raises SampleError if a file of a batch cannot be read.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class CropStream(Iterator[ClassBatch]):
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        """``batch_size``: of this one of ``world`` ranks."""
+        """Take ``batch_size`` images per batch for this one of ``world`` ranks."""
         order = StreamOrder(np.arange(len(folders), dtype=np.int64), batch_size * world, seed)
         part = slice(rank * batch_size, (rank + 1) * batch_size)
         self.taken = 0
@@ -155,7 +158,7 @@ class CropStream(Iterator[ClassBatch]):
 
     @property
     def epoch_size(self) -> int:
-        """Images in an epoch, over all ranks."""
+        """Return the number of images in an epoch, over all ranks."""
         return self._epoch_size
 
     def ends_after(self, batches: int) -> None:
@@ -177,9 +180,9 @@ class CropStream(Iterator[ClassBatch]):
 
 
 class CropPass:
-    """One pass over this rank's share of the images in order, centre crops; can be iterated again.
+    """One pass of centre crops over this rank's part of the images, in order; can be iterated again.
 
-    SampleError where a file of a batch cannot be read.
+    Raises SampleError if a file of a batch cannot be read.
     """
 
     def __init__(
@@ -207,7 +210,7 @@ class CropPass:
 
 
 class _Part:
-    """One rank's part of each global batch, as a function that other processes can take."""
+    """Picks of one rank within each global batch, as a picklable function."""
 
     def __init__(self, order: StreamOrder, part: slice) -> None:
         self.order, self.part = order, part

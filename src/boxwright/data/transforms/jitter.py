@@ -1,4 +1,4 @@
-"""Geometric jitter of Darknet's training: that of YOLOv2 and YOLOv3, and that of YOLOv1 before it."""
+"""Geometric jitter of Darknet's training, for YOLOv2 and YOLOv3, and for YOLOv1."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from boxwright.structures import InputError
 
 @config
 class DarknetJitterConfig:
-    """Change the aspect and the position or the crop at random, ending at one size.
+    """Change the aspect and the position or crop at random, with a result of one size.
 
-    Method "place" (YOLOv2 since 2017, YOLOv3): width and height change by up to ``jitter`` of themselves; the result is
-    fitted into ``size`` and laid at a random position on ``fill``. Method "crop" (YOLOv1 with a jitter of .2, YOLOv2 of
+    Method "place" (YOLOv2 since 2017, YOLOv3): width and height change by a fraction of up to ``jitter``; the result is
+    fitted into ``size`` at a random position on ``fill``. Method "crop" (YOLOv1 with a jitter of .2, YOLOv2 of
     2016): each edge moves in or out by up to ``jitter`` of its side, the image's edge pixels are repeated outside, and
     the crop is stretched to ``size``. Boxes are clipped.
     """
@@ -64,7 +64,7 @@ def _place(sample: Sample, config: DarknetJitterConfig, generator: Generator) ->
     (height, width), (to_height, to_width) = sample.size, config.size
     aspect = width * (1 + uniform(generator, -config.jitter, config.jitter))
     aspect /= height * (1 + uniform(generator, -config.jitter, config.jitter))
-    # Boxes take the whole pixels of the image, so that they stay on their objects; Darknet rounds the image alone.
+    # Boxes are rounded with the image, so that they stay on their objects; Darknet rounds only the image.
     if to_height * aspect < to_width:
         inner_height, inner_width = to_height, max(1, int(to_height * aspect))
     else:
@@ -88,6 +88,6 @@ def _crop(sample: Sample, config: DarknetJitterConfig, generator: Generator) -> 
 
 
 def _inset(side: int, jitter: float, generator: Generator) -> int:
-    """Draw by how many pixels an edge moves, inwards where positive."""
+    """Draw the number of pixels that an edge moves, inwards if positive."""
     most = int(side * jitter)
     return math.trunc(uniform(generator, -most, most))

@@ -1,4 +1,4 @@
-"""Mosaic: four images around one point, as YOLOv4 and its successors train."""
+"""Mosaic of four images around one point (YOLOv4)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from boxwright.fields import NotNegative, Share, config
 SPREAD = 0.5
 """The point lies within this fraction of the scaled size around the centre.
 
-At 0.5 it is distributed as if drawn over the middle half of a canvas of twice the size, which is then zoomed about its
-centre and cropped; here that takes one interpolation instead of two.
+At 0.5 its distribution is that of the original method, which draws it in the middle half of a canvas of twice the size,
+scales about the centre and crops. Here one interpolation is enough instead of two.
 """
 
 
 @config
 class MosaicConfig:
-    """Let the image and three others of the data set meet at a random point of a canvas.
+    """Combine the image and three others of the data set around a random point of a canvas.
 
-    Each image is fitted into ``size`` and scaled by one common factor. An image that is left alone keeps its own size.
+    Each image is fitted into ``size`` and scaled by one common factor. An image without a mosaic keeps its size.
     """
 
     kind: Literal["mosaic"] = "mosaic"
@@ -53,11 +53,11 @@ class MosaicConfig:
 
     @property
     def fixed(self) -> bool:
-        """Return True where every image becomes a mosaic."""
+        """Return True if every image becomes a mosaic."""
         return self.p == 1
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return ``size``; None where images of other sizes may be left alone."""
+        """Return ``size``; None if some images keep their sizes."""
         return self.size if self.fixed or (height, width) == self.size else None
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
@@ -96,7 +96,7 @@ def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fe
 
 
 def _tile(sample: Sample, corner: int, y: int, x: int, zoom: float, config: MosaicConfig) -> Sample:
-    """Lay one image on a canvas of its own so that it touches the point (y, x) from its quarter.
+    """Place one image on its own canvas so that it touches the point (y, x) from its quarter.
 
     Quarters 0 and 1 are above, 2 and 3 below.
     """

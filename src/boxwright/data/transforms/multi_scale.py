@@ -1,4 +1,4 @@
-"""Several input sizes in training, and transforms changed to another size."""
+"""Training at several input sizes, and transforms changed to another size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MultiScaleConfig:
     """
 
     sizes: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
-    """Sides in pixels; None for those of ``low``, ``high`` and ``step``."""
+    """Sides in pixels; None for the range of ``low``, ``high`` and ``step``."""
     low: Count = 320
     """Smallest side in pixels."""
     high: Count = 608
@@ -59,7 +59,7 @@ class MultiScaleConfig:
     def size_at(self, seed: int, batch: int, batches: int | None = None) -> int:
         """Return the side of batch ``batch`` (from 0) of a run of ``batches``; it depends on the arguments alone.
 
-        With ``batches`` None the end of the run is unknown, and no batch is among the last.
+        With ``batches`` None the end of the run is unknown, and no batch counts as one of the last.
         """
         if batches is not None and batch >= batches - self.last:
             return self._final
@@ -71,7 +71,7 @@ class MultiScaleConfig:
 def with_size(transforms: Sequence[TransformConfig], size: tuple[int, int]) -> tuple[TransformConfig, ...]:
     """Return the transforms with every size replaced by ``size`` (height, width).
 
-    Raises InputError where no transform has a size; the short and long side of ``resize`` are none.
+    Raises InputError if no transform has a size; the short and long side of ``resize`` do not count.
     """
     if all(size_of(transform) is None for transform in transforms):
         kinds = ", ".join(transform.kind for transform in transforms) or "none"
@@ -83,13 +83,13 @@ def with_size(transforms: Sequence[TransformConfig], size: tuple[int, int]) -> t
 
 
 def check_square(transforms: Sequence[TransformConfig]) -> None:
-    """Raise InputError where no transform has a size, or one has a size that is not square."""
+    """Raise InputError if no transform has a size, or one has a size that is not square."""
     with_size(transforms, (1, 1))
-    for place, transform in enumerate(transforms):
+    for position, transform in enumerate(transforms):
         height, width = size_of(transform) or (1, 1)
         if height != width:
             raise InputError(
-                f"multi_scale makes square inputs, but transform {place} ({transform.kind}) has the size "
+                f"multi_scale makes square inputs, but transform {position} ({transform.kind}) has the size "
                 f"{height} x {width}; make it square, or leave multi_scale out"
             )
 
@@ -99,7 +99,7 @@ def scaled(
 ) -> tuple[TransformConfig, ...]:
     """Return the transforms for an input that is larger by ``factors`` (height, width).
 
-    Sizes are rounded to multiples of ``multiple``. Raises InputError where the factors differ and a transform keeps the
+    Sizes are rounded to multiples of ``multiple``. Raises InputError if the factors differ and a transform keeps the
     aspect.
     """
     return tuple(_scaled(transform, factors, multiple) for transform in transforms)
@@ -125,5 +125,5 @@ def _scaled(transform: TransformConfig, factors: tuple[float, float], multiple: 
 
 
 def size_of(transform: TransformConfig) -> tuple[int, int] | None:
-    """Return the setting ``size`` (height, width) of a transform; None where it has none."""
+    """Return the setting ``size`` (height, width) of a transform, or None."""
     return getattr(transform, "size", None)

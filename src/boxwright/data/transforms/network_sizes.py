@@ -28,8 +28,8 @@ def network_sizes(index: DetectionIndex, size: tuple[int, int] | None, resize: R
 def evaluated_sizes(index: DetectionIndex, transforms: Sequence[TransformConfig]) -> np.ndarray:
     """Return width and height of all boxes but crowds after ``transforms``, float64 ``[M, 2]``.
 
-    Boxes are clipped to their image. Of several short sides to resize to, the first counts. Other transforms that
-    scale objects at random count as if they left the image alone.
+    Boxes are clipped to their image. Of several short sides to resize to, the first counts. Other transforms
+    that scale objects at random are ignored.
     """
     sizes, rows = np.unique(index.sizes, axis=0, return_inverse=True)
     scales = [_factors(height, width, transforms) for height, width in sizes.tolist()]

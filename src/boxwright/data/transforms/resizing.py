@@ -22,11 +22,11 @@ SSD_INTERPOLATIONS: tuple[Interpolation, ...] = ("aliased", "area", "nearest", "
 
 @config
 class ResizeConfig:
-    """Resize so that the short side becomes ``short``, or less where the long side would exceed ``long``."""
+    """Resize so that the short side becomes ``short``, or less if the long side would exceed ``long``."""
 
     kind: Literal["resize"] = "resize"
     short: Annotated[tuple[Count, ...], Field(min_length=1)] = (800,)
-    """Short side in pixels (FPN §5: 800). Of several values one is drawn for each image (multi-scale training)."""
+    """Short side in pixels (FPN §5: 800). One of several values is drawn for each image (multi-scale training)."""
     long: Count = 1333
     """Largest long side in pixels."""
     interpolation: Interpolation = "bilinear"
@@ -41,11 +41,11 @@ class ResizeConfig:
             raise InputError(f"long = {self.long}: should be at least the largest short side, {max(self.short)}")
 
     def output_size(self, height: int, width: int) -> Size | None:
-        """Return the size after resizing; None where the short side is random."""
+        """Return the size after resizing; None if the short side is random."""
         return self.size_for(height, width, self.short[0]) if len(self.short) == 1 else None
 
     def object_scale(self, height: int, width: int) -> tuple[float, float] | None:
-        """Return the factor of both sides before rounding; None where the short side is random."""
+        """Return the factor of both sides before rounding; None if the short side is random."""
         if self.output_size(height, width) is None:
             return None
         scale = min(self.short[0] / min(height, width), self.long / max(height, width))
@@ -71,9 +71,9 @@ def _scaled(side: int, scale: float, part: float = 0.5) -> int:
 
 @config
 class LetterboxConfig:
-    """Fit the image into a fixed size, keeping the aspect, and fill the rest evenly on both sides.
+    """Fit the image into a fixed size, keeping the aspect, with equal margins on both sides.
 
-    Rounding is Darknet's: the free side is rounded down, and an odd gap has its larger half at the bottom or right.
+    Rounding is as in Darknet: the free side is rounded down, and an odd margin is larger at the bottom or right.
     """
 
     kind: Literal["letterbox"] = "letterbox"
@@ -96,15 +96,17 @@ class LetterboxConfig:
         return inner_height / height, inner_width / width
 
     def inner_size(self, height: int, width: int) -> Size:
-        """Return the size of the resized image without the filling."""
+        """Return the size of the resized image without the margins."""
         to_height, to_width = self.size
-        if to_width * height < to_height * width:  # integers, so that no rounding decides which side is the tight one
+        if (
+            to_width * height < to_height * width
+        ):  # in integers, so that rounding does not decide which side limits the size
             return max(1, height * to_width // width), to_width
         return to_height, max(1, width * to_height // height)
 
 
 def letterbox(sample: Sample, config: LetterboxConfig) -> Sample:
-    """Fit the image into ``config.size`` and centre it on the filling."""
+    """Fit the image into ``config.size`` and centre it."""
     to_height, to_width = config.size
     inner = resized(sample, *config.inner_size(*sample.size), config.interpolation)
     top, left = (to_height - inner.size[0]) // 2, (to_width - inner.size[1]) // 2
@@ -113,7 +115,7 @@ def letterbox(sample: Sample, config: LetterboxConfig) -> Sample:
 
 @config
 class WarpConfig:
-    """Stretch the image to a fixed size, whatever its aspect (R-CNN, SSD, YOLOv1)."""
+    """Stretch the image to a fixed size, ignoring its aspect (R-CNN, SSD, YOLOv1)."""
 
     kind: Literal["warp"] = "warp"
     size: Size
@@ -170,7 +172,7 @@ def _jittered(sample: Sample, size: Size, scale: tuple[float, float], generator:
 
 @config
 class LargeScaleJitterConfig:
-    """Jitter the scale, then crop at random or fill below and to the right, so that the result has one size.
+    """Jitter the scale, then crop at random or pad below and to the right to one size.
 
     Simple Copy-Paste §3.1.
     """

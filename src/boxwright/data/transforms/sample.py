@@ -1,7 +1,7 @@
-"""One image with its boxes in the transforms, and the five moves of all geometry: select, resize, place, flip, turn.
+"""Sample of the transforms, and the basic operations of geometry: select, resize, place, flip, rotate.
 
 Symbols: n boxes, H W the current size of the image in pixels. Boxes are float32 ``x1 y1 x2 y2``, ``x2 y2`` exclusive.
-Every function returns a new sample and leaves the old one as it was. Masks follow the boxes through each move.
+Every function returns a new sample and leaves its argument unchanged. Masks and proposals follow the boxes.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ NO_WAY_BACK = (math.nan, math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image with its annotations, all in pixels of the image as it is now.
+    """An image with its annotations, in pixels of the current image.
 
     ``image`` uint8 ``[3, H, W]`` RGB; ``boxes`` float32 ``[n, 4]``; ``labels`` int64 ``[n]``; ``crowd`` and
     ``difficult`` bool ``[n]``; ``masks`` bool ``[n, H, W]`` or None; ``proposals`` float32 ``[p, 4]``, best first, or
     None. ``index`` is the position in the data set,
     ``original_size`` the height and width of the file. ``to_original`` is scale x, scale y, offset x, offset y with
-    original = (now - offset) / scale; NaN after a move that no such map describes (a quarter turn, a mosaic).
+    original = (current - offset) / scale; NaN after an operation without such a map (quarter turn, mosaic).
     """
 
     image: tv_tensors.Image
@@ -57,7 +57,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width now."""
+        """Return the current height and width."""
         return self.image.shape[-2], self.image.shape[-1]
 
     def __len__(self) -> int:
@@ -73,13 +73,13 @@ class Fetch(Protocol):
 
 
 class SampleSource:
-    """Reads samples of an index from their files; the usual `Fetch`."""
+    """Read the samples of an index from their files; implements `Fetch`."""
 
     def __init__(self, index: DetectionIndex, masks: bool = False, proposals: ProposalSet | None = None) -> None:
-        """``proposals``: those of the images of ``index``, in its order."""
+        """Take ``proposals`` of the images of ``index``, in its order."""
         if masks and not index.has_masks:
             raise InputError(
-                f"{index.root}: masks are asked for but the data set has none; "
+                f"{index.root}: masks are needed but the data set has none; "
                 "give data with masks, or train a detector of boxes, whose recipe has data.masks = false"
             )
         self.index = index
@@ -90,9 +90,9 @@ class SampleSource:
         return len(self.index)
 
     def __call__(self, index: int, /) -> Sample:
-        """The sample at a position, boxes clipped to the image; those without area are left out.
+        """Return the sample at a position, with boxes clipped to the image and without boxes of no area.
 
-        Raises InputError naming the file where the image cannot be used.
+        Raises InputError naming the file if the image cannot be used.
         """
         path, size = self.index.path(index), tuple(self.index.size(index))
         pixels = read_image(path)
@@ -114,33 +114,33 @@ class SampleSource:
             image_id=int(self.index.image_id(index)),
             original_size=(int(size[0]), int(size[1])),
         )
-        # Annotations may reach over the edge of the image; here they stop at it.
+        # Annotations may extend over the edge of the image; they are clipped here.
         return placed(sample, top=0, left=0, height=size[0], width=size[1])
 
 
-# Random numbers: only from the generator of the sample.
+# Random numbers, all from the generator of the sample.
 
 
 def uniform(generator: Generator, low: float, high: float) -> float:
-    """A number in [low, high)."""
+    """Draw a number in [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 def integer(generator: Generator, count: int) -> int:
-    """One of 0..count-1."""
+    """Draw one of 0..count-1."""
     return int(torch.randint(count, (), generator=generator))
 
 
 def chance(generator: Generator, probability: float) -> bool:
-    """True with the given probability; never at 0, always at 1."""
+    """Return True with the given probability; never at 0, always at 1."""
     return uniform(generator, 0.0, 1.0) < probability
 
 
-# The moves.
+# Operations on geometry.
 
 
 def select(sample: Sample, keep: Tensor) -> Sample:
-    """The sample with only the annotations where ``keep``, bool ``[n]``, is true."""
+    """Keep only the annotations where ``keep``, bool ``[n]``, is true."""
     if bool(keep.all()):
         return sample
     return replace(
@@ -154,7 +154,7 @@ def select(sample: Sample, keep: Tensor) -> Sample:
 
 
 def resized(sample: Sample, height: int, width: int, interpolation: Interpolation = "bilinear") -> Sample:
-    """The sample at another size; the two axes may scale differently. Masks take the nearest pixel."""
+    """Resize the sample, with an own factor for each axis. Masks take the nearest pixel."""
     old_height, old_width = sample.size
     if (height, width) == (old_height, old_width):
         return sample
@@ -163,7 +163,7 @@ def resized(sample: Sample, height: int, width: int, interpolation: Interpolatio
     return replace(
         sample,
         image=_resized_image(sample.image, height, width, interpolation),
-        # Rounding may carry an edge past the last pixel.
+        # Rounding may move an edge beyond the last pixel.
         boxes=clipped(sample.boxes * sample.boxes.new_tensor([sx, sy, sx, sy]), height, width),
         masks=None if sample.masks is None else _resized_masks(sample.masks, height, width),
         proposals=_moved(sample.proposals, (sx, sy), (0, 0), height, width),
@@ -172,7 +172,7 @@ def resized(sample: Sample, height: int, width: int, interpolation: Interpolatio
 
 
 def _resized_image(image: tv_tensors.Image, height: int, width: int, how: Interpolation) -> tv_tensors.Image:
-    # Antialiased wherever the method knows it, so that shrinking averages and does not skip pixels. "aliased",
+    # Antialiased if the method supports it, so that shrinking averages pixels and does not skip them. "aliased",
     # "aliased_bicubic" and "lanczos4" are OpenCV's, which SSD trained with; "corners" is Darknet's.
     match how:
         case "bilinear" | "bicubic":
@@ -196,7 +196,7 @@ def _resized_image(image: tv_tensors.Image, height: int, width: int, how: Interp
 
 
 def _lanczos4(pixels: Tensor, height: int, width: int) -> Tensor:
-    """``[3, H, W]`` resized by eight taps of a Lanczos window at any scale, with repeated edges."""
+    """Resize ``[3, H, W]`` by a Lanczos window of eight taps at any scale, with repeated edges."""
     out = pixels.float()
     for axis, length in ((1, height), (2, width)):
         old = out.shape[axis]
@@ -229,13 +229,13 @@ def placed(
     min_visible: float = 0.0,
     min_size: float = 0.0,
 ) -> Sample:
-    """The sample laid on a canvas of another size with its corner at ``left``, ``top``: crops (negative) and pads.
+    """Place the sample on a canvas of another size with its corner at ``left``, ``top``: pads, or crops if negative.
 
-    Outside the image the canvas has the colour ``fill``, or repeats the image's edge where that is None.
-    Boxes are clipped to the canvas; where masks exist, a box that was cut also shrinks to what is left of its mask.
-    An annotation goes when nothing is left of it, when a side is shorter than ``min_size`` pixels, or when less than
-    ``min_visible`` of its box's area is left. The last rule spares crowds: a remnant of a crowd still has to be
-    ignored rather than trained as background. Proposals are clipped, and go when nothing is left of them.
+    Outside the image the canvas has the colour ``fill``, or repeats the image's edge if that is None. Boxes are clipped
+    to the canvas; with masks, a box that was cut also shrinks to the rest of its mask. An annotation is dropped if
+    nothing is left of it, if a side is shorter than ``min_size`` pixels, or if less than ``min_visible`` of its box's
+    area is left. The last rule does not apply to crowds, whose rest must be ignored rather than trained as background.
+    Proposals are clipped, and dropped if nothing is left of them.
     """
     if (top, left, height, width) == (0, 0, *sample.size):
         moved, masks = sample.boxes, sample.masks
@@ -268,7 +268,7 @@ def placed(
 
 
 def _window(planes: Tensor, top: int, left: int, height: int, width: int, fill: Sequence[int] | None = None) -> Tensor:
-    """``[c, H, W]`` seen through a window that may reach beyond it; outside is zero or one ``fill`` value a plane."""
+    """Cut a window out of ``[c, H, W]``; outside it has zeros or one ``fill`` value per plane."""
     window = planes.new_zeros((len(planes), height, width))
     if fill is not None and any(fill):
         window += planes.new_tensor(fill)[:, None, None]
@@ -280,21 +280,21 @@ def _window(planes: Tensor, top: int, left: int, height: int, width: int, fill: 
 
 
 def _repeated(planes: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    """``[c, H, W]`` seen through a window that may reach beyond it; outside, the nearest pixel of the edge."""
+    """Cut a window out of ``[c, H, W]``; outside it has the nearest pixel of the edge."""
     rows = (torch.arange(height) - top).clamp(0, planes.shape[1] - 1)
     columns = (torch.arange(width) - left).clamp(0, planes.shape[2] - 1)
     return planes[:, rows][:, :, columns]
 
 
 def clipped(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Boxes with their corners moved into the canvas."""
+    """Clip boxes to the canvas."""
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def _moved(
     boxes: Tensor | None, scale: tuple[float, float], shift: tuple[float, float], height: int, width: int
 ) -> Tensor | None:
-    """Proposals scaled, shifted and clipped to the canvas; those of which nothing is left are gone."""
+    """Scale, shift and clip proposals to the canvas; drop those without area."""
     if boxes is None:
         return None
     moved = clipped(boxes * boxes.new_tensor([*scale, *scale]) + boxes.new_tensor([*shift, *shift]), height, width)
@@ -312,7 +312,7 @@ def _quarter_turned(boxes: Tensor, width: int) -> Tensor:
 
 
 def mask_bounds(masks: Tensor) -> Tensor:
-    """The smallest boxes ``[n, 4]`` around masks ``[n, H, W]``; all zero for a mask without a pixel."""
+    """Return the tight boxes ``[n, 4]`` around masks ``[n, H, W]``; zeros for an empty mask."""
     bounds = []
     for lines in (masks.any(1), masks.any(2)):  # columns [n, W], then rows [n, H]
         numbers = lines.to(torch.uint8)
@@ -325,13 +325,13 @@ def mask_bounds(masks: Tensor) -> Tensor:
 
 
 def _shrunk_to(boxes: Tensor, masks: Tensor) -> Tensor:
-    """The boxes cut down to the bounds of their masks; never larger than they were."""
+    """Clip boxes to the bounds of their masks."""
     bounds = mask_bounds(masks)
     return torch.cat([torch.maximum(boxes[:, :2], bounds[:, :2]), torch.minimum(boxes[:, 2:], bounds[:, 2:])], 1)
 
 
 def flipped(sample: Sample, vertical: bool = False) -> Sample:
-    """The mirror image, left for right, or upside down."""
+    """Mirror the sample left for right, or upside down."""
     height, width = sample.size
     kx, ky, ox, oy = sample.to_original
     if vertical:
@@ -350,7 +350,7 @@ def flipped(sample: Sample, vertical: bool = False) -> Sample:
 
 
 def turned(sample: Sample, quarters: int) -> Sample:
-    """The sample turned anticlockwise by quarter turns."""
+    """Rotate the sample anticlockwise by quarter turns."""
     for _ in range(quarters % 4):
         _, width = sample.size
         given = sample.proposals
