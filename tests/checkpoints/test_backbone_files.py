@@ -130,7 +130,7 @@ def test_a_training_starts_from_it(publisher: str, scenes: Path, tmp_path: Path,
     assert main(words(scenes, tmp_path / "run", path, case.backbone, *case.sets)) == 0
     told = "".join(capsys.readouterr())
     assert re.search(
-        rf"backbone from .*{path.name}: \d+ tensors, learnt on ImageNet \({re.escape(case.source)}\)", told
+        rf"backbone from .*{path.name}: \d+ tensors, trained on ImageNet \({re.escape(case.source)}\)", told
     )
     state = load_checkpoint(tmp_path / "run" / "last.safetensors").state
     assert torch.equal(state[f"backbone.{case.place}"], tensor)
@@ -151,7 +151,7 @@ def test_what_is_refused_says_what_to_do(scenes: Path, tmp_path: Path, capsys: p
 
     msra, _ = write_msra(tmp_path)
     wrong = error(msra)
-    assert "learnt from pixels prepared as" in wrong
+    assert "trained on pixels prepared as" in wrong
     assert (
         "--set 'detector.pixels.mean=[122.7717,115.9465,102.9801]' --set 'detector.pixels.std=[1.0,1.0,1.0]'" in wrong
     )
@@ -219,17 +219,17 @@ def test_caffes_vgg16_starts_both_kinds_of_head(tmp_path: Path) -> None:
     backbone = VGGConfig(width=8, out_levels=(5,))
     head = LayersHeadConfig(hidden=(512, 512))
     detector = build_detector(FasterRCNNC4Config(backbone=backbone, head=head, pixels=MSRA), CLASSES)
-    assert "26 tensors and 2 layers of the head, learnt on ImageNet (Caffe VGG-16)" in start_backbone(detector, path)
+    assert "26 tensors and 2 layers of the head, trained on ImageNet (Caffe VGG-16)" in start_backbone(detector, path)
     assert torch.equal(detector.get_parameter("backbone.features.28.weight"), random.blobs["conv5_3"][0])
     small = build_detector(ssd(MSRA), CLASSES)
-    assert "30 tensors, learnt" in start_backbone(small, path)
+    assert "30 tensors, trained" in start_backbone(small, path)
     assert torch.equal(small.get_parameter("backbone.fc7.weight")[:, :, 0, 0], random.blobs["fc7"][0][::4, ::4])
 
 
 def test_reduced_vggs_of_caffe_and_of_its_port(tmp_path: Path) -> None:
     path, random = write_vgg(tmp_path, reduced=True)
     detector = build_detector(ssd(MSRA), CLASSES)
-    assert "30 tensors, learnt on ImageNet (Caffe reduced VGG-16)" in start_backbone(detector, path)
+    assert "30 tensors, trained on ImageNet (Caffe reduced VGG-16)" in start_backbone(detector, path)
     assert torch.equal(detector.get_parameter("backbone.fc6.weight"), random.blobs["fc6"][0])
     names = [f"conv{s}_{n}" for s, count in enumerate((2, 2, 3, 3, 3), 1) for n in range(1, count + 1)]
     places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
@@ -240,7 +240,7 @@ def test_reduced_vggs_of_caffe_and_of_its_port(tmp_path: Path) -> None:
     }
     torch.save(state, tmp_path / "vgg16_reducedfc.pth")
     port = build_detector(ssd(ssd_config().pixels), CLASSES)
-    assert "learnt on ImageNet (ssd.pytorch vgg16_reducedfc)" in start_backbone(port, tmp_path / "vgg16_reducedfc.pth")
+    assert "trained on ImageNet (ssd.pytorch vgg16_reducedfc)" in start_backbone(port, tmp_path / "vgg16_reducedfc.pth")
     mine, theirs = (d.get_submodule("backbone").state_dict() for d in (port, detector))
     assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
     with pytest.raises(InputError, match=r"use .* --set detector\.pixels\.bgr=false"):
@@ -259,7 +259,7 @@ def test_caffes_zf(tmp_path: Path) -> None:
     path = ref.write(tmp_path / "ZF.v2.caffemodel", random.blobs)
     backbone = ZFConfig(width=0.25)
     detector = build_detector(FasterRCNNC4Config(backbone=backbone, pixels=MSRA), CLASSES)
-    assert "10 tensors, learnt on ImageNet (Caffe ZF)" in start_backbone(detector, path)
+    assert "10 tensors, trained on ImageNet (Caffe ZF)" in start_backbone(detector, path)
     assert torch.equal(detector.get_parameter("backbone.convs.4.0.weight"), random.blobs["conv5"][0])
 
 
@@ -285,7 +285,7 @@ def test_extraction_starts_yolov1(tmp_path: Path) -> None:
     detector.get_submodule("backbone").to_empty(device="cpu")
     fresh = detector.get_parameter("backbone.stages.6.0.0.weight").data.fill_(3.0)
     line = start_backbone(detector, tmp_path / "extraction.conv.weights")
-    assert re.search(r": 120 tensors, 24 above them fresh, learnt on ImageNet \(pjreddie/darknet extraction\)", line)
+    assert re.search(r": 120 tensors, 24 above them fresh, trained on ImageNet \(pjreddie/darknet extraction\)", line)
     assert (detector.get_parameter("backbone.stages.5.4.0.weight") == 0.5).all()
     assert (fresh == 3.0).all()
 

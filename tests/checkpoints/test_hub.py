@@ -93,8 +93,8 @@ def asked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def found(detector: object) -> list[list[float]]:
-    picture = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    (one,) = detector.detect(picture, threshold=0.0)  # type: ignore[attr-defined]
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    (one,) = detector.detect(image, threshold=0.0)  # type: ignore[attr-defined]
     return one.boxes.tolist()
 
 

@@ -19,7 +19,7 @@ from boxwright.weights.published.catalogue import find_published
 from boxwright.weights.published.fetch import folder_of
 
 NAME = "torchvision:ssdlite320_mobilenet_v3_large"
-PICTURE = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+IMAGE = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def same(first: object, second: object) -> bool:
-    """Whether two detectors find the same in a picture."""
-    (a,), (b,) = (d.detect(PICTURE, threshold=0.0) for d in (first, second))  # type: ignore[attr-defined]
+    """Return True if two detectors give the same detections."""
+    (a,), (b,) = (d.detect(IMAGE, threshold=0.0) for d in (first, second))  # type: ignore[attr-defined]
     return len(a.scores) == len(b.scores) > 0 and bool((a.boxes == b.boxes).all() and (a.scores == b.scores).all())
 
 
@@ -250,8 +250,8 @@ def test_every_command_takes_it(foreign: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "scenes", str(data), "--train", "2", "--val", "1", "--size", "64", "64"]) == 0
     index = boxwright.open_dataset(data, "val")
     found = tmp_path / "found"
-    picture = next(data.rglob("val*.jpg"))
-    assert main(["detect", str(foreign), str(picture), "--output", str(found), "--threshold", "0"]) == 0
+    image = next(data.rglob("val*.jpg"))
+    assert main(["detect", str(foreign), str(image), "--output", str(found), "--threshold", "0"]) == 0
     assert json.loads((found / "detections.json").read_text())
     capsys.readouterr()
     assert main(["evaluate", str(foreign), "--data", str(data)]) == 2

@@ -15,7 +15,7 @@ from boxwright.training.validation import evaluate_detector
 from tests.support.toys import save_proposals, toy_index
 
 CLASSES = Classes.from_names(["a", "b"])
-PICTURE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+IMAGE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_it_acts_and_the_file_stays(files: dict[str, Path]) -> None:
     many = load_detector(file)
     few = load_detector(file, sets=["detector.rpn.post_nms=[150, 4]", "detector.head.post.score_threshold=0.0"])
     one = load_detector(file, sets=["detector.head.post.detections=1", "detector.head.post.score_threshold=0.0"])
-    counts = [len(detector.detect(PICTURE, threshold=0.0)[0].scores) for detector in (many, few, one)]
+    counts = [len(detector.detect(IMAGE, threshold=0.0)[0].scores) for detector in (many, few, one)]
     assert counts[0] > counts[1] > counts[2] == 1
     assert counts[1] <= 4 * len(CLASSES.names)
     smaller = load_detector(file, sets=["data.eval.0.size=[128, 192]"])

@@ -136,7 +136,7 @@ def test_a_file_of_torchvisions_starts_a_detector(tmp_path: Path) -> None:
     config = RetinaNetConfig(backbone=ResNetConfig(depth=18, norm="frozen_bn", out_levels=(3, 4, 5)))
     detector = build_detector(config, OLD)
     line = start_backbone(detector, tmp_path / "r.pth")
-    assert line.endswith("tensors, learnt on ImageNet (torchvision resnet18)")
+    assert line.endswith("tensors, trained on ImageNet (torchvision resnet18)")
     assert torch.equal(detector.get_parameter("backbone.layer4.1.conv2.weight"), theirs.layer4[1].conv2.weight)
     other = build_detector(RetinaNetConfig(backbone=ResNetConfig(depth=34, out_levels=(3, 4, 5))), OLD)
     with pytest.raises(InputError, match="depth = 18 there and 34 here"):

@@ -107,7 +107,7 @@ def check_start(recipe: str, backbone: BackboneConfig, folder: Path) -> None:
         value.fill_(7)
     pixels = config.pixels
     if pixels != IMAGENET:
-        with pytest.raises(InputError, match="learnt from pixels prepared as") as refusal:
+        with pytest.raises(InputError, match="trained on pixels prepared as") as refusal:
             start_backbone(detector, write_pretrained(folder, backbone, IMAGENET))
         sets = [word for word in str(refusal.value).replace("'", "").split() if word.startswith("detector.pixels.")]
         named = apply_overlays(replace(get_recipe(recipe), detector=config), [parse_set(word) for word in sets])

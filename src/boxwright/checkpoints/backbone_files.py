@@ -1,8 +1,8 @@
-"""Files of pretrained backbones: written by classification runs, read as the start of a detector.
+"""Files of pretrained backbones: written by classification runs, read to initialise a detector.
 
-One of ours is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its header:
-backbone, data and its fingerprint, recipe, top-1 and top-5, licence. The ImageNet networks of other publishers are read
-by the same road, see :mod:`boxwright.weights.import_backbone`, and get a card of what their files tell.
+A file of Boxwright is a safetensors file with the classifier's tensors (``backbone.*`` and ``fc.*``) and a card in its
+header: backbone, data and its fingerprint, recipe, top-1 and top-5, licence. The ImageNet networks of other publishers
+are converted by :mod:`boxwright.weights.import_backbone` and get a card with what their files state.
 """
 
 from __future__ import annotations
@@ -39,21 +39,24 @@ from boxwright.weights.torchvision.classifiers import reduced_layers
 FORMAT = 1
 KEY = "boxwright_backbone"
 
-# What may differ between the backbone that was pretrained and the one that starts from it: how it goes on learning and
-# which of its levels are read.
+# Settings that may differ between the pretrained backbone and the detector's: how it is trained further, and which of
+# its levels are read.
 _FREE = {"freeze_at", "out_levels", "zero_init_residual", "pretrained"}
-# How a network is taken on to a detector with the same tensors: where it is read, how it pools, what is dilated in
-# place of a stride. A stem's pool is among them: Detectron pads that of MSRA's ResNets, which learnt without.
+# Settings that adapt a network to a detector and leave its tensors alone: the level that is read, pooling, dilation in
+# place of a stride. The stem's pool is among them: Detectron pads that of MSRA's ResNets, which were trained without.
 _TAKEN_ON = {"fc", "fc6_dilation", "pool5", "ceil_mode", "stem_pool", "output_stride", "tap"}
-# Trunks with the same tensors: another name of the same one, and one that goes on where the first ends.
+# Trunks with the same tensors: two names of one network, and one that continues where the first ends.
 _SAME_TRUNK = {("tiny_v2", "tiny_v3"), ("tiny_v3", "tiny_v2"), ("extraction", "yolov1")}
 _MEAN_ROUNDING = 2.0
 """Grey levels of 255. ImageNet's mean colour has red 123.68 in one publisher's files, 122.77 and 123 in others'."""
 
 
 class PretrainedBackbone(NamedTuple):
-    """``state``: tensors named as in the backbone itself. ``card``: what the file says about itself. ``classifier``:
-    the tensors of the classifier on top, by their names in it."""
+    """Tensors and metadata of a pretrained backbone.
+
+    ``state``: tensors named as in the backbone itself. ``card``: metadata of the file. ``classifier``: tensors of the
+    classifier on top, by their names in it.
+    """
 
     state: dict[str, Tensor]
     card: dict[str, Any]
@@ -68,7 +71,7 @@ def save_pretrained(path: Path, state: Mapping[str, Tensor], card: Mapping[str, 
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
-    """The card of a pretrained backbone, without its tensors."""
+    """Read the card of a pretrained backbone, without its tensors. Raises InputError for other files."""
     path = Path(path)
     metadata = _header(path)
     if DETECTOR_KEY in metadata:
@@ -82,7 +85,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether the file is one by its name, damaged or not, or by how it begins."""
+    """Return True if the suffix or the first bytes are those of a safetensors file, damaged or not."""
     if path.suffix == SUFFIX or not path.is_file():
         return path.suffix == SUFFIX
     with path.open("rb") as file:
@@ -91,7 +94,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _header(path: Path) -> dict[str, str]:
-    """What the header of a safetensors file says beside its tensors. InputError where it is absent or damaged."""
+    """Read the metadata of a safetensors file. Raises InputError for an absent or damaged file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the .safetensors that `boxwright pretrain` wrote")
     try:
@@ -104,12 +107,12 @@ def _header(path: Path) -> dict[str, str]:
 
 
 def load_pretrained(source: Path | str) -> PretrainedBackbone:
-    """The backbone's tensors, and beside them those of the classifier on top.
+    """Load the tensors of a pretrained backbone and of the classifier on top.
 
-    ``source``: a file of ours or of another publisher, which its content tells, or a published name. The state has what
-    a detector's backbone may hold of the classifier too: fc6 and fc7 of VGG in their reduced form (SSD §3), the last
-    1x1 convolution of MobileNets V2 and V3. InputError for what is absent, damaged, a detector's, or not understood;
-    nothing is downloaded.
+    ``source``: a file of Boxwright or of another publisher, detected by its content, or a published name. The state
+    includes the layers of the classifier that a detector's backbone may have: fc6 and fc7 of VGG in their reduced form
+    (SSD §3), and the last 1x1 convolution of MobileNets V2 and V3. Raises InputError for a file that is absent,
+    damaged, unknown or of a detector. Nothing is downloaded.
     """
     path = _located(source)
     if _is_safetensors(path) and _header(path).keys() & {KEY, DETECTOR_KEY}:
@@ -131,7 +134,7 @@ def load_pretrained(source: Path | str) -> PretrainedBackbone:
 def _upper_layers(
     card: Mapping[str, Any], state: Mapping[str, Tensor], classifier: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Layers of the ``classifier`` as the backbone has them where it goes on for a detector."""
+    """Convert the layers of the ``classifier`` that a detector's backbone has above the trunk."""
     backbone = card["backbone"]
     if _is_plain_vgg(backbone) and {"0.weight", "3.weight"} <= classifier.keys():
         return reduced_layers(classifier)
@@ -146,12 +149,12 @@ def _upper_layers(
 
 
 def _is_plain_vgg(backbone: Mapping[str, Any]) -> bool:
-    """Whether it is a VGG that ends with its convolutions, without fc6 and fc7 of its own."""
+    """Return True for a VGG that ends with its convolutions, without fc6 and fc7 of its own."""
     return backbone["kind"] == "vgg" and backbone.get("fc", "none") == "none"
 
 
 def _located(source: Path | str) -> Path:
-    """The file at the path ``source``, or of the published name ``source``."""
+    """Return the path of the file that ``source``, a path or a published name, refers to."""
     path = Path(source).expanduser()
     if path.exists() or not is_name(str(source)):
         return path
@@ -162,7 +165,7 @@ def _located(source: Path | str) -> Path:
 
 
 def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
-    """A card of what another publisher's file tells."""
+    """Make a card of what another publisher's file states."""
     return {
         "format": FORMAT,
         "backbone": to_tree(imported.config),
@@ -174,10 +177,11 @@ def _card_of(imported: ImportedBackbone) -> dict[str, Any]:
 
 
 def for_pretraining(config: BackboneConfig) -> BackboneConfig:
-    """The backbone to learn on pictures for detectors on ``config``, which start from it by :func:`start_backbone`.
+    """Return the backbone to pretrain on classification for detectors on ``config``.
 
-    It is whole where the detector reads lower levels, strides where that dilates, has its own head where that goes on
-    with fc6 and fc7, and all of it learns, batch norms too. Of YOLOv1's 24 convolutions it is the first 20 (its §2.2).
+    It has all levels, strides where the detector dilates, and a classifier in place of fc6 and fc7. All its layers are
+    trained, batch norms too. Of YOLOv1's 24 convolutions it has the first 20 (YOLO §2.2). :func:`start_backbone`
+    initialises a detector from it.
     """
     defaults = {field.name: field.default for field in fields(config)}
     reset = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
@@ -191,13 +195,14 @@ def for_pretraining(config: BackboneConfig) -> BackboneConfig:
 
 
 def start_backbone(detector: Detector, source: Path | str) -> str:
-    """Give the detector's backbone the weights of ``source``, see :func:`load_pretrained`; a line that says what.
+    """Initialise the detector's backbone from ``source``, see :func:`load_pretrained`; return a line about it.
 
-    Every tensor of the detector's backbone must be there in its shape; of the classifier's layers a detector takes what
-    its head has as well (fc6 and fc7 of VGG-16). Two may start afresh: of the reduced VGG-16's fc6 and fc7 what the
-    file lacks, and what YOLOv1 has above the 20 pretrained ones (its §2.2). How the network is taken on to a detector,
-    dilated in place of a stride for one, may differ. InputError names the settings in which the two backbones differ
-    otherwise, or pixels that are prepared in another way.
+    Every tensor of the detector's backbone must be in the file with its shape. A detector whose head has layers of the
+    classifier (fc6 and fc7 of VGG-16) takes these too. Two groups of layers may keep their random initialisation: fc6
+    and fc7 of the reduced VGG-16 if the file lacks them, and the layers of YOLOv1 above its 20 pretrained convolutions
+    (YOLO §2.2). Settings that adapt the network to a detector, such as dilation in place of a stride, may differ.
+    Raises InputError naming the other settings in which the two backbones differ, or the different preparation of
+    pixels.
     """
     state, card, classifier = load_pretrained(source)
     _check_same(detector, card, source)
@@ -206,11 +211,11 @@ def start_backbone(detector: Detector, source: Path | str) -> str:
     missing = [n for n in own if n not in state and n not in fresh and not n.endswith("num_batches_tracked")]
     wrong = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
     if missing or wrong:
-        place = (missing + wrong)[0]
-        found = "is absent" if missing else f"has the shape {list(state[place].shape)} and not {list(own[place].shape)}"
+        first = (missing + wrong)[0]
+        found = "is absent" if missing else f"has the shape {list(state[first].shape)} and not {list(own[first].shape)}"
         raise InputError(
             f"{source}: {len(missing)} tensors of the detector's backbone are missing and {len(wrong)} have another "
-            f"shape; the first, {place}, {found}: it was trained as another backbone ({card['backbone']['kind']})"
+            f"shape; the first, {first}, {found}: it was trained as another backbone ({card['backbone']['kind']})"
         )
     with torch.no_grad():
         for name, value in own.items():
@@ -220,17 +225,17 @@ def start_backbone(detector: Detector, source: Path | str) -> str:
     more = f" and {taken} layers of the head" if taken else ""
     top = "" if card.get("top1") is None else f", top-1 {100 * card['top1']:.1f} %"
     more += f", {len(fresh)} above them fresh" if fresh else ""
-    return f"backbone from {source}: {len(own) - len(fresh)} tensors{more}, learnt on {card['data']['name']}{top}"
+    return f"backbone from {source}: {len(own) - len(fresh)} tensors{more}, trained on {card['data']['name']}{top}"
 
 
 def _above(card: dict[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
-    """Tensors of a backbone that goes on where the pretrained one ends."""
+    """Return the names of the tensors in ``own`` that lie above the end of the pretrained backbone."""
     backbone = card["backbone"]
     if _is_plain_vgg(backbone):
         return {name for name in own if name.startswith(("fc6", "fc7")) and name not in state}
     if backbone.get("variant") == "extraction":
-        places = [tuple(map(int, name.split(".")[1:3])) for name in state]
-        return {name for name in own if tuple(map(int, name.split(".")[1:3])) > max(places)}
+        indices = [tuple(map(int, name.split(".")[1:3])) for name in state]
+        return {name for name in own if tuple(map(int, name.split(".")[1:3])) > max(indices)}
     return set()
 
 
@@ -252,26 +257,26 @@ def _check_same(detector: Detector, card: dict[str, Any], source: Path | str) ->
     if not _same_pixels(from_tree(PixelConfig, card["pixels"]), detector.config.pixels):
         other = {name: value for name, value in card["pixels"].items() if value != pixels[name]}
         raise InputError(
-            f"{source}: learnt from pixels prepared as {card['pixels']}, but this detector prepares them as {pixels}; "
+            f"{source}: trained on pixels prepared as {card['pixels']}, but this detector prepares them as {pixels}; "
             f"use {_settings('pixels', other)}"
         )
 
 
 def _agree(name: str, there: Any, here: Any) -> bool:
-    """Whether a setting of the pretrained backbone lets the detector's start from it."""
-    if name == "norm":  # whole batch norms may be frozen, but those with their statistics folded in cannot live
+    """Return True if a setting of the pretrained backbone is compatible with that of the detector's."""
+    if name == "norm":  # whole batch norms may be frozen, but norms with folded statistics cannot be trained
         return there == here or (there == "bn" and here == "frozen_bn")
     return there == here or (name == "variant" and (there, here) in _SAME_TRUNK)
 
 
 def _same_pixels(there: PixelConfig, here: PixelConfig) -> bool:
-    """Whether they are prepared in the same way, but for how a publisher rounded the mean colour."""
+    """Return True if both prepare pixels in the same way, up to a publisher's rounding of the mean colour."""
     means = all(abs(a - b) <= _MEAN_ROUNDING for a, b in zip(there.mean, here.mean, strict=True))
     return means and (there.std, there.bgr) == (here.std, here.bgr)
 
 
 def _settings(part: str, values: Mapping[str, Any]) -> str:
-    """The options of the command line that set the fields of ``part`` of a detector."""
+    """Format the command-line options that set the fields of ``part`` of a detector."""
     texts = {
         name: value if isinstance(value, str) else "none" if value is None else json.dumps(value, separators=(",", ":"))
         for name, value in values.items()

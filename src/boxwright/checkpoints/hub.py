@@ -1,4 +1,4 @@
-"""Detectors to and from folders and the Hugging Face Hub, by the names that its other libraries use."""
+"""Save, load and push detectors by functions of the names that are usual on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import Imported
 
 Model = Detector | Checkpoint | Path | str
-"""A detector, or a checkpoint, or what names one: see :func:`~boxwright.checkpoints.opening.open_checkpoint`."""
+"""A detector, a checkpoint, or the path or name of one, see :func:`~boxwright.checkpoints.opening.open_checkpoint`."""
 
 
 def save_pretrained(model: Model, folder: Path | str, *, name: str | None = None, licence: str | None = None) -> Path:
-    """Write ``model`` as a folder: ``config.json``, ``model.safetensors``, ``README.md``; the folder.
+    """Write ``model`` to ``folder`` as ``config.json``, ``model.safetensors`` and ``README.md``; return the folder.
 
-    ``name``: what the card calls it, default the folder's. ``licence``: of the weights, as the Hub abbreviates it, such
-    as "apache-2.0"; None says that none is stated. The folder is a checkpoint for every command.
+    ``name``: title of the model card, by default the folder's name. ``licence``: of the weights, in the Hub's
+    abbreviation, such as "apache-2.0"; with None the card says that none is stated. Every command takes the folder as
+    a checkpoint.
     """
     folder = Path(folder).expanduser()
     return save_folder(_checkpoint_of(model), folder, name or folder.resolve().name, licence)
@@ -49,12 +50,12 @@ def from_pretrained(
     local_files_only: bool = False,
     classes: Classes | Sequence[str] | None = None,
 ) -> Detector:
-    """The detector in a folder or of a repository of the Hub, in eval mode.
+    """Load the detector from a folder or a repository of the Hub, in eval mode.
 
-    ``source``: a path, whose folder needs no package of the Hub, or ``owner/name``, with or without ``hf:`` before it,
-    which is downloaded unless it is here or ``local_files_only`` forbids it. ``revision``: a branch, tag or commit.
-    ``token``: for private repositories. All else that names a checkpoint is taken too, with ``classes`` as
-    :func:`~boxwright.checkpoints.opening.open_checkpoint` has them.
+    ``source``: a folder, for which huggingface_hub is not needed, or ``owner/name`` with or without the prefix ``hf:``,
+    or any other source and ``classes`` that :func:`~boxwright.checkpoints.opening.open_checkpoint` takes. A repository
+    that is not in the cache is downloaded, unless ``local_files_only``. ``revision``: a branch, tag or commit.
+    ``token``: for private repositories.
     """
     text = str(source)
     if not Path(source).expanduser().exists() and _is_repository(text):
@@ -78,10 +79,10 @@ def push_to_hub(
     token: str | None = None,
     api: Any = None,
 ) -> str:
-    """Upload ``model`` to the repository ``owner/name``, which is made if need be; the address of its page.
+    """Upload ``model`` to the repository ``owner/name``, created if it does not exist; return the URL of its page.
 
-    ``private``: whether a new repository can be seen by its owner only; None leaves that to the Hub. ``message``: of
-    the commit. ``api``: a ``huggingface_hub.HfApi`` of one's own.
+    ``private``: create a private repository; None for the Hub's default. ``message``: of the commit. ``api``: the
+    ``huggingface_hub.HfApi`` to use in place of a new one. Raises InputError if the upload fails.
     """
     name, revision = split_repository(repository)
     if revision is not None:
@@ -100,7 +101,7 @@ def push_to_hub(
                 commit_message=message or f"Upload {checkpoint.recipe.name}",
             )
         except (OSError, *library_errors()) as error:
-            # All answers of the Hub that say no are OSErrors.
+            # Every refusal by the Hub is an OSError.
             refused = isinstance(error, OSError) and not isinstance(error, ConnectionError)
             remedy = "`hf auth login`, or HF_TOKEN, gives this machine the right to write"
             what = f"{first_line(error)}; {remedy}" if refused else f"the Hub cannot be reached ({first_line(error)})"

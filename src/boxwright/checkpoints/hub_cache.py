@@ -1,8 +1,8 @@
-"""Repositories of the Hugging Face Hub as folders on this machine, behind the extra ``hub``.
+"""Fetch repositories of the Hugging Face Hub, by the extra ``hub``.
 
-``hf:owner/name``, or ``hf:owner/name@revision`` for a branch, tag or commit. Files lie in the Hub's own cache, which
-other programs share; ``HF_HOME`` moves it and ``HF_ENDPOINT`` names another server. Two files are read, neither of
-which can run anything: ``config.json`` and ``model.safetensors``.
+A repository is written ``hf:owner/name``, or ``hf:owner/name@revision`` for a branch, tag or commit. Its files are kept
+in the Hub's own cache, which other programs share: ``HF_HOME`` moves it, ``HF_ENDPOINT`` sets another server. Only
+``config.json`` and ``model.safetensors`` are read, which contain no code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def split_repository(text: str) -> tuple[str, str | None]:
-    """``owner/name`` and revision of ``hf:owner/name@revision``, the prefix being optional."""
+    """Split ``hf:owner/name@revision`` into ``owner/name`` and revision; the prefix is optional."""
     found = _NAME.fullmatch(text.removeprefix(HUB_PREFIX))
     if found is None:
         raise InputError(f"{text}: no repository of the Hub; write hf:owner/name, or hf:owner/name@revision")
@@ -29,20 +29,20 @@ def split_repository(text: str) -> tuple[str, str | None]:
 
 
 def require_repository(text: str) -> Path:
-    """The repository's folder in the cache. InputError with the command that fetches it where it is absent."""
+    """Return the repository's folder in the cache. Raises InputError with the command that fetches it if absent."""
     return _files(text, local=True, token=None)
 
 
 def fetch_repository(text: str, token: str | None = None) -> Path:
-    """Download the repository's configuration and weights; their folder. What is here already is only checked.
+    """Download the repository's configuration and weights; return their folder. Cached files are only checked.
 
-    ``token``: for private repositories; None takes what ``hf auth login`` or ``HF_TOKEN`` left.
+    ``token``: for private repositories; None takes that of ``hf auth login`` or ``HF_TOKEN``.
     """
     return _files(text, local=False, token=token)
 
 
 def import_hub(what: str) -> Any:
-    """The package ``huggingface_hub``. InputError with the command that installs it, for ``what``."""
+    """Import ``huggingface_hub``. Raises InputError, which begins with ``what``, with the command that installs it."""
     try:
         import huggingface_hub
         import huggingface_hub.errors
@@ -54,7 +54,7 @@ def import_hub(what: str) -> Any:
 
 
 def library_errors() -> tuple[type[BaseException], ...]:
-    """What the library below ``huggingface_hub`` raises where no server answers; nothing without the package."""
+    """Return the exceptions of a failed connection, raised by the HTTP library of ``huggingface_hub`` if installed."""
     try:
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
@@ -63,7 +63,7 @@ def library_errors() -> tuple[type[BaseException], ...]:
 
 
 def endpoint() -> str | None:
-    """The server, where ``HF_ENDPOINT`` names one."""
+    """Return the server set by ``HF_ENDPOINT``; None for the Hub's own."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
@@ -88,7 +88,7 @@ def _files(text: str, local: bool, token: str | None) -> Path:
             )
         except errors.GatedRepoError:
             raise InputError(
-                f"{shown}: its owner hands it out on request only; ask on its page, then run `hf auth login`"
+                f"{shown}: access needs the owner's approval; request it on its page, then run `hf auth login`"
             ) from None
         except errors.RepositoryNotFoundError:
             raise InputError(
@@ -113,7 +113,7 @@ def _files(text: str, local: bool, token: str | None) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, without the page of advice after it."""
+    """Return the first line of the error's cause, without the advice that follows."""
     cause = error.__cause__ or error
     lines = str(cause).strip().splitlines()
     return lines[0] if lines else type(cause).__name__

@@ -1,7 +1,7 @@
-"""A detector as a folder in the Hub's convention: ``config.json``, ``model.safetensors`` and a card, ``README.md``.
+"""Write and read a detector as a folder of the Hub: ``config.json``, ``model.safetensors`` and the card ``README.md``.
 
-``config.json`` counts: recipe, class names and origin are read from it, so that what a person sees there is what loads.
-``model.safetensors`` is an ordinary checkpoint as well, and can be used without the folder.
+Recipe, class names and origin are read from ``config.json``, the file that a person sees and may edit, and not from the
+header of the weights. ``model.safetensors`` alone is an ordinary checkpoint too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LIBRARY = "boxwright"
 
 
 def save_folder(checkpoint: Checkpoint, folder: Path, name: str, licence: str | None = None) -> Path:
-    """Write the three files into ``folder``, which is made; files of these names are replaced.
+    """Write the three files to ``folder``, which is created; existing files of these names are replaced.
 
-    ``name``: what the card calls the model. ``licence``: of the weights, as the Hub abbreviates it, such as
-    "apache-2.0". Local paths are left out of what is written.
+    ``name``: title of the card. ``licence``: of the weights, in the Hub's abbreviation, such as "apache-2.0". Local
+    paths are not written.
     """
     meta = _without_paths(checkpoint.meta)
     names = dict(enumerate(checkpoint.classes.names))
@@ -55,7 +55,7 @@ def save_folder(checkpoint: Checkpoint, folder: Path, name: str, licence: str | 
 
 
 def load_folder(folder: Path) -> tuple[Checkpoint, Path]:
-    """The checkpoint in such a folder, and the path of its weights. InputError where the folder is of another kind."""
+    """Load the checkpoint of such a folder; return it and the path of its weights. Raises InputError for others."""
     path, weights = folder / CONFIG, folder / WEIGHTS
     config = _read_config(path)
     if not weights.is_file():
@@ -100,7 +100,7 @@ def _read_classes(config: dict[str, Any], path: Path) -> Classes:
 
 
 def _without_paths(meta: dict[str, Any]) -> dict[str, Any]:
-    """``meta`` for strangers' eyes: of a data set's folder only the name."""
+    """Return ``meta`` with the name of the data set's folder in place of its path."""
     data = meta.get("data")
     if isinstance(data, dict) and "root" in data:
         return {**meta, "data": {**data, "root": Path(data["root"]).name}}

@@ -1,4 +1,4 @@
-"""The card of a detector for the Hub: what it is, how it was made, what was measured. Nothing in it is guessed."""
+"""Write the model card of a detector: architecture, origin and measured metrics. Only known facts are stated."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ boxwright detect hf:{name} photo.jpg
 
 
 def model_card(checkpoint: Checkpoint, meta: Mapping[str, Any], name: str, licence: str | None) -> str:
-    """``README.md`` of a repository ``name`` ("owner/name", or the name alone while there is no owner).
+    """Return the ``README.md`` of a repository ``name`` ("owner/name", or the name alone while there is no owner).
 
-    Its header says what the Hub indexes; ``model-index`` has the numbers that were measured with these weights, and is
-    left out where nothing was.
+    Its header is the metadata that the Hub indexes. ``model-index`` holds the metrics measured with these weights and
+    is left out if there are none.
     """
     header: dict[str, Any] = {
         "library_name": "boxwright",
@@ -78,7 +78,7 @@ def model_card(checkpoint: Checkpoint, meta: Mapping[str, Any], name: str, licen
 
 
 def parameter_count(state: Mapping[str, Tensor]) -> int:
-    """Numbers in a state dict, without the statistics of batch norms."""
+    """Count the parameters in a state dict, without the statistics of batch norms."""
     kept = (t for name, t in state.items() if not name.endswith(("num_batches_tracked", "running_mean", "running_var")))
     return sum(tensor.numel() for tensor in kept)
 
@@ -139,7 +139,7 @@ def _origin(meta: Mapping[str, Any]) -> str:
         "source": "imported from",
         "name": "published as",
         "url": "address",
-        "data": "learnt from",
+        "data": "trained on",
         "file": "file",
     }
     rows += [(label, imported.get(key)) for key, label in labels.items()]

@@ -1,4 +1,4 @@
-"""Test-time augmentation with detectors whose findings are known, and with a real one."""
+"""Test-time augmentation with detectors whose detections are known, and with a real one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ CLASSES = Classes.from_names(["red", "green", "blue"])
 
 
 class Known(Detector):
-    """Finds, in any image, boxes that are given relative to it, with scores by input size; notes what it looks at."""
+    """Finds the given boxes, relative to the image, with scores by input size; records its input sizes."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Painted(Known):
         return DetectionBatch(boxes, score * valid, torch.arange(3).expand(count, -1), valid)
 
 
-def picture(height: int, width: int, **boxes: tuple[int, int, int, int]) -> np.ndarray:
+def painted(height: int, width: int, **boxes: tuple[int, int, int, int]) -> np.ndarray:
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     for name, (x1, y1, x2, y2) in boxes.items():
         pixels[y1:y2, x1:x2, CLASSES.names.index(name)] = 255
@@ -91,9 +91,9 @@ LETTERBOX = (LetterboxConfig(size=(64, 64)),)
 def test_boxes_from_all_views_meet_in_the_original(transforms: tuple[TransformConfig, ...], name: str) -> None:
     """Odd sizes and objects off the centre: a box that comes back mirrored or shifted would be a second one."""
     images = [
-        picture(61, 97, red=(10, 20, 50, 40), blue=(60, 5, 95, 30)),
-        picture(90, 70),
-        picture(80, 80, red=(0, 0, 9, 9)),
+        painted(61, 97, red=(10, 20, 50, 40), blue=(60, 5, 95, 30)),
+        painted(90, 70),
+        painted(80, 80, red=(0, 0, 9, 9)),
     ]
     detector = Painted([], transforms)
     found = detect_augmented(detector, images, TEST_TIME[name])
@@ -165,7 +165,7 @@ MEAN = [(0.6 * 10 + 0.8 * 20) / 1.4, 10.0, (0.6 * 50 + 0.8 * 60) / 1.4, 50.0]
 )
 def test_merging(changes: dict[str, Any], expected: list[list[float]], why: str) -> None:
     detector = Shifted([[0.0] * 4], WARP, scores={(64, 64): 0.6, (128, 128): 0.8})
-    (found,) = detect_augmented(detector, [picture(100, 100)], TestTimeConfig(views=TWO, flip=False, **changes))
+    (found,) = detect_augmented(detector, [painted(100, 100)], TestTimeConfig(views=TWO, flip=False, **changes))
     got = rows(found)
     assert len(got) == len(expected), why
     np.testing.assert_allclose(got, expected, atol=1e-3, err_msg=why)
@@ -174,7 +174,7 @@ def test_merging(changes: dict[str, Any], expected: list[list[float]], why: str)
 def test_the_threshold_is_for_what_was_merged() -> None:
     detector = Shifted([[0.0] * 4], WARP, scores={(64, 64): 0.6, (128, 128): 0.8})
     config = TestTimeConfig(views=TWO, flip=False, iou=0.5)
-    (found,) = detect_augmented(detector, [picture(100, 100)], config, threshold=0.7)
+    (found,) = detect_augmented(detector, [painted(100, 100)], config, threshold=0.7)
     np.testing.assert_allclose(found.boxes, [MEAN], atol=1e-3)  # the box of 0.6 has still voted
 
 
@@ -197,7 +197,7 @@ def test_a_view_keeps_exactly_the_boxes_its_rule_says(
     sides = [(10, 16), (32, 19), (40, 50), (100, 80)]
     boxes = [[0.1, 0.05, 0.1 + w / 200, 0.05 + h / 100] for w, h in sides]
     config = TestTimeConfig(views=(ViewConfig(**rule),), merge="nms", iou=1.0, offset=offset, flip=False)
-    (found,) = detect_augmented(Known(boxes, WARP), [picture(100, 200)], config)
+    (found,) = detect_augmented(Known(boxes, WARP), [painted(100, 200)], config)
     got = {(round(float(x2 - x1)), round(float(y2 - y1))) for x1, y1, x2, y2 in found.boxes}
     assert got == {sides[k] for k in kept}, why
 
@@ -215,10 +215,10 @@ def test_refinedets_views_have_its_sizes(name: str, side: int, expected: list[in
     detector = Known([[0.1, 0.1, 0.2, 0.2]], (WarpConfig(size=(side, side)),))
     detector.input_multiple = 64
     detector.preparation = replace(detector.preparation, pad_multiple=64)
-    detect_augmented(detector, [picture(30, 50), picture(50, 30), picture(40, 40)], TEST_TIME[name])
-    looks = [size if isinstance(size, tuple) else (size, size) for size in expected]
+    detect_augmented(detector, [painted(30, 50), painted(50, 30), painted(40, 40)], TEST_TIME[name])
+    sizes = [size if isinstance(size, tuple) else (size, size) for size in expected]
     all_seen: list[tuple[int, int, int]] = []
-    for height, width in looks:
+    for height, width in sizes:
         # The aspect pass takes landscape images by themselves; the others, square ones too, stand upright in it.
         apart = [(2, width, height), (1, height, width)] if height != width else [(3, height, width)]
         all_seen += apart * 2  # and mirrored
@@ -246,12 +246,12 @@ def test_refinedets_views_have_its_rules(name: str) -> None:
     assert voc.views == config.views[: len(voc.views)]
 
 
-def test_sizes_that_a_detector_cannot_take_are_refused_before_it_looks() -> None:
+def test_sizes_that_a_detector_cannot_take_are_refused_before_detection() -> None:
     rigid = Known([[0.0] * 4], (WarpConfig(size=(300, 300)),))
     rigid.input_size = (300, 300)
     check_views(rigid, TEST_TIME["flip"])
     with pytest.raises(InputError, match=r"a test-time view of scale 0.75 is 225 x 225 .* exactly 300 x 300"):
-        detect_augmented(rigid, [picture(30, 30)], TEST_TIME["multiscale"])
+        detect_augmented(rigid, [painted(30, 30)], TEST_TIME["multiscale"])
     coarse = Known([[0.0] * 4], WARP)
     coarse.input_multiple = 32
     with pytest.raises(InputError, match=r"a test-time view of 100 x 128 is 100 x 128 .* nearest are 96 x 128"):
@@ -269,7 +269,7 @@ def test_sizes_that_a_detector_cannot_take_are_refused_before_it_looks() -> None
 def test_a_size_outright_turns_with_the_image() -> None:
     detector = Known([[0.0, 0.0, 1.0, 1.0]], WARP)
     config = TestTimeConfig(views=(ViewConfig(size=(96, 128), follow_image=True),), flip=False)
-    found = detect_augmented(detector, [picture(20, 40), picture(40, 20)], config)
+    found = detect_augmented(detector, [painted(20, 40), painted(40, 20)], config)
     assert sorted(detector.seen) == [(1, 96, 128), (1, 128, 96)]
     assert [one.boxes.tolist() for one in found] == [[[0, 0, 40, 20]], [[0, 0, 20, 40]]]
 

@@ -1,4 +1,4 @@
-"""What every detector must do, whatever its paper."""
+"""Laws that hold for every detector."""
 
 import copy
 from dataclasses import replace
@@ -231,12 +231,12 @@ def test_optimised_copy_gives_the_same_detections(detector: Detector, case: Case
 
 def test_detect_takes_what_people_have(detector: Detector, case: Case, tmp_path) -> None:
     if isinstance(detector, TakesProposals):
-        pytest.importorskip("cv2", reason="pictures alone have no proposals; selective search needs OpenCV")
+        pytest.importorskip("cv2", reason="images alone have no proposals; selective search needs OpenCV")
     detector.preparation = replace(detector.preparation, transforms=(ResizeConfig(short=(96,), long=160),))
     if not case.any_size:
         detector.preparation = Preparation(transforms=(WarpConfig(size=case.size),), pad_multiple=1)
     array = images_with_proposals(1, 128, 176).pixels[0].permute(1, 2, 0).numpy().copy()
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(array).save(path)
     sources = [str(path), path, Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)]
     found = detector.detect(sources, threshold=0.1, batch_size=2)

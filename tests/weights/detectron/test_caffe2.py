@@ -146,6 +146,6 @@ def test_pretrained_resnets_start_a_detector(tmp_path: Path) -> None:
     detector.backbone.to_empty(device="cpu")  # type: ignore[union-attr]
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"blobs": {name: value.numpy() for name, value in content.items()}}, protocol=2))
-    assert "learnt on ImageNet" in start_backbone(detector, path)
+    assert "trained on ImageNet" in start_backbone(detector, path)
     started = detector.backbone.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(value, msra.state[f"backbone.{name}"]) for name, value in started.items())

@@ -72,5 +72,5 @@ class OptimisedTwin(Generic[M]):
 
 
 def _state_of(tensor: Tensor) -> tuple[int, ...]:
-    """What differs after a write to ``tensor``, or after another one has taken its place."""
+    """Return values that change when ``tensor`` is written to or replaced."""
     return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

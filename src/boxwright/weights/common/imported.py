@@ -42,10 +42,10 @@ class Imported(NamedTuple):
 
 
 def build_imported(imported: Imported, origin: str) -> Detector:
-    """The detector with its weights, in eval mode, preparing images as its publisher does.
+    """Build the detector with its weights, in eval mode, with its publisher's preparation of images.
 
-    ``origin``: the file, for errors. Every tensor of the detector must be given, and every one given must fit:
-    InputError as of :func:`load_whole`. The weights are the tensors of ``imported.state`` themselves, not copies.
+    ``origin``: the file, for errors. The weights are the tensors of ``imported.state`` themselves, not copies. Raises
+    InputError, as :func:`load_whole` does, for a missing, an unknown or a misshapen tensor.
     """
     with unallocated_parameters():
         detector = build_detector(imported.config, imported.classes, imported.preparation)
@@ -54,9 +54,10 @@ def build_imported(imported: Imported, origin: str) -> Detector:
 
 
 def load_whole(module: Module, given: Mapping[str, Tensor], source: str, origin: str) -> Module:
-    """``module`` with the tensors ``given`` as its own, of which none may be missing, left over or of another shape.
+    """Make the tensors ``given`` the weights of ``module`` and return it.
 
-    InputError says how many are, and names the first of each; the module is then as it was.
+    Raises InputError, which counts them and names the first, for tensors that are missing, left over or of another
+    shape. The module is then unchanged.
     """
     if faults := misfits(module, given):
         raise InputError(f"{origin}: no whole checkpoint of {source}: {faults}")
