@@ -116,7 +116,7 @@ def test_training_does_not_begin(tmp_path: Path) -> None:
 def test_masks_are_asked_for_and_are_there(tmp_path: Path) -> None:
     built = toy()
     built.paste = PasteConfig()
-    with pytest.raises(InputError, match=r"data\.masks = false, but this detector learns from masks"):
+    with pytest.raises(InputError, match=r"data\.masks = false, but this detector trains on masks"):
         check_inputs(built, data(SQUARE))
     check_inputs(built, data(SQUARE, masks=True))
     index, recipe = toy_index(tmp_path / "toys", 3), toy_recipe()

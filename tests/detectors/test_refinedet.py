@@ -207,7 +207,7 @@ def test_sides_that_do_not_divide_are_refused(height: int, width: int, near: str
         ({"floor": 1.0}, "floor = 1.0: should be less than 1"),
         ({"loss.negative_ratio": 0.0}, "negative_ratio = 0.0: should be greater than 0"),
         ({"head.channels": 4}, "channels = 4: should be greater than or equal to 8"),
-        ({"assign.arm_iou": (0.3, 0.7)}, "must rise"),
+        ({"assign.arm_iou": (0.3, 0.7)}, r"negative = 0\.7: must not be above positive = 0\.3"),
         (
             {"backbone": replace(small_refinedet_vgg(), out_levels=(3, 5, 6))},
             "maps C3 and C5 have strides 4 and 16; a transfer block joins",

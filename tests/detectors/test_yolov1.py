@@ -167,7 +167,7 @@ def test_the_input_is_one_size() -> None:
 def test_bad_configurations(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         with_options(SMALL_YOLOV1, change)
-    with pytest.raises(InputError, match=r"at least 0\.5 cells"):
+    with pytest.raises(InputError, match=r"radius = 0\.4: should be greater than or equal to 0\.5"):
         CellAssignConfig(method="near", radius=0.4)
 
 

@@ -195,7 +195,7 @@ def test_inputs_are_multiples_of_32() -> None:
         ({"head.passthrough": "C3"}, r"the backbone gives C4, C5; name one before the last \(C5\)"),
         ({"head.passthrough": "C5"}, "name one before the last"),
         ({"head.narrow": 6}, "a multiple of 4 channels, but C4 gives 6"),
-        ({"anchors": ()}, "at least one"),
+        ({"anchors": ()}, r"anchors = \(\): should have at least 1 item"),
         ({"anchors": ((1.0, 0.0),)}, r"anchors.0.1 = 0.0: should be greater than 0"),
         ({"reach": 0.5}, "reach = 0.5: should be greater than or equal to 1"),
         ({"assign.quiet": 2.0}, "quiet = 2.0: should be less than or equal to 1"),

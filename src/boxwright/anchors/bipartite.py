@@ -54,7 +54,7 @@ class BipartiteMatcher:
             return nothing_to_match(candidates, boxes, allowed)
         iou, shaded = overlaps(candidates, boxes, usable, crowd, allowed, self.crowd_ignore)  # [B, G, N]
         best, truth = iou.max(dim=1)  # [B, N]
-        own = bipartite(iou, self.floor) if self.strategy == "greedy" else _favourites(iou, usable)  # [B, G]
+        own = bipartite(iou, self.floor) if self.strategy == "greedy" else _best_candidates(iou, usable)  # [B, G]
 
         # Rows without a candidate write to an additional last column.
         slot = torch.where(own >= 0, own, iou.shape[2])
@@ -71,7 +71,7 @@ class BipartiteMatcher:
         return Matches(truth, positive, negative & ~positive)
 
 
-def _favourites(iou: Tensor, usable: Tensor) -> Tensor:
+def _best_candidates(iou: Tensor, usable: Tensor) -> Tensor:
     """Return the best candidate of each ground truth, -1 for unusable rows: ``[B, G, N] -> [B, G]``."""
     return torch.where(usable, iou.argmax(dim=2), -1)
 

@@ -102,7 +102,9 @@ class YOLOv1Config:
     backbone: BackboneConfig = field(
         default_factory=lambda: DarknetConfig(variant="yolov1", norm="none", out_levels=(6,))
     )
+    """Backbone, whose last map the head reads (figure 3)."""
     head: YOLOv1HeadConfig = field(default_factory=YOLOv1HeadConfig)
+    """Layers above the backbone."""
     grid: Count = 7
     """Cells in a row, S."""
     cell: Count = 64
@@ -110,11 +112,15 @@ class YOLOv1Config:
     boxes: Count = 2
     """Boxes of a cell, n."""
     assign: CellAssignConfig = field(default_factory=CellAssignConfig)
+    """Assignment of objects to cells and predictors (§2)."""
     loss: DetectionLossConfig = field(default_factory=DetectionLossConfig)
+    """Loss (§2.2)."""
     post: PostprocessConfig = field(
         default_factory=lambda: PostprocessConfig(score_threshold=0.001, nms_iou=0.5, clip=False)
     )
+    """Post-processing, as in Darknet."""
     pixels: PixelConfig = DARKNET
+    """Normalisation of the pixels, that of Darknet."""
     norm_momentum: PositiveShare | None = None
     """Momentum of all batch norms, the weight of a new batch. None: Darknet's 0.01, too slow for short training."""
 
