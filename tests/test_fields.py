@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 
-from boxwright.fields import Count, Fraction, NotNegative, Positive, PositiveShare, Share, config, nearest
+from boxwright.fields import Count, Fraction, Length, NotNegative, Positive, PositiveShare, Share, config, nearest
 from boxwright.structures import InputError
 
 
@@ -128,6 +128,18 @@ def test_it_is_an_ordinary_frozen_dataclass() -> None:
 
 def test_a_whole_number_where_any_is_allowed_becomes_a_float() -> None:
     assert isinstance(Circle(radius=1).radius, float)
+
+
+def test_a_length_is_kept_as_it_is_given() -> None:
+    @config
+    class Span:
+        steps: Length = 5
+
+    given = [Span(steps=value).steps for value in (40_000, 0.5, 2.0)]
+    assert [repr(value) for value in (Span().steps, *given)] == ["5", "40000", "0.5", "2.0"]
+    for wrong in (0, -1.0, True, "1"):
+        with pytest.raises(InputError, match=r"Span\.steps = .*: should be"):
+            Span(steps=wrong)
 
 
 def test_a_compiled_graph_reads_it() -> None:

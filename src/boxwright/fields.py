@@ -21,18 +21,27 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, WrapValidator
 from pydantic_core import ArgsKwargs, ErrorDetails
 
 from boxwright.structures import InputError
 
 C = TypeVar("C")
 
+
+def _as_given(value: Any, check: Callable[[Any], float]) -> float:
+    """Check ``value`` as a float, but keep a whole number whole: 40000 is stored and printed without a fraction."""
+    checked = check(value)
+    return value if isinstance(value, int) else checked
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """Number above 0."""
+Length = Annotated[Positive, WrapValidator(_as_given)]
+"""Number of steps or epochs above 0."""
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Number from 0."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -73,7 +82,7 @@ def config(cls: type[C]) -> type[C]:
     @functools.wraps(made.__init__)
     def __init__(self: Any, **values: Any) -> None:
         try:
-            _validator(made).validate_python(ArgsKwargs((), values), self_instance=self)
+            validator(made).validate_python(ArgsKwargs((), values), self_instance=self)
         except ValidationError as error:
             raise InputError(_explain(made, error.errors(include_url=False)[0])) from None
 
@@ -81,14 +90,21 @@ def config(cls: type[C]) -> type[C]:
     return made
 
 
+def validator(cls: Any) -> Any:
+    """Return pydantic's validator of the configuration ``cls``.
+
+    It is built on the first call, because a program constructs few of the classes that it imports.
+    """
+    return _validator(cls)
+
+
 @functools.cache
 def _validator(cls: Any) -> Any:
-    """Pydantic's check of the fields of ``cls``, built at the first instance: an import makes few of the classes."""
     return TypeAdapter(cls).validator
 
 
 def field_types(cls: Any) -> dict[str, Any]:
-    """The types of the fields of a configuration by name, with their ranges."""
+    """Return the types of the fields of a configuration by name, with their ranges."""
     return _field_types(cls)
 
 
@@ -99,7 +115,7 @@ def _field_types(cls: Any) -> dict[str, Any]:
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The types that ``annotation`` allows, without ``Annotated`` around them; one where it is no union."""
+    """Return the types of a union, without ``Annotated`` around them; another type is its only member."""
     if typing.get_origin(annotation) is Annotated:
         return union_members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -108,18 +124,49 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def kinds(classes: Iterable[Any]) -> dict[str, Any]:
-    """The configuration classes by what their field ``kind`` may say."""
+    """Return the configuration classes by the values of their field ``kind``."""
     return {kind: cls for cls in classes for kind in typing.get_args(union_members(field_types(cls)["kind"])[0])}
 
 
+def choose(members: tuple[Any, ...], table: Mapping[str, Any]) -> Any:
+    """Return the configuration class among ``members`` that ``table`` describes, or None if its ``kind`` names none.
+
+    A table without a ``kind`` is of the class that has the class variable ``USUAL``.
+    """
+    classes = [member for member in members if dataclasses.is_dataclass(member)]
+    if len(classes) < 2:
+        return classes[0] if classes else None
+    kind = table.get("kind")
+    if kind is None:
+        return next((cls for cls in classes if getattr(cls, "USUAL", False)), None)
+    return kinds(classes).get(kind) if isinstance(kind, str) else None
+
+
+def path_of(error: ErrorDetails) -> tuple[str, ...]:
+    """Return the fields and positions that lead to the value of ``error``."""
+    return tuple(str(part) for part in error["loc"] if not str(part).startswith(_TAG))
+
+
+def names_a_field(message: str, cls: Any) -> bool:
+    """Return True if ``message`` begins as ``field = value`` or ``field.inner = value`` with a field of ``cls``."""
+    field, equals, _ = message.partition(" = ")
+    return bool(equals) and field.partition(".")[0] in {f.name for f in dataclasses.fields(cls)}
+
+
+def wrong_value(path: str, error: ErrorDetails) -> str:
+    """Describe a value at ``path`` that has the wrong type or lies out of range."""
+    value, wanted = repr(error["input"]), re.sub(r"^\w+ should", "should", error["msg"])
+    return f"{path} = {value if len(value) <= 100 else value[:100] + ' ...'}: {wanted}"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the choice that is spelled most like ``word``; empty where none is near."""
+    """Return ``"; did you mean 'x'?"`` with the choice spelled most like ``word``, or "" if none is near."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _decided_by_kind(annotation: Any) -> Any:
-    """``annotation`` with every union of configurations in it decided by their ``kind``, instead of tried in turn."""
+    """Let ``kind`` decide every union of configurations in ``annotation``: pydantic alone tries them in turn."""
     origin = typing.get_origin(annotation)
     if origin is tuple:
         return tuple[
@@ -141,15 +188,15 @@ def _decided_by_kind(annotation: Any) -> Any:
 
 
 class _Choice:
-    """Chooses the member of a union of configuration classes that a value is of."""
+    """Discriminator of a union of configuration classes."""
 
     def __init__(self, classes: tuple[Any, ...]) -> None:
         self.classes = classes
 
     def __call__(self, value: Any) -> str | None:
-        """The tag of the class of an instance, or of the class that a table's ``kind`` names."""
+        """Return the tag of the class of an instance, or of the class that a table's ``kind`` names."""
         if isinstance(value, dict):
-            cls = kinds(self.classes).get(value.get("kind", ""))
+            cls = choose(self.classes, value)
         else:
             cls = next((cls for cls in self.classes if isinstance(value, cls)), None)
         return None if cls is None else _TAG + cls.__name__
@@ -159,28 +206,20 @@ class _Choice:
         return " or ".join(cls.__name__ for cls in self.classes)
 
 
-def _names_a_field(message: str, cls: Any) -> bool:
-    """Return True if ``message`` begins as ``field = value`` with a field of ``cls``."""
-    field, equals, _ = message.partition(" = ")
-    return bool(equals) and field in {f.name for f in dataclasses.fields(cls)}
-
-
 def _explain(cls: type, error: ErrorDetails) -> str:
-    """What is wrong in the construction of a ``cls``, as a message."""
-    path = ".".join([cls.__name__, *(str(part) for part in error["loc"] if not str(part).startswith(_TAG))])
-    ctx = error.get("ctx", {})
+    """Describe the error in constructing a ``cls``."""
+    path = ".".join([cls.__name__, *path_of(error)])
     match error["type"]:
         case "value_error" | "assertion_error":
-            message = str(ctx["error"])
-            return f"{path}.{message}" if _names_a_field(message, cls) else f"{path}: {message}"
+            message = str(error.get("ctx", {})["error"])
+            return f"{path}.{message}" if names_a_field(message, cls) else f"{path}: {message}"
         case "missing" | "missing_keyword_only_argument":
             return f"{path}: must be given"
         case "unexpected_keyword_argument":
-            field, names = str(error["loc"][-1]), [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+            field, names = path_of(error)[-1], list(field_types(cls))
             return f"{cls.__name__} has no field {field!r}{nearest(field, names) or '; it has ' + ', '.join(names)}"
-        case "union_tag_invalid" | "union_tag_not_found":
-            message = f"should be a {ctx['discriminator'].removesuffix('()')}"
+        case "union_tag_not_found":
+            allowed = error.get("ctx", {})["discriminator"].removesuffix("()")
+            return wrong_value(path, {**error, "msg": f"should be a {allowed}"})
         case _:
-            message = re.sub(r"^\w+ should", "should", error["msg"])
-    value = repr(error["input"])
-    return f"{path} = {value if len(value) <= 100 else value[:100] + ' ...'}: {message}"
+            return wrong_value(path, error)

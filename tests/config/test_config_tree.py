@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,32 +12,33 @@ from pydantic import Field
 from boxwright.backbones import BackboneConfig, ResNetConfig, TimmConfig, VGGConfig
 from boxwright.config.config_tree import from_tree, to_tree
 from boxwright.config.overlay import apply_overlays, parse_set, read_overlay
+from boxwright.fields import config
 from boxwright.structures import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Circle:
     kind: Literal["circle"] = "circle"
     radius: Annotated[float, Field(gt=0)] = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Square:
     kind: Literal["square"] = "square"
     side: float = 2.0
 
     def __post_init__(self) -> None:
         if self.side == 13:
-            raise ValueError("side = 13 brings bad luck")
+            raise InputError("side = 13 brings bad luck")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Limits:
     low: int = 0
     high: int = 9
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Sheet:
     name: str
     shapes: tuple[Circle | Square, ...] = ()
@@ -98,9 +99,14 @@ def test_set(sets: tuple[str, ...], expected: Sheet) -> None:
         (("shapes=3",), ["shapes = 3", "must be a list"]),
         (("shapes=[{radius=1.0}]",), ["shapes.0 lacks its kind", "'circle', 'square'"]),
         (("shapes.1.side=13",), ["--set shapes.1.side=13", "bad luck"]),
+        (("shapes.1.side=13",), ["shapes.1.side = 13 brings bad luck"]),
         (("sizes=[1,2,3]",), ["sizes = [1, 2, 3]"]),
+        (("sizes=[1]",), ["--set sizes=[1]: sizes = [1]: must have 2 entries"]),
+        (("sizes=[1,'2']",), ["--set sizes=[1,'2']: sizes.1 = '2': should be a valid integer"]),
+        (("limits=3",), ["limits = 3: must be a table with the keys low, high"]),
+        (("main.kind=3",), ["main.kind = 3: must be one of"]),
         (("mode=fance",), ["mode = 'fance'", "'plain' or 'fancy'"]),
-        (("name=1979-05-27",), ["name = ", "dates"]),
+        (("name=1979-05-27",), ["name = 1979-05-27", "date"]),
         (("limits.low=2", "limits.hihg=2"), ["--set limits.hihg=2:", "did you mean 'high'"]),
     ],
 )
@@ -135,7 +141,7 @@ def test_overlay_file_errors_name_the_file(tmp_path: Path) -> None:
         read_overlay(tmp_path / "absent.toml")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Net:
     backbone: BackboneConfig = field(default_factory=lambda: ResNetConfig(depth=18, freeze_at=1))
     word: str = "plain"

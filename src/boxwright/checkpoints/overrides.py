@@ -8,7 +8,6 @@ from pathlib import Path
 from boxwright.checkpoints.checkpoint import Checkpoint, MisfitError, rebuild
 from boxwright.config.input_check import check_eval_input
 from boxwright.config.overlay import apply_overlays, parse_set
-from boxwright.config.reading import check_recipe
 from boxwright.detectors.build import Build
 from boxwright.detectors.contract.detector import Detector
 from boxwright.structures import InputError
@@ -36,7 +35,7 @@ def rebuild_changed(
             raise InputError(f"--set {text}: does not act at test; what does: {', '.join(AT_TEST)}")
         if key.startswith("data.proposals") and checkpoint.recipe.data.proposals is None:
             raise InputError(f"--set {text}: a {checkpoint.detector.kind} finds its own proposals; leave it out")
-    recipe = check_recipe(apply_overlays(checkpoint.recipe, [parse_set(text) for text in sets]))
+    recipe = apply_overlays(checkpoint.recipe, [parse_set(text) for text in sets])
     changed = checkpoint._replace(recipe=recipe, detector=recipe.detector)
     try:
         detector = rebuild(changed, path, build)

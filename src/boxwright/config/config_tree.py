@@ -8,16 +8,27 @@ read at their new paths (:mod:`boxwright.config.moved`).
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import json
-import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from boxwright.config.moved import MOVED, KeyPath, Moves, Renewal
-from boxwright.fields import field_types, kinds, nearest, union_members
+from boxwright.config.moved import MOVED, KeyPath, Moves, Renewal, entry_type
+from boxwright.fields import (
+    choose,
+    field_types,
+    kinds,
+    names_a_field,
+    nearest,
+    path_of,
+    union_members,
+    validator,
+    wrong_value,
+)
 from boxwright.structures import InputError
 
 T = TypeVar("T")
@@ -38,32 +49,38 @@ def to_tree(value: Any) -> Any:
 
 
 def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "", moves: Moves = MOVED) -> T:
-    """Read ``tree``, written by this or an earlier version, as a ``kind``.
+    """Read ``tree``, written by this or an earlier version, as the configuration class ``kind``.
 
     Raises InputError naming the key, its origin and the nearest right key.
     """
     tree = renewed(kind, tree, describe, moves=moves)
-    return _Reader(describe, tree).read(kind, tree, ())
+    for path, value in _leaves(tree):
+        if isinstance(value, datetime.date | datetime.time):  # TOML has them, JSON has not
+            raise located(describe, path, f"{dotted(path)} = {value}: no option takes a date or time")
+    try:
+        return validator(kind).validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise located(describe, *_explain(kind, tree, error.errors(include_url=False))) from None
 
 
 def renewed(kind: Any, tree: Any, describe: Describe, base: Any = None, moves: Moves = MOVED) -> Any:
-    """``tree`` with options that have moved since it was written at their new paths; ``base`` is what it changes."""
+    """Return ``tree`` with the moved options at their new paths; ``base`` is the tree that an overlay changes."""
     return Renewal(lambda path, message: located(describe, path, message), moves).renew(kind, tree, base)
 
 
 def located(describe: Describe, path: KeyPath, message: str) -> InputError:
-    """The error ``message``, after where the value at ``path`` came from."""
+    """Return an error whose ``message`` begins with the origin of the value at ``path``."""
     origin = describe(path)
     return InputError(f"{origin}: {message}" if origin else message)
 
 
 def dotted(path: KeyPath) -> str:
-    """``("stages", "0", "length")`` as a person types it: ``stages.0.length``."""
+    """Return ``("stages", "0", "length")`` as a person types it: ``stages.0.length``."""
     return ".".join(path)
 
 
 def leaf_paths(tree: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The path of every dict entry in ``tree``, inner and outer."""
+    """Yield the path of every entry of a dict or list in ``tree``, at all depths."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         here = (*path, str(key))
@@ -88,121 +105,74 @@ def _leaves(tree: Any) -> Iterator[tuple[KeyPath, Any]]:
             yield path, value
 
 
-class _Reader:
-    """One pass over a tree; holds what error messages need."""
+def _explain(kind: type, tree: Any, errors: list[ErrorDetails]) -> tuple[KeyPath, str]:
+    """Describe the first of the ``errors`` of reading ``tree`` as a ``kind``; return the path of its value as well."""
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
+    error = (unknown or errors)[0]  # a misspelt key makes others look absent
+    path = path_of(error)
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            return path, _unknown_key(_class_at(kind, tree, path[:-1]), tree, path)
+        case "missing":
+            *above, last = path
+            absent = [p[-1] for p in map(path_of, errors) if p[:-1] == path[:-1]]
+            where = dotted(tuple(above))
+            if last.isdecimal():
+                return tuple(above), f"{where} = {error['input']!r}: must have {int(last) + len(absent)} entries"
+            return tuple(above), f"{where or 'the recipe'} lacks {', '.join(absent)}"
+        case "dataclass_type":
+            keys = ", ".join(field_types(_class_at(kind, tree, path)))
+            value = repr(error["input"])
+            return path, f"{dotted(path) or 'the recipe'} = {value}: must be a table with the keys {keys}"
+        case "union_tag_not_found":
+            return _unknown_kind(_type_at(kind, tree, path), error["input"], path)
+        case "tuple_type":
+            return path, f"{dotted(path)} = {error['input']!r}: must be a list"
+        case "value_error":
+            message = str(error.get("ctx", {})["error"])
+            if names_a_field(message, _class_at(kind, tree, path)):
+                return path, dotted((*path, message))
+            return path, f"{dotted(path) or 'the recipe'}: {message}"
+        case _:
+            return path, wrong_value(dotted(path), error)
 
-    def __init__(self, describe: Describe, root: Any) -> None:
-        self.describe = describe
-        self.root = root
 
-    def fail(self, path: KeyPath, message: str) -> InputError:
-        """The error ``message``, after where the value at ``path`` came from."""
-        return located(self.describe, path, message)
+def _unknown_key(cls: type, tree: Any, path: KeyPath) -> str:
+    """Describe a key that ``cls`` does not have, with the one that was probably meant."""
+    *above, key = path
+    keys = list(field_types(cls))
+    # The right key in the wrong table is as usual a slip on a command line as a misspelt one.
+    elsewhere = [dotted(p) for p in leaf_paths(tree) if p[-1] == key and p != path]
+    near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(key, keys)
+    where = f"{dotted(tuple(above))} has" if above else "there is"
+    return f"{where} no key {key!r}{near or '; the keys are ' + ', '.join(keys)}"
 
-    def read(self, annotation: Any, tree: Any, path: KeyPath) -> Any:
-        """``tree`` as a value of the type ``annotation``."""
+
+def _unknown_kind(annotation: Any, value: Any, path: KeyPath) -> tuple[KeyPath, str]:
+    """Describe a ``value`` that is none of the configurations that ``annotation`` allows; return its path as well."""
+    by_kind = kinds(member for member in union_members(annotation) if dataclasses.is_dataclass(member))
+    names, here = ", ".join(repr(kind) for kind in by_kind), (*path, "kind")
+    if not isinstance(value, dict):
+        return path, f"{dotted(path)} = {value!r}: must be a table with a kind, one of {names}"
+    if value.get("kind") is None:
+        return path, f"{dotted(path)} lacks its kind; set {dotted(here)} to one of {names}"
+    near = nearest(str(value["kind"]), list(by_kind))
+    return here, f"{dotted(here)} = {value['kind']!r}: must be one of {names}{near}"
+
+
+def _class_at(kind: type, tree: Any, path: KeyPath) -> Any:
+    """Return the configuration class of the table at ``path`` in ``tree``, which is read as a ``kind``."""
+    value = functools.reduce(lambda v, key: v[int(key)] if isinstance(v, list) else v[key], path, tree)
+    return choose(union_members(_type_at(kind, tree, path)), value if isinstance(value, dict) else {})
+
+
+def _type_at(kind: type, tree: Any, path: KeyPath) -> Any:
+    """Return the type of the value at ``path`` in ``tree``, which is read as a ``kind``."""
+    annotation: Any = kind
+    for key in path:
         members = union_members(annotation)
-        if type(None) in members:
-            if tree is None:
-                return None
-            members = tuple(m for m in members if m is not type(None))
-            if not any(_holds_dataclass(m) for m in members):
-                return self.read_leaf(annotation, tree, path)
-        if not any(_holds_dataclass(m) for m in members):
-            return self.read_leaf(annotation, tree, path)
-        classes = [m for m in members if dataclasses.is_dataclass(m)]
-        if len(classes) == len(members):
-            return self.read_dataclass(self.choose(classes, tree, path), tree, path)
-        if len(members) == 1 and typing.get_origin(members[0]) is tuple:
-            return self.read_tuple(typing.get_args(members[0]), tree, path)
-        raise TypeError(f"{dotted(path)}: cannot read the type {annotation}")
-
-    def choose(self, classes: list[Any], tree: Any, path: KeyPath) -> Any:
-        """The member of a union of dataclasses that ``tree["kind"]`` names."""
-        if len(classes) == 1:
-            return classes[0]
-        by_kind = kinds(classes)
-        names = ", ".join(repr(k) for k in by_kind)
-        if not isinstance(tree, dict):
-            raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a table with a kind, one of {names}")
-        kind = tree.get("kind")
-        if kind is None and (usual := [c for c in classes if getattr(c, "USUAL", False)]):
-            return usual[0]
-        if kind is None:
-            raise self.fail(path, f"{dotted(path)} lacks its kind; set {dotted((*path, 'kind'))} to one of {names}")
-        if kind not in by_kind:
-            here = (*path, "kind")
-            near = nearest(str(kind), list(by_kind))
-            raise self.fail(here, f"{dotted(here)} = {kind!r}: must be one of {names}{near}")
-        return by_kind[kind]
-
-    def read_dataclass(self, cls: Any, tree: Any, path: KeyPath) -> Any:
-        """The table ``tree`` as a ``cls``: keys it does not have are errors, fields left out take their defaults."""
-        if not isinstance(tree, dict):
-            keys = ", ".join(field_types(cls))
-            raise self.fail(path, f"{dotted(path) or 'the recipe'} = {tree!r}: must be a table with the keys {keys}")
-        hints = field_types(cls)
-        for key in tree:
-            if key not in hints:
-                raise self.unknown_key(key, list(hints), path)
-        values = {key: self.read(hints[key], value, (*path, key)) for key, value in tree.items()}
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
-        if missing:
-            raise self.fail(path, f"{dotted(path) or 'the recipe'} lacks {', '.join(missing)}")
-        try:
-            return cls(**values)
-        except ValueError as error:
-            text = str(error).removeprefix(f"{cls.__name__}: ")
-            if text.startswith(f"{cls.__name__}."):  # the error names a field
-                raise self.fail(path, f"{dotted((*path, text.removeprefix(f'{cls.__name__}.')))}") from error
-            raise self.fail(path, f"{dotted(path) or 'the recipe'}: {text}") from error
-
-    def unknown_key(self, key: str, keys: list[str], path: KeyPath) -> InputError:
-        """The error for a ``key`` that is none of ``keys``, with the one that was probably meant."""
-        where = f"{dotted(path)} has" if path else "there is"
-        here = (*path, key)
-        # The right key in the wrong table is as usual a slip on a command line as a misspelt one.
-        elsewhere = [dotted(p) for p in leaf_paths(self.root) if p[-1] == key and p != here]
-        near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(key, keys)
-        return self.fail(here, f"{where} no key {key!r}{near or '; the keys are ' + ', '.join(keys)}")
-
-    def read_tuple(self, args: tuple[Any, ...], tree: Any, path: KeyPath) -> tuple[Any, ...]:
-        """The list ``tree`` as a tuple whose entries have the types ``args``; ``(X, ...)`` means any number of X."""
-        if not isinstance(tree, list):
-            raise self.fail(path, f"{dotted(path)} = {tree!r}: must be a list")
-        if len(args) == 2 and args[1] is Ellipsis:
-            args = (args[0],) * len(tree)
-        if len(args) != len(tree):
-            raise self.fail(path, f"{dotted(path)} has {len(tree)} entries: must have {len(args)}")
-        return tuple(self.read(a, t, (*path, str(i))) for i, (a, t) in enumerate(zip(args, tree, strict=True)))
-
-    def read_leaf(self, annotation: Any, tree: Any, path: KeyPath) -> Any:
-        """A value without dataclasses inside, checked by pydantic in strict mode: no text for a number and the like."""
-        try:
-            text = json.dumps(tree)
-        except TypeError:
-            raise self.fail(path, f"{dotted(path)} = {tree!r}: dates and times have no place here") from None
-        try:
-            return _adapter(annotation).validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            inner = "".join(f".{i}" for i in first["loc"] if isinstance(i, int))
-            message = first["msg"].replace("Input should", "should", 1)
-            raise self.fail(path, f"{dotted(path)}{inner} = {tree!r}: {message}") from None
-
-
-def _holds_dataclass(annotation: Any) -> bool:
-    return any(
-        dataclasses.is_dataclass(member)
-        or (typing.get_origin(member) is tuple and any(_holds_dataclass(a) for a in typing.get_args(member)))
-        for member in union_members(annotation)
-    )
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-@functools.cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+        if isinstance(tree, list):
+            annotation, tree = entry_type(members, int(key)), tree[int(key)]
+        else:
+            annotation, tree = field_types(choose(members, tree))[key], tree[key]
+    return annotation

@@ -10,11 +10,6 @@ from boxwright.config.recipe import Recipe
 from boxwright.structures import InputError
 
 
-def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe itself, checked as if it were read from a file: for recipes that were put together in Python."""
-    return recipe_from_tree(to_tree(recipe), lambda path: f"recipe {recipe.name!r}")
-
-
 def recipe_from_tree(tree: Any, describe: Describe = lambda path: "") -> Recipe:
     """The recipe in a tree that :func:`to_tree` made."""
     return from_tree(Recipe, tree, describe)

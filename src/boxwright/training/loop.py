@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX, check_classes
-from boxwright.config.reading import check_recipe, load_recipe
+from boxwright.config.reading import load_recipe
 from boxwright.config.recipe import Recipe
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import proposals_of_split
@@ -74,7 +74,7 @@ def train(
 
     def open_task(processes: Processes, state: dict[str, Any] | None) -> DetectionTask:
         stored = None if state is None else _stored_recipe(state, output)
-        agreed = check_recipe(agreed_recipe(recipe, stored, output, "a recipe"))
+        agreed = agreed_recipe(recipe, stored, output, "a recipe")
         check_data(train_index, val_index)
         if agreed.data.proposals is not None and val_index is not None:
             proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch

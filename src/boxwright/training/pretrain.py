@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boxwright.config.config_tree import to_tree
-from boxwright.config.pretrain_recipe import PretrainRecipe, pretrain_from_tree
+from boxwright.config.pretrain_recipe import PretrainRecipe
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.training.distributed import Processes
 from boxwright.training.logging.progress import Log
@@ -53,7 +52,7 @@ def pretrain(
 
     def open_task(processes: Processes, state: dict[str, Any] | None) -> ClassificationTask:
         stored = None if state is None else stored_recipe(state, output)
-        agreed = pretrain_from_tree(to_tree(agreed_recipe(recipe, stored, output, "a backbone")))
+        agreed = agreed_recipe(recipe, stored, output, "a backbone")
         return ClassificationTask(agreed, train, val, processes, output, licence)
 
     own = ["boxwright", "pretrain", "--data", str(train.data), "--resume", str(output)]
