@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from boxwright.config.recipe import EMAConfig, GroupConfig, LayerDecayConfig, Recipe, SGDConfig
+from boxwright.config.recipe import EMAConfig, GroupConfig, Recipe, SGDConfig
 from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.structures import Classes, InputError
@@ -110,17 +110,12 @@ def test_sync_batch_norm_reaches_the_session(opened: Open, monkeypatch: pytest.M
     assert opened(toy_recipe(sync_batch_norm=True)).model is given[0]
 
 
-def test_learning_rates_by_name_and_by_depth(opened: Open) -> None:
+def test_learning_rates_by_name(opened: Open) -> None:
     plain = rates(opened(optimised()))
     assert len(set(plain.values())) == 1
     by_name = rates(opened(optimised(groups=(GroupConfig(prefix="backbone.conv", lr=0.1),))))
     assert {name: by_name[name] / plain[name] for name in plain} == pytest.approx(
         {name: 0.1 if name.startswith("backbone.conv") else 1.0 for name in plain}
-    )
-    by_depth = rates(opened(optimised(layer_decay=LayerDecayConfig(prefix="backbone", rate=0.5))))
-    expected = {"backbone.conv": 0.5, "backbone.bn": 0.5, "head": 1.0}  # a norm counts with what it follows
-    assert {name: by_depth[name] / plain[name] for name in plain} == pytest.approx(
-        {name: expected[name.rpartition(".")[0]] for name in plain}
     )
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, SGDConfig
+from boxwright.config.recipe import AdamWConfig, GroupConfig, SGDConfig
 from boxwright.structures import InputError
-from boxwright.training.optimisation.optimiser import build_optimiser, freeze, hold_frozen, layer_rates, set_lr
+from boxwright.training.optimisation.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 
 
 class Net(nn.Module):
@@ -53,23 +53,6 @@ def test_longest_prefix_counts_and_ends_at_a_dot() -> None:
     assert found["backbone.layer1.0.weight"] == (0.1, 0.2)
     assert found["backbone.layer10.weight"] == (0.5, 0.1)
     assert found["head.weight"] == (1.0, 0.1)
-
-
-def test_layer_decay_follows_the_order_of_registration() -> None:
-    rates = layer_rates(LayerDecayConfig(rate=0.5), Net())
-    assert rates == {
-        "backbone.conv1.weight": 0.125,
-        "backbone.conv1.bias": 0.125,
-        "backbone.bn1.weight": 0.125,
-        "backbone.bn1.bias": 0.125,
-        "backbone.layer1.0.weight": 0.25,
-        "backbone.layer1.1.weight": 0.25,
-        "backbone.layer1.1.bias": 0.25,
-        "backbone.layer10.weight": 0.5,
-    }
-    found = settings(Net(), SGDConfig(lr=2.0, layer_decay=LayerDecayConfig(rate=0.5)))
-    assert found["backbone.conv1.weight"][0] == 0.25
-    assert found["head.weight"][0] == 2.0
 
 
 def test_linear_scaling_only_on_request() -> None:

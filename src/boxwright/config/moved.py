@@ -20,10 +20,11 @@ another value is an error that says that the option is gone. Entries stay for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
 from boxwright.backbones.resnet import ResNetConfig
+from boxwright.config.recipe import AdamWConfig, CosineConfig, SGDConfig
 from boxwright.data.transforms.configs import LetterboxConfig, MinIoUCropConfig, MosaicConfig, PhotometricConfig
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
@@ -32,7 +33,7 @@ from boxwright.detectors.ssd import SSDConfig
 from boxwright.detectors.yolov1 import YOLOv1Config
 from boxwright.detectors.yolov2 import YOLOv2Config
 from boxwright.detectors.yolov3 import YOLOv3Config
-from boxwright.fields import field_types, kinds, union_members
+from boxwright.fields import choose, field_types, union_members
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
@@ -70,6 +71,9 @@ _REGIONS: Mapping[str, str | Gone] = {
 """Options of every second stage that works on regions."""
 
 MOVED: Moves = {
+    SGDConfig: {"layer_decay": Gone(None)},
+    AdamWConfig: {"layer_decay": Gone(None)},
+    CosineConfig: {"flat": Gone(0.0)},
     RPNConfig: {
         "positive_iou": "assign.positive_iou",
         "negative_iou": "assign.negative_iou",
@@ -229,13 +233,15 @@ class Renewal:
         if tree == "none" and type(None) in members and str not in members:  # TOML has no null
             return None
         if isinstance(tree, list):
-            return [self.renew(_entry(members, i), value, None, (*path, str(i))) for i, value in enumerate(tree)]
+            return [self.renew(entry_type(members, i), value, None, (*path, str(i))) for i, value in enumerate(tree)]
         if not isinstance(tree, dict):
             return tree
         if isinstance(base, list):
             entries = ((key, int(key) if key.isdecimal() else -1) for key in tree)
             return {
-                key: self.renew(_entry(members, i), tree[key], base[i] if 0 <= i < len(base) else None, (*path, key))
+                key: self.renew(
+                    entry_type(members, i), tree[key], base[i] if 0 <= i < len(base) else None, (*path, key)
+                )
                 for key, i in entries
             }
         old = base if isinstance(base, dict) else {}
@@ -260,22 +266,14 @@ class Renewal:
                 tree = _placed(tree, new.split("."), value, twice)
             elif all(value != _plain(allowed) for allowed in new.values):
                 allowed = " or ".join(repr(_plain(value)) for value in new.values)
-                raise self.fail(here, f"{'.'.join(here)} = {value!r}: this option is gone; it was always {allowed}")
+                raise self.fail(
+                    here, f"{'.'.join(here)} = {value!r}: this option is gone; only {allowed} can still be read"
+                )
         return tree
 
 
-def choose(members: tuple[Any, ...], tree: Mapping[str, Any]) -> Any:
-    """The configuration class among ``members`` that the table ``tree`` describes; None for an unknown ``kind``."""
-    classes = [member for member in members if is_dataclass(member)]
-    if len(classes) < 2:
-        return classes[0] if classes else None
-    if tree.get("kind") is None:
-        return next((cls for cls in classes if getattr(cls, "USUAL", False)), None)
-    return kinds(classes).get(tree["kind"]) if isinstance(tree["kind"], str) else None
-
-
-def _entry(members: tuple[Any, ...], index: int) -> Any:
-    """The type of an entry of the list that ``members`` allow."""
+def entry_type(members: tuple[Any, ...], index: int) -> Any:
+    """Return the type of entry ``index`` of the list that ``members`` allow."""
     for member in members:
         if get_origin(member) is tuple:
             args = get_args(member)

@@ -19,7 +19,7 @@ from boxwright.config.recipe import (
 )
 from boxwright.data.transforms.crops import CropConfig
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
-from boxwright.fields import Count, CountOrZero, Fraction, NotNegative, Positive, config
+from boxwright.fields import Count, CountOrZero, Fraction, Length, NotNegative, Positive, config
 from boxwright.precision import Precision
 from boxwright.structures import InputError
 
@@ -36,7 +36,7 @@ class PretrainRecipe:
     """Crops and colour changes of an image."""
     pixels: PixelConfig = IMAGENET
     """Normalisation of pixels. A detector that starts from the backbone must have the same."""
-    epochs: Positive = 100.0
+    epochs: Length = 100
     """Length of the run."""
     batch_size: Count = 256
     """Images per step, over all processes."""
@@ -57,9 +57,9 @@ class PretrainRecipe:
     """Parameter of the Beta distribution for the share of a pasted second image (Yun et al. 2019); 0 pastes none."""
     ema: EMAConfig | None = None
     """Exponential moving average of the weights, which is then validated and saved."""
-    validate_every: Positive = 1.0
+    validate_every: Length = 1.0
     """Epochs between validations; another one follows the last step."""
-    save_every: Positive = 1.0
+    save_every: Length = 1.0
     """Epochs between checkpoints; others follow each validation, the last step and Ctrl-C."""
     precision: Precision = "fp32"
     """Number format; bf16 and fp16 run under autocast with weights in fp32."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from boxwright.data.config import DataConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.fitting import FitConfig
-from boxwright.fields import Count, CountOrZero, Fraction, NotNegative, Positive, PositiveShare, Share, config
+from boxwright.fields import Count, CountOrZero, Fraction, Length, NotNegative, Positive, PositiveShare, Share, config
 from boxwright.precision import Precision
 from boxwright.structures import InputError
 
@@ -31,16 +31,6 @@ class GroupConfig:
     """Factor on the optimiser's learning rate."""
     weight_decay: NotNegative = 1.0
     """Factor on the optimiser's weight decay."""
-
-
-@config
-class LayerDecayConfig:
-    """Learning rates that fall with depth (BEiT, ViTDet). They multiply those of :class:`GroupConfig`."""
-
-    prefix: str = "backbone"
-    """Module whose parts are layers, in the order in which it registers them."""
-    rate: PositiveShare = 0.8
-    """Factor of the last part; a part has this to the power of its distance from the module's output."""
 
 
 @config
@@ -69,8 +59,6 @@ class SGDConfig:
     """Factor on the learning rate of biases, except those of norms; 2 in Caffe's prototxts (SSD, RefineDet, R-FCN)."""
     groups: tuple[GroupConfig, ...] = ()
     """Other rates for parameters by prefix."""
-    layer_decay: LayerDecayConfig | None = None
-    """Rates that fall with depth."""
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
@@ -100,8 +88,6 @@ class AdamWConfig:
     """Factor on the learning rate of biases, except those of norms."""
     groups: tuple[GroupConfig, ...] = ()
     """Other rates for parameters by prefix."""
-    layer_decay: LayerDecayConfig | None = None
-    """Rates that fall with depth."""
 
 
 OptimiserConfig: TypeAlias = SGDConfig | AdamWConfig
@@ -124,7 +110,7 @@ class MultiStepConfig:
     """A learning rate that drops at milestones."""
 
     kind: Literal["multistep"] = "multistep"
-    milestones: tuple[Positive, ...] = ()
+    milestones: tuple[Length, ...] = ()
     """Ends of the constant parts, rising, in the unit of the stage."""
     gamma: PositiveShare = 0.1
     """Factor at each milestone."""
@@ -143,8 +129,6 @@ class CosineConfig:
     kind: Literal["cosine"] = "cosine"
     final: Share = 0.0
     """Factor on the learning rate at the end of the stage."""
-    flat: Fraction = 0.0
-    """Share of the stage for which the rate first stays at its full value."""
     warmup: WarmupConfig | None = None
     """Warm-up at the start; None starts at the full rate."""
 
@@ -161,7 +145,7 @@ class Stage:
     kind: Literal["steps"] = "steps"
     name: str = "train"
     """Name in logs."""
-    length: Positive
+    length: Length
     """Length in ``unit``."""
     unit: Unit = "epochs"
     """Unit of ``length`` and of milestones. An epoch has as many images as the training set."""
@@ -212,7 +196,7 @@ class EMAConfig:
 
     decay: Fraction = 0.9998
     """Decay per update in the long run."""
-    ramp: Positive = 2000.0
+    ramp: Length = 2000
     """The decay after ``n`` updates is ``decay * (1 - exp(-n / ramp))``, so that the initial weights are forgotten."""
 
 
@@ -220,7 +204,7 @@ class EMAConfig:
 class ValidationConfig:
     """Validation during training and after the last step."""
 
-    every: Positive = 1.0
+    every: Length = 1.0
     """Interval in ``unit``."""
     unit: Unit = "epochs"
     """Unit of ``every``."""
@@ -234,7 +218,7 @@ class ValidationConfig:
 class CheckpointConfig:
     """Checkpoints ``last``: at an interval, after each validation, at the end and on Ctrl-C."""
 
-    every: Positive = 1.0
+    every: Length = 1.0
     """Interval in ``unit``."""
     unit: Unit = "epochs"
     """Unit of ``every``."""

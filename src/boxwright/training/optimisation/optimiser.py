@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from boxwright.config.recipe import AdamWConfig, GroupConfig, LayerDecayConfig, OptimiserConfig, SGDConfig, scaled_lr
+from boxwright.config.recipe import AdamWConfig, GroupConfig, OptimiserConfig, SGDConfig, scaled_lr
 from boxwright.fields import nearest
 from boxwright.structures import InputError
 
@@ -46,13 +46,12 @@ def parameter_groups(config: OptimiserConfig, model: nn.Module, lr: float) -> li
     check_prefixes([g.prefix for g in config.groups], names, "optimiser.groups")
     norms, biases = _norms_and_biases(model)
     undecayed = (set() if config.decay_norms else norms) | (set() if config.decay_biases else biases)
-    depth_rates = layer_rates(config.layer_decay, model)
     members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         group = _group_of(name, config.groups)
-        rate = lr * (group.lr if group else 1.0) * depth_rates.get(name, 1.0)
+        rate = lr * (group.lr if group else 1.0)
         rate *= config.bias_lr if name in biases else 1.0
         decay = 0.0 if name in undecayed else config.weight_decay * (group.weight_decay if group else 1.0)
         members[rate, decay].append(parameter)
@@ -95,40 +94,6 @@ def hold_frozen(model: nn.Module, prefixes: Sequence[str]) -> None:
     for name, module in model.named_modules():
         if any(has_prefix(name, p) for p in prefixes):
             module.eval()
-
-
-def layer_rates(config: LayerDecayConfig | None, model: nn.Module) -> dict[str, float]:
-    """Return the factor on the learning rate by parameter name, for the parameters below the prefix of ``config``."""
-    if config is None:
-        return {}
-    check_prefixes([config.prefix], [name for name, _ in model.named_parameters()], "optimiser.layer_decay.prefix")
-    layers = list(_layers(model.get_submodule(config.prefix), config.prefix))
-    return {
-        f"{prefix}.{name}": config.rate ** (len(layers) - i)
-        for i, layer in enumerate(layers)
-        for prefix, module in layer
-        for name, _ in module.named_parameters()
-    }
-
-
-def _layers(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Yield the parts of ``module`` that hold parameters, in the order of registration.
-
-    A norm belongs to the part before it. A single part that wraps everything, and a list of modules, are opened.
-    """
-    parts = [(f"{prefix}.{n}", m) for n, m in module.named_children() if any(True for _ in m.parameters())]
-    if len(parts) == 1 and any(True for _ in parts[0][1].children()):
-        yield from _layers(parts[0][1], parts[0][0])
-        return
-    layers: list[list[tuple[str, nn.Module]]] = []
-    for name, part in parts:
-        if isinstance(part, nn.ModuleList):
-            layers += list(_layers(part, name))
-        elif isinstance(part, NORM_TYPES) and layers:
-            layers[-1].append((name, part))
-        else:
-            layers.append([(name, part)])
-    yield from layers
 
 
 def _norms_and_biases(model: nn.Module) -> tuple[set[str], set[str]]:

@@ -38,7 +38,6 @@ def warmup_factor(config: WarmupConfig | None, step: int) -> float:
 
 
 def cosine_factor(config: CosineConfig, step: int, total: int) -> float:
-    """1 for the flat share, then half a cosine that reaches ``final`` at ``total``."""
-    start = config.flat * total
-    progress = min(1.0, max(0.0, (step - start) / max(1.0, total - start)))
+    """Return the factor of half a cosine, which falls from 1 at step 0 to ``final`` at step ``total``."""
+    progress = min(1.0, step / total)
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress))
