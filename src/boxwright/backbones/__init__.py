@@ -1,4 +1,4 @@
-"""Backbones: images in, a pyramid of feature maps out, whose levels are declared."""
+"""Backbones: networks that turn images into a pyramid of feature maps and declare its levels."""
 
 from boxwright.backbones.build import NAMED_BACKBONES, Backbone, BackboneConfig, build_backbone, named_backbone
 from boxwright.backbones.classifier import Classifier

@@ -1,4 +1,4 @@
-"""From a configuration to a backbone, and the backbones that have names."""
+"""Build backbones from their configurations, and list the named ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BackboneConfig: TypeAlias = (
 )
 Backbone: TypeAlias = ResidualBackbone | VGG | ZF | Darknet | MobileNet | TimmBackbone
 
-# A bare name is what its source means by it: torchvision's v1.5 for ResNet, the paper's v1 strides for DetNet.
+# A name without a suffix is the usual variant: v1.5 strides for ResNet (torchvision), v1 strides for DetNet (paper).
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "resnet18": ResNetConfig(depth=18),
     "resnet34": ResNetConfig(depth=34),
@@ -50,10 +50,10 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "mobilenet-v1": MobileNetConfig(version=1),
     "mobilenet-v2": MobileNetConfig(version=2),
     "mobilenet-v3": MobileNetConfig(version=3),
-    # Small enough to train on a CPU, the first two of one cost and the others near it.
+    # Small enough to train on a CPU. The first two have equal costs, and the others are close to them.
     "detnet-small": DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False),
     "resnet-small": ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16),
-    # To detnet-small, of 20 layers, what ResNet-50 and ResNet-101 are to DetNet-59: 3.9 and 7.6 to its 4.8.
+    # Costs relative to detnet-small (20 layers): those of ResNet-50 and 101 (3.9, 7.6 G) relative to DetNet-59 (4.8 G).
     "resnet17-small": ResNetConfig(depth=50, blocks=(1, 1, 2, 1), width=16),
     "resnet44-small": ResNetConfig(depth=50, blocks=(1, 1, 11, 1), width=16),
     "detnet-small-noproj": DetNetConfig(
@@ -66,7 +66,7 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone that ``config`` describes, freshly initialised.
+    """Build the backbone of ``config`` with initial weights.
 
     Its ``levels`` state what ``forward`` returns for normalised images ``[B, 3, H, W]``, in that order.
     """

@@ -13,11 +13,11 @@ from boxwright.backbones.zf import ZF
 
 
 class Classifier(nn.Module):
-    """A backbone, and on its last level the classifier ``fc`` that its source puts there.
+    """A backbone with its published classifier ``fc`` on the last level.
 
-    VGG and ZF: pool5 and three linear layers with dropout, where the last level is C5. Darknet-19: a 1x1 convolution
-    and the average. MobileNet V2 and V3: their last 1x1 convolution unless it is the level, the average, dropout and
-    one or two linear layers. All others: the average and one linear layer.
+    VGG and ZF up to C5: pool5 and three linear layers with dropout. Darknet-19: a 1x1 convolution and global average
+    pooling. MobileNet V2 and V3: their last 1x1 convolution (unless it is the level), global average pooling, dropout
+    and one or two linear layers. All others: global average pooling and one linear layer.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
@@ -54,7 +54,7 @@ class PooledLinear(nn.Linear):
 
 
 class AveragedConv(nn.Conv2d):
-    """A convolution to the classes at every position, and the average of its logits."""
+    """A convolution to class logits at every position, averaged over all positions."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, K]``."""
@@ -62,9 +62,9 @@ class AveragedConv(nn.Conv2d):
 
 
 class VGGHead(nn.Sequential):
-    """pool5, fc6, fc7 and fc8 of VGG with torchvision's indices; 4096 units on 512 channels, and in proportion.
+    """pool5, fc6, fc7 and fc8 of VGG under torchvision's indices; 512 channels give 4096 hidden units.
 
-    ``kernel``: of pool5; ``side`` of its map; ``growth``: units for each channel.
+    ``kernel``: size of pool5; ``side``: size of its map; ``growth``: hidden units per channel.
     """
 
     def __init__(
@@ -87,6 +87,6 @@ class VGGHead(nn.Sequential):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, K]``; other inputs than 224 are averaged to the 7 x 7 (ZF: 6 x 6) that fc6 takes."""
+        """``[B, C, H, W] -> [B, K]``; maps of other inputs than 224 are averaged to the 7 x 7 (ZF: 6 x 6) of fc6."""
         pooled = F.adaptive_avg_pool2d(F.max_pool2d(input, self.kernel, 2, ceil_mode=self.ceil_mode), self.side)
         return super().forward(pooled.flatten(1))

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds, the two costs that papers state for a network."""
+"""Count the parameters and multiply-adds of a network, the two costs that papers state."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def built_of_shapes(build: Callable[[], _T]) -> _T:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Elements of all parameters, shared ones once. Buffers, such as a frozen norm's, are not parameters."""
+    """Count the elements of all parameters, shared ones once. Buffers (frozen norms have them) do not count."""
     return sum(p.numel() for p in module.parameters())
 
 
 def count_multiply_adds(module: nn.Module, input_size: int | tuple[int, int]) -> int:
-    """Multiply-adds of the convolutions and matrix products for one image of ``input_size`` (height, width).
+    """Count multiply-adds of convolutions and matrix products for one image of ``input_size`` (height, width).
 
-    One multiply-add is what many papers call one FLOP. Nothing is computed: the network runs on shapes alone, in eval
-    mode, and is left as it was. ``module`` takes normalised images ``[B, 3, H, W]``.
+    Many papers call one multiply-add a FLOP. The network runs in eval mode on the meta device, which computes shapes
+    only, and is then as before. ``module`` takes normalised images ``[B, 3, H, W]``.
     """
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     state = {name: t.to("meta") for name, t in [*module.named_parameters(), *module.named_buffers()]}
@@ -51,9 +51,9 @@ def count_multiply_adds(module: nn.Module, input_size: int | tuple[int, int]) ->
 
 
 def backbone_rows() -> list[dict[str, Any]]:
-    """Every named backbone as a row: name, kind, parameters, multiply_adds, input.
+    """Return a row for every named backbone: name, kind, parameters, multiply_adds, input.
 
-    Counted as papers do, as the classifier of 1000 classes on one image of 224 by 224.
+    As in papers, costs are those of the classifier with 1000 classes for one image of 224 by 224.
     """
     rows = []
     for name, config in NAMED_BACKBONES.items():
@@ -71,7 +71,7 @@ def backbone_rows() -> list[dict[str, Any]]:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves out drawing and filling of tensors that have no numbers."""
+    """Skips random draws and fills of tensors on the meta device, which have no values."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -80,7 +80,7 @@ class _NothingDrawn(TorchFunctionMode):
 
 
 class _Counter(TorchDispatchMode):
-    """Sums torch's own formulas, as ``FlopCounterMode`` does for every module by name in twice the time."""
+    """Sums torch's own formulas. ``FlopCounterMode`` does so per module, which takes twice the time."""
 
     def __init__(self) -> None:
         super().__init__()

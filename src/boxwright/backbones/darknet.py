@@ -1,10 +1,10 @@
-"""Darknet's trunks (pjreddie/darknet): Darknet-19, Darknet-53, and those of YOLOv1 and of the tiny detectors.
+"""Backbones of Darknet (pjreddie/darknet): Darknet-19, Darknet-53, and those of YOLOv1 and of the tiny detectors.
 
 YOLOv1 is arXiv 1506.02640 (its figure 3), Darknet-19 arXiv 1612.08242 (table 6), Darknet-53 arXiv 1804.02767 (table 1).
 Level ``Cn`` is the last map of stride ``2^n``: ``C4`` and ``C5`` of Darknet-19 are the 26 x 26 x 512 and 13 x 13 x 1024
 of YOLOv2, ``C3``, ``C4``, ``C5`` of Darknet-53 are layers 36, 61 and 74 of yolov3.cfg.
 
-Every convolution has batch norm (eps 1e-5, a new batch weighs .01 in the running statistics) and a leaky ReLU of slope
+Every convolution has batch norm (eps 1e-5, momentum .01) and a leaky ReLU of slope
 .1. Convolutions are registered in the order in which Darknet's ``.weights`` files hold them.
 """
 
@@ -37,7 +37,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """``count`` blocks: a 1x1 convolution to ``channels`` / 2, a 3x3 one back, and the sum with what came in."""
+    """``count`` residual blocks: a 1x1 convolution to ``channels`` / 2, a 3x3 one back, and a shortcut."""
 
     channels: int
     count: int
@@ -50,12 +50,12 @@ TrunkStage: TypeAlias = tuple[Layer, ...]
 
 
 def _plain(*channels: int) -> tuple[TrunkStage, ...]:
-    """Stages of one 3x3 convolution each, with a pool between."""
+    """Return stages of one 3x3 convolution each, separated by pools."""
     return tuple((Conv(c),) if i == 0 else ("pool", Conv(c)) for i, c in enumerate(channels))
 
 
 def _pairs(count: int, channels: int) -> TrunkStage:
-    """``count`` times a 1x1 convolution to half of ``channels`` and a 3x3 one to ``channels``."""
+    """Return ``count`` pairs of a 1x1 convolution to half of ``channels`` and a 3x3 one to ``channels``."""
     return (Conv(channels // 2, 1), Conv(channels)) * count
 
 
@@ -91,27 +91,27 @@ _TINY: tuple[TrunkStage, ...] = (*_plain(16, 32, 64, 128, 256), ("pool", Conv(51
 VARIANTS: dict[str, tuple[TrunkStage, ...]] = {
     "darknet19": _DARKNET19,
     "darknet53": _DARKNET53,
-    "tiny_v2": _TINY,  # the two tiny detectors differ only in what they put on this trunk
+    "tiny_v2": _TINY,  # the two tiny detectors differ only in their heads
     "tiny_v3": _TINY,
     "extraction": _EXTRACTION,
     "yolov1": _YOLOV1,
     "yolov1_fast": (*_plain(16, 32, 64, 128, 256, 512), ("pool", Conv(1024), Conv(1024), Conv(1024))),
     "yolov1_tiny": (*_plain(16, 32, 64, 128, 256, 512), ("pool", Conv(1024), Conv(256))),
 }
-"""Stages 0, 1, ... of each trunk; stage n has the maps of stride ``2^n``."""
+"""Stages 0, 1, ... of each network; stage n has the maps of stride ``2^n``."""
 
 Variant = Literal["darknet19", "darknet53", "tiny_v2", "tiny_v3", "extraction", "yolov1", "yolov1_fast", "yolov1_tiny"]
 
 
 @config
 class DarknetConfig:
-    """A trunk of Darknet."""
+    """A backbone of Darknet; the default is Darknet-53."""
 
     kind: Literal["darknet"] = "darknet"
     variant: Variant = "darknet53"
-    """Network whose trunk is built.
+    """Network whose convolutions are built.
 
-    ``tiny_v2`` and ``tiny_v3`` (Tiny YOLOv2 and v3) are the same trunk. ``yolov1`` has the 24 convolutions of YOLOv1,
+    ``tiny_v2`` and ``tiny_v3`` (Tiny YOLOv2 and v3) are the same network. ``yolov1`` has the 24 convolutions of YOLOv1,
     ``extraction`` the first 20 of them, which are pretrained, ``yolov1_fast`` the 9 of Fast YOLO and ``yolov1_tiny``
     the 8 of the later tiny-yolo(v1).cfg.
     """
@@ -129,13 +129,13 @@ class DarknetConfig:
 
 
 def conv_bn_leaky(inputs: int, outputs: int, kernel: int, stride: int = 1, norm: str = "bn") -> ConvNormAct:
-    """Darknet's convolution: its norm, and a leaky ReLU of slope .1; padded to keep the size at stride 1."""
+    """Build a convolution of Darknet, padded to keep the size, with norm and a leaky ReLU of slope .1."""
     act = nn.LeakyReLU(SLOPE, inplace=True)
     return ConvNormAct(inputs, outputs, kernel, stride, norm=norm, act=act, eps=1e-5, momentum=0.01)
 
 
 def init_darknet(module: nn.Module) -> None:
-    """Draw every convolution in ``module`` as Darknet does: normal with variance 2 / fan_in, biases 0."""
+    """Initialise the convolutions of ``module`` as Darknet does: normal with variance 2 / fan_in, biases 0."""
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d):
             nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
@@ -159,16 +159,16 @@ class ResidualBlock(nn.Module):
 
 
 class HoldPool(nn.Module):
-    """Darknet's 2x2 max pool of stride 1: the size is kept by one row below and one column on the right."""
+    """Darknet's 2x2 max pool of stride 1, padded by one row below and one column on the right to keep the size."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
-        # Not zeros: what comes out of a leaky ReLU may be negative everywhere.
+        # Not zeros: outputs of a leaky ReLU may be negative everywhere.
         return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 2, 1)
 
 
 class Darknet(nn.Module):
-    """The stages of a trunk.
+    """The stages of a Darknet.
 
     ``levels`` states what ``forward`` returns, in that order; a map of stride ``s`` has ``ceil(H / s)`` rows. The
     stages up to ``freeze_at`` are not trained and their batch norms are frozen; autograd records nothing there.
@@ -199,7 +199,7 @@ class Darknet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of normalised images ``[B, 3, H, W]``: a ``[B, C, ceil(H / stride), ceil(W / stride)]`` a level."""
         features: list[Tensor] = []
-        # The activation waits until it is needed: it commutes with a max pool, and is cheaper after one.
+        # The activation is delayed: it commutes with a max pool, and is cheaper after one.
         waiting = False
         for number, stage in enumerate(self.stages):
             assert isinstance(stage, nn.ModuleList)
@@ -216,7 +216,7 @@ class Darknet(nn.Module):
 
 
 def _build_layer(layer: Layer, inputs: int, width: float, norm: str) -> tuple[list[nn.Module], int]:
-    """The modules of one table entry on ``inputs`` channels, and the channels that they give."""
+    """Build the modules of one table entry for ``inputs`` channels; return them and their output channels."""
     match layer:
         case "pool":
             # Darknet's size and padding round up, with the extra row below and column on the right.
@@ -232,5 +232,5 @@ def _build_layer(layer: Layer, inputs: int, width: float, norm: str) -> tuple[li
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, to the nearest multiple of 8 and at least 8."""
+    """Return ``channels`` times ``width``, rounded to a multiple of 8, at least 8."""
     return max(8, round(channels * width / 8) * 8)

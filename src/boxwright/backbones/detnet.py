@@ -1,4 +1,4 @@
-"""DetNet-59 (Li et al. 2018, arXiv 1804.06215): a backbone that stops striding at 16 and dilates instead.
+"""DetNet-59 (Li et al. 2018, arXiv 1804.06215): a backbone whose last stages keep stride 16 and dilate.
 
 Stages 2 to 4 are ResNet-50's. Stages 5 and 6 stay at stride 16 and at the width of stage 4, with dilated bottlenecks;
 each opens with a block B, whose shortcut has a 1x1 projection although no shape changes, followed by blocks A.
@@ -48,7 +48,7 @@ class DetNetConfig:
 
 
 def build_detnet(config: DetNetConfig) -> ResidualBackbone:
-    """The network that ``config`` describes, freshly initialised."""
+    """Build the network of ``config`` with initial weights."""
     return ResidualBackbone(
         config.width,
         detnet_stages(config),
@@ -61,7 +61,7 @@ def build_detnet(config: DetNetConfig) -> ResidualBackbone:
 
 
 def detnet_stages(config: DetNetConfig) -> list[ResidualStage]:
-    """Stages 2 to 6."""
+    """Return stages 2 to 6."""
     stages = []
     for number, blocks in enumerate(config.depths, start=2):
         kept = number >= 5  # stride and width of stage 4 are kept

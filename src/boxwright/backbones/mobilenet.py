@@ -5,7 +5,7 @@ that SSD reads. V2 and V3 end with a 1x1 convolution (to 1280 and 960 channels),
 stride of ``C5``; the feature pyramid needs only ``C2`` to ``C5``.
 
 The names of V2 and V3 are torchvision's (``features.0.0``, ``features.2.conv.1.0``, ``features.4.block.2.fc1``), so its
-ImageNet weights fit; V1 has none there and uses the same manner. At 224 the classifiers have 4,231,976 / 3,504,872 /
+ImageNet weights fit; V1, which has none there, is named likewise. At 224 the classifiers have 4,231,976 / 3,504,872 /
 5,483,032 parameters and 0.569 / 0.301 / 0.217 G multiply-adds.
 """
 
@@ -105,13 +105,13 @@ _V3 = (
 
 
 def divisible(channels: float) -> int:
-    """The nearest multiple of 8 that is at least 8 and no more than a tenth below ``channels`` (V2's rule)."""
+    """Round ``channels`` to a multiple of 8 that is at least 8 and at most a tenth smaller (V2's rule)."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 def mobilenet_blocks(version: int, width: float, reduced: bool = False) -> tuple[int, list[Block]]:
-    """Channels of the stem, and the blocks after it."""
+    """Return the channels of the stem, and the blocks after it."""
     stem = inputs = divisible((16 if version == 3 else 32) * width)
     blocks: list[Block] = []
     match version:
@@ -140,7 +140,7 @@ def mobilenet_blocks(version: int, width: float, reduced: bool = False) -> tuple
 def conv_norm_act(
     version: int, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, norm: str, hard: bool
 ) -> ConvNormAct:
-    """A convolution with norm and the activation of that version: ReLU, ReLU6, and in V3 ReLU or hard swish."""
+    """Build a convolution with norm and the activation of ``version``: ReLU, ReLU6, and in V3 ReLU or hard swish."""
     acts: dict[int, type[nn.Module]] = {1: nn.ReLU, 2: nn.ReLU6, 3: nn.Hardswish if hard else nn.ReLU}
     act = acts[version](inplace=True)
     eps, momentum = _norm_constants(version)
@@ -148,18 +148,18 @@ def conv_norm_act(
 
 
 def last_conv(version: int, inputs: int, width: float, norm: str) -> tuple[ConvNormAct, int]:
-    """The 1x1 convolution on which V2 and V3 classify, and its channels."""
+    """Build the last 1x1 convolution of V2 or V3, whose output is classified; return it and its channels."""
     outputs = inputs * 6 if version == 3 else divisible(1280 * max(1.0, width))
     return conv_norm_act(version, inputs, outputs, 1, norm=norm, hard=True), outputs
 
 
 def _norm_constants(version: int) -> tuple[float, float]:
-    """``eps`` and ``momentum`` of the batch norms (torchvision's; V1 as V2)."""
+    """Return ``eps`` and ``momentum`` of the batch norms, as in torchvision (V1 has those of V2)."""
     return (1e-3, 0.01) if version == 3 else (1e-5, 0.1)
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a weight in 0..1 that two layers find from the averages of all channels (V3 §5.3)."""
+    """Multiply each channel by a weight in 0..1, computed by two layers from the means of all channels (V3 §5.3)."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -194,18 +194,18 @@ class InvertedResidualV2(nn.Module):
         return out.add_(x) if self.shortcut else out
 
     def expand(self, x: Tensor) -> Tensor:
-        """The map inside the block, before its depthwise convolution."""
+        """Return the expanded map, before the depthwise convolution."""
         return self.conv[0](x)
 
     def project(self, x: Tensor) -> Tensor:
-        """From that map to the block's output, without the shortcut."""
+        """Turn the expanded map into the output of the block, without the shortcut."""
         *_, depthwise, project, norm = self.conv
         assert isinstance(project, nn.Conv2d)
         return conv_norm(depthwise(x), project, norm)
 
 
 class InvertedResidualV3(nn.Module):
-    """As V2's, with squeeze and excitation before the projection where the table says so (V3 §5)."""
+    """Block of V2 with squeeze and excitation before the projection, in the blocks that table 1 marks (V3 §5)."""
 
     def __init__(self, block: Block, norm: str) -> None:
         super().__init__()
@@ -227,11 +227,11 @@ class InvertedResidualV3(nn.Module):
         return out.add_(x) if self.shortcut else out
 
     def expand(self, x: Tensor) -> Tensor:
-        """The map inside the block, before its depthwise convolution."""
+        """Return the expanded map, before the depthwise convolution."""
         return self.block[0](x)
 
     def project(self, x: Tensor) -> Tensor:
-        """From that map to the block's output, without the shortcut."""
+        """Turn the expanded map into the output of the block, without the shortcut."""
         return self.block[1:](x)
 
 
@@ -310,7 +310,7 @@ class MobileNet(nn.Module):
 
 
 class MobileNetHead(nn.Module):
-    """The classifier of V2 and V3: the last convolution where the backbone ends before it, average, linear layers."""
+    """Classifier of V2 and V3: the last convolution unless the backbone has it, global average, linear layers."""
 
     def __init__(self, backbone: MobileNet, num_classes: int) -> None:
         super().__init__()
@@ -338,7 +338,7 @@ class MobileNetHead(nn.Module):
 
 
 def init_mobilenet(module: nn.Module) -> None:
-    """Kaiming-normal convolutions over what they send out, biases 0, as torchvision starts."""
+    """Initialise convolutions as torchvision does: Kaiming normal by fan-out, biases 0."""
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out")

@@ -38,8 +38,8 @@ class ResNetConfig:
     stem_pool: StemPool = "padded"
     """Padding of the stem's max pool: ``padded`` (torchvision, Detectron) or ``ceil`` (Caffe).
 
-    With ``ceil`` maps are as large where the sides of the input divide by 4, but their cells lie one pixel of the stem
-    further to the right and below.
+    Both give maps of equal size if the sides of the input are multiples of 4. With ``ceil`` their cells lie one pixel
+    of the stem further to the right and below.
     """
     norm: Norm = "bn"
     """Normalisation. ``frozen_bn`` needs loaded weights; train from scratch with ``bn`` or ``gn``."""
@@ -64,7 +64,7 @@ class ResNetConfig:
 
 
 def build_resnet(config: ResNetConfig) -> ResidualBackbone:
-    """The network that ``config`` describes, freshly initialised."""
+    """Build the network of ``config`` with initial weights."""
     backbone = ResidualBackbone(
         config.width,
         resnet_stages(config),
@@ -80,7 +80,7 @@ def build_resnet(config: ResNetConfig) -> ResidualBackbone:
 
 
 def resnet_stages(config: ResNetConfig) -> list[ResidualStage]:
-    """Stages 2 to 5."""
+    """Return stages 2 to 5."""
     block, table = DEPTHS[config.depth]
     growth = 1 if block == "basic" else 4
     dilated = config.output_stride == 16
@@ -97,8 +97,8 @@ def resnet_stages(config: ResNetConfig) -> list[ResidualStage]:
                 out=mid * growth,
                 stride=1 if number == 2 or dilate else 2,
                 dilation=2 if dilate else 1,
-                # In v1.5 the stride that dilation replaces sat in this very 3x3, which therefore read the stride-16 map
-                # at spacing 1. In v1 it sat before it, so the 3x3 read every second pixel.
+                # In v1.5 this 3x3 had the stride that dilation replaces, so it read the stride-16 map at spacing 1.
+                # In v1 the 1x1 before it had the stride, so the 3x3 read every second pixel.
                 opening_dilation=1 if dilate and not config.stride_in_1x1 else None,
             )
         )

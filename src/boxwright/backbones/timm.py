@@ -1,4 +1,4 @@
-"""Any convolutional or hierarchical network of timm as a backbone, behind the extra ``timm``.
+"""Convolutional and hierarchical networks of timm as backbones (needs the extra ``timm``).
 
 Level ``Cn`` is the network's last feature map of stride ``2^n``. timm is imported when such a backbone is built.
 """
@@ -18,15 +18,15 @@ from boxwright.structures import InputError, Level
 
 @config
 class TimmConfig:
-    """A network of timm. Its norms are its own, and nothing is frozen."""
+    """A network of timm, with its own norms and no frozen parts."""
 
     kind: Literal["timm"] = "timm"
     name: Annotated[str, Field(min_length=1)]
     """Name of the model in timm, with the tag of its weights if there are several: ``resnet50.a1_in1k``."""
     pretrained: bool = False
-    """Start from those weights, which timm downloads when the network is first built.
+    """Load those weights, which timm downloads when the network is first built.
 
-    They expect timm's own pixels, mostly ``PixelConfig()``.
+    They need the pixel normalisation of timm, mostly ``PixelConfig()``.
     """
     out_levels: tuple[Count, ...] = (2, 3, 4, 5)
     """Levels ``Cn`` that are returned. Parts above the last one are not built."""
@@ -39,11 +39,11 @@ class TimmBackbone(nn.Module):
     """A network of timm that returns its feature maps.
 
     ``levels`` states what ``forward`` returns, in that order. The sides of the input should be multiples of the largest
-    stride: other sides some networks round down, some up, and some refuse.
+    stride. Networks differ for other sizes: some round down, some round up, and some raise an error.
     """
 
     foreign_norms = True
-    """The layer that a norm follows is not known here, so ``fold_norms`` leaves these norms as they are."""
+    """``fold_norms`` skips these norms, because it cannot know which layers they follow."""
 
     def __init__(self, config: TimmConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TimmBackbone(nn.Module):
 
 
 def _create(name: str, pretrained: bool, out_indices: tuple[int, ...] | None = None) -> Any:
-    """timm's network, returning the maps of ``out_indices``, or of all."""
+    """Create the network of timm that returns the maps of ``out_indices``, or all maps."""
     try:
         import timm  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -81,5 +81,5 @@ def _create(name: str, pretrained: bool, out_indices: tuple[int, ...] | None = N
     try:
         return timm.create_model(name, pretrained=pretrained, features_only=True, **options)
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
-        # timm has no one way to say that a network has no feature maps.
+        # timm raises different errors for a network without feature maps.
         raise InputError(f"TimmConfig.name = {name!r}: timm cannot give its feature maps: {error}") from error

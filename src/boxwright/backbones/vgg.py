@@ -1,4 +1,4 @@
-"""VGG (Simonyan and Zisserman 2015, arXiv 1409.1556), and its reduced form under SSD and RefineDet.
+"""VGG (Simonyan and Zisserman 2015, arXiv 1409.1556), and its reduced form for SSD and RefineDet.
 
 A stage is a run of 3x3 convolutions between two max pools. Level ``Cn`` is the map of stage n after its last ReLU and
 before its pool, so ``C1`` to ``C5`` have the strides 1, 2, 4, 8, 16 (conv4_3 of VGG-16 is ``C4``). In the reduced form
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from boxwright.backbones.layers.blocks import check_levels
 from boxwright.backbones.layers.norm import OptionalNorm, conv_norm, make_norm, stage_norm
 from boxwright.backbones.layers.pooling import HalvingMaxPool2d
-from boxwright.backbones.layers.recompute import forgets, forgotten_conv_relu
+from boxwright.backbones.layers.recompute import can_recompute, recomputed_conv_relu
 from boxwright.fields import Channels, Count, CountOrZero, config
 from boxwright.structures import InputError, Level
 
@@ -81,7 +81,7 @@ class _Stage(NamedTuple):
 class VGG(nn.Module):
     """Five stages of 3x3 convolutions, and fc6 and fc7 as convolutions in the reduced form.
 
-    ``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` stages do not learn and their
+    ``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` stages are not trained and their
     batch norms are frozen; autograd records nothing there.
     """
 
@@ -116,7 +116,7 @@ class VGG(nn.Module):
         for stage in self._stages[:freeze_at]:
             for index in stage.convs:
                 self.features[index].requires_grad_(False)
-                self.features[index + 1].requires_grad_(False)  # its norm, or a ReLU that has nothing to learn
+                self.features[index + 1].requires_grad_(False)  # its norm, or a ReLU without parameters
         if freeze_at == 6:
             for module in (self.fc6, self.fc6_norm, self.fc7, self.fc7_norm):
                 module.requires_grad_(False)
@@ -142,12 +142,12 @@ class VGG(nn.Module):
         return features
 
     def _convs(self, x: Tensor, stage: _Stage) -> Tensor:
-        """The stage's convolutions, all but the last with their ReLU."""
+        """Apply the convolutions of ``stage``, all but the last followed by ReLU."""
         first, *more = stage.convs
         conv = self.features[first]
         assert isinstance(conv, nn.Conv2d)
-        if stage.number == 1 and more and isinstance(self.features[first + 1], nn.ReLU) and forgets(x, conv):
-            x = forgotten_conv_relu(x, conv, lambda fmap: self._conv(fmap, more[0]))
+        if stage.number == 1 and more and isinstance(self.features[first + 1], nn.ReLU) and can_recompute(x, conv):
+            x = recomputed_conv_relu(x, conv, lambda fmap: self._conv(fmap, more[0]))
             first, *more = more
         else:
             x = self._conv(x, first)
@@ -156,14 +156,17 @@ class VGG(nn.Module):
         return x
 
     def _conv(self, x: Tensor, index: int) -> Tensor:
-        """The convolution at ``index`` of ``features``, with the norm that may follow it and without its ReLU."""
+        """Apply the convolution at ``index`` of ``features`` and its norm, if it has one, without its ReLU."""
         conv, norm = self.features[index], self.features[index + 1]
         assert isinstance(conv, nn.Conv2d)
         return conv(x) if isinstance(norm, nn.ReLU) else conv_norm(x, conv, norm)
 
 
 def _features(config: VGGConfig) -> tuple[list[_Stage], nn.Sequential, int]:
-    """The stages up to the last that is needed, their modules under torchvision's indices, and their channels."""
+    """Build the stages up to the last output level.
+
+    Returns them, their modules under torchvision's indices, and the channels of the last one.
+    """
     layers: list[nn.Module] = []
     stages: list[_Stage] = []
     channels, top = 3, max(config.out_levels)

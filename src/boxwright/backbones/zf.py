@@ -38,7 +38,7 @@ class ZFConfig:
     width: Annotated[float, Field(ge=8 / 96)] = 1.0
     """Factor on all channels."""
     ceil_mode: bool = False
-    """Round the size of the pools' maps up, as Caffe does; maps then have one row and column more than levels say."""
+    """Round the size of the pools' maps up as Caffe does, which adds one row and column to the declared size."""
     freeze_at: CountOrZero = 0
     """Leading convolutions that are not trained."""
     out_levels: tuple[Count, ...] = (5,)
@@ -49,7 +49,10 @@ class ZFConfig:
 
 
 class ZF(nn.Module):
-    """``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` convolutions are frozen."""
+    """The network of Zeiler and Fergus.
+
+    ``levels`` states what ``forward`` returns, in that order. The first ``freeze_at`` convolutions are frozen.
+    """
 
     def __init__(self, config: ZFConfig) -> None:
         super().__init__()
@@ -85,6 +88,6 @@ class ZF(nn.Module):
 
 
 def local_normalisation(x: Tensor, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> Tensor:
-    """``x / (1 + alpha * mean of x^2 over size x size)^beta``, each channel for itself (WITHIN_CHANNEL in Caffe)."""
+    """``x / (1 + alpha * mean of x^2 over size x size)^beta``, per channel (WITHIN_CHANNEL in Caffe)."""
     energy = F.avg_pool2d(x.float().square(), size, 1, size // 2)
     return (x * (1 + alpha * energy).pow(-beta)).to(x.dtype)

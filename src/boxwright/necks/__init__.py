@@ -1,4 +1,4 @@
-"""Necks: a backbone's levels in, the detector's levels out."""
+"""Necks: layers that turn the levels of a backbone into the levels of a detector."""
 
 from boxwright.necks.fpn import FPN, FPNConfig
 

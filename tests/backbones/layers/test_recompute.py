@@ -1,4 +1,4 @@
-"""What VGG forgets of its first map: values and gradients are the same, and the map is not kept."""
+"""VGG recomputes its first map: values and gradients are the same, and the map is not stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boxwright.backbones.build import build_backbone
-from boxwright.backbones.layers.recompute import forgets, forgotten_conv_relu
+from boxwright.backbones.layers.recompute import can_recompute, recomputed_conv_relu
 from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.backbones.vgg import VGGConfig
 
@@ -28,7 +28,7 @@ def test_gradients_are_those_of_a_map_that_is_kept(depth: int, winograd: bool, m
     model = use_winograd_in_training(model) if winograd else model
     x = torch.randn(2, 3, 64, 68)
     mine = _gradients(model, x)
-    monkeypatch.setattr("boxwright.backbones.vgg.forgets", lambda *_: False)
+    monkeypatch.setattr("boxwright.backbones.vgg.can_recompute", lambda *_: False)
     kept = _gradients(model, x)
     assert len(mine) == len(kept) == 2 * sum({13: (2, 2, 2), 16: (2, 2, 3)}[depth])
     for one, other in zip(mine, kept, strict=True):
@@ -44,14 +44,14 @@ def test_the_map_is_gone_after_the_way_there_and_the_same_on_the_way_back() -> N
         return second(fmap)
 
     x = torch.randn(1, 3, 9, 9)
-    out = forgotten_conv_relu(x, first, then)
+    out = recomputed_conv_relu(x, first, then)
     assert seen[0]() is None
     assert torch.equal(out, second(F.relu(first(x))))
 
 
 def test_a_second_way_back_is_the_first() -> None:
     first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
-    out = forgotten_conv_relu(torch.randn(1, 3, 9, 9), first, second).sum()
+    out = recomputed_conv_relu(torch.randn(1, 3, 9, 9), first, second).sum()
     out.backward(retain_graph=True)
     assert first.weight.grad is not None
     once = first.weight.grad.clone()
@@ -61,13 +61,13 @@ def test_a_second_way_back_is_the_first() -> None:
 
 def test_what_is_forgotten() -> None:
     conv, x = nn.Conv2d(3, 8, 3), torch.randn(1, 3, 9, 9)
-    assert forgets(x, conv)
-    assert not forgets(x.clone().requires_grad_(), conv)
-    assert not forgets(x, nn.Conv2d(3, 8, 3).requires_grad_(False))
+    assert can_recompute(x, conv)
+    assert not can_recompute(x.clone().requires_grad_(), conv)
+    assert not can_recompute(x, nn.Conv2d(3, 8, 3).requires_grad_(False))
     with torch.no_grad():
-        assert not forgets(x, conv)
+        assert not can_recompute(x, conv)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not forgets(x, conv)
+        assert not can_recompute(x, conv)
 
 
 def test_norms_see_their_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +77,5 @@ def test_norms_see_their_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Tensor:
         raise AssertionError("forgotten")
 
-    monkeypatch.setattr("boxwright.backbones.vgg.forgotten_conv_relu", fail)
+    monkeypatch.setattr("boxwright.backbones.vgg.recomputed_conv_relu", fail)
     _gradients(model, torch.randn(1, 3, 32, 32))

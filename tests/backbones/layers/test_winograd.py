@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from boxwright.backbones import VGGConfig, build_backbone
 from boxwright.backbones.layers import winograd
 from boxwright.backbones.layers.winograd import (
-    LearningWinogradConv2d,
+    TrainableWinogradConv2d,
     WinogradConv2d,
     use_winograd,
     use_winograd_in_training,
@@ -75,7 +75,7 @@ def test_bfloat16_gains_on_some_processors(instructions: bool, tiles: bool, gain
     wide, narrow = nn.Conv2d(256, 256, 3, padding=1).bfloat16(), nn.Conv2d(128, 128, 3, padding=1).bfloat16()
     assert isinstance(use_winograd(nn.Sequential(wide))[0], WinogradConv2d) == gains
     assert not isinstance(use_winograd(nn.Sequential(narrow))[0], WinogradConv2d)
-    assert not isinstance(use_winograd_in_training(nn.Sequential(wide))[0], LearningWinogradConv2d)
+    assert not isinstance(use_winograd_in_training(nn.Sequential(wide))[0], TrainableWinogradConv2d)
 
 
 def convolutions(**changes: object) -> nn.Conv2d:
@@ -170,7 +170,7 @@ def test_gradients_equal_the_definitions(
         monkeypatch.setattr(winograd, "KERNEL_BYTES", 200_000)  # five parts, the last one smaller
     conv = nn.Conv2d(72, 96, 3, padding=padding, bias=bias)
     conv = conv.to(memory_format=layout)  # type: ignore[call-overload]
-    ours = LearningWinogradConv2d(conv)
+    ours = TrainableWinogradConv2d(conv)
     x = torch.randn(2, 72, 23, 34).to(memory_format=layout).requires_grad_()
     assert ours.serves(x)
     out = ours(x)
@@ -191,7 +191,7 @@ def test_of_narrow_layers_only_the_gradients_go_the_short_way() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(64, 64, 3, padding=1)
     (ours,) = use_winograd_in_training(nn.Sequential(conv))
-    assert isinstance(ours, LearningWinogradConv2d)
+    assert isinstance(ours, TrainableWinogradConv2d)
     x = torch.randn(2, 64, 64, 64)
     slope = torch.randn_like(conv(x))
     wanted = list(conv.parameters())
@@ -219,7 +219,7 @@ def test_only_what_learns_gets_a_gradient() -> None:
 
 def test_what_learnt_is_ready_for_inference() -> None:
     net = use_winograd_in_training(nn.Sequential(convolutions(), nn.ReLU(inplace=True)))
-    assert isinstance(net[0], LearningWinogradConv2d)
+    assert isinstance(net[0], TrainableWinogradConv2d)
     x = torch.randn(2, 96, 32, 32)
     conv = use_winograd(net.requires_grad_(False))[0]
     assert isinstance(conv, WinogradConv2d)
@@ -230,7 +230,7 @@ def test_what_learnt_is_ready_for_inference() -> None:
 def test_learning_stands_aside_where_it_cannot_serve() -> None:
     torch.manual_seed(0)
     conv = convolutions()
-    ours, x = LearningWinogradConv2d(conv), torch.randn(2, 96, 24, 24)
+    ours, x = TrainableWinogradConv2d(conv), torch.randn(2, 96, 24, 24)
     assert not torch.equal(ours(x), conv(x))
     assert torch.equal(ours(x[..., :16, :16]), conv(x[..., :16, :16]))  # too small to gain
     with torch.autocast("cpu", torch.bfloat16):

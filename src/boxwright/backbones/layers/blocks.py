@@ -1,4 +1,4 @@
-"""Residual blocks, and the backbone that is a stem and stages of them: ResNet and DetNet are two lists of stages.
+"""Residual blocks, and the backbone of a stem and residual stages that ResNet and DetNet share.
 
 Symbols: B images, C channels, H W pixels of the padded input. Stage 1 is the stem; stage ``n`` gives the level ``Cn``.
 Module names are torchvision's: ``conv1 bn1 layer1.0.conv1 layer1.0.bn1 ... layer1.0.downsample.0``; ``layer{n}`` is
@@ -17,7 +17,7 @@ from boxwright.backbones.layers.norm import FrozenBatchNorm, conv_norm, make_nor
 from boxwright.structures import InputError, Level
 
 StemPool = Literal["padded", "ceil"]
-"""The stem's 3x3 max pool: padded by 1 on all sides, or by nothing, and a last window may stick out (Caffe)."""
+"""The stem's 3x3 max pool: padded by 1 on all sides, or not padded and rounded up (Caffe)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def check_zero_init(zero_init_residual: bool, norm: str) -> None:
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size, or divides it by the stride and rounds up."""
+    """Build a convolution without bias. Its map has the size of the input divided by the stride, rounded up."""
     padding = dilation * (kernel - 1) // 2
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
 
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
 
 
 def build_stage(inputs: int, stage: ResidualStage, norm: str, stride_in_1x1: bool) -> nn.Sequential:
-    """The blocks of ``stage`` on a map of ``inputs`` channels."""
+    """Build the blocks of ``stage`` for a map of ``inputs`` channels."""
     blocks: list[nn.Module] = []
     for i in range(stage.blocks):
         opening = i == 0
@@ -147,14 +147,14 @@ def build_stage(inputs: int, stage: ResidualStage, norm: str, stride_in_1x1: boo
 
 
 def initialise(stages: nn.Module, zero_init_residual: bool) -> None:
-    """Kaiming-normal convolutions; with ``zero_init_residual`` each block starts as its shortcut."""
+    """Initialise convolutions as Kaiming normal. With ``zero_init_residual`` each block starts as its shortcut."""
     for module in stages.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
             last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
             assert isinstance(last.weight, Tensor)
-            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be learned away
+            if not isinstance(last, FrozenBatchNorm):  # a frozen zero could never be trained away
                 nn.init.zeros_(last.weight)
 
 

@@ -1,10 +1,10 @@
-"""Normalisation that costs nothing when it is frozen.
+"""Normalisation layers, with frozen batch norms computed inside convolutions.
 
-A frozen batch norm is an affine map per channel, and so is the tail of a convolution. ``conv_norm`` therefore scales
-the convolution's weight and runs one convolution: the normalised map is the only activation that exists, in training
-too, and the gradient still reaches the unscaled weight. ``fold_norms`` does the same once and for all, for inference.
+A frozen batch norm is an affine map per channel. ``conv_norm`` applies it by scaling the weight of the convolution
+before it, so that no second activation is stored, in training either; the gradient reaches the unscaled weight.
+``fold_norms`` scales the weights once, for inference.
 
-Live batch norm is the stock ``nn.BatchNorm2d``, so that ``nn.SyncBatchNorm.convert_sync_batchnorm`` finds it.
+Trained batch norm is the stock ``nn.BatchNorm2d``, so that ``nn.SyncBatchNorm.convert_sync_batchnorm`` finds it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics and affine are buffers: nothing in it learns and ``train()`` does not change it.
+    """Batch norm whose statistics and affine parameters are buffers. It is not trained, and ``train()`` has no effect.
 
-    Its state has the keys of ``nn.BatchNorm2d`` (a ``num_batches_tracked`` is dropped on loading), so weights pass
-    between the two. Fresh statistics are the identity, with variance ``1 - eps``, so that checkpoints which hold only
-    a scale and a bias stay exact. A network that starts from the identity is not normalised at all: train from scratch
-    with ``bn`` or ``gn``.
+    Its state has the keys of ``nn.BatchNorm2d`` (a ``num_batches_tracked`` is dropped on loading), so either loads the
+    weights of the other. Fresh statistics are the identity, with variance ``1 - eps``, so that checkpoints that hold
+    only a scale and a bias stay exact. A network with fresh frozen norms is not normalised: train from scratch with
+    ``bn`` or ``gn``.
     """
 
     weight: Tensor
@@ -68,12 +68,12 @@ class FrozenBatchNorm(nn.Module):
         )
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """``[C], [C]``: the map is ``x * scale + shift``."""
+        """Return ``scale [C]`` and ``shift [C]``: the norm computes ``x * scale + shift``."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[B, C, H, W]`` in a pass of its own, for a norm that follows no convolution."""
+        """Normalise ``[B, C, H, W]`` separately, for a norm that follows no convolution."""
         scale, shift = self.scale_and_shift()
         return x * scale[:, None, None] + shift[:, None, None]
 
@@ -82,9 +82,9 @@ class FrozenBatchNorm(nn.Module):
 
 
 class L2Norm(nn.Module):
-    """Every position's channels scaled to length 1, times a learned scale per channel (ParseNet, arXiv 1506.04579).
+    """Scale the channels of each position to length 1, times a trained factor per channel (ParseNet, arXiv 1506.04579).
 
-    ``scale``: its start. ``eps_place``: 1e-10 is added to the sum of squares (Caffe) or to its root (PyTorch ports).
+    ``scale``: initial factor. ``eps_place``: 1e-10 is added to the sum of squares (Caffe) or its root (PyTorch ports).
     """
 
     def __init__(self, channels: int, scale: float, eps_place: Literal["sum", "root"] = "sum") -> None:
@@ -93,7 +93,7 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` of one shape, computed in float32: half precision cannot hold the eps or its inverse."""
+        """``[B, C, H, W]`` to the same shape, in float32: half precision cannot hold the eps or its inverse."""
         wide = x.float()
         if self.eps_place == "sum":
             inverse = torch.rsqrt(wide.square().sum(1, keepdim=True) + 1e-10)
@@ -103,14 +103,14 @@ class L2Norm(nn.Module):
 
 
 def set_norm_momentum(module: nn.Module, momentum: float | None) -> None:
-    """Let a new batch weigh ``momentum`` in the running statistics of all batch norms of ``module``; None: as it is."""
+    """Set the momentum of all batch norms of ``module``; None changes nothing."""
     for norm in module.modules():
         if momentum is not None and isinstance(norm, _BatchNorm):
             norm.momentum = momentum
 
 
 def set_norm_eps(module: nn.Module, eps: float) -> None:
-    """Let all batch norms of ``module`` add ``eps`` to a variance; fresh ones that are frozen stay the identity."""
+    """Set the ``eps`` of all batch norms of ``module``; a fresh frozen norm stays the identity."""
     for norm in module.modules():
         if isinstance(norm, FrozenBatchNorm):
             norm.running_var += norm.eps - eps
@@ -120,9 +120,9 @@ def set_norm_eps(module: nn.Module, eps: float) -> None:
 
 
 def make_norm(kind: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
-    """The normalisation layer called ``kind``, one of ``OPTIONAL_NORMS``; ``none`` is the identity.
+    """Build the normalisation layer ``kind``, one of ``OPTIONAL_NORMS``; ``none`` is the identity.
 
-    ``momentum``: the share of a new batch in the running statistics of ``bn``.
+    ``momentum``: weight of a new batch in the running statistics of ``bn``.
     """
     match kind:
         case "none":
@@ -139,12 +139,12 @@ def make_norm(kind: str, channels: int, eps: float = 1e-5, momentum: float = 0.1
 
 
 def stage_norm(kind: str, number: int, freeze_at: int) -> str:
-    """The norm of stage ``number``: a live batch norm is frozen in the first ``freeze_at`` stages."""
+    """Return the norm of stage ``number``: batch norms of the first ``freeze_at`` stages are frozen."""
     return "frozen_bn" if kind == "bn" and number <= freeze_at else kind
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """``norm(conv(x))``, as a single convolution where the norm is frozen."""
+    """Compute ``norm(conv(x))``, by a single convolution if the norm is frozen."""
     if not isinstance(norm, FrozenBatchNorm):
         return norm(conv(x))
     scale, shift = norm.scale_and_shift()
@@ -154,7 +154,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, norm and activation under the names ``0``, ``1``, ``2``, as torchvision and most others have them.
+    """Convolution, norm and activation under the names ``0``, ``1``, ``2``, as in torchvision and most other libraries.
 
     Keeps the size, or divides it by ``stride`` and rounds up. The convolution has a bias only where ``norm`` is
     ``none``. ``act`` should work in place: nothing keeps what comes before it.
@@ -190,14 +190,14 @@ class ConvNormAct(nn.Sequential):
 
 
 def fold_norms(module: _Module) -> _Module:
-    """A copy of ``module`` whose fixed batch norms are part of their convolutions; outputs are the same.
+    """Return a copy of ``module`` with fixed batch norms folded into their convolutions. Outputs are the same.
 
-    Fixed are ``FrozenBatchNorm`` and any batch norm in eval mode that tracks statistics; batch norms in training mode
-    and group norms stay as they are. A norm belongs to the convolution that its parent registered right before it,
-    as in ``conv1, bn1`` or ``nn.Sequential(conv, norm, relu)``; transposed ones fold too. Folded norms
-    become ``nn.Identity``. For inference: the copy still has gradients, but no longer normalises anything that changes.
-    Modules with a true ``foreign_norms``, whose order of registration says nothing, are left as they are, and so are
-    norms that do more than normalise.
+    Fixed are ``FrozenBatchNorm`` and any batch norm in eval mode that tracks statistics. Batch norms in training mode
+    and group norms are unchanged. A norm belongs to the (transposed) convolution that its parent registered right
+    before it, as in ``conv1, bn1`` or ``nn.Sequential(conv, norm, relu)``, and becomes ``nn.Identity``. The copy is for
+    inference: it has gradients, but its norms do not follow changes of the statistics. Modules with a true
+    ``foreign_norms``, whose order of registration is arbitrary, are unchanged, and so are subclasses of batch norm that
+    compute more than it does.
     """
     folded = copy.deepcopy(module)
     foreign = {id(m) for outer in folded.modules() if getattr(outer, "foreign_norms", False) for m in outer.modules()}
@@ -243,6 +243,6 @@ def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> None:
             shift = shift + norm.bias
     if conv.bias is not None:
         shift = shift + conv.bias * scale
-    # A transposed convolution's weight has its outputs in the second place.
+    # The second dimension of a transposed convolution's weight is that of the outputs.
     conv.weight.mul_(scale[:, None, None] if conv.transposed else scale[:, None, None, None])
     conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)

@@ -1,7 +1,7 @@
-"""Max pooling 2 x 2 that keeps no indices for the way back.
+"""Max pooling 2 x 2 that stores no indices for the backward pass.
 
-torch keeps, for each output, where its maximum stood, in eight bytes. What was pooled is kept anyway, for the layer
-before, and tells it again.
+torch stores the position of each maximum in eight bytes. The layer before stores the pooled map anyway, and the
+positions can be computed from it again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 
 class HalvingMaxPool2d(nn.MaxPool2d):
-    """``nn.MaxPool2d(2, 2)``, of the same values and gradients; of equal maxima the first, row by row, gets all.
+    """``nn.MaxPool2d(2, 2)`` with the same values and gradients; the first of equal maxima gets the whole gradient.
 
-    Odd sides, other devices than a processor, and compiled or exported graphs take torch's own.
+    Uses torch's own for odd sides, on other devices than a CPU, and in compiled or exported graphs.
     """
 
     def __init__(self, ceil_mode: bool = False) -> None:
@@ -41,7 +41,7 @@ class _Halving(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
         (x,) = ctx.saved_tensors
-        y = F.max_pool2d(x, 2)  # once more: what was returned may have been changed in place
+        y = F.max_pool2d(x, 2)  # again: the returned map may have been changed in place
         out = torch.empty_like(x)
         free = torch.ones_like(y, dtype=torch.bool)
         for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):

@@ -1,7 +1,7 @@
-"""Maps that are made again on the way back instead of kept: time for memory (Chen et al. 2016, arXiv 1604.06174).
+"""Recompute a map in the backward pass instead of storing it (Chen et al. 2016, arXiv 1604.06174).
 
-Worth it where a map is large and cheap to make: what VGG's first convolution returns is a sixth of all that the network
-keeps for its gradients, and half a per cent of its multiplications.
+This pays for a large map that is cheap to compute. The output of VGG's first convolution is a sixth of all that the
+network stores for its gradients, and takes half a per cent of its multiplications.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 
-def forgets(x: Tensor, conv: nn.Conv2d) -> bool:
+def can_recompute(x: Tensor, conv: nn.Conv2d) -> bool:
     """Return True if ``conv(x)`` would be kept for the backward pass and can be recomputed instead.
 
     This holds on a CPU without autocast, outside compiled and exported graphs, and where ``x`` needs no gradient.
@@ -23,13 +23,12 @@ def forgets(x: Tensor, conv: nn.Conv2d) -> bool:
     return plain and torch.is_grad_enabled() and conv.weight.requires_grad and not x.requires_grad
 
 
-def forgotten_conv_relu(x: Tensor, conv: nn.Conv2d, then: Callable[[Tensor], Tensor]) -> Tensor:
-    """``then(relu(conv(x)))`` with the same gradients, of which the map between is not kept.
+def recomputed_conv_relu(x: Tensor, conv: nn.Conv2d, then: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute ``then(relu(conv(x)))`` with the same gradients, without storing the output of ReLU.
 
-    It is made twice on the way back, for the gradient of ``then`` and for that of the ReLU: holding it from one to the
-    other would be what this is to avoid.
-
-    ``then`` must not return what it is given. The parameters of ``conv`` must be on the way back what they are now.
+    The backward pass computes it twice, for the gradients of ``then`` and of ReLU, so that it is never held between
+    the two. ``then`` must not return its argument, and the parameters of ``conv`` must not change before the backward
+    pass.
     """
     pointer, shape = 0, torch.Size()
 

@@ -1,4 +1,4 @@
-"""3x3 convolutions with a quarter of the multiplications, on a processor.
+"""Winograd convolution on a CPU: 3x3 convolutions with a quarter of the multiplications.
 
 Winograd's algorithm F(4x4, 3x3) as Lavin and Gray use it (arXiv 1509.09308, §4): tiles of 6 x 6 inputs, two pixels
 shared with each neighbour, and the kernels are transformed; then a product of matrices for each of the 36 points sums
@@ -7,10 +7,10 @@ takes 144. In float32 values differ from the definition's by about 2e-6 of their
 
 bfloat16 is too coarse for these transforms. It takes F(2x2, 3x3), 16 multiplications for 36, whose transforms only add
 and subtract: its error is about three times that of rounding an exact output to bfloat16, and at the end of RetinaNet's
-subnets the error of all bfloat16 arithmetic grows by a tenth to a quarter.
+subnets the total error of bfloat16 grows by a tenth to a quarter.
 
-For inference the kernels are transformed once (:func:`use_winograd`). Where they learn they are transformed in every
-step, and so are the gradients of inputs and kernels, in as few multiplications each (:func:`use_winograd_in_training`).
+For inference the kernels are transformed once (:func:`use_winograd`). In training they are transformed in every step,
+and the gradients of inputs and kernels are computed in the same way (:func:`use_winograd_in_training`).
 
 Symbols: B images, T tiles, C channels in, K channels out, m sides of a tile's output, n = m + 2 of its input.
 """
@@ -32,8 +32,8 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 class Scheme(NamedTuple):
     """F(m x m, 3x3) in one direction: transforms of the input ``[n, n]``, the kernel ``[n, 3]``, the output ``[m, n]``.
 
-    ``least_saving``: in C K / (C + K): products cost as C K, transforms as C and as K. Below it the transforms cost
-    more than is saved.
+    ``least_saving``: least value of C K / (C + K) for which the scheme is used. Products cost in proportion to C K, and
+    transforms to C + K; below it the transforms cost more than the products save.
     """
 
     input: Matrix
@@ -75,42 +75,45 @@ TWO = Scheme(
 )
 
 LEAST_PIXELS = 144
-"""On a smaller map reading the transformed kernels, larger than the plain ones, costs more than is saved."""
+"""Least size of a map. Below it, reading the transformed kernels, which are larger, costs more than is saved."""
 
-LEAST_LEARNT_PIXELS = 1000
-"""The same over all images of a batch where kernels are transformed in every step."""
+LEAST_TRAINED_PIXELS = 1000
+"""Least size of a map over all images of a batch in training, where kernels are transformed in every step."""
 
 LEAST_SAVING_BACK = 27
-"""``least_saving`` for the gradients, on which the definition takes longer. Between the two only they go the
-short way, on maps of at least ``LEAST_PIXELS_BACK`` over all images."""
+"""``least_saving`` for gradients, which take longer by the definition than outputs.
+
+A layer between this and the ``least_saving`` of outputs uses the algorithm for its gradients only, on maps of at least
+``LEAST_PIXELS_BACK`` over all images.
+"""
 
 LEAST_PIXELS_BACK = 8000
 
 CHUNK_BYTES = 4_000_000
-"""Transformed tiles handled at once, for each thread: what the cache holds while they pass through three products."""
+"""Bytes of transformed tiles handled at once per thread, so that they stay in the cache for all three products."""
 
 KERNEL_BYTES = 16_000_000
-"""Transformed kernels held at once where they learn: of a layer with more, so many outputs are computed at a time."""
+"""Bytes of transformed kernels held at once in training; a larger layer computes its outputs in parts."""
 
 CHUNK_TILES = 96
-"""But at least so many, or the products wait for the kernels to be read."""
+"""Least number of tiles handled at once; with fewer, reading the kernels takes longer than the products."""
 
 
 def use_winograd(module: _Module) -> _Module:
-    """``module`` itself, with every convolution that gains from it replaced; for inference, after ``fold_norms``.
+    """Use Winograd's algorithm for the convolutions of ``module`` that it makes faster; returns ``module`` itself.
 
-    These are the plain 3x3 ones of stride 1 with enough channels, in float32, and in bfloat16 where the processor has
-    instructions for it but no tile units (AMX), beside which the transforms would take longer than they save. The
-    transformed kernels take four times the memory of the plain ones, in bfloat16 1.8 times; the plain ones stay. State
-    dicts do not change.
+    For inference, after ``fold_norms``. Replaces 3x3 convolutions of stride 1 without dilation and groups that have
+    enough channels, in float32, and in bfloat16 if the processor has instructions for it but no tile units (AMX, with
+    which plain convolutions are faster). The transformed kernels are held besides the plain ones and take four times
+    their memory, in bfloat16 1.8 times. State dicts do not change.
     """
     return _replaced(module, WinogradConv2d, _inference_scheme)
 
 
 def use_winograd_in_training(module: _Module) -> _Module:
-    """As :func:`use_winograd`, where float32 parameters learn. Nothing is kept that plain convolutions do not keep."""
+    """Use Winograd's algorithm in training with float32 parameters, without more memory than plain convolutions."""
     scheme = FOUR._replace(least_saving=LEAST_SAVING_BACK)
-    return _replaced(module, LearningWinogradConv2d, lambda dtype: scheme if dtype == torch.float32 else None)
+    return _replaced(module, TrainableWinogradConv2d, lambda dtype: scheme if dtype == torch.float32 else None)
 
 
 def bfloat16_units() -> tuple[bool, bool]:
@@ -142,7 +145,7 @@ def _replaced(
 
 
 def _gains(module: nn.Module, scheme_of: Callable[[torch.dtype], Scheme | None]) -> bool:
-    if type(module) not in (nn.Conv2d, LearningWinogradConv2d):
+    if type(module) not in (nn.Conv2d, TrainableWinogradConv2d):
         return False
     assert isinstance(module, nn.Conv2d)
     if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
@@ -160,8 +163,10 @@ def _saves(conv: nn.Conv2d, least: int) -> bool:
 
 
 class WinogradConv2d(nn.Conv2d):
-    """The convolution ``conv`` with the same parameters. Falls back on the definition where the algorithm cannot serve:
-    in other precisions, on other devices, where gradients are wanted, and inside compiled or exported graphs.
+    """The convolution ``conv`` with the same parameters, for inference.
+
+    Uses the definition in other precisions, on other devices, if gradients are needed, and inside compiled or exported
+    graphs.
     """
 
     transformed: Tensor
@@ -182,7 +187,7 @@ class WinogradConv2d(nn.Conv2d):
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
+        """``[B, C, H, W] -> [B, K, H + 2 p - 2, W + 2 p - 2]`` with padding p."""
         if torch.compiler.is_compiling() or not self.serves(input):
             return super().forward(input)
         blank = _blank(input, self.out_channels, self.margin)
@@ -196,9 +201,11 @@ class WinogradConv2d(nn.Conv2d):
         return same and large and x.device.type == "cpu" and not learns and not torch.is_autocast_enabled("cpu")
 
 
-class LearningWinogradConv2d(nn.Conv2d):
-    """The convolution ``conv`` with the same parameters, which learn. Falls back on the definition in other precisions,
-    on other devices, and inside compiled or exported graphs."""
+class TrainableWinogradConv2d(nn.Conv2d):
+    """The convolution ``conv`` with the same parameters, for training.
+
+    Uses the definition in other precisions, on other devices, and inside compiled or exported graphs.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         assert not isinstance(conv.padding, str)
@@ -210,7 +217,7 @@ class LearningWinogradConv2d(nn.Conv2d):
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, K, H, W]``, smaller by what padding leaves out."""
+        """``[B, C, H, W] -> [B, K, H + 2 p - 2, W + 2 p - 2]`` with padding p."""
         if torch.compiler.is_compiling() or not self.serves(input):
             return super().forward(input)
         return _Convolution.apply(  # type: ignore[no-any-return]
@@ -221,9 +228,9 @@ class LearningWinogradConv2d(nn.Conv2d):
         """Return True if Winograd's algorithm is used for the input ``x``, in float32 on the CPU."""
         single = x.dtype == self.weight.dtype == torch.float32
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        least = LEAST_LEARNT_PIXELS if self.forward_too else LEAST_PIXELS_BACK
+        least = LEAST_TRAINED_PIXELS if self.forward_too else LEAST_PIXELS_BACK
         large = (self.forward_too or learns) and x.shape[0] * x.shape[2] * x.shape[3] >= least
-        inner = max(self.margin) <= 2  # the way back pads by 2 less this
+        inner = max(self.margin) <= 2  # the backward pass pads by 2 less this
         return single and large and inner and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
@@ -236,23 +243,25 @@ class _Convolution(torch.autograd.Function):
         ctx.margin = margin
         if not forward_too:
             return F.conv2d(x, weight, bias, padding=margin)
-        return _learnt(x, weight, bias, margin, False)
+        return _convolve_trained(x, weight, bias, margin, False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         back = (2 - ctx.margin[0], 2 - ctx.margin[1])
-        # In this order, because what the first works with is gone before the second is there.
+        # In this order, so that the buffers of the first are freed before the second allocates.
         for_weight = _kernel_gradient(x, grad, weight, ctx.margin) if ctx.needs_input_grad[1] else None
         del x
-        for_x = _learnt(grad, weight, None, back, True) if ctx.needs_input_grad[0] else None
+        for_x = _convolve_trained(grad, weight, None, back, True) if ctx.needs_input_grad[0] else None
         return for_x, for_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
 
 @torch.no_grad()
-def _learnt(x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int], mirrored: bool) -> Tensor:
-    """The convolution by kernels ``[K, C, 3, 3]`` that were not transformed yet, or from outputs back to inputs."""
+def _convolve_trained(
+    x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, int], mirrored: bool
+) -> Tensor:
+    """Convolve by kernels ``[K, C, 3, 3]`` that are transformed here; ``mirrored`` gives the gradient of inputs."""
     side = 1 if mirrored else 0
     out = _blank(x, weight.shape[side], margin)
     for part in _parts(weight, side):
@@ -264,7 +273,7 @@ def _learnt(x: Tensor, weight: Tensor, bias: Tensor | None, margin: tuple[int, i
 
 
 def _parts(weight: Tensor, side: int) -> list[range]:
-    """The outputs in parts whose transformed kernels take ``KERNEL_BYTES`` at most."""
+    """Split the outputs into parts whose transformed kernels take ``KERNEL_BYTES`` at most."""
     outputs, others = weight.shape[side], weight.shape[1 - side]
     count = min(outputs, -(-36 * 4 * outputs * others // KERNEL_BYTES))
     step = -(-outputs // count)
@@ -272,13 +281,13 @@ def _parts(weight: Tensor, side: int) -> list[range]:
 
 
 def _transformed(weight: Tensor, mirrored: bool) -> Tensor:
-    """``[K, C, 3, 3]`` to ``[36, K, C]``; ``mirrored`` for the way back from outputs to inputs."""
+    """Transform kernels ``[K, C, 3, 3]`` to ``[36, K, C]``; ``mirrored`` for the gradient of inputs."""
     kernel = tuple(row[::-1] for row in FOUR.kernel) if mirrored else FOUR.kernel
     return (_doubled(kernel) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
 
 
 def _kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Gradient of the kernels ``weight [K, C, 3, 3]``, from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
+    """Compute the gradient of ``weight [K, C, 3, 3]`` from inputs ``[B, C, H, W]`` and gradients ``[B, K, h, w]``."""
     out = torch.empty_like(weight)
     for part in _parts(weight, 0):
         total = _summed(x, grad[:, part.start : part.stop], padding)
@@ -288,11 +297,11 @@ def _kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: tuple[int
 
 
 def _summed(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
-    """The gradient before its transform, ``[36, K, C]``."""
+    """Compute the gradient of the transformed kernels, ``[36, K, C]``."""
     (channels, outputs), (height, width) = (x.shape[1], grad.shape[1]), grad.shape[2:]
     down, across = -(-height // 4), -(-width // 4)
     over = (0, 0, 0, across * 4 - width, 0, down * 4 - height)
-    # As many tiles as fill the cache, but enough that adding to the sum is not what takes the time.
+    # As many tiles as fill the cache, but enough that adding to the sum takes little of the time.
     fill = CHUNK_BYTES * torch.get_num_threads() // (36 * 4 * (channels + outputs))
     rows = max(1, max(fill, channels * outputs // (channels + outputs)) // across)
     to_input, from_output = _doubled(FOUR.input), _doubled(FOUR.output).t()
@@ -309,7 +318,7 @@ def _summed(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
 
 
 def _tiles(image: Tensor, padding: tuple[int, int], down: int, across: int, m: int) -> Tensor:
-    """Tiles ``[n, n, down, across, C]`` of one image ``[H, W, C]``, a view of a padded copy."""
+    """Return tiles ``[n, n, down, across, C]`` of one image ``[H, W, C]``, a view of a padded copy."""
     right, bottom = across * m + 2 - image.shape[1] - padding[1], down * m + 2 - image.shape[0] - padding[0]
     padded = F.pad(image, (0, 0, padding[1], right, padding[0], bottom))
     return padded.unfold(0, m + 2, m).unfold(1, m + 2, m).permute(3, 4, 0, 1, 2)
@@ -318,7 +327,7 @@ def _tiles(image: Tensor, padding: tuple[int, int], down: int, across: int, m: i
 def _blank(x: Tensor, outputs: int, padding: tuple[int, int]) -> Tensor:
     """Allocate the outputs ``[B, K, H, W]`` of a convolution of ``x``, channels last.
 
-    No view: autograd refuses a ReLU in place on a view that a custom function returns.
+    It is not a view: autograd refuses an in-place ReLU on a view that a custom function returns.
     """
     size = (len(x), outputs, x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2)
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -328,7 +337,7 @@ def _blank(x: Tensor, outputs: int, padding: tuple[int, int]) -> Tensor:
 def _convolve(
     x: Tensor, transformed: Tensor, bias: Tensor | None, padding: tuple[int, int], scheme: Scheme, whole: Tensor
 ) -> Tensor:
-    """The convolution of ``[B, C, H, W]`` in chunks of tile rows, put into ``whole [B, K, H, W]`` and given back."""
+    """Convolve ``x [B, C, H, W]`` in chunks of tile rows; writes to ``whole [B, K, H, W]`` and returns it."""
     points, channels, outputs = transformed.shape
     height, width = whole.shape[2:]
     m = len(scheme.output)
@@ -361,7 +370,7 @@ def _convolve(
 
 
 def _place(result: Tensor, bias: Tensor | None, target: Tensor) -> None:
-    """Put outputs of tiles ``[m, m, rows, across, K]``, plus ``bias``, where they belong in ``target [h, w, K]``."""
+    """Write outputs of tiles ``[m, m, rows, across, K]``, plus ``bias``, to ``target [h, w, K]``."""
     image = result.permute(2, 0, 3, 1, 4)  # [rows, m, across, m, K]
     rows, m, across, _, outputs = image.shape
     whole = target.shape[:2] == (rows * m, across * m)
@@ -375,6 +384,6 @@ def _place(result: Tensor, bias: Tensor | None, target: Tensor) -> None:
 
 
 def _doubled(matrix: Matrix) -> Tensor:
-    """The transform of both directions at once, for flattened tiles."""
+    """Return the matrix that applies ``matrix`` in both directions to flattened tiles."""
     one = torch.tensor(matrix)
     return torch.kron(one, one)
