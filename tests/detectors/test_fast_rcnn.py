@@ -103,7 +103,7 @@ def test_ranks_that_do_not_fit(ranks: tuple[int, ...], message: str, detector: F
 
 
 def test_measured_statistics_move_losses_and_boxes(detector: FastRCNN) -> None:
-    """What the network gives counts in deviations of its class, around its mean."""
+    """Deltas are in deviations of their class, relative to its mean."""
     given = images()
     torch.nn.init.normal_(detector.head.deltas.weight, std=0.05)
     plain = build_detector(replace(detector.config, targets="fixed"), CLASSES).eval()

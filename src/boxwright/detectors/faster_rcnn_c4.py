@@ -24,7 +24,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
@@ -35,19 +34,9 @@ from boxwright.heads.class_rows import under
 from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig, build_region_head
-from boxwright.heads.regions.rpn import RPN, ProposalNMSConfig, RPNAssignConfig, RPNConfig
+from boxwright.heads.regions.rpn import PAPER_RPN, RPN, RPNConfig
 from boxwright.heads.regions.two_stage import region_outputs
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
-
-PAPER_RPN = RPNConfig(
-    anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
-    channels=512,
-    assign=RPNAssignConfig(straddle=0.0),
-    pre_nms=(12_000, 6_000),
-    post_nms=(2_000, 300),
-    nms=ProposalNMSConfig(min_size=16.0, filter_first=True),
-)
-"""§3.1, §3.3: nine anchors, those across the border left out of training; 2000 proposals in training, 300 at test."""
 
 
 @config

@@ -1,6 +1,6 @@
 """The second and third stage of R-CNN: SVMs with mined negatives, and box regression (§2.3, appendix C).
 
-Symbols: K classes, G objects and N windows of an image, D numbers of a feature.
+Symbols: K classes, G objects and N windows of an image, D length of a feature.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from boxwright.structures import Images, InputError, Targets
 
 
 class Windows:
-    """The windows of one image and how they lie on its objects: proposals first, then the objects themselves.
+    """Windows of one image and their overlaps with its objects: proposals first, then the ground-truth boxes.
 
-    ``boxes`` ``[N, 4]``; ``objects`` ``[G, 4]`` and ``labels`` ``[G]``, those that are learnt from; ``iou`` ``[G, N]``;
-    ``proposals``: how many of the windows are; ``crowded`` bool ``[N]``: covered by a crowd region, so no negatives.
+    ``boxes`` ``[N, 4]``; ``objects`` ``[G, 4]`` and ``labels`` ``[G]``: the objects to train on; ``iou`` ``[G, N]``;
+    ``proposals``: number of proposals among the windows; ``crowded`` bool ``[N]``: covered by a crowd region, and
+    therefore no negative.
     """
 
     def __init__(self, detector: WindowFeatures, images: Images, targets: Targets) -> None:
@@ -41,18 +42,18 @@ class Windows:
         self.crowded = (covered > (2.0 if limit is None else limit)).any(0)
 
     def overlap(self, classes: int) -> Tensor:
-        """The largest IoU of each window with an object of each class, ``[N, K]``; 0 where there is none."""
+        """Compute the largest IoU of each window with an object of each class, ``[N, K]``; 0 without an object."""
         best = self.iou.new_zeros(classes, len(self.boxes))
         return best.scatter_reduce(0, self.labels[:, None].expand_as(self.iou), self.iou, "amax").T
 
 
 class SVMFitting(Fitting):
-    """One pass for the positives and the mean length of features, then passes that mine negatives."""
+    """Fit of the SVMs: one pass collects positives and the mean length of features, the others mine negatives."""
 
     figures = ("positives", "hard_negatives")
 
     def __init__(self, config: SVMFitConfig, detector: WindowFeatures, index: DetectionIndex, seed: int) -> None:
-        """InputError where scikit-learn or a class's objects are missing: before anything is computed."""
+        """Prepare the fit. Raises InputError if scikit-learn is absent or a class has no object in ``index``."""
         require_liblinear()
         kept = ~index.crowd if detector.difficult else ~index.crowd & ~index.difficult
         counts = np.bincount(index.labels[kept], minlength=len(detector.classes))
@@ -72,7 +73,7 @@ class SVMFitting(Fitting):
 
     @property
     def scale(self) -> float:
-        """What features are multiplied by."""
+        """Factor by which features are multiplied."""
         if self.config.norm is None or self.measured == 0:
             return 1.0
         return self.config.norm / max(float(self.lengths) / self.measured, 1e-12)
@@ -96,7 +97,7 @@ class SVMFitting(Fitting):
         return 0.0, float(mined)
 
     def _collect(self, windows: Windows, images: Images, place: int) -> int:
-        """Positives of an image, and of every few images the length of features; how many positives."""
+        """Collect the positives of an image and, some lengths of features; return their number."""
         positive = torch.zeros(len(windows.boxes), len(self.positives), dtype=torch.bool, device=windows.boxes.device)
         if self.config.positives == "overlap":
             positive = windows.overlap(len(self.positives)) >= self.config.positive_iou
@@ -147,7 +148,7 @@ class SVMFitting(Fitting):
 
 
 class BoxFitting(Fitting):
-    """One pass that pairs proposals with objects; a ridge regression for each class at its end."""
+    """Fit of the box regression: one pass pairs proposals with objects, then a ridge regression for each class."""
 
     figures = ("pairs",)
 

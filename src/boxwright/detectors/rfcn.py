@@ -18,14 +18,13 @@ Kaiming's Gaussian, because from the authors' 0.01 it learns nothing in a short 
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.generator import AnchorConfig
 from boxwright.anchors.sampler import OHEMSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.resnet import ResNetConfig
@@ -38,17 +37,11 @@ from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead
 from boxwright.heads.regions.levels import at_most
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.rpn import RPN, ProposalNMSConfig, RPNAssignConfig, RPNConfig
+from boxwright.heads.regions.rpn import PAPER_RPN, RPN, RPNConfig
 from boxwright.structures import Classes, DetectionBatch, Images, Level, Targets
 
-RFCN_RPN = RPNConfig(
-    anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
-    channels=512,
-    assign=RPNAssignConfig(straddle=0.0),
-    pre_nms=(6000, 6000),
-    post_nms=(300, 300),
-    nms=ProposalNMSConfig(min_size=16.0, filter_first=True),
-)
+RFCN_RPN = replace(PAPER_RPN, pre_nms=(6000, 6000), post_nms=(300, 300))
+"""Faster R-CNN's RPN; 300 proposals in training as at test (§3)."""
 
 
 @config

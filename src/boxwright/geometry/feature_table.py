@@ -35,12 +35,12 @@ class FeatureTable:
         return cls(rows, shapes, tuple(strides), maps[0].shape[0])
 
     def first(self, levels: int) -> FeatureTable:
-        """The table of the first levels only; the rows are shared."""
+        """Return the table of the first levels only; it shares the rows."""
         kept = sum(self.batch * height * width for height, width in self.shapes[:levels])
         return FeatureTable(self.rows[:kept], self.shapes[:levels], self.strides[:levels], self.batch)
 
     def constants(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``start`` row, ``height``, ``width`` (int64) and ``stride`` (float32) for each element of ``level``."""
+        """Return ``start`` row, ``height``, ``width`` (int64) and ``stride`` (float32) of each ``level``."""
         starts, total = [], 0
         for height, width in self.shapes:
             starts.append(total)
@@ -52,7 +52,7 @@ class FeatureTable:
         return start, height, width, stride
 
     def image_starts(self, level: Tensor) -> Tensor:
-        """First row of each image's map, ``[B, N]`` for levels ``[B, N]``."""
+        """Return the first row of each image's map, ``[B, N]`` for levels ``[B, N]``."""
         start, height, width, _ = self.constants(level)
         image = torch.arange(self.batch, device=level.device).unsqueeze(1)
         return start + image * height * width
@@ -73,7 +73,7 @@ def weighted_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def patch_rows(table: FeatureTable, level: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The 3x3 neighbourhoods of cells, zero outside the map: ``[B, N] -> [B, N, 9 * C]``, in order dy, dx, channel."""
+    """Gather the 3x3 neighbourhoods of cells, zero outside the map: ``[B, N] -> [B, N, 9 * C]`` (dy, dx, channel)."""
     _, height, width, _ = table.constants(level)
     step = torch.arange(-1, 2, device=level.device)
     near_y = (y.unsqueeze(-1) + step).unsqueeze(-1)  # [B, N, 3, 1]

@@ -2,7 +2,7 @@
 
 Symbols: n objects of one image, m the side of a network's mask, H W the size of the image in pixels.
 
-Linear resizing is two products with matrices of interpolation weights, with two non-zero numbers in each row. Only the
+Linear resizing is two products with matrices of interpolation weights, with two non-zero entries in each row. Only the
 window around the box is computed and stored.
 """
 
@@ -35,7 +35,7 @@ class PasteConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstanceMasks:
-    """The masks of n objects in an image of ``size`` (H, W): a sequence of bool arrays ``[H, W]`` made when asked for.
+    """The masks of n objects in an image of ``size`` (H, W): a sequence of bool arrays ``[H, W]`` made on access.
 
     ``corners`` int64 ``[n, 2]``: top and left of each object's window; ``windows``: n bool arrays, its pixels. Arrays
     of the image's size, which ``numpy.asarray`` makes, take 1.2 GB for 100 objects in a photograph of 12 megapixels.
@@ -47,7 +47,7 @@ class InstanceMasks:
 
     @classmethod
     def from_dense(cls, masks: NDArray[np.bool_]) -> InstanceMasks:
-        """From bool ``[n, H, W]``; the windows are cut out to where the pixels are."""
+        """Convert bool ``[n, H, W]``; each window is the bounding box of the object's pixels."""
         corners, windows = np.zeros((len(masks), 2), dtype=np.int64), []
         for i, mask in enumerate(masks):
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -74,7 +74,7 @@ class InstanceMasks:
     @overload
     def __getitem__(self, index: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> InstanceMasks: ...
     def __getitem__(self, index: Any) -> NDArray[np.bool_] | InstanceMasks:
-        """One mask as ``[H, W]``, or several in the order asked for."""
+        """Return one mask as ``[H, W]``, or several in the order of ``index``."""
         if isinstance(index, (int, np.integer)):
             (top, left), window = self.corners[index], self.windows[index]
             mask = np.zeros(self.size, dtype=bool)
@@ -92,11 +92,11 @@ class InstanceMasks:
         return dense if dtype is None else dense.astype(dtype)
 
     def areas(self) -> NDArray[np.int64]:
-        """Pixels of each object, ``[n]``."""
+        """Count the pixels of each object, ``[n]``."""
         return np.array([np.count_nonzero(window) for window in self.windows], dtype=np.int64)
 
     def run_lengths(self) -> list[dict[str, Any]]:
-        """COCO's compressed run-length code of each mask, ``counts`` as text, as JSON files have it."""
+        """Encode each mask in COCO's compressed run-length code, with ``counts`` as text as in JSON files."""
         from hotcoco import mask as mask_api
 
         height, width = self.size
@@ -112,7 +112,7 @@ class InstanceMasks:
 def paste_masks(
     masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], config: PasteConfig | None = None
 ) -> InstanceMasks:
-    """Objects' pixels from mask probabilities ``[n, m, m]`` of ``boxes`` ``[n, 4]`` in an image of ``size`` (H, W)."""
+    """Paste mask probabilities ``[n, m, m]`` of ``boxes`` ``[n, 4]`` into an image of ``size`` (H, W)."""
     config = config or PasteConfig()
     count, side = masks.shape[:2]
     padded = np.zeros((count, side + 2, side + 2), dtype=np.float32)
@@ -129,7 +129,7 @@ def paste_masks(
 
 
 def _expanded(boxes: NDArray[np.float32], side: int) -> NDArray[np.int64]:
-    """Boxes with room for a border of one cell of the mask, corners cut to whole pixels, both inclusive."""
+    """Enlarge boxes by a border of one cell of the mask, and truncate corners to whole pixels, both inclusive."""
     # float32 throughout, and in this order: a corner next to a whole number must fall on the references' side of it.
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5
     centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
@@ -138,7 +138,7 @@ def _expanded(boxes: NDArray[np.float32], side: int) -> NDArray[np.int64]:
 
 
 def _weights(low: float, high: float, side: int, limit: int, config: PasteConfig) -> tuple[int, NDArray[np.float32]]:
-    """First pixel of a window along one axis and the weights of the padded mask's cells, ``[pixels, m + 2]``."""
+    """Return a window's first pixel along one axis, and the weights of the padded mask's cells, ``[pixels, m + 2]``."""
     cells = side + 2
     if config.method == "expand":
         length = max(high - low + 1, 1)
@@ -165,7 +165,7 @@ def _window(rows: NDArray[np.float32], across: NDArray[np.float32], config: Past
 
 
 def _runs(window: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> NDArray[np.int64]:
-    """Lengths of the runs of 0, 1, 0 ... of the whole image, column by column."""
+    """Compute the lengths of the runs of 0, 1, 0 ... of the whole image, column by column."""
     high = window.shape[0]
     columns = np.zeros((window.shape[1], high + 1), dtype=bool)  # an empty pixel ends each column
     columns[:, :high] = window.T

@@ -8,13 +8,13 @@
 ``fast-rcnn-detnet59``
     The same on DetNet-59: its stages 5 and 6 on each region, batch norms frozen.
 ``fast-rcnn-vgg16-modern``, ``fast-rcnn-detnet59-modern``
-    The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
+    The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an EMA, a long cosine schedule.
 ``fast-rcnn-small``, ``fast-rcnn-detnet-small``, and ``...-modern`` of both
     For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count, half of the
     regions positive and one box for all classes, because a small data set has few examples of each. Batch norm is new,
     the paper starts from ImageNet weights; the floor of background regions is 0, because proposals that miss every
-    object are otherwise never seen, which only pretrained features can afford. The modern ones differ in bins, boxes'
-    loss, augmentation and average.
+    object are otherwise never seen, which only pretrained features can afford. The modern ones differ in bins, box
+    loss, augmentation and EMA.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ Ren et al., arXiv 1506.01497; Lin et al., arXiv 1612.03144; Li et al., arXiv 180
     --set 'detector.pixels={mean=[123.675,116.28,103.53],std=[1,1,1],bgr=true}'``
 ``...-modern``
     The same detectors from live, synchronised batch norm with large-scale jitter (Ghiasi et al., arXiv 2012.07177),
-    an average of the weights and a longer cosine schedule. The cost of inference stays.
+    an EMA of the weights and a longer cosine schedule, at the same cost of inference.
 ``faster-rcnn-detnet-small-fpn``, ``faster-rcnn-resnet-small-fpn``
     Two of one cost that train from scratch on a CPU, for small data sets and small images.
 ``faster-rcnn-fpn-small``, ``faster-rcnn-fpn-small-modern``
-    The latter, taught as the papers did (flips alone, smooth L1, no average) and as the modern ones above.
+    The latter, trained as in the papers (flips alone, smooth L1, no EMA) and as the modern ones above.
 """
 
 from __future__ import annotations

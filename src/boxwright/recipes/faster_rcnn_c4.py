@@ -21,11 +21,11 @@ Ren et al., arXiv 1506.01497; He et al., arXiv 1512.03385, for the residual form
     From MSRA's weights, as there: ``boxwright train faster-rcnn-r50-c4 --data coco --backbone-weights R-50.pkl
     --set 'detector.pixels={mean=[123.675,116.28,103.53],std=[1,1,1],bgr=true}'``
 ``faster-rcnn-r50-c4-modern``, ``faster-rcnn-detnet59-c4-modern``
-    The same networks from live batch norm, with large-scale jitter, GIoU, an average and a long cosine.
+    The same networks from live batch norm, with large-scale jitter, GIoU, an EMA and a long cosine schedule.
 ``faster-rcnn-vgg16-modern``, ``faster-rcnn-zf-modern``
-    The same on VGG-16 and ZF, at the paper's sides in use, with aligned bins and anchors over the edge; 16 images a
-    step. VGG-16 has batch norm, which costs nothing once folded (``--backbone-weights`` takes torchvision's vgg16_bn),
-    ZF its own normalisation and the paper's rate for each image.
+    The same on VGG-16 and ZF, at the paper's image size at inference, with aligned bins and anchors over the edge; 16
+    images a step. VGG-16 has batch norm, which costs nothing once folded (``--backbone-weights`` takes torchvision's
+    vgg16_bn), ZF its own normalisation and the paper's rate for each image.
 
 The forms for a CPU are in :mod:`boxwright.recipes.faster_rcnn_c4_small`.
 """
@@ -51,12 +51,12 @@ from boxwright.config.recipe import (
 )
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
-from boxwright.heads.regions.rpn import RPNAssignConfig, RPNConfig
+from boxwright.heads.regions.rpn import PAPER_RPN, RPNAssignConfig, RPNConfig
 from boxwright.recipes.common import MODERN_EMA, MODERN_STAGE, large_scale_jitter
 
 PAPER = "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, arXiv 1506.01497"
@@ -102,10 +102,10 @@ ZF_VOC = replace(
 
 
 def four_steps(rpn: Stage, head: Stage, again: tuple[float, float] | None = None) -> tuple[Stage, ...]:
-    """§3.2: proposals, then a fresh network on them, then each again on the second network's convolutions.
+    """Return the stages of §3.2: RPN, a fresh detector on its proposals, then both again on the latter's convolutions.
 
-    ``rpn`` and ``head`` say how long and how steps 1 and 2 learn; ``again`` are the lengths of steps 3 and 4, None the
-    same as before.
+    ``rpn`` and ``head``: length and optimisation of steps 1 and 2. ``again``: lengths of steps 3 and 4; None for those
+    of 1 and 2.
     """
     third, fourth = again or (rpn.length, head.length)
     return (
@@ -134,7 +134,7 @@ ZF_4STEP = replace(ZF_VOC, name="faster-rcnn-zf-4step", data=ONE_IMAGE, accumula
 
 
 def _anchors(name: str, sizes: tuple[float, ...], ratios: tuple[float, ...], expected: float) -> Recipe:
-    """A row of table 8: VOC07, four steps."""
+    """Return a row of table 8: VOC07, four steps."""
     anchors = AnchorConfig(sizes=(sizes,), ratios=ratios, centre="cell")
     return replace(
         VGG16_4STEP,
@@ -293,8 +293,8 @@ VGG16_MODERN = replace(
     ),
     data=VOC_MODERN_DATA,
 )
-# Batch norm would take the place of the published network's normalisation, and its weights would not fit: it stays as
-# it is, and learns at the paper's rate for each image.
+# Batch norm would take the place of the published network's normalisation, and its weights would not fit: it stays,
+# and trains at the paper's learning rate for each image.
 ZF_MODERN = replace(
     VGG16_MODERN,
     name="faster-rcnn-zf-modern",

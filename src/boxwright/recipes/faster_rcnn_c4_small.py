@@ -3,42 +3,32 @@
 
 ``faster-rcnn-c4-small``, ``faster-rcnn-c4-detnet-small``, ``faster-rcnn-vgg-small``, and ``...-modern`` of each
     For the CPU and small images, from scratch: a quarter of the channels, 256 pixels, an epoch count. Batch norm is
-    new, the paper starts from ImageNet weights. The modern ones differ in boxes' loss, which anchors learn,
-    augmentation and average, on VGG in bins too.
+    new, the paper starts from ImageNet weights. The modern ones differ in box loss, anchors trained on,
+    augmentation and EMA, on VGG in bins too.
 ``faster-rcnn-c4-small-4step``
-    The first of them in the paper's four steps: each half learns for as many epochs as joint training, then for 5 more.
+    The first of them in the paper's four steps: each half trains for as many epochs as in joint training, then 5 more.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from boxwright.anchors.generator import AnchorConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.config.recipe import Recipe, Source, ValidationConfig
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
-from boxwright.detectors.faster_rcnn_c4 import PAPER_RPN, FasterRCNNC4Config
+from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.geometry.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 
-SMALL_RPN = replace(
-    PAPER_RPN,
-    anchors=AnchorConfig(sizes=((24, 48, 96, 160),), centre="cell"),
-    channels=64,
-    samples=128,
-    pre_nms=(600, 300),
-    post_nms=(150, 100),
-    nms=replace(PAPER_RPN.nms, min_size=4.0),
-)
 SMALL_STAGE = small.STAGE
 C4_SMALL_DETECTOR = FasterRCNNC4Config(
     backbone=ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16, norm="bn", out_levels=(4,)),
-    rpn=SMALL_RPN,
+    rpn=small.ONE_MAP_RPN,
     head=StageHeadConfig(
         pooling=RoIPoolingConfig(size=7), stride=1, class_agnostic=True, samples=32, positive_fraction=0.5
     ),
@@ -79,14 +69,14 @@ VGG_SMALL = replace(
     name="faster-rcnn-vgg-small",
     detector=FasterRCNNC4Config(
         backbone=VGGConfig(depth=11, width=16, norm="bn", out_levels=(5,)),
-        rpn=SMALL_RPN,
+        rpn=small.ONE_MAP_RPN,
         head=LayersHeadConfig(hidden=(256, 256), class_agnostic=True, samples=64, positive_fraction=0.5),
     ),
 )
 
 
 def _small_modern(plain: Recipe) -> Recipe:
-    """The same network with GIoU, all anchors, aligned bins, jitter and an average."""
+    """Return the recipe with GIoU, all anchors, aligned bins, jitter and an EMA of the weights."""
     detector = plain.detector
     assert isinstance(detector, FasterRCNNC4Config)
     pooling = replace(detector.head.pooling, method="align", inclusive=False)
@@ -96,7 +86,9 @@ def _small_modern(plain: Recipe) -> Recipe:
         detector=replace(
             detector,
             rpn=replace(
-                SMALL_RPN, assign=replace(SMALL_RPN.assign, straddle=None), loss=replace(SMALL_RPN.loss, box="giou")
+                detector.rpn,
+                assign=replace(detector.rpn.assign, straddle=None),
+                loss=replace(detector.rpn.loss, box="giou"),
             ),
             head=replace(detector.head, pooling=pooling, loss=replace(detector.head.loss, box="giou")),
         ),

@@ -10,13 +10,13 @@ with masks.
 ``mask-rcnn-detnet59-fpn``
     The same detector as DetNet trained it (§4.1): 180,000 steps, a tenth at 120,000 and 160,000, its proposals.
 ``...-modern``
-    The same detectors with live, synchronised batch norm, large-scale jitter (Ghiasi et al., arXiv 2012.07177), boxes
-    by GIoU, an average of the weights and a longer cosine schedule. The cost of inference stays.
+    The same detectors with live, synchronised batch norm, large-scale jitter (Ghiasi et al., arXiv 2012.07177), GIoU
+    for boxes, an EMA of the weights and a longer cosine schedule, at the same cost of inference.
 ``mask-rcnn-detnet-small-fpn``
     One that trains from scratch on a CPU, for small data sets and small images.
 ``mask-rcnn-small``, ``mask-rcnn-small-modern``
-    The same on a ResNet of its cost, taught as the papers did (flips alone, smooth L1, no average) and as the modern
-    ones above.
+    The same on a ResNet of equal cost, trained as in the papers (flips alone, smooth L1, no EMA) and as the modern ones
+    above.
 """
 
 from __future__ import annotations

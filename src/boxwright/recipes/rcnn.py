@@ -10,15 +10,15 @@ extra ``rcnn`` (scikit-learn).
     data.batch_size=6``. Departure: at most 5000 pairs of a class for its regression, 10 GB on VOC, and as much again
     while they are saved.
 ``rcnn-zf``, ``rcnn-r50``, ``rcnn-detnet59``
-    The same on a network of AlexNet's size, with the same 9216 numbers of pool5, and on residual networks.
+    The same on a network of AlexNet's size, with the same 9216 features of pool5, and on residual networks.
 ``...-modern`` of these four
-    The same network and cost, taught better: four times as many windows a step, a cosine, colour jitter and an average
-    of the weights.
+    The same network and cost, with four times as many windows a step, a cosine schedule, colour jitter and an EMA of
+    the weights.
 ``rcnn-small``, ``rcnn-detnet-small``, and ``...-modern`` of both
     For the CPU, from scratch: crops of 64 pixels, a quarter of the channels, batch norm, 300 proposals. The modern ones
-    take twice the windows a step, with a cosine, colour jitter and an average.
+    take twice the windows a step, with a cosine schedule, colour jitter and an EMA.
 ``...-softmax``, ``...-svm-overlap``, ``...-tune-truth``
-    Why the paper labels windows differently for the network and for the SVMs (appendix B): no SVMs at all; SVMs on
+    Ablations of the labels of windows, which differ between network and SVMs (appendix B): no SVMs at all; SVMs on
     the labels of fine-tuning; fine-tuning on the labels of the SVMs.
 """
 
@@ -55,7 +55,7 @@ from boxwright.heads.regions.crop_layers import LayersConfig, MeanConfig
 from boxwright.heads.regions.ridge import RidgeFitConfig
 from boxwright.heads.regions.svm import SVMFitConfig
 
-VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's pictures have that size already
+VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's images have that size already
 SVMS = FitStage(name="svms", fit=SVMFitConfig())
 BOXES = FitStage(name="boxes", fit=RidgeFitConfig())
 VOC_BOXES = FitStage(name="boxes", fit=RidgeFitConfig(most=5000))
@@ -76,14 +76,14 @@ VOC_TUNING = Stage(
 
 
 def _overlapping(stage: Stage | FitStage) -> Stage | FitStage:
-    """The stage itself, or with the labels of fine-tuning if it fits SVMs."""
+    """Return the stage, with the labels of fine-tuning if it fits SVMs."""
     if not isinstance(stage, FitStage) or not isinstance(stage.fit, SVMFitConfig):
         return stage
     return replace(stage, fit=replace(stage.fit, positives="overlap", positive_iou=0.5, negative_iou=0.5))
 
 
 def relabelled(recipe: Recipe, answer: str) -> Recipe:
-    """The ablation ``answer`` of how windows are labelled: "softmax", "svm-overlap" or "tune-truth"."""
+    """Return the ablation ``answer`` of the labels of windows: "softmax", "svm-overlap" or "tune-truth"."""
     detector = recipe.detector
     assert isinstance(detector, RCNNConfig)
     stages = recipe.stages

@@ -12,11 +12,11 @@ Dai et al., arXiv 1605.06409; Shrivastava et al., arXiv 1604.03540 (OHEM).
 ``rfcn-r101-coco``, ``rfcn-detnet59-coco``
     §4.2: 90,000 steps at 0.001 and 30,000 at a tenth, with anchors of 64 pixels.
 ``rfcn-r101-coco-modern``, ``rfcn-detnet59-coco-modern``
-    The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an average and a long cosine.
+    The same networks from live batch norm, with aligned bins, large-scale jitter, GIoU, an EMA, a long cosine schedule.
 ``rfcn-detnet-small``, ``rfcn-resnet-small``, and ``...-modern`` of both
     For the CPU and small images, from scratch: a quarter of the channels, 3 x 3 bins, 256 pixels, an epoch count. Batch
-    norm is new, the paper starts from ImageNet weights. The modern ones differ in bins, boxes' loss, which anchors
-    learn, augmentation and average.
+    norm is new, the paper starts from ImageNet weights. The modern ones differ in bins, box loss, anchors
+    trained on, augmentation and EMA.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ R101_VOC = Recipe(
 
 
 def _variant(name: str, expected: float | None, section: str, **changes: object) -> Recipe:
-    """A row of the paper's VOC tables."""
+    """Return a row of the paper's VOC tables."""
     figures = None if expected is None else {"AP50": expected}
     return replace(
         R101_VOC,
@@ -184,18 +184,9 @@ DETNET59_MODERN = replace(
     detector=replace(R101_MODERN.detector, backbone=replace(DETNET59, norm="bn", freeze_at=0)),
 )
 
-SMALL_RPN = replace(
-    RFCN_RPN,
-    anchors=AnchorConfig(sizes=((24, 48, 96, 160),), centre="cell"),
-    channels=64,
-    samples=128,
-    pre_nms=(600, 300),
-    post_nms=(150, 100),
-    nms=replace(RFCN_RPN.nms, min_size=4.0),
-)
 DETNET_SMALL_DETECTOR = RFCNConfig(
     backbone=DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False, norm="bn", out_levels=(4, 6)),
-    rpn=SMALL_RPN,
+    rpn=small.ONE_MAP_RPN,
     head=RFCNHeadConfig(channels=128, samples=64, pooling=PositionSensitiveConfig(size=3)),
 )
 
@@ -265,5 +256,5 @@ RFCN_RECIPES = (
     DETNET59_COCO,
     R101_MODERN,
     DETNET59_MODERN,
-    *(pair for small in (DETNET_SMALL, RESNET_SMALL) for pair in (small, _modern_small(small))),
+    *(pair for plain in (DETNET_SMALL, RESNET_SMALL) for pair in (plain, _modern_small(plain))),
 )

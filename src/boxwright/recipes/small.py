@@ -5,8 +5,12 @@ Each detector's recipe file describes its network.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from boxwright.anchors.generator import AnchorConfig
 from boxwright.config.recipe import AdamWConfig, CosineConfig, EMAConfig, Stage, WarmupConfig
 from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, ScaleJitterConfig
+from boxwright.heads.regions.rpn import PAPER_RPN
 
 JITTER = (
     ScaleJitterConfig(size=(256, 256), scale=(0.75, 1.0)),
@@ -24,3 +28,14 @@ STAGE = Stage(
 
 EMA = EMAConfig(decay=0.998, ramp=200)
 """Short enough for runs of a few hundred steps."""
+
+ONE_MAP_RPN = replace(
+    PAPER_RPN,
+    anchors=AnchorConfig(sizes=((24, 48, 96, 160),), centre="cell"),
+    channels=64,
+    samples=128,
+    pre_nms=(600, 300),
+    post_nms=(150, 100),
+    nms=replace(PAPER_RPN.nms, min_size=4.0),
+)
+"""RPN of two-stage detectors on one map."""

@@ -20,7 +20,7 @@ SHIFTS = np.array([[0.0, 0, 0, 0], [2, -1, 3, 2], [-3, 2, -1, 4], [1, 4, -2, -3]
 
 @pytest.fixture
 def index(tmp_path: Path) -> DetectionIndex:
-    """Two pictures of the same two objects, of classes 0 and 1, the second one's first object difficult."""
+    """Two images of the same two objects, of classes 0 and 1, the second one's first object difficult."""
     records = []
     for i in range(2):
         path = tmp_path / f"{i}.png"

@@ -123,7 +123,7 @@ class RegionSample(NamedTuple):
     truth: Tensor
 
     def take(self, choice: Choice) -> RegionSample:
-        """The chosen ones."""
+        """Select the rows of ``choice``."""
         return RegionSample(
             take_rows(self.boxes, choice.chosen),
             self.labels.gather(1, choice.chosen),
@@ -137,7 +137,7 @@ class RegionSample(NamedTuple):
 class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
     """A second stage: RoI sampling, losses and post-processing. Subclasses add the layers.
 
-    ``Features`` is what the regions are read from: the table of a pyramid, or R-FCN's score maps. ``statistics`` holds
+    ``Features`` is the type of its input: the table of a pyramid, or R-FCN's score maps. ``statistics`` holds
     the mean and deviation of box offsets for a detector that measures them on its training set, else None.
     """
 
@@ -185,8 +185,10 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
 
     @torch.no_grad()
     def candidates(self, proposals: Proposals, targets: Targets, usable: Tensor) -> tuple[RegionSample, Matches]:
-        """All regions that could be learnt from, with their targets: the proposals and, with ``add_truth``, the ground
-        truth itself. ``valid`` are those that are positive or background."""
+        """Return all candidate regions with their targets: the proposals and, with ``add_truth``, the ground truth.
+
+        ``valid`` marks those that are positive or background.
+        """
         boxes, valid = proposals.boxes, proposals.valid
         if self.config.assign.add_truth:
             boxes = torch.cat([boxes, targets.boxes], dim=1)
@@ -210,7 +212,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         return everything.take(self.sampler(matches, seeds, salt=2))
 
     def losses_of_each(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> tuple[Tensor, Tensor]:
-        """Log loss, and box loss of the positives' own class, of each region: ``[B, S]`` twice; 0 where not valid."""
+        """Compute log loss and own-class box loss of each region, ``[B, S]`` each; 0 where not valid."""
         entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none")
         entropy = torch.where(sample.valid, entropy.reshape(sample.labels.shape), 0.0)
         own = torch.zeros_like(sample.labels) if self.config.class_agnostic else sample.labels
@@ -221,16 +223,16 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         return entropy, box
 
     def coder_of(self, columns: Tensor) -> Coder:
-        """What codes the offsets of these ``columns`` ``[B, R]`` of the deltas, classes or all 0."""
+        """Return the coder of the deltas at ``columns`` ``[B, R]``: class indexes, or all 0."""
         return self.coder if self.statistics is None else self.statistics.coder(self.coder, columns)
 
     def loss(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> dict[str, Tensor]:
-        """Log loss over all sampled regions and box loss of the positives' own class (Fast R-CNN eq. 1)."""
+        """Compute the log loss of all sampled regions and the box loss of positives (Fast R-CNN eq. 1)."""
         entropy, box = self.losses_of_each(logits, deltas, sample)
         return self.total(entropy, box, sample.valid)
 
     def total(self, entropy: Tensor, box: Tensor, counted: Tensor) -> dict[str, Tensor]:
-        """The loss from that of each region, both ``[B, S]``; ``counted`` are the regions sampled."""
+        """Reduce the losses of each region, both ``[B, S]``, to scalars; ``counted`` marks the sampled regions."""
         if self.config.loss.normalizer == "fixed":
             total: Tensor | int = self.config.samples * len(counted)
         else:
@@ -239,7 +241,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
 
     @torch.no_grad()
     def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
-        """Softmax scores, refined boxes, NMS within each class."""
+        """Compute softmax scores and refined boxes, then run NMS within each class."""
         classes = self.num_classes
         scores = logits.softmax(-1)[..., :classes]  # [B, R, K]
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)
@@ -253,7 +255,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
 
 
 def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential:
-    """A linear layer, or of a rank above 0 two of them with nothing between, the first without constants."""
+    """Build a linear layer; with a rank above 0, two without an activation between them, the first without bias."""
     if rank == 0:
         return nn.Linear(inputs, outputs)
     largest = min(inputs, outputs)
@@ -283,8 +285,7 @@ class PooledHead(RegionHead[AnyPooledConfig, FeatureTable]):
 
 
 class BoxHead(PooledHead[BoxHeadConfig]):
-    """Convolutions, if any, fully connected layers on what they give, flattened; then class logits (background last)
-    and box offsets."""
+    """Optional convolutions, fully connected layers, then class logits (background last) and box deltas."""
 
     def __init__(self, config: BoxHeadConfig, channels: int, num_classes: int) -> None:
         super().__init__(config, num_classes)
@@ -308,7 +309,7 @@ class BoxHead(PooledHead[BoxHeadConfig]):
         self.scores, self.deltas = predictors(widths[-1], num_classes, config.class_agnostic)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
+        """Map ``[B, R, P, P, C]`` to logits ``[B, R, K + 1]`` and deltas ``[B, R, K or 1, 4]``, both float32."""
         x = pooled.flatten(2)
         if len(self.convs):
             maps = pooled.flatten(0, 1).permute(0, 3, 1, 2)  # [B * R, C, P, P], channels-last
@@ -331,7 +332,7 @@ class BoxHead(PooledHead[BoxHeadConfig]):
 
 
 def predictors(channels: int, num_classes: int, class_agnostic: bool) -> tuple[nn.Linear, nn.Linear]:
-    """The last two layers, of class logits and box offsets, drawn as Fast R-CNN §2.3 does."""
+    """Build the layers of class logits and box deltas, initialised as in Fast R-CNN §2.3."""
     scores = nn.Linear(channels, num_classes + 1)
     deltas = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
     for layer, std in ((scores, 0.01), (deltas, 0.001)):

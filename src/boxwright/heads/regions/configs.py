@@ -17,7 +17,8 @@ class RegionLossConfig:
     box: BoxLoss = "smooth_l1"
     """Box loss: smooth L1 on the deltas, or an IoU loss on the decoded boxes."""
     beta: NotNegative = 1.0
-    """Where smooth L1 turns linear: 1 in Fast R-CNN and Detectron, 1/9 in torchvision, 0 (plain L1) in detectron2."""
+    """Difference at which smooth L1 turns linear: 1 in Fast R-CNN and Detectron, 1/9 in torchvision, 0 (plain L1) in
+    detectron2."""
     box_weight: NotNegative = 1.0
     """Weight of the box loss, lambda."""
     normalizer: Literal["fixed", "sampled"] = "fixed"

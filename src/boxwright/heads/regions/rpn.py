@@ -2,9 +2,9 @@
 
 Symbols: B images, A anchors over the pyramid, a anchors in a cell, C channels, S sampled anchors, R proposals.
 
-The proposals take no gradient, and the loss looks at a few hundred sampled anchors only. In training the dense head
-therefore runs without a graph, and the sampled anchors' cells alone are computed again with one: the same numbers and
-the same gradient as the dense backward pass, at a small part of its time and memory.
+The proposals carry no gradient, and the loss reads only a few hundred sampled anchors. In training the dense head
+therefore runs without a graph, and the cells of the sampled anchors are computed again with one. Outputs and gradients
+equal those of a dense backward pass, at a fraction of its time and memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RPNLossConfig(RegionLossConfig):
     """Faster R-CNN eq. 1."""
 
     beta: NotNegative = 1 / 9
-    """Where smooth L1 turns linear."""
+    """Difference at which smooth L1 turns linear."""
 
 
 @config
@@ -118,6 +118,18 @@ class RPNConfig:
     """Conventions of NMS."""
 
 
+PAPER_RPN = RPNConfig(
+    anchors=AnchorConfig(sizes=((128, 256, 512),), centre="cell"),
+    channels=512,
+    assign=RPNAssignConfig(straddle=0.0),
+    pre_nms=(12_000, 6_000),
+    post_nms=(2_000, 300),
+    nms=ProposalNMSConfig(min_size=16.0, filter_first=True),
+)
+"""Faster R-CNN §3.1, §3.3, on one map: nine anchors, those across the border left out of training; 2000 proposals in
+training, 300 at test."""
+
+
 class RPN(nn.Module):
     """One head, shared by all levels: 3x3 convolution, ReLU, objectness and box offsets of each anchor."""
 
@@ -152,7 +164,7 @@ class RPN(nn.Module):
         self.sampler = BalancedSampler(count=config.samples, positive_fraction=config.positive_fraction)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Raw head on each map ``[B, C, H, W]``: logits ``[B, H * W, a or 2a]`` and deltas ``[B, H * W * a, 4]``."""
+        """Apply the head to maps ``[B, C, H, W]``: logits ``[B, H * W, a or 2a]`` and deltas ``[B, H * W * a, 4]``."""
         weight = torch.cat([self.objectness.weight, self.deltas.weight])
         bias = torch.cat([self.objectness.bias, self.deltas.bias])  # type: ignore[list-item]
         split = self.objectness.out_channels
@@ -166,7 +178,7 @@ class RPN(nn.Module):
         return logits, deltas
 
     def anchors_of(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Anchors of each of ``maps``, ``[H * W * a, 4]``."""
+        """Return the anchors of each of ``maps``, ``[H * W * a, 4]``."""
         return self.anchors.by_level([(m.shape[2], m.shape[3]) for m in maps], maps[0].device)
 
     @torch.no_grad()
@@ -191,14 +203,14 @@ class RPN(nn.Module):
         return self.loss(table, maps, anchors, choice, target)
 
     def scores(self, logits: Tensor, proposing: bool) -> Tensor:
-        """Foreground logit of each anchor, ``[B, n, a or 2a] -> [B, n * a]``."""
+        """Compute the foreground logit of each anchor, ``[B, n, a or 2a] -> [B, n * a]``."""
         if self.config.objectness == "softmax":
             cell = logits.shape[-1] // 2
             pairing = self.config.pairing
             if pairing == "blocks":
                 logits = logits[..., cell:] - logits[..., :cell]
             elif pairing == "crossed" and proposing:
-                half = logits[..., 1::2]  # the channel read as foreground, against the one a softmax of halves gives it
+                half = logits[..., 1::2]  # the channel read as foreground, against its partner in a softmax over halves
                 other = logits.roll(cell, dims=-1)[..., 1::2]
                 logits = half - other
             else:
@@ -209,7 +221,7 @@ class RPN(nn.Module):
     def propose(
         self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: Tensor, training: bool
     ) -> Proposals:
-        """The best boxes of each image after NMS, clipped to the image: R is ``post_nms`` or the anchors there are."""
+        """Select the best boxes of each image by NMS, clipped to it: ``post_nms``, or all anchors if fewer."""
         config = self.config
         before, after = (pair[0 if training else 1] for pair in (config.pre_nms, config.post_nms))
         scores = [self.scores(level, proposing=True) for level in logits]
@@ -233,7 +245,7 @@ class RPN(nn.Module):
     def _best(
         self, scores: Tensor, deltas: Tensor, anchors: Tensor, sizes: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Boxes ``[B, n, 4]`` and scores ``[B, n]`` of a level's ``count`` best anchors; too small ones score -inf."""
+        """Return boxes ``[B, n, 4]`` and scores ``[B, n]`` of a level's best anchors; small ones score -inf."""
         count = min(count, scores.shape[1])
         if self.config.nms.filter_first:
             boxes = clip_boxes(self.coder.decode(anchors, deltas), sizes, self.config.coder.offset)
@@ -245,7 +257,7 @@ class RPN(nn.Module):
         return boxes, self._without_poor(boxes, score)
 
     def _without_poor(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """Logits, minus infinity for boxes that are too small or too unlikely."""
+        """Return the logits, minus infinity for boxes that are too small or score too low."""
         sides = boxes[..., 2:] - boxes[..., :2] + self.config.coder.offset
         poor = (sides < self.config.nms.min_size).any(-1)
         if self.config.nms.score_threshold > 0:
@@ -256,7 +268,7 @@ class RPN(nn.Module):
     def choose(
         self, anchors: Tensor, targets: Targets, usable: Tensor, sizes: Tensor, seeds: Tensor
     ) -> tuple[Choice, Tensor]:
-        """Sample anchors ``[A, 4]`` for the loss; with them their target boxes ``[B, S, 4]``."""
+        """Sample anchors ``[A, 4]`` for the loss, and return their target boxes ``[B, S, 4]`` too."""
         allowed = None
         if self.config.assign.straddle is not None:
             low = (anchors[:, :2] >= -self.config.assign.straddle).all(-1)
@@ -270,7 +282,7 @@ class RPN(nn.Module):
     def loss(
         self, table: FeatureTable, maps: Sequence[Tensor], anchors: Tensor, choice: Choice, target: Tensor
     ) -> dict[str, Tensor]:
-        """Objectness and box loss of the sampled anchors (Faster R-CNN eq. 1, in the form that all code uses)."""
+        """Compute objectness and box loss of the sampled anchors (Faster R-CNN eq. 1, in the usual form)."""
         config, cell = self.config, self.anchors.per_cell[0]
         out = self._sampled_outputs(table, choice.chosen // cell) if config.convs == 1 else None
         if out is None:
@@ -298,7 +310,7 @@ class RPN(nn.Module):
         }
 
     def _sampled_outputs(self, table: FeatureTable, cell_index: Tensor) -> Tensor:
-        """The head at single cells of the pyramid, ``[B, S] -> [B, S, a * 5]``, with gradient to the features."""
+        """Compute the head at single cells of the pyramid, ``[B, S] -> [B, S, a * 5]``, with a gradient."""
         level = torch.zeros_like(cell_index)
         start = 0
         within = cell_index

@@ -1,7 +1,7 @@
 """Mean and deviation of box offsets, measured on a training set (Fast R-CNN §2.3).
 
-Later code divides all offsets by (0.1, 0.1, 0.2, 0.2); the paper brought those of each class to mean 0 and deviation 1.
-Here both happen: the offsets that are measured are divided already, so that a class without a region keeps the former.
+Later code divides all offsets by (0.1, 0.1, 0.2, 0.2). The paper normalised those of each class to mean 0 and deviation
+1. Here the offsets are divided first and measured then, so that a class without a region keeps the fixed division.
 
 Symbols: K classes, or 1 where all share one box.
 """
@@ -17,7 +17,7 @@ from boxwright.data.proposals.files import ProposalSet
 from boxwright.geometry.boxes import box_iou
 
 LEAST_DEVIATION = 1e-3
-"""A class whose regions vary by less, one region for example, keeps the deviation 1."""
+"""A class with a smaller deviation, such as one with a single region, keeps the deviation 1."""
 
 
 class TargetStatistics(nn.Module):
@@ -29,12 +29,12 @@ class TargetStatistics(nn.Module):
         self.register_buffer("std", torch.ones(rows, 4))
 
     def coder(self, base: BoxCoder, rows: Tensor) -> NormalisedCoder:
-        """A coder of offsets whose statistics are those of ``rows``, int64 ``[...]``."""
+        """Return a coder that normalises offsets by the statistics of ``rows``, int64 ``[...]``."""
         return NormalisedCoder(base, self.get_buffer("mean")[rows], self.get_buffer("std")[rows])
 
     @torch.no_grad()
     def renormalise(self, deltas: nn.Linear, mean: Tensor, std: Tensor) -> None:
-        """Let a layer that learnt under ``mean`` and ``std`` ``[K, 4]`` give the same boxes under those of now."""
+        """Rescale a layer trained with ``mean`` and ``std`` ``[K, 4]`` to give the same boxes with the present ones."""
         ratio = (std / self.get_buffer("std")).flatten()
         deltas.weight.mul_(ratio.unsqueeze(1))
         deltas.bias.mul_(ratio).add_(((mean - self.get_buffer("mean")) / self.get_buffer("std")).flatten())
@@ -49,11 +49,11 @@ class TargetStatistics(nn.Module):
         difficult: bool = True,
         add_truth: bool = True,
     ) -> int:
-        """Take them from all regions of ``index`` that count as objects; how many these are.
+        """Measure mean and deviation on all positive regions of ``index``, and return the number of regions.
 
-        ``proposals``: of the images of ``index``, in its order. A region belongs to the object that it overlaps most,
-        by at least ``positive_iou``; with ``add_truth`` the objects themselves are regions too. Every region counts
-        mirrored as well, as the authors' code has each image twice: the mean of dx is 0.
+        ``proposals``: those of the images of ``index``, in its order. A region is positive if its highest IoU with an
+        object is at least ``positive_iou``. With ``add_truth`` the ground-truth boxes are regions too. The mean of dx
+        is 0, because each image also counts mirrored, as in the authors' code.
         """
         rows = len(self.get_buffer("mean"))
         count = torch.zeros(rows, 1, dtype=torch.float64)
