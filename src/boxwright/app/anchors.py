@@ -9,8 +9,8 @@ from typing import Any
 
 from boxwright.anchors.kmeans import kmeans_anchors
 from boxwright.app.requests.data import AnchorRequest
+from boxwright.app.splits import choose_split
 from boxwright.data.formats.opening import open_splits
-from boxwright.data.index import DetectionIndex
 from boxwright.data.transforms.network_sizes import Resize, network_sizes
 from boxwright.structures import InputError
 
@@ -72,7 +72,8 @@ def find_anchors(data: Path, request: AnchorRequest) -> AnchorReport:
         size = size or (416, 416)
         if min(size) < 1:
             raise InputError(f"--size {size[0]} {size[1]}: height and width must be at least 1 pixel")
-    index = _chosen_split(data, request.split)
+    splits = open_splits(data)
+    index = splits[choose_split(data, splits, request.split, ("train",))]
     boxes = network_sizes(index, size, request.resize)
     seen = boxes[(boxes >= 1).all(1)]
     try:
@@ -95,16 +96,6 @@ def find_anchors(data: Path, request: AnchorRequest) -> AnchorReport:
         mean_iou=round(found.mean_iou, 6),
         settings={"pixels": _setting(pixels), "cells": _setting(cells)},
     )
-
-
-def _chosen_split(path: Path, split: str | None) -> DetectionIndex:
-    """Return the named split, else train, else the only one."""
-    splits = open_splits(path)
-    if split is None:
-        split = "train" if "train" in splits or len(splits) > 1 else next(iter(splits))
-    if split not in splits:
-        raise InputError(f"{path}: has no split '{split}'; it has {', '.join(splits)}; name one with --split")
-    return splits[split]
 
 
 def _setting(anchors: list[tuple[float, float]]) -> str:

@@ -13,6 +13,7 @@ from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.proposals import search
 from boxwright.app.requests.inference import SELECTIVE_SEARCH, EvaluateRequest, Metric
+from boxwright.app.splits import choose_split
 from boxwright.checkpoints.checkpoint import check_classes
 from boxwright.data.formats.opening import find_source, open_dataset
 from boxwright.data.index import DetectionIndex
@@ -186,8 +187,8 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
     for target in (request.save, request.report):
         if target is not None:
             check_writable(target)
-    data, split = request.data, request.split
-    index = open_dataset(data, split) if split is not None else default_split(data)
+    data = request.data
+    index = open_dataset(data, choose_split(data, find_source(data).splits, request.split, ("val", "test")))
     if request.detections is not None:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
@@ -224,12 +225,3 @@ def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, 
         return Path(request.proposals)
     most = loaded.detector.preparation.most_proposals
     return search(index, most, workers=max(1, request.workers)).save(folder / f"proposals{SUFFIX}")
-
-
-def default_split(data: Path) -> DetectionIndex:
-    """Open ``val``, else ``test``, else the only split."""
-    names = find_source(data).splits
-    chosen = next((name for name in ("val", "test") if name in names), None)
-    if chosen is None and len(names) > 1:
-        raise InputError(f"{data}: has neither split val nor test; choose one of {', '.join(names)} with --split")
-    return open_dataset(data, chosen)

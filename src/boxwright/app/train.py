@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.app.requests.training import TrainRequest
+from boxwright.app.splits import choose_split
 from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
 from boxwright.data.formats.opening import open_splits
 from boxwright.data.index import DetectionIndex
@@ -104,17 +105,12 @@ def training_splits(
     Without ``val``, ``test`` is used for validation. Without either the second is None and the run is not validated.
     """
     splits = open_splits(data)
-    known = ", ".join(splits)
-    for name in (train_split, val_split):
-        if name is not None and name not in splits:
-            raise InputError(f"{data}: has no split {name!r}; it has {known}")
-    if train_split is None:
-        train_split = "train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else None
-    if train_split is None:
-        raise InputError(f"{data}: has no split 'train'; it has {known}; name one with --train-split")
-    if val_split is None:
-        val_split = next((name for name in ("val", "test") if name in splits and name != train_split), None)
-    return splits[train_split], None if val_split is None else splits[val_split]
+    train_name = choose_split(data, splits, train_split, ("train",), "--train-split")
+    if val_split is not None:
+        val_name = choose_split(data, splits, val_split, (), "--val-split")
+    else:
+        val_name = next((name for name in ("val", "test") if name in splits and name != train_name), None)
+    return splits[train_name], None if val_name is None else splits[val_name]
 
 
 def resume_command(request: TrainRequest, output: Path) -> str:
@@ -140,6 +136,7 @@ def next_commands(result: TrainResult, data: Path) -> list[tuple[str, str]]:
 
 def result_dict(result: TrainResult, data: Path) -> dict[str, Any]:
     """Return the result as plain values for JSON."""
+    evaluate, detect = (command for _, command in next_commands(result, data))
     return {
         "folder": str(result.folder),
         "checkpoint": str(result.checkpoint),
@@ -147,5 +144,5 @@ def result_dict(result: TrainResult, data: Path) -> dict[str, Any]:
         "stopped_early": result.stopped_early,
         "metrics": result.metrics,
         "best": result.best,
-        "next": dict(next_commands(result, data)),
+        "next": {"evaluate it": evaluate, "look at images with it": detect},  # keys that scripts may read
     }
