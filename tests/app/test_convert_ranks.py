@@ -13,7 +13,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 
 CLASSES = Classes.from_names(["a", "b"])
-PICTURE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+IMAGE = torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_is_an_ordinary_checkpoint_of_fewer_numbers(file: Path, tmp_path: Path) -> None:
+def test_it_is_an_ordinary_checkpoint_with_fewer_parameters(file: Path, tmp_path: Path) -> None:
     words = ["weights", "convert", str(file), "--ranks"]
     for name, ranks in (("all", ("256", "0")), ("thin", ("8", "4"))):
         assert main([*words, *ranks, "--output", str(tmp_path / f"{name}.safetensors")]) == 0
@@ -33,8 +33,8 @@ def test_it_is_an_ordinary_checkpoint_of_fewer_numbers(file: Path, tmp_path: Pat
     assert thin.recipe.detector.head.ranks == (8, 4)  # type: ignore[union-attr]
     assert thin.meta == {"step": 3, "truncated": [8, 4]}
     assert (tmp_path / "thin.safetensors").stat().st_size < file.stat().st_size - 3_000_000
-    found = [load_detector(tmp_path / f"{n}.safetensors").detect(PICTURE, threshold=0.0)[0] for n in ("all", "thin")]
-    (expected,) = load_detector(file).detect(PICTURE, threshold=0.0)
+    found = [load_detector(tmp_path / f"{n}.safetensors").detect(IMAGE, threshold=0.0)[0] for n in ("all", "thin")]
+    (expected,) = load_detector(file).detect(IMAGE, threshold=0.0)
     torch.testing.assert_close(torch.as_tensor(found[0].scores), torch.as_tensor(expected.scores), atol=1e-4, rtol=1e-3)
     assert len(found[1].scores) > 0
 

@@ -1,4 +1,4 @@
-"""Anchors of a data set: box sizes as the transforms make them, and what the report says."""
+"""Anchors of a data set: box sizes at the network's input, and the report."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_the_settings_go_into_a_recipe(data: Path, recipe: str, count: int, unit
     np.testing.assert_allclose(np.array(changed.anchors) * (1 if unit == "pixels" else 32), report.anchors, atol=0.06)
 
 
-def test_the_geometry_matters(data: Path) -> None:
+def test_anchors_depend_on_the_resizing(data: Path) -> None:
     small, large = (find_anchors(data, AnchorRequest(count=2, size=(s, s))) for s in (64, 128))
     np.testing.assert_allclose(np.array(small.anchors) * 2, large.anchors, rtol=0.05)
     kept = find_anchors(data, AnchorRequest(count=2, resize="keep"))
@@ -89,7 +89,7 @@ def test_the_geometry_matters(data: Path) -> None:
     assert kept.anchors != small.anchors
 
 
-def test_boxes_below_a_pixel_are_left_out_and_said(data: Path) -> None:
+def test_boxes_below_a_pixel_are_left_out_and_reported(data: Path) -> None:
     report = find_anchors(data, AnchorRequest(count=1, size=(8, 8)))
     assert report.left_out > 0
     assert f"{report.left_out} smaller than a pixel" in report.lines()[0]

@@ -1,4 +1,4 @@
-"""Making files of proposals, by network and by selective search."""
+"""Proposal files, made by a proposal network and by selective search."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "config", [small_faster_rcnn(), SMALL_C4["faster_rcnn_c4"], SMALL_RFCN["rfcn"]], ids=["pyramid", "c4", "rfcn"]
 )
-def test_a_network_proposes_within_the_pictures(config: DetectorConfig, scenes: Path, tmp_path: Path) -> None:
+def test_a_network_proposes_inside_the_images(config: DetectorConfig, scenes: Path, tmp_path: Path) -> None:
     index = open_dataset(scenes, "train")
     torch.manual_seed(0)
     made = propose(build_detector(config, index.classes), index, 8, torch.device("cpu"), "untrained")
@@ -49,7 +49,7 @@ def test_a_detector_without_a_proposal_network(scenes: Path) -> None:
         propose(detector, index, 8, torch.device("cpu"), "none")
 
 
-@pytest.mark.skipif(HAS_OPENCV, reason="OpenCV is there")
+@pytest.mark.skipif(HAS_OPENCV, reason="OpenCV is installed")
 def test_without_opencv(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "p.safetensors"
     assert main(["proposals", "--data", str(scenes), "--split", "train", "--output", str(out)]) == 2
@@ -72,7 +72,7 @@ def test_selective_search_finds_drawn_objects(scenes: Path, tmp_path: Path, caps
 
 
 class _Search:
-    """Stands for selective search: a box of its own for each picture, and a stop before one of them."""
+    """Replacement of selective search: a different box for each image, and an interrupt before one of them."""
 
     def __init__(self) -> None:
         self.stop_before: int | None = None
@@ -87,7 +87,7 @@ class _Search:
             yield np.array([[0, 0, 10 + i, len(name)]], np.float32), np.ones(1, np.float32)
 
 
-def test_a_search_that_was_stopped_goes_on(
+def test_an_interrupted_search_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = SceneConfig(size=(96, 128), objects=(1, 3), empty=0, smallest=16, common=(0.25, 0.5), hidden=0.3)
@@ -106,21 +106,21 @@ def test_a_search_that_was_stopped_goes_on(
     assert not output.exists()
 
     changed = Path(index.path(1))
-    with Image.open(changed) as picture:
-        turned = picture.rotate(180)
+    with Image.open(changed) as image:
+        turned = image.rotate(180)
     turned.save(changed)
     search.stop_before, search.searched = None, []
     assert main(words) == 0
     assert "2 of 5 images were searched earlier" in capsys.readouterr().err
-    assert search.searched == [index.relative_path(i) for i in (1, 3, 4)], "and the picture that is another one now"
+    assert search.searched == [index.relative_path(i) for i in (1, 3, 4)], "and the image that has changed"
     assert not unfinished.exists()
     made = proposals_for(output, index, 5)
-    # The stand-in counts what it is given: 0 and 2 of five at first, then 1, 3 and 4 as the first three of the rest.
+    # A box is as wide as 10 plus the position in its search: 0 and 2 of the first one, then 0 to 2 for the rest.
     assert made.boxes[:, 2].tolist() == [10, 10, 12, 11, 12]
     assert made.method == "selective-search fast (OpenCV)"
 
 
-def test_what_another_search_left_is_not_taken(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_another_setting_are_not_used(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = _Search()
     monkeypatch.setattr("boxwright.app.proposals.search_all", search)
     monkeypatch.setattr("boxwright.app.proposals.require_opencv", lambda: None)
@@ -130,14 +130,13 @@ def test_what_another_search_left_is_not_taken(tmp_path: Path, scenes: Path, mon
     search.stop_before, search.searched = None, []
     assert main([*words, "--quality", "quality"]) == 0
     assert len(search.searched) == 3
-    assert (tmp_path / "p.fast-2000.unfinished.safetensors").is_file(), "nor is it lost"
+    assert (tmp_path / "p.fast-2000.unfinished.safetensors").is_file(), "and are kept"
 
 
-def test_a_place_where_nothing_can_be_written_is_said_at_once(
+def test_an_unwritable_output_is_refused_at_once(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     output = tmp_path / "file" / "p.safetensors"
     assert main(["proposals", "--data", str(scenes), "--split", "train", "--output", str(output)]) == 2
-    said = capsys.readouterr().err
-    assert f"{output}: cannot be written" in said
+    assert f"{output}: cannot be written" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A data set of scenes and a short training run, which the tests of the commands share."""
+"""Fixtures of the tests of commands: a data set of scenes and a short training run."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.command_line import RECIPE, TINY
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight drawn scenes to train on, three to validate on."""
+    """A data set of eight training scenes and three validation scenes."""
     folder = tmp_path_factory.mktemp("cli") / "scenes"
     assert main(["data", "scenes", str(folder), "--train", "8", "--val", "3", "--size", "96", "96"]) == 0
     return folder
@@ -18,7 +18,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps, made by the command."""
+    """The folder of a training run of two steps."""
     folder = tmp_path_factory.mktemp("cli") / "run"
     assert main(["train", RECIPE, "--data", str(scenes), "--output", str(folder), *TINY]) == 0
     return folder

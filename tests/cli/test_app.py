@@ -10,7 +10,7 @@ import pytest
 from boxwright.cli.app import main
 
 
-def test_python_m_is_the_command():
+def test_python_m_runs_the_command():
     done = subprocess.run([sys.executable, "-m", "boxwright", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
@@ -32,17 +32,17 @@ def test_help_shows_examples(words: list[str], capsys: pytest.CaptureFixture[str
         ("models", "boxwright models --json"),
     ],
 )
-def test_long_examples_are_broken_as_a_shell_has_it(
+def test_long_examples_are_continued_with_backslashes(
     words: str, example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([*words.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    as_a_shell_reads_it = re.sub(r"\\ *\n +", "", text)
-    assert example in [line.strip() for line in as_a_shell_reads_it.splitlines()]
+    joined = re.sub(r"\\ *\n +", "", text)
+    assert example in [line.strip() for line in joined.splitlines()]
 
 
-def test_ctrl_c_is_130_with_a_word_and_no_traceback(scenes: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_exits_130_without_traceback(scenes: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     import boxwright.data.formats.check
 
     def stopped(path):
@@ -53,7 +53,7 @@ def test_ctrl_c_is_130_with_a_word_and_no_traceback(scenes: Path, monkeypatch, c
     assert capsys.readouterr().err.strip() == "stopped"
 
 
-def test_debug_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+def test_debug_shows_the_traceback_of_an_error(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     words = ["data", "check", str(tmp_path / "nowhere")]
     assert main([*words, "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
@@ -62,7 +62,7 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch, caps
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_is_not_dressed_up_as_bad_input(tmp_path: Path, monkeypatch):
+def test_a_bug_is_not_reported_as_bad_input(tmp_path: Path, monkeypatch):
     import boxwright.data.formats.check
 
     def broken(path):

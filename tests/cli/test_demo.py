@@ -13,7 +13,7 @@ from tests.support.command_line import TINY
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest demo, by its own options."""
+    """The folder of a very small demo."""
     folder = tmp_path_factory.mktemp("cli") / "demo"
     assert main(demo_words(folder)) == 0
     return folder
@@ -24,7 +24,7 @@ def demo_words(folder: Path) -> list[str]:
     return ["demo", "--output", str(folder), *counts, "--set", "data.workers=0", "--device", "cpu"]
 
 
-def test_the_demo_leaves_a_report_that_needs_nothing_else(demo: Path):
+def test_the_demo_writes_a_self_contained_report(demo: Path):
     html = (demo / "report.html").read_text(encoding="utf-8")
     assert html.count("<img ") == 6  # three test scenes, annotated and detected
     assert not re.search(r'(src|href)="(?!data:|#)', html)
@@ -35,15 +35,15 @@ def test_the_demo_leaves_a_report_that_needs_nothing_else(demo: Path):
     assert len(summary["timings"]) == 5
 
 
-def test_the_demos_commands_are_real(demo: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """The three commands, with a data set in place of the placeholder, are accepted as they stand."""
+def test_the_suggested_commands_run(demo: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Run the three commands that the demo prints, with a data set in place of the placeholders."""
     check, train, detect = json.loads((demo / "demo.json").read_text())["commands"].values()
     assert main(check.replace("YOUR_DATA", str(scenes)).split()[1:]) == 0
     run = tmp_path / "run"
     words = train.replace("YOUR_DATA", str(scenes)).replace("--output run", f"--output {run}").split()[1:]
     assert main([*words, *TINY]) == 0
     images = next(scenes.rglob("val*.jpg"))
-    words = detect.replace("detect run", f"detect {run}").replace("YOUR_PICTURES", str(images))
+    words = detect.replace("detect run", f"detect {run}").replace("YOUR_IMAGES", str(images))
     assert main(words.replace("--output found", f"--output {tmp_path / 'found'}").split()[1:]) == 0
     assert "processed 1 images" in capsys.readouterr().out
 

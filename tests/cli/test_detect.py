@@ -9,25 +9,25 @@ import pytest
 import torch
 
 from boxwright.cli.app import main
-from tests.support.command_line import fails, says
+from tests.support.command_line import fails, json_output
 
 
-def test_detect_resumes_and_reports_what_it_cannot_read(
+def test_detect_resumes_and_reports_unreadable_files(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    pictures, out = tmp_path / "pictures", tmp_path / "out"
-    pictures.mkdir()
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
     for path in list(scenes.rglob("train*.jpg"))[:3]:
-        shutil.copy(path, pictures)
-    words = ["detect", run, pictures, "--output", out, "--threshold", "0.01", "--device", "cpu", "--json"]
-    first = says(capsys, *words)
+        shutil.copy(path, photos)
+    words = ["detect", run, photos, "--output", out, "--threshold", "0.01", "--device", "cpu", "--json"]
+    first = json_output(capsys, *words)
     assert isinstance(first, dict)
     assert (first["images"], first["pictures"], first["failed"]) == (3, 3, [])
     results = json.loads((out / "detections.json").read_text())
     assert len(results) == first["detections"] > 0
-    whole = next(pictures.iterdir()).read_bytes()
-    (pictures / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    second = says(capsys, *words, code=1)
+    whole = next(photos.iterdir()).read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    second = json_output(capsys, *words, code=1)
     assert isinstance(second, dict)
     assert (second["skipped"], second["images"]) == (3, 0)
     assert "cut.jpg" in second["failed"][0]["message"]
@@ -38,14 +38,12 @@ def test_detect_resumes_and_reports_what_it_cannot_read(
     assert "threshold was 0.01, is 0.4" in fails(capsys, *words)
 
 
-def test_detect_in_half_precision_finds_nearly_the_same(
-    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_detect_with_bf16_agrees_with_fp32(run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     image = next(scenes.rglob("val*.jpg"))
     counts = []
     for precision in ("fp32", "bf16"):
         words = ["detect", run, image, "--output", tmp_path / precision, "--threshold", 0, "--precision", precision]
-        value = says(capsys, *words, "--device", "cpu", "--no-pictures", "--json")
+        value = json_output(capsys, *words, "--device", "cpu", "--no-pictures", "--json")
         assert isinstance(value, dict)
         counts.append(value["detections"])
     assert abs(counts[0] - counts[1]) <= 0.2 * counts[0]
@@ -54,17 +52,19 @@ def test_detect_in_half_precision_finds_nearly_the_same(
     assert "fp16 on a CPU" in fails(capsys, "evaluate", run, "--data", scenes, *words)
 
 
-def test_bf16_without_instructions_for_it_is_told_of(
+def test_bf16_without_hardware_support_warns(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     image, words = next(scenes.rglob("val*.jpg")), ["--device", "cpu", "--precision"]
-    for precision, told in (("bf16", True), ("fp32", False)):
+    for precision, warned in (("bf16", True), ("fp32", False)):
         assert main(["detect", str(run), str(image), "--output", str(tmp_path / precision), *words, precision]) == 0
-        assert ("no instructions for bf16" in capsys.readouterr().err) == told
+        assert ("no instructions for bf16" in capsys.readouterr().err) == warned
 
 
-def test_a_full_disk_is_said(run: Path, scenes: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+def test_a_full_disk_is_reported(
+    run: Path, scenes: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
     from boxwright.app.detection.results import ResultFolder
 
     def full(self, *_):
@@ -78,13 +78,13 @@ def test_a_full_disk_is_said(run: Path, scenes: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.gpu
-def test_detect_on_a_gpu_fits_the_batch_to_memory_and_agrees_with_the_cpu(
+def test_detect_on_a_gpu_enlarges_the_batch_and_agrees_with_the_cpu(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     found = {}
     for device in ("cpu", "cuda"):
         out = tmp_path / device
-        value = says(
+        value = json_output(
             capsys,
             "detect",
             run,

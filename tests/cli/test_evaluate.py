@@ -8,61 +8,61 @@ import pytest
 import torch
 
 from boxwright.cli.app import main
-from tests.support.command_line import fails, says
+from tests.support.command_line import fails, json_output
 
 
-def test_evaluate_gives_all_numbers_and_its_detections_score_the_same(
+def test_evaluate_returns_all_metrics_and_saved_detections_give_the_same(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     saved, plots = tmp_path / "found.json", tmp_path / "plots"
     words = ["evaluate", run, "--data", scenes, "--save", saved, "--plots", plots, "--json"]
-    value = says(capsys, *words)
+    value = json_output(capsys, *words)
     assert isinstance(value, dict)
     precision, recall = ["AP", "AP50", "AP75", "APs", "APm", "APl"], ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
     assert list(value["stats"]) == precision + recall
     assert (value["split"], value["images"], len(value["per_class"])) == ("val", 3, 10)
     assert set(value["by_iou"]) == {"AP", "AR", "AR_agnostic"}
     assert {path.name for path in plots.iterdir()} == {"precision_recall.png", "thresholds.png", "confusion.png"}
-    again = says(capsys, "evaluate", "--detections", saved, "--data", scenes, "--json")
+    again = json_output(capsys, "evaluate", "--detections", saved, "--data", scenes, "--json")
     assert isinstance(again, dict)
     assert again["stats"] == pytest.approx(value["stats"], abs=1e-6, nan_ok=True)
-    voc = says(capsys, "evaluate", "--detections", saved, "--data", scenes, "--metric", "voc07", "--json")
+    voc = json_output(capsys, "evaluate", "--detections", saved, "--data", scenes, "--metric", "voc07", "--json")
     assert isinstance(voc, dict)
     assert voc["rules"]["average"] == "11-point"
 
 
-def test_augmentation_changes_what_is_found_and_results_say_so(
+def test_augmentation_changes_the_detections_and_is_recorded_with_them(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     plain, found = tmp_path / "plain.json", tmp_path / "found.json"
     words = ["evaluate", run, "--data", scenes, "--device", "cpu", "--json"]
-    says(capsys, *words, "--save", plain)
-    value = says(capsys, *words, "--save", found, "--augment", "flip", "--merge", "nms", "--workers", 1)
+    json_output(capsys, *words, "--save", plain)
+    value = json_output(capsys, *words, "--save", found, "--augment", "flip", "--merge", "nms", "--workers", 1)
     assert isinstance(value, dict)
     assert value["images"] == 3
     assert json.loads(plain.read_text()) != json.loads(found.read_text()) != []
     image, out = next(scenes.rglob("val*.jpg")), tmp_path / "out"
     words = ["detect", run, image, "--output", out, "--threshold", 0, "--device", "cpu", "--no-pictures", "--json"]
-    first = says(capsys, *words, "--augment", "multiscale")
+    first = json_output(capsys, *words, "--augment", "multiscale")
     assert isinstance(first, dict)
     assert first["detections"] > 0
     assert "augment was 'multiscale', is None" in fails(capsys, *words)
     assert "merge was None, is 'soft_nms'" in fails(capsys, *words, "--augment", "multiscale", "--merge", "soft_nms")
-    assert "say which views with --augment" in fails(capsys, *words[:3], "--merge", "nms")
+    assert "choose the views with --augment" in fails(capsys, *words[:3], "--merge", "nms")
     message = fails(capsys, "evaluate", "--detections", found, "--data", scenes, "--augment", "flip")
     assert "--augment needs a checkpoint" in message
 
 
-def test_settings_that_act_at_test_can_be_changed(
+def test_inference_settings_can_be_overridden(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     fewer = ("--set", "detector.rpn.post_nms=[150, 3]")
     words = ["evaluate", run, "--data", scenes, "--device", "cpu", "--json"]
-    counts = [says(capsys, *words, *more)["detections"] for more in ((), fewer)]  # type: ignore[call-overload]
+    counts = [json_output(capsys, *words, *more)["detections"] for more in ((), fewer)]  # type: ignore[call-overload]
     assert counts[1] < counts[0]
     image, out = next(scenes.rglob("val*.jpg")), tmp_path / "out"
     words = ["detect", run, image, "--output", out, "--threshold", 0, "--device", "cpu", "--no-pictures", "--json"]
-    value = says(capsys, *words, *fewer)
+    value = json_output(capsys, *words, *fewer)
     assert isinstance(value, dict)
     assert 0 < value["detections"] < counts[0]
     assert "set was ['detector.rpn.post_nms=[150, 3]'], is None" in fails(capsys, *words)
@@ -77,16 +77,16 @@ def test_one_plain_view_evaluates_as_the_recipe_does(run: Path, scenes: Path):
     from boxwright.detectors.contract.augmented import TestTimeConfig
 
     loaded, index = load(run, "cpu"), open_dataset(scenes, "val")
-    one_look = TestTimeConfig(flip=False, merge="nms", iou=1.0)
+    one_view = TestTimeConfig(flip=False, merge="nms", iou=1.0)
     plain = run_detector(loaded, index, "scenes", batch_size=2).detections()
-    alone = run_detector(loaded, index, "scenes", batch_size=2, augment=one_look).detections()
+    alone = run_detector(loaded, index, "scenes", batch_size=2, augment=one_view).detections()
     assert len(plain) > 0
     for name in ("image_ids", "labels", "scores", "boxes"):
         ours, theirs = (torch.as_tensor(getattr(columns, name)) for columns in (alone, plain))
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4, msg=name)
 
 
-def test_the_augmentations_on_offer_are_those_there_are():
+def test_choices_of_augment_and_merge_are_complete():
     from typing import get_args
 
     from boxwright.app.requests.fields import AugmentName, MergeName
@@ -97,7 +97,7 @@ def test_the_augmentations_on_offer_are_those_there_are():
 
 
 @pytest.mark.parametrize("metric", ["coco", "voc12"])
-def test_a_report_is_one_page_that_fetches_nothing(
+def test_the_report_is_one_self_contained_page(
     metric: str, run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     report = tmp_path / "deep" / "report.html"
@@ -111,7 +111,7 @@ def test_a_report_is_one_page_that_fetches_nothing(
         assert f"<h2>{heading}</h2>" in html
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_evaluation(
+def test_an_unwritable_report_is_refused_before_the_evaluation(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("")

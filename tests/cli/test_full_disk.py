@@ -1,6 +1,6 @@
-"""A disk that is full stops every command with the file's name and the remedy, and nothing half is left behind.
+"""A full disk stops every command with the name of the file and the remedy, and leaves no incomplete file.
 
-A limit on the size of files makes the system itself refuse to write, without a disk that must be filled.
+A limit on the size of files makes the system refuse to write, so that no disk must be filled.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ resource = pytest.importorskip("resource", reason="the system has no limits on f
 
 @contextmanager
 def full(size: int = 2000) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes."""
+    """Limit the size of every file that is written to ``size`` bytes."""
     limits, compiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # an import would leave half a file of bytecode, for ever
+    sys.dont_write_bytecode = True  # an import would leave a truncated bytecode file
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
@@ -66,8 +66,8 @@ def test_commands(line: str, named: str, scenes: Path, tmp_path: Path, capsys: p
     out.mkdir()
     row = '{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.5}'
     found.write_text(f"[{', '.join([row] * 60)}]")
-    places = {"OUT": str(out), "SCENES": str(scenes), "FOUND": str(found)}
-    words = [places.get(word, word.replace("OUT/", f"{out}/")) for word in line.split()]
+    paths = {"OUT": str(out), "SCENES": str(scenes), "FOUND": str(found)}
+    words = [paths.get(word, word.replace("OUT/", f"{out}/")) for word in line.split()]
     with full():
         assert main(words) == 2
     printed = capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_commands(line: str, named: str, scenes: Path, tmp_path: Path, capsys: p
 def test_convert_suggests_links_instead_of_copies(
     images: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first refused file of a copy is an image; that of a set with links is the list of annotations."""
+    """Only a copy fails at an image; with links the annotation file is the first that does not fit."""
     with full(500):
         assert main(["data", "convert", str(scenes), str(tmp_path / "out"), "--to", "coco", "--images", images]) == 2
     assert ("or use `link` for the images" in capsys.readouterr().err) == (images == "copy")
@@ -121,14 +121,14 @@ def test_proposals(tmp_path: Path) -> None:
     assert contents(tmp_path) == []
 
 
-def test_free_space_is_told_of_a_folder_that_is_gone_by_now(tmp_path: Path) -> None:
+def test_free_space_is_reported_for_a_deleted_folder(tmp_path: Path) -> None:
     error = OSError(28, "No space left on device")
     assert "the disk is full: " in str(write_error(tmp_path / "gone" / "too" / "a.png", error))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-def test_a_picture_is_never_cut_short_unseen(suffix: str, tmp_path: Path) -> None:
-    """Pillow overlooks that the system wrote only the beginning of what it was given."""
+def test_a_truncated_image_is_an_error(suffix: str, tmp_path: Path) -> None:
+    """Pillow ignores that the system wrote only a part of the data."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     target = tmp_path / f"a.{suffix}"
     with full(1000), pytest.raises(InputError, match=f"{target}: the file is too large"):

@@ -1,4 +1,4 @@
-"""Commands that run no network load no torch. Each runs in its own process, which lists its modules at the end."""
+"""Commands that run no network do not load torch. Each runs in a process of its own, which lists its modules."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ sys.exit(code)
 
 
 def modules_of(*words: str, cwd: Path, code: int = 0) -> set[str]:
-    """The top-level modules that a command line has loaded when it ends with ``code``."""
+    """Run a command line, which must exit with ``code``, and return the top-level modules that it loaded."""
     done = subprocess.run([sys.executable, "-c", RUN, *words], cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     modules: list[str] = json.loads(done.stderr.splitlines()[-1])

@@ -6,11 +6,11 @@ import pytest
 
 from boxwright.cli.app import main
 from boxwright.recipes import RECIPES
-from tests.support.command_line import RECIPE, fails, says
+from tests.support.command_line import RECIPE, fails, json_output
 
 
 def test_models_is_one_array_of_rows(capsys: pytest.CaptureFixture[str]):
-    rows = says(capsys, "models", "--json")
+    rows = json_output(capsys, "models", "--json")
     assert isinstance(rows, list)
     assert {tuple(row) for row in rows} == {("name", "kind", "parameters", "multiply_adds", "input")}
     by_name = {row["name"]: row for row in rows}
@@ -41,7 +41,7 @@ def test_the_table_of_models_shows_whole_names_on_80_columns(
 def test_recipes_of_the_user_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('base = "faster-rcnn-r50-fpn"\nname = "mine"\n[detector.backbone]\ndepth = 101\n')
-    rows = says(capsys, "models", "faster-rcnn-r50-fpn", mine, "--json")
+    rows = json_output(capsys, "models", "faster-rcnn-r50-fpn", mine, "--json")
     assert isinstance(rows, list)
     assert [row["name"] for row in rows] == ["faster-rcnn-r50-fpn", "mine"]
     assert rows[1]["parameters"] > rows[0]["parameters"]

@@ -1,4 +1,4 @@
-"""Input that commands refuse, each with a message that names the remedy."""
+"""Commands refuse bad input with a message that names the remedy."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tests.support.command_line import RECIPE, TINY, fails
         ("demo --images many", "many"),
         ("data anchors SCENES", "--count"),
         ("data anchors SCENES --count 500", "different sizes: ask for 1 to"),
-        ("data anchors SCENES --count 2 --split dev", "has no split 'dev'; it has train, val"),
+        ("data anchors SCENES --count 2 --split other", "has no split 'other'; it has train, val"),
         ("data anchors SCENES --count 2 --resize keep --size 9 9", "omit --size"),
         ("train faster-rcnn-detnet59-fp --data SCENES", "did you mean 'faster-rcnn-detnet59-fpn'"),
         ("train --data SCENES", "needs a recipe"),
@@ -30,7 +30,7 @@ from tests.support.command_line import RECIPE, TINY, fails
         (f"train {RECIPE} --data SCENES --set data.batchsize=2", "did you mean 'batch_size'"),
         (f"train {RECIPE} --data SCENES --set data.batch_size=many", "data.batch_size"),
         (f"train {RECIPE} --data SCENES --set data.batch_size=0", "greater than or equal to 1"),
-        (f"train {RECIPE} --data SCENES --val-split dev", "has no split 'dev'; it has train, val"),
+        (f"train {RECIPE} --data SCENES --val-split other", "has no split 'other'; it has train, val"),
         (f"train {RECIPE} --data SCENES --epochs 0", "more than 0"),
         (f"train {RECIPE} --data SCENES --device tpu", "device 'tpu'"),
         (f"train {RECIPE} --data SCENES --output SCENES", "not empty"),
@@ -50,9 +50,9 @@ def test_refused_with_the_remedy(line: str, words: str, scenes: Path, tmp_path, 
     assert list(tmp_path.iterdir()) == []  # and nothing was done
 
 
-def test_a_missing_split_lists_those_there_are(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_missing_split_lists_the_existing_ones(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]):
     message = fails(capsys, "evaluate", run, "--data", scenes, "--split", "test")
-    assert "has no split `test`; it has train, val" in message
+    assert "has no split 'test'; it has train, val; choose one with --split" in message
 
 
 def test_a_truncated_checkpoint_is_named(run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -64,7 +64,7 @@ def test_a_truncated_checkpoint_is_named(run: Path, scenes: Path, tmp_path: Path
             assert f"{cut}: truncated or not a checkpoint" in fails(capsys, *words)
 
 
-def test_a_file_of_another_kind_is_no_checkpoint(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_file_is_no_checkpoint(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     torch.save({"model": torch.zeros(3)}, tmp_path / "model.pth")
     message = fails(capsys, "evaluate", tmp_path / "model.pth", "--data", scenes)
     assert "model.pth: no importer knows its layout: 1 tensors, by the first part of their names model (1)" in message
@@ -99,6 +99,6 @@ def test_a_data_set_without_images_or_boxes_is_refused(tmp_path: Path, capsys: p
 def test_an_image_that_cannot_be_read_stops_training_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0}
     data = coco(tmp_path / "data", [{"id": 1, "file_name": "bad.jpg", "width": 64, "height": 64}], [box])
-    (data / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (data / "bad.jpg").write_bytes(b"\xff\xd8\xff no image")
     message = fails(capsys, "train", RECIPE, "--data", data, "--output", tmp_path / "run", *TINY)
     assert "bad.jpg" in message

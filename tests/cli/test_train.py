@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from boxwright.cli.app import app, main
-from tests.support.command_line import RECIPE, TINY, fails, says
+from tests.support.command_line import RECIPE, TINY, fails, json_output
 
 
-def test_train_says_what_to_do_with_the_checkpoint(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_suggested_commands_use_the_checkpoint(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
-    outcome = says(capsys, "train", RECIPE, "--data", scenes, "--output", run, *TINY, "--seed", 3, "--json")
+    outcome = json_output(capsys, "train", RECIPE, "--data", scenes, "--output", run, *TINY, "--seed", 3, "--json")
     assert isinstance(outcome, dict)
     assert outcome["steps"] == 2
     assert Path(outcome["checkpoint"]).is_file()
@@ -30,12 +30,12 @@ def test_train_says_what_to_do_with_the_checkpoint(scenes: Path, tmp_path: Path,
     assert (tmp_path / "out" / "detections.csv").is_file()
 
 
-def test_resume_goes_on_and_refuses_what_is_not_there(
+def test_resume_continues_and_refuses_an_absent_run(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    value = says(capsys, "train", "--data", scenes, "--resume", copy, "--device", "cpu", "--json")
+    value = json_output(capsys, "train", "--data", scenes, "--resume", copy, "--device", "cpu", "--json")
     assert isinstance(value, dict)
     assert value["steps"] == 2
     assert "nothing to resume" in fails(capsys, "train", "--data", scenes, "--resume", tmp_path / "none")
@@ -43,7 +43,7 @@ def test_resume_goes_on_and_refuses_what_is_not_there(
     assert "leave --output out" in message
 
 
-def test_resume_refuses_changes_that_would_do_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_resume_refuses_options_without_effect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = fails(capsys, "train", "--data", "any", "--resume", tmp_path, "--epochs", "3", "--set", "seed=1")
     assert "--set, --epochs with --resume would change nothing" in message
 
@@ -73,7 +73,7 @@ def test_a_toml_file_changes_the_recipe(scenes: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
-def test_ctrl_c_in_training_leaves_a_run_that_can_go_on(scenes: Path, tmp_path: Path):
+def test_ctrl_c_in_training_leaves_a_run_that_resumes(scenes: Path, tmp_path: Path):
     run = tmp_path / "run"
     words = [sys.executable, "-m", "boxwright", "train", RECIPE, "--data", str(scenes), "--output", str(run), *TINY]
     words += ["--set", "stages.0.length=100000", "--set", "log_every=1"]
@@ -94,6 +94,6 @@ def test_ctrl_c_in_training_leaves_a_run_that_can_go_on(scenes: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("word", "carried"), [("--no-carry-classes", False), ("--carry-classes", True)])
-def test_class_weights_can_be_left_behind(word: str, carried: bool):
+def test_transfer_of_class_weights_can_be_switched_off(word: str, carried: bool):
     _, bound, _ = app.parse_args(["train", RECIPE, "--data", "data", word], exit_on_error=False, print_error=False)
     assert bound.kwargs["request"].carry_classes is carried

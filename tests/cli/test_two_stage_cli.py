@@ -1,4 +1,4 @@
-"""R-CNN, Fast R-CNN and Mask R-CNN on the command line: refusals before anything is trained, and pictures."""
+"""R-CNN, Fast R-CNN and Mask R-CNN on the command line: refusals before training, and detection."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ from tests.support.toys import save_proposals, toy_index
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A COCO data set of six pictures and two, and a file of proposals for each split."""
+    """A COCO data set of six training and two validation images, with a proposal file for each split."""
     folder = tmp_path_factory.mktemp("data")
     index, val = toy_index(folder / "a", 6), toy_index(folder / "b", 2, seed=1)
     write_coco(folder / "coco", {"train": index, "val": val})
@@ -28,38 +28,38 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], recipe: str, data: Path, output: Path, **files: Path) -> str:
-    """The one line that training is refused with."""
+    """Run a training that must be refused, and return its one-line error."""
     sets = [word for split, file in files.items() for word in ("--set", f'data.proposals.{split}="{file}"')]
     words = ["train", recipe, "--data", str(data), "--output", str(output), "--device", "cpu"]
     assert main([*words, "--set", "data.workers=0", *sets]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("error: ")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
     assert not output.exists()
-    return said[0]
+    return lines[0]
 
 
 @pytest.mark.parametrize("recipe", ["rcnn-small", "fast-rcnn-small"])
 def test_proposals_of_other_images(recipe: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     val = data / "val.safetensors"
-    said = refusal(capsys, recipe, data / "coco", tmp_path / "run", train=val, val=val)
-    assert f"{val}: holds proposals of 2 images, but 6 of the 6 images" in said
-    assert "such as train/" in said
-    assert "with `boxwright proposals --data " in said
-    assert " --split train --output FILE.safetensors`" in said
+    message = refusal(capsys, recipe, data / "coco", tmp_path / "run", train=val, val=val)
+    assert f"{val}: holds proposals of 2 images, but 6 of the 6 images" in message
+    assert "such as train/" in message
+    assert "with `boxwright proposals --data " in message
+    assert " --split train --output FILE.safetensors`" in message
 
 
 def test_no_proposals(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "rcnn-small", data / "coco", tmp_path / "run", train=data / "train.safetensors")
-    assert f"boxwright proposals --data {data / 'coco'} --split val --output FILE.safetensors`" in said
-    assert """--set 'data.proposals.val="FILE.safetensors"'""" in said
+    message = refusal(capsys, "rcnn-small", data / "coco", tmp_path / "run", train=data / "train.safetensors")
+    assert f"boxwright proposals --data {data / 'coco'} --split val --output FILE.safetensors`" in message
+    assert """--set 'data.proposals.val="FILE.safetensors"'""" in message
 
 
 def test_a_path_without_quotes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "rcnn-small", "--data", str(data / "coco"), "--output", str(tmp_path / "run")]
     assert main([*words, "--set", "data.proposals.train=/data/train.safetensors"]) == 2
-    said = capsys.readouterr().err
-    assert """that the shell leaves in place: --set 'data.proposals.train="TEXT"'\n""" in said
+    message = capsys.readouterr().err
+    assert """that the shell leaves in place: --set 'data.proposals.train="TEXT"'\n""" in message
 
 
 @pytest.mark.parametrize("recipe", ["rcnn-small", "fast-rcnn-small"])
@@ -71,17 +71,19 @@ def test_proposals_outside_the_image(
         tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
     tensors["boxes"][3] = np.array([1, 1, 400, 9], np.float32)
     save_file(tensors, broken, metadata=header)
-    said = refusal(capsys, recipe, data / "coco", tmp_path / "run", train=broken, val=data / "val.safetensors")
-    assert f"{broken}: proposal 3 of train/0_0.png (32 x 24 pixels), x1 y1 x2 y2 = 1, 1, 400, 9, lies outside" in said
+    message = refusal(capsys, recipe, data / "coco", tmp_path / "run", train=broken, val=data / "val.safetensors")
+    assert (
+        f"{broken}: proposal 3 of train/0_0.png (32 x 24 pixels), x1 y1 x2 y2 = 1, 1, 400, 9, lies outside" in message
+    )
 
 
 def test_masks_of_a_data_set_without_any(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "mask-rcnn-small", data / "coco", tmp_path / "run")
-    assert str(data / "coco") in said
-    assert "masks are asked for" in said
+    message = refusal(capsys, "mask-rcnn-small", data / "coco", tmp_path / "run")
+    assert str(data / "coco") in message
+    assert "masks are asked for" in message
 
 
-def test_objects_without_masks_among_others_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_objects_without_masks_among_others_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = SceneConfig(size=(96, 128), objects=(2, 3), empty=0, smallest=16, common=(0.25, 0.5), hidden=0.3)
     scenes = write_scenes(tmp_path / "scenes", {"train": 4, "val": 2}, seed=1, config=config)
     gone = {}
@@ -98,11 +100,11 @@ def test_objects_without_masks_among_others_are_told_of(tmp_path: Path, capsys: 
     sets = [word for text in small for word in ("--set", text)]
     words = ["train", "mask-rcnn-small", "--data", str(scenes), "--output", str(run), "--device", "cpu"]
     assert main([*words, *sets]) == 0
-    said = capsys.readouterr()
-    said_whole = said.out + said.err
-    assert f"WARNING: {gone['train']}" in said_whole
-    assert "they are learned as filling their boxes" in said_whole
-    assert f"WARNING: {gone['val']}" in said_whole
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert f"WARNING: {gone['train']}" in printed
+    assert "they are learned as filling their boxes" in printed
+    assert f"WARNING: {gone['val']}" in printed
     words = ["evaluate", str(run), "--data", str(scenes), "--device", "cpu"]
     assert main(words) == 0
     assert f"Masks are not evaluated: {gone['val']}" in capsys.readouterr().out.replace("\n", " ")
@@ -125,24 +127,24 @@ def test_an_svm_without_positives(data: Path, tmp_path: Path, capsys: pytest.Cap
         (tmp_path / "more" / split).symlink_to(data / "coco" / split)
         save_proposals(open_dataset(tmp_path / "more", split), tmp_path / f"{split}.safetensors")
     files = {split: tmp_path / f"{split}.safetensors" for split in ("train", "val")}
-    said = refusal(capsys, "rcnn-small", tmp_path / "more", tmp_path / "run", **files)
-    assert "class 'absent' has no object in the training set" in said
-    assert "take the class out" in said
+    message = refusal(capsys, "rcnn-small", tmp_path / "more", tmp_path / "run", **files)
+    assert "class 'absent' has no object in the training set" in message
+    assert "take the class out" in message
 
 
-def test_rcnn_looks_at_pictures(
+def test_rcnn_searches_proposals_to_detect(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From three stages to pictures that no file has proposals of: they are searched, or what is missing is said."""
+    """Detect on images without precomputed proposals: with selective search, or an error without OpenCV."""
     pytest.importorskip("cv2", reason="the extra `selective-search` is not installed")
     files = [f'data.proposals.{split}="{data / split}.safetensors"' for split in ("train", "val")]
     small = ["data.workers=0", "detector.backbone.width=8", "detector.warp.size=32", "detector.layers.hidden=[16,16]"]
     small += ["data.train.0.short=[48]", "data.train.0.long=64", "data.eval.0.short=[48]", "data.eval.0.long=64"]
     sets = [word for text in [*small, *files, "data.proposals.most=16"] for word in ("--set", text)]
-    run, pictures = tmp_path / "run", data / "coco/val"
+    run, images = tmp_path / "run", data / "coco/val"
     words = ["train", "rcnn-small", "--data", str(data / "coco"), "--output", str(run), "--device", "cpu"]
     assert main([*words, "--epochs", "1", *sets]) == 0
-    detect = ["detect", str(run), str(pictures), "--device", "cpu", "--threshold", "0", "--output"]
+    detect = ["detect", str(run), str(images), "--device", "cpu", "--threshold", "0", "--output"]
     capsys.readouterr()
     assert main([*detect, str(tmp_path / "found"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

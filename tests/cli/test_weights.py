@@ -1,4 +1,4 @@
-"""The commands ``boxwright weights`` as a person uses them."""
+"""The commands ``boxwright weights``."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def published(ours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
-    """A published checkpoint on a server of our own."""
+    """A published checkpoint on a local server."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -70,9 +70,9 @@ def published(ours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    return told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
 
 
 def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
@@ -101,9 +101,9 @@ def test_fetch_then_show(published: Published, cache: Path, capsys: pytest.Captu
     assert main(["weights", "show", published.name]) == 0
     assert "no; fetch it: boxwright weights fetch torchvision:toy" in capsys.readouterr().out
     assert main(["weights", "fetch", published.name, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    value = json.loads(capsys.readouterr().out)
     path = cache / "weights" / "torchvision" / "toy" / "ours.safetensors"
-    assert told == {"name": "torchvision:toy", "path": str(path)}
+    assert value == {"name": "torchvision:toy", "path": str(path)}
     assert load_checkpoint(path).meta == {"step": 3}
     assert main(["weights", "fetch", published.name]) == 0
     assert "boxwright detect torchvision:toy IMAGES..." in capsys.readouterr().out
@@ -117,18 +117,18 @@ def test_fetch_to_a_folder(published: Published, tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "cache").exists()
 
 
-def test_fetch_of_what_has_no_name(capsys: pytest.CaptureFixture[str]):
+def test_fetch_of_an_unknown_name(capsys: pytest.CaptureFixture[str]):
     assert "give one that begins with one of torchvision:" in refused(capsys, "weights", "fetch", "yolo")
     assert "did you mean 'darknet:yolov3'" in refused(capsys, "weights", "fetch", "darknet:yolo3")
 
 
-def test_an_absent_name_names_its_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_a_checkpoint_that_is_not_fetched_names_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
-    told = refused(capsys, "detect", "darknet:yolov3", tmp_path / "a.png", "--output", tmp_path / "out")
-    assert "run `boxwright weights fetch darknet:yolov3` (248 MB)" in told
+    message = refused(capsys, "detect", "darknet:yolov3", tmp_path / "a.png", "--output", tmp_path / "out")
+    assert "run `boxwright weights fetch darknet:yolov3` (248 MB)" in message
 
 
-def test_show_says_what_it_is(ours: Path, capsys: pytest.CaptureFixture[str]):
+def test_show_describes_a_checkpoint(ours: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "show", str(ours)]) == 0
     text = capsys.readouterr().out
     assert "from      Boxwright, ssd-small" in text
@@ -148,16 +148,16 @@ def test_convert_to_a_folder_and_back(ours: Path, tmp_path: Path, capsys: pytest
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     assert "exists already" in refused(capsys, "weights", "convert", ours, "--output", folder)
     assert "ends in .safetensors, or a folder" in refused(capsys, "weights", "convert", ours, "--output", "a.pth")
-    told = refused(capsys, "weights", "convert", ours, "--output", tmp_path / "b.safetensors", "--licence", "mit")
-    assert "is written to the model card of a folder" in told
+    message = refused(capsys, "weights", "convert", ours, "--output", tmp_path / "b.safetensors", "--licence", "mit")
+    assert "is written to the model card of a folder" in message
 
 
 @pytest.mark.parametrize("words", [["--to", "torchvision"], ["--to", "detectron2"]], ids=" ".join)
 def test_export_refuses_what_the_other_program_lacks(
     words: list[str], ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    told = refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "a.pth")
-    assert f"{ours}: " in told
+    message = refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "a.pth")
+    assert f"{ours}: " in message
     assert not list(tmp_path.glob("*.pth"))
     assert "ends in .pth" in refused(capsys, "weights", "export", ours, *words, "--output", tmp_path / "a.bin")
     (tmp_path / "b.pth").write_bytes(b"")
@@ -200,24 +200,24 @@ def test_push(ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "hf:me/birds is at https://hub/me/birds\n" in capsys.readouterr().out
     for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits longer before each try
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits before each new attempt
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "hf_none")
-    told = refused(capsys, "weights", "push", *given)
-    assert "hf:me/birds: not uploaded: the Hub cannot be reached (" in told
+    message = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: the Hub cannot be reached (" in message
     assert "no repository of the Hub; write hf:owner/name" in refused(capsys, "weights", "push", "birds", ours)
 
     def without_token(self: object, repo_id: str, **options: object) -> str:
         raise hub.errors.LocalTokenNotFoundError("Token is required\nmore")
 
     monkeypatch.setattr(hub.HfApi, "create_repo", without_token)
-    told = refused(capsys, "weights", "push", *given)
-    assert "hf:me/birds: not uploaded: Token is required; `hf auth login`, or HF_TOKEN" in told
+    message = refused(capsys, "weights", "push", *given)
+    assert "hf:me/birds: not uploaded: Token is required; `hf auth login`, or HF_TOKEN" in message
 
 
 def test_a_published_backbone_is_no_detector(cache: Path, capsys: pytest.CaptureFixture[str]):
-    told = refused(capsys, "weights", "convert", "torchvision:resnet50", "--output", cache / "a.safetensors")
-    assert "start one from it: `boxwright train RECIPE --backbone-weights torchvision:resnet50`" in told
+    message = refused(capsys, "weights", "convert", "torchvision:resnet50", "--output", cache / "a.safetensors")
+    assert "start one from it: `boxwright train RECIPE --backbone-weights torchvision:resnet50`" in message
     assert main(["weights", "show", "torchvision:resnet50"]) == 0
     shown = capsys.readouterr().out
     assert "published   top-1 76.1 top-5 92.9 on ImageNet val" in shown

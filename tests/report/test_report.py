@@ -25,7 +25,7 @@ CLASSES = Classes(("cat & <dog>", "bird"), (4, 9))
 
 
 class Tags(HTMLParser):
-    """Notes elements that are opened and not closed, and everything that a browser would fetch."""
+    """Collects elements that are not closed, and everything that a browser would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,13 +77,13 @@ def evaluated(index: DetectionIndex, found: bool = True) -> CocoEvaluation:
 def report(index: DetectionIndex, found: bool = True) -> Report:
     evaluation = evaluated(index, found)
     columns = evaluation.detections()
-    picture = Image.new("RGB", (64, 48))
+    image = Image.new("RGB", (64, 48))
     return Report(
         title="A <title> & more",
         lead="What & where",
         result=evaluation.compute(),
         facts=[("3 <s>", "time")],
-        examples=[Example("a<b>.jpg", picture, picture, 1, 0)],
+        examples=[Example("a<b>.jpg", image, image, 1, 0)],
         curves=threshold_curves(index, columns),
         confusion=confusion_matrix(index, columns),
         train=[{"step": step, "loss": loss, "lr": 0.1} for step, loss in ((1, 3.0), (2, None), (3, 1.0))],
@@ -115,7 +115,7 @@ def test_names_from_outside_are_escaped(index: DetectionIndex):
     assert "boxwright detect &lt;x&gt;" in html
 
 
-def test_what_is_missing_is_left_out(index: DetectionIndex):
+def test_sections_without_content_are_left_out(index: DetectionIndex):
     full = report(index)
     html = report_html(Report(title="t", lead="l", result=full.result, curves=full.curves))
     for anchor in ("examples", "masks", "confusion", "training", "timings", "next"):
@@ -135,7 +135,7 @@ def test_masks_and_the_voc_metric_have_their_tables(index: DetectionIndex):
     assert read(html).wrong == []
 
 
-def test_figures_are_those_of_the_result(index: DetectionIndex):
+def test_the_page_shows_the_metrics_of_the_result(index: DetectionIndex):
     whole = report(index)
     html = report_html(whole)
     assert f"<b>{percent(whole.result.stats['AP50'])} %</b>" in html
@@ -143,7 +143,7 @@ def test_figures_are_those_of_the_result(index: DetectionIndex):
     assert "Keep detections with a score of 0.40 or more" in html
 
 
-def test_the_file_appears_whole(index: DetectionIndex, tmp_path: Path):
+def test_the_file_is_written_atomically(index: DetectionIndex, tmp_path: Path):
     path = write_report(tmp_path / "deep" / "report.html", report(index))
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]

@@ -15,7 +15,7 @@ TINY = [
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The one-line error of a command line that must be refused with exit code 2 and no traceback."""
+    """Run a command line that must fail with exit code 2 and no traceback, and return its one-line error."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
     captured = capsys.readouterr()
@@ -26,8 +26,8 @@ def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return errors[0]
 
 
-def says(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> object:
-    """The one JSON value that a command prints on stdout."""
+def json_output(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> object:
+    """Run a command line and return the one JSON value that it prints on stdout."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == code
     return json.loads(capsys.readouterr().out)

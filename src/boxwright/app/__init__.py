@@ -1,1 +1,1 @@
-"""What a person runs: detection on files, the HTML report, the demonstration."""
+"""Work of the commands, called by the command line and by Python code."""

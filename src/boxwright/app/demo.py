@@ -224,7 +224,7 @@ def _own_data_commands(threshold: float) -> list[tuple[str, str]]:
     return [
         ("1. Check your data for defects", "boxwright data check YOUR_DATA"),
         ("2. Train a detector on it", f"boxwright train {RECIPE} --data YOUR_DATA --output run"),
-        ("3. Detect objects with it", f"boxwright detect run YOUR_PICTURES --output found --threshold {threshold:.2f}"),
+        ("3. Detect objects with it", f"boxwright detect run YOUR_IMAGES --output found --threshold {threshold:.2f}"),
     ]
 
 

@@ -52,7 +52,7 @@ class ProgressBar:
             self.say(f"{self._title}: {self._done}{of}, {rate:.1f}/s")
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line, above the bar if there is one."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     def __exit__(

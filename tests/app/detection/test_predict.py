@@ -1,4 +1,4 @@
-"""Detection on files, with a stand-in for the model that finds the brightest thing."""
+"""Detection on files, with a function that finds a bright spot in place of a model."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from boxwright.structures import Classes, InputError
 CLASSES = Classes(("spot", "other"), (7, 9))
 
 
-def picture(x: int, y: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+def spot_image(x: int, y: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
     """A white square of 10 pixels at x, y on grey."""
     image = Image.new("RGB", size, (90, 90, 90))
     image.paste((255, 255, 255), (x, y, x + 10, y + 10))
@@ -39,7 +39,7 @@ def find_spot(images: list[np.ndarray]) -> list[Detections]:
 
 
 class Counting:
-    """``find_spot`` that notes the batch sizes, and runs out of memory above ``most``."""
+    """``find_spot`` that records the batch sizes, and runs out of memory above ``most`` images."""
 
     def __init__(self, most: int = 99) -> None:
         self.most, self.batches = most, []
@@ -62,14 +62,14 @@ def run(sources, output: Path, detect=find_spot, settings=None, batch_size=2, **
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
-    picture(5, 6).save(folder / "1.png")
-    picture(20, 30).save(folder / "2.jpg", quality=95)
-    picture(3, 40, (48, 64)).save(folder / "deep" / "3.bmp")
+    spot_image(5, 6).save(folder / "1.png")
+    spot_image(20, 30).save(folder / "2.jpg", quality=95)
+    spot_image(3, 40, (48, 64)).save(folder / "deep" / "3.bmp")
     Image.new("RGB", (64, 48)).save(folder / "4.gif")
     return folder
 
 
-def test_images_become_pictures_coco_and_csv(photos: Path, tmp_path: Path):
+def test_images_give_drawings_coco_and_csv(photos: Path, tmp_path: Path):
     out = tmp_path / "out"
     summary = run([photos], out)
     assert (summary.images, summary.pictures, summary.detections, summary.failed) == (4, 4, 3, [])
@@ -87,33 +87,33 @@ def test_images_become_pictures_coco_and_csv(photos: Path, tmp_path: Path):
     assert (np.asarray(Image.open(out / "pictures" / "1.png")) != np.asarray(Image.open(photos / "1.png"))).any()
 
 
-def test_a_second_run_looks_only_at_what_is_new_or_changed(photos: Path, tmp_path: Path):
+def test_a_second_run_processes_new_and_changed_files_only(photos: Path, tmp_path: Path):
     out, detect = tmp_path / "out", Counting()
     run([photos], out)
     before = (out / "detections.json").read_text()
     assert run([photos], out, detect).skipped == 4
     assert detect.batches == []
     assert (out / "detections.json").read_text() == before
-    picture(1, 1).save(photos / "1.png", compress_level=0)
-    picture(8, 8).save(photos / "5.png")
+    spot_image(1, 1).save(photos / "1.png", compress_level=0)
+    spot_image(8, 8).save(photos / "5.png")
     summary = run([photos], out, detect)
     assert (summary.skipped, summary.images, summary.pictures) == (3, 2, 5)
 
 
-def test_a_run_that_died_goes_on(photos: Path, tmp_path: Path):
-    """Die after two images, with a half-written line in the journal; the end is as if nothing had happened."""
+def test_an_interrupted_run_continues(photos: Path, tmp_path: Path):
+    """A run is stopped after two images, with an incomplete line in the journal. The final result is the same."""
     out = tmp_path / "out"
 
     calls: list[int] = []
 
-    def dies(images: list[np.ndarray]) -> list[Detections]:
+    def interrupted(images: list[np.ndarray]) -> list[Detections]:
         calls.append(len(images))
         if len(calls) > 2:
             raise KeyboardInterrupt
         return find_spot(images)
 
     with pytest.raises(KeyboardInterrupt):
-        run([photos], out, dies, batch_size=1)
+        run([photos], out, interrupted, batch_size=1)
     with (out / "journal.jsonl").open("a") as file:
         file.write('{"path": "/some')
     assert not (out / "detections.json").exists()
@@ -130,7 +130,7 @@ def test_other_settings_do_not_mix_with_old_results(photos: Path, tmp_path: Path
     assert run([photos], tmp_path / "out", settings={"threshold": 0.3}, overwrite=True).images == 4
 
 
-def test_unreadable_images_are_named_and_the_others_go_on(photos: Path, tmp_path: Path, capsys):
+def test_unreadable_images_are_named_and_the_others_processed(photos: Path, tmp_path: Path, capsys):
     whole = (photos / "2.jpg").read_bytes()
     (photos / "broken.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "text.jpg").write_text("not an image")
@@ -140,12 +140,12 @@ def test_unreadable_images_are_named_and_the_others_go_on(photos: Path, tmp_path
     assert "broken.jpg" in capsys.readouterr().err
 
 
-def test_pictures_can_be_left_out(photos: Path, tmp_path: Path):
+def test_drawings_can_be_left_out(photos: Path, tmp_path: Path):
     run([photos], tmp_path / "out", pictures=False)
     assert not (tmp_path / "out" / "pictures").exists()
 
 
-def test_pictures_of_an_earlier_run_are_no_sources(photos: Path):
+def test_drawings_of_an_earlier_run_are_no_sources(photos: Path):
     run([photos], photos / "out")
     assert run([photos], photos / "out").skipped == 4
     assert len(json.loads((photos / "out" / "images.json").read_text())["images"]) == 4
@@ -154,14 +154,14 @@ def test_pictures_of_an_earlier_run_are_no_sources(photos: Path):
 def test_out_of_memory_halves_the_batch_for_good():
     detect = Counting(most=2)
     runner = BatchRunner(detect, torch.device("cpu"), 8)
-    images = [np.asarray(picture(k, k)) for k in range(7)]
+    images = [np.asarray(spot_image(k, k)) for k in range(7)]
     assert [int(d.boxes[0, 0]) for d in runner(images)] == list(range(7))
     assert (detect.batches, runner.size, runner.shrunk) == ([2, 2, 2, 1], 2, [7, 4])
 
 
 def test_one_image_too_many_for_memory_is_an_error_with_a_remedy():
     with pytest.raises(InputError, match="not enough memory on cpu for one image"):
-        BatchRunner(Counting(most=0), torch.device("cpu"), 4)([np.asarray(picture(0, 0))])
+        BatchRunner(Counting(most=0), torch.device("cpu"), 4)([np.asarray(spot_image(0, 0))])
 
 
 def test_other_errors_pass():
@@ -169,7 +169,7 @@ def test_other_errors_pass():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        BatchRunner(broken, torch.device("cpu"), 4)([np.asarray(picture(0, 0))])
+        BatchRunner(broken, torch.device("cpu"), 4)([np.asarray(spot_image(0, 0))])
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.mp4"
     with VideoWriter(path, Fraction(10)) as writer:
         for k in range(10):
-            writer.write(picture(4 * k, 20))
+            writer.write(spot_image(4 * k, 20))
     return path
 
 
@@ -193,7 +193,7 @@ def test_a_video_gives_rows_by_frame_and_a_drawn_video(clip: Path, tmp_path: Pat
     assert [abs(float(row["x1"]) - 4 * int(row["frame"])) <= 1 for row in rows] == [True] * 4
     assert video_facts(out / "videos" / "clip.mp4").frames == 4
     drawn = next(read_frames(out / "videos" / "clip.mp4")).pixels
-    assert np.abs(drawn.astype(int) - np.asarray(picture(0, 20)).astype(int)).max() > 60
+    assert np.abs(drawn.astype(int) - np.asarray(spot_image(0, 20)).astype(int)).max() > 60
     assert run([clip], out, every=3).skipped == 1
 
 
@@ -221,7 +221,7 @@ def test_a_video_cut_short_leaves_no_half_video(tmp_path: Path):
 
     def stop_after_one_frame() -> None:
         with VideoWriter(tmp_path / "x.mp4", Fraction(5)) as writer:
-            writer.write(picture(1, 1))
+            writer.write(spot_image(1, 1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

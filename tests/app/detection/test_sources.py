@@ -1,4 +1,4 @@
-"""What a person names on the command line, and what comes of it."""
+"""Paths and globs on the command line, and the files that they select."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_a_folder_gives_images_and_videos_in_natural_order(photos: Path):
     ]
 
 
-def test_recursive_reaches_the_folders_below_but_nothing_hidden(photos: Path):
+def test_recursive_includes_subfolders_but_no_hidden_files(photos: Path):
     assert ("deep/2.jpg", "image") in names(find_sources([photos], recursive=True))
     assert len(find_sources([photos], recursive=True)) == 5
 
@@ -40,7 +40,7 @@ def test_files_globs_and_folders_mix_and_each_file_counts_once(photos: Path):
     assert names(found) == [("b.png", "image"), ("10.jpg", "image"), ("2.JPG", "image"), ("clip.mp4", "video")]
 
 
-def test_files_of_one_name_get_names_of_their_own(photos: Path):
+def test_files_of_the_same_name_get_different_names(photos: Path):
     assert [s.name for s in find_sources([photos / "2.JPG", photos / "deep" / "2.jpg"])] == ["2.JPG", "2-2.jpg"]
 
 
@@ -59,7 +59,7 @@ def test_a_file_whose_name_has_glob_characters_is_taken_as_it_is(tmp_path: Path)
         ("empty", "no image or video in this folder; include its subfolders with --recursive"),
     ],
 )
-def test_what_gives_nothing_is_an_error_that_helps(photos: Path, pattern: str, words: str):
+def test_an_empty_selection_is_an_error_with_a_remedy(photos: Path, pattern: str, words: str):
     (photos.parent / "empty").mkdir()
     with pytest.raises(InputError, match=words):
         find_sources([photos.parent / pattern])
