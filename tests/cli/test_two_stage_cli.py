@@ -80,7 +80,7 @@ def test_proposals_outside_the_image(
 def test_masks_of_a_data_set_without_any(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "mask-rcnn-small", data / "coco", tmp_path / "run")
     assert str(data / "coco") in message
-    assert "masks are asked for" in message
+    assert "masks are needed" in message
 
 
 def test_objects_without_masks_among_others_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

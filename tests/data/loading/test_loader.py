@@ -309,7 +309,7 @@ def test_nothing_to_train_on_is_an_error(index: DetectionIndex) -> None:
         train_stream(DetectionIndex.build(Classes.from_names(["a"]), []), PLAIN, 1)
     with pytest.raises(InputError, match="no image has an object"):
         train_stream(index.subset([0, 4]), PLAIN, 1, drop_empty=True)
-    with pytest.raises(InputError, match="masks are asked for"):
+    with pytest.raises(InputError, match="masks are needed"):
         train_stream(index.subset([0, 4]), PLAIN, 1, masks=True)
 
 
