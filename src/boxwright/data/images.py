@@ -28,7 +28,7 @@ from PIL import __version__ as pillow
 from boxwright.structures import InputError
 
 MAX_PIXELS = 250_000_000
-"""Largest image read, in pixels (0.75 GB), unless the caller or ``BOXWRIGHT_MAX_PIXELS`` says otherwise."""
+"""Largest image read, in pixels (0.75 GB), unless the caller or ``BOXWRIGHT_MAX_PIXELS`` sets another limit."""
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"}
@@ -86,7 +86,7 @@ def image_header(path: str | os.PathLike[str]) -> tuple[str, int | None]:
 
 
 def orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation 2..8, or None where it is 1, absent, impossible or unreadable."""
+    """Return the EXIF orientation 2..8, or None if it is 1, absent, impossible or unreadable."""
     value = raw_orientation(image)
     return value if value in _TURNS else None
 

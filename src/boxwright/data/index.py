@@ -370,7 +370,7 @@ def _column(record: ImageRecord, name: str, count: int, dtype: Any, default: np.
 
 
 def _areas(record: ImageRecord, xywh: np.ndarray) -> np.ndarray:
-    """Return the given areas; where there is none, that of the segmentation, else of the box."""
+    """Return the given areas, or those of the segmentations, or those of the boxes."""
     given = [None] * len(xywh) if record.areas is None else list(record.areas)
     segments = [None] * len(xywh) if record.segmentations is None else list(record.segmentations)
     for name, values in (("areas", given), ("segmentations", segments)):

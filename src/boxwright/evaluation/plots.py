@@ -74,8 +74,8 @@ def thresholds_figure(curves: ThresholdCurves, precision: float = 0.9) -> Figure
     ]
     for panel, position, what in zip(panels, (2, 0, 1), ("F1", "precision", "recall"), strict=True):
         _class_lines(panel, grid, np.stack([values[position] for values in per_class]), names, peaks)
-        told = f"{best.f1:.2f} at {best.threshold:.2f}" if best else ""
-        _line(panel, grid, overall[position], names[0] if len(names) == 1 else f"all  {told}")
+        best_text = f"{best.f1:.2f} at {best.threshold:.2f}" if best else ""
+        _line(panel, grid, overall[position], names[0] if len(names) == 1 else f"all  {best_text}")
         for advice, style in ((best, "--"), (precise, ":")):
             if advice:
                 panel.axvline(advice.threshold, color="black", linestyle=style, linewidth=1)
@@ -87,10 +87,10 @@ def thresholds_figure(curves: ThresholdCurves, precision: float = 0.9) -> Figure
             limits=(grid[0], grid[-1]),
             legend="inside" if panel is panels[0] else "none",
         )
-    told = f"best F1 at score {best.threshold:.2f} (dashed)" if best else "no detection is correct"
+    title = f"best F1 at score {best.threshold:.2f} (dashed)" if best else "no detection is correct"
     never = f"precision {precision:g} is never reached"
-    told += f",  precision {precision:g} from {precise.threshold:.2f} (dotted)" if precise else f",  {never}"
-    figure.suptitle(f"IoU ≥ {curves.iou:g}:  {told}", fontsize=11)
+    title += f",  precision {precision:g} from {precise.threshold:.2f} (dotted)" if precise else f",  {never}"
+    figure.suptitle(f"IoU ≥ {curves.iou:g}:  {title}", fontsize=11)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Recall of region proposals, whatever the class of an object."""
+"""Class-agnostic recall of region proposals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files and environment: the only place that writes a file or asks the machine."""
+"""Files and environment: the only code that writes files or queries the machine."""

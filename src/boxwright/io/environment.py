@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boxwright
 
-if TYPE_CHECKING:  # torch is loaded only by the functions that ask it
+if TYPE_CHECKING:  # torch is imported only by the functions that need it
     import torch
 
 
@@ -67,7 +67,7 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     folder = folder or Path(__file__).resolve().parents[1]
     commit = _git(folder, "rev-parse", "HEAD")
     tracked = _git(folder, "ls-files", "--error-unmatch", ".")
-    if not commit or not tracked:  # an installed package may lie in somebody else's work tree
+    if not commit or not tracked:  # an installed package may be inside another work tree
         return None
     branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     return {"commit": commit, "branch": branch, "changed": bool(_git(folder, "status", "--porcelain", "-uno"))}

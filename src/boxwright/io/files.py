@@ -1,7 +1,7 @@
-"""Write files that are whole or absent, and report a disk that refuses in one way.
+"""Write files atomically, and report failed writes consistently.
 
 Nothing else in the package opens a file for writing. A file is written under a temporary name beside its target and
-then renamed, so that a reader sees the old content or the new one. Every failure is an `InputError` that names the
+then renamed, so that a reader sees either the old content or the new. Every failure is an `InputError` that names the
 file; on a full disk it also gives the free space.
 """
 
@@ -46,7 +46,7 @@ def write_error(path: Path, error: OSError, size: int | None = None) -> InputErr
 def write_errors(path: Path, temporary: Path | None = None, size: int | None = None) -> Iterator[None]:
     """Turn an ``OSError`` of the block into an `InputError` that names ``path``.
 
-    An error that names a third file, such as one that is read in the block, passes unchanged.
+    An error about another file, such as one that is read in the block, passes unchanged.
     """
     try:
         yield
@@ -61,9 +61,9 @@ def write_errors(path: Path, temporary: Path | None = None, size: int | None = N
 def atomic_path(path: Path, *, durable: bool = False, size: int | None = None) -> Iterator[Path]:
     """Give a temporary path with the suffix of ``path``, renamed to ``path`` when the block ends.
 
-    The temporary file is removed when the block raises, Ctrl-C included, and a file at ``path`` stays as it was.
-    ``durable`` forces the content and the name to disk, so that they survive a power cut. ``size`` in bytes is named
-    where the disk is full.
+    If the block raises, also by Ctrl-C, the temporary file is removed and a file at ``path`` is unchanged. ``durable``
+    forces content and name to disk, so that they survive a power cut. ``size`` in bytes appears in the error of a full
+    disk.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -84,7 +84,7 @@ def atomic_text(path: Path) -> Iterator[IO[str]]:
 def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Replace the file at ``path`` in one step that survives a power cut; raises as `atomic_path`.
 
-    ``durable`` false leaves it to the system when the content reaches the disk: for files that are cheap to make again.
+    Without ``durable`` the system decides when the content reaches the disk, which suits files that are cheap to redo.
     """
     with atomic_path(path, durable=durable, size=len(content)) as temporary:
         temporary.write_bytes(content)
@@ -94,7 +94,7 @@ def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool =
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a new folder beside ``path``, renamed to ``path`` when the block ends; ``path`` may be an empty folder.
 
-    The new folder is removed when the block raises. Errors about a file in it name its place below ``path``.
+    The new folder is removed when the block raises. Errors about a file in it name its path below ``path``.
     """
     target = path.absolute()
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -120,7 +120,7 @@ def appending(path: Path, mode: Literal["ab"]) -> AbstractContextManager[IO[byte
 
 @contextmanager
 def appending(path: Path, mode: Literal["a", "ab"] = "a") -> Iterator[IO[Any]]:
-    """Open a UTF-8 text file, or with mode "ab" a binary one, to add to its end: for logs and interrupted downloads."""
+    """Open a UTF-8 text file, or with mode "ab" a binary one, to append: for logs and interrupted downloads."""
     text = mode == "a"
     with write_errors(path), open(path, mode, encoding="utf-8" if text else None, newline="" if text else None) as file:
         yield file
@@ -132,7 +132,7 @@ def copy_file(source: Path, target: Path) -> None:
         try:
             shutil.copyfile(source, temporary)
         except OSError as error:
-            # The system's copy of large files names the source of every error, also where the target's disk is full.
+            # The system's copy of large files names the source in every error, even if the disk of the target is full.
             if error.filename == str(source) and error.errno not in FULL:
                 raise InputError(f"{source}: cannot be read: {error.strerror}") from error
             raise write_error(target, error) from error
@@ -150,7 +150,7 @@ def put_in_place(temporary: Path, path: Path, *, durable: bool = False, size: in
 
 
 def check_writable(path: Path) -> None:
-    """Raise `InputError` where no file can be made at ``path``; creates the folder of ``path``."""
+    """Raise `InputError` if no file can be created at ``path``; creates the folder of ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
@@ -161,7 +161,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path`` where the system has locks (not on Windows).
+    """Hold the lock file ``path``, on systems with file locks (not Windows).
 
     Raises `InputError` with the text ``busy`` while another process holds it.
     """
@@ -182,14 +182,14 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, where the system can."""
+    """Make a rename in ``folder`` durable, if the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)
     except OSError:
-        pass  # some network file systems do not do this for folders
+        pass  # some network file systems do not support this for folders
     finally:
         os.close(handle)

@@ -1,6 +1,6 @@
 """Write images and figures, encoded in memory first.
 
-Pillow overlooks a disk that takes only the beginning of a write, and matplotlib leaves PNG files to Pillow.
+Pillow does not notice a partial write to a full disk, and matplotlib writes PNG files by Pillow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def save_image(image: Image.Image, path: Path, **options: Any) -> None:
     """Write ``image`` in the format that the suffix of ``path`` names; ``options`` are those of Pillow's ``save``.
 
-    Raises InputError naming the file where it cannot be written.
+    Raises InputError naming the file if it cannot be written.
     """
     buffer = io.BytesIO()
     image.save(buffer, format=Image.registered_extensions()[path.suffix.lower()], **options)

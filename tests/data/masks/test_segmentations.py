@@ -44,7 +44,7 @@ def test_run_lengths_compressed_and_not(seed: int) -> None:
     [
         ([[1, 2, 3, 4]], "4 coordinates"),
         ([[1, 2, 3, 4, 5, 6, 7]], "7 coordinates"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "no finite number"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "not finite"),
         (["poly"], "not str"),
         ("poly", "not str"),
         ({"size": [3, 4], "counts": "0"}, "is for size"),

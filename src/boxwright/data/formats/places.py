@@ -87,8 +87,8 @@ def images_by_stem(folder: Path) -> dict[str, list[str]]:
 def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tuple[dict[str, list[str]], int]:
     """Return the file names to write for the images of each split, and the number of renamed images.
 
-    A stem is used once in a folder, whatever its case and suffix, since VOC and YOLO find a label file by the image's
-    stem. ``one_folder``: all splits share one folder; the same file in two splits keeps one name.
+    A stem is used once in a folder, in any case and with any suffix, since VOC and YOLO find a label file by the
+    image's stem. ``one_folder``: all splits share one folder; the same file in two splits keeps one name.
     """
     taken: dict[str, Path] = {}
     names: dict[str, list[str]] = {}

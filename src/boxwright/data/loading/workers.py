@@ -104,7 +104,7 @@ def _prepare_worker(_: int) -> None:
 
 
 def _print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an uncaught error, unless it says that the parent has closed the connection, as at the end of a pass."""
+    """Print an uncaught error, unless the parent has closed the connection, as at the end of a pass."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 

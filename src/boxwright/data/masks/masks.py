@@ -29,7 +29,7 @@ def defect(segmentation: object, height: int, width: int) -> str | None:
                 "an even number of at least 6"
             )
         if not all(isinstance(v, int | float) for v in polygon) or not np.isfinite(polygon).all():
-            return "a polygon has a coordinate that is no finite number"
+            return "a polygon has a coordinate that is not finite"
     return None
 
 

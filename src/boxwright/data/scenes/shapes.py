@@ -253,7 +253,7 @@ TYPICAL_HUES = {
     "scissors": 4.65,
     "umbrella": 5.3,
 }
-"""Hue in 0..6 (red 0, green 2, blue 4) of most instances of a class, as `SceneConfig.typical` says."""
+"""Hue in 0..6 (red 0, green 2, blue 4) of most instances of a class; see `SceneConfig.typical`."""
 
 SCENE_CLASSES = Classes.from_names(tuple(SHAPES))
 """Classes of all drawn scenes."""
