@@ -316,11 +316,18 @@ def test_nothing_to_train_on_is_an_error(index: DetectionIndex) -> None:
 INTERRUPTED = """
 import gc, os, signal, sys
 from pathlib import Path
+from boxwright.data.loading.loader import TrainStream
 from boxwright.data.transforms.configs import ResizeConfig
 from tests.support.streams import train_stream
 from tests.support.tiny_index import write_index
 
-def interrupt(*_):
+def interrupt(_, frame):
+    below = frame.f_back
+    while below is not None and below.f_code is not TrainStream.__next__.__code__:
+        below = below.f_back
+    if below is None:  # the signal came before the wait for the batch
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return
     print("interrupted", flush=True)
     raise KeyboardInterrupt
 
@@ -332,6 +339,7 @@ with train_stream(index, transforms, 2) as alone:
 path.rename({spare!r})
 os.mkfifo(path)  # the worker that makes the second batch waits here for a writer
 signal.signal(signal.SIGINT, interrupt)
+signal.signal(signal.SIGALRM, interrupt)
 stream = train_stream(index, transforms, 2, workers=2)
 try:
     next(stream)
