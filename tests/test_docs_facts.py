@@ -1,4 +1,4 @@
-"""What the documentation states is true: names, options, defaults, links and numbers exist."""
+"""The statements of the documentation are true: names, options, defaults, links and figures exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every backbone promises: its levels, one graph, autocast, a start that trains."""
+"""The contract of every backbone: declared levels, one graph, autocast, a trainable initialisation."""
 
 import pytest
 import torch

@@ -24,7 +24,7 @@ def test_every_stage_and_the_logits_equal_the_reference(shared_golden: Path, nor
 
 
 def shortcuts(config: DetNetConfig) -> dict[str, list[bool]]:
-    """Which blocks of stages 5 and 6 have a projection."""
+    """List the blocks of stages 5 and 6 that have a projection."""
     with torch.device("meta"):
         backbone = build_backbone(config)
     return {name: [b.downsample is not None for b in backbone.get_submodule(name)] for name in ("layer4", "layer5")}

@@ -81,7 +81,7 @@ def rates(session: Session) -> dict[str, float]:
 
 
 def moved(session: Session, steps: int = 1) -> dict[str, float]:
-    """How far each parameter and buffer goes in some steps."""
+    """Return the change of each parameter and buffer over some steps."""
     before = {name: t.clone() for name, t in session.model.state_dict().items()}
     for _ in range(steps):
         session.take_step()

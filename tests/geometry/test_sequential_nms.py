@@ -55,7 +55,7 @@ def test_four_boxes(kind: str, order: list[int], scores: list[float]) -> None:
 
 
 def test_boxes_apart_but_overlapping_survive_by_their_distance() -> None:
-    """What DIoU-NMS is for: box 2 has IoU 0.43 but DIoU 0.37 with box 0."""
+    """The purpose of DIoU-NMS: box 2 has IoU 0.43 but DIoU 0.37 with box 0."""
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
     assert run(SHEET, scores, "diou", threshold=0.4)[0].tolist() == [0, 2, 3]
     assert run(SHEET, scores, "weighted", threshold=0.4)[0].tolist() == [0, 3]

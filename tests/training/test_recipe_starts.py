@@ -1,4 +1,4 @@
-"""Which file of `boxwright pretrain` starts which recipe by ``--backbone-weights`` alone, and that it arrives.
+"""Every recipe starts from a file of `boxwright pretrain` by ``--backbone-weights`` alone, and takes its tensors.
 
 Networks are narrow, and what does not take the file's tensors has no memory at all.
 """
@@ -84,7 +84,7 @@ def start_of(recipe: str) -> str | None:
 
 
 def tensors_for_a_detector(backbone: BackboneConfig) -> dict[str, Tensor]:
-    """What the file of ``backbone`` has for a detector's, by the names there."""
+    """Return the tensors of a file of ``backbone`` that a detector takes, by the detector's names."""
     given = classifier_of(backbone)
     found = {key.removeprefix("backbone."): value for key, value in given.items() if key.startswith("backbone.")}
     if "fc.3.weight" in given and isinstance(backbone, VGGConfig):

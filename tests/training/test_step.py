@@ -149,7 +149,7 @@ def quiet_toy(config: Any, classes: Any) -> Toy:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two gloo processes left: starting them is most of the time of these tests."""
+    """Results of two gloo processes, shared because starting them is most of the time of these tests."""
     folder = tmp_path_factory.mktemp("pair")
     multiprocessing.spawn(worker, (free_port(), str(folder)), nprocs=2)
     return folder

@@ -214,7 +214,7 @@ def test_bad_input(index: DetectionIndex) -> None:
 
 
 def test_sharing_among_processes_covers_every_image_once(index: DetectionIndex) -> None:
-    """What two processes would each look at, one after the other."""
+    """Evaluate the shares of two processes, one after the other."""
     parts = []
 
     class Half(Processes):

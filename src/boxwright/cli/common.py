@@ -1,4 +1,4 @@
-"""What all commands share: the option ``--json``, output on stdout, examples at the end of a command's help."""
+"""Parts that all commands share: the option ``--json``, output on stdout, examples at the end of a command's help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""Tests of the output of a run on the terminal."""
 
 from __future__ import annotations
 

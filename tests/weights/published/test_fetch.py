@@ -23,7 +23,7 @@ FAST = Patience(timeout=60, attempts=3, pause=0.01)
 
 @dataclass
 class Server:
-    """How the server behaves, and what it was asked for.
+    """Behaviour of the server, and the requests that it got.
 
     ``codes`` are answered first, one a request. ``cut`` and ``stall``: after so many bytes of a request's body, once
     per entry, it closes the connection or sends nothing more.
