@@ -48,7 +48,7 @@ def shortened(recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="session")
 def supplies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the files that the pages assume: ``my_data``, ``photos``, ``clip.mp4``, a finished ``run``, and broken things."""
+    """Make the files that the pages use: ``my_data``, ``photos``, ``clip.mp4``, a finished ``run``, broken things."""
     folder = tmp_path_factory.mktemp("docs")
     with contextlib.chdir(folder):
         counts = ["--train", "8", "--val", "3", "--test", "3", "--size", "64", "64"]
