@@ -7,7 +7,7 @@ import torch
 
 from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
-from boxwright.anchors.matcher import Matcher
+from boxwright.anchors.matching.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, hashed_noise
 from boxwright.structures import InputError, Level
 from tests.support.boxes import random_boxes
@@ -175,7 +175,7 @@ def sample(positives: int, negatives: int, total: int = 400, seed: int = 1) -> t
     matches_positive[0, :positives] = True
     matches_negative = torch.zeros_like(matches_positive)
     matches_negative[0, positives : positives + negatives] = True
-    from boxwright.anchors.matcher import Matches
+    from boxwright.anchors.matching.matcher import Matches
 
     matches = Matches(torch.zeros(1, total, dtype=torch.int64), matches_positive, matches_negative)
     choice = BalancedSampler(count=64, positive_fraction=0.25)(matches, torch.tensor([seed]), salt=1)

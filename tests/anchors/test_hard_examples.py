@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.anchors.matcher import Matches
+from boxwright.anchors.matching.matcher import Matches
 from boxwright.anchors.sampler import OHEMSampler, hard_negatives
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync

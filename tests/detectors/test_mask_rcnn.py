@@ -19,9 +19,9 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.detect import prepared, sample_of
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
-from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.paste import InstanceMasks, paste_masks
-from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import pool_regions
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.detectron import detectron2
 from boxwright.weights.torchvision.detectors import faster_rcnn_state, mask_rcnn_config

@@ -15,10 +15,10 @@ from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.rcnn import RCNN, RCNNConfig, WindowConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting, Windows
-from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.geometry.pooling.region_warp import RegionWarpConfig
 from boxwright.heads.regions.crop_layers import LayersConfig
-from boxwright.heads.regions.ridge import RidgeFitConfig
-from boxwright.heads.regions.svm import SVMFitConfig
+from boxwright.heads.regions.fits.ridge import RidgeFitConfig
+from boxwright.heads.regions.fits.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, InputError, Targets
 from tests.support.batches import example_images
 from tests.support.two_stage_cases import SMALL_RCNN, example_proposals

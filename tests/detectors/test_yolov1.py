@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boxwright.anchors.cell_assignment import CellAssignConfig
+from boxwright.anchors.matching.cell_assignment import CellAssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.backbones.layers.local import LocalLayer
 from boxwright.detectors.yolov1 import YOLOv1, YOLOv1Config, YOLOv1HeadConfig

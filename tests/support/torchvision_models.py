@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from boxwright.detectors.contract.detector import Detector
-from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import pool_regions
 from boxwright.structures import Classes, Images
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.torchvision.importer import import_torchvision

@@ -18,9 +18,9 @@ from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.rcnn import RCNNConfig, WindowConfig
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig
-from boxwright.geometry.region_warp import RegionWarpConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.position_sensitive import PositionSensitiveConfig
+from boxwright.geometry.pooling.region_warp import RegionWarpConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.crop_layers import LayersConfig, MeanConfig

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from boxwright.detectors.contract.detect import prepared, sample_of
 from boxwright.detectors.contract.detector import Detector
-from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import pool_regions
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import Images
 from tests.support.golden import GoldenCase, compare_share

@@ -30,8 +30,8 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import FlipConfig
 from boxwright.detectors.rcnn import RCNN
-from boxwright.heads.regions.ridge import RidgeFitConfig
-from boxwright.heads.regions.svm import SVMFitConfig
+from boxwright.heads.regions.fits.ridge import RidgeFitConfig
+from boxwright.heads.regions.fits.svm import SVMFitConfig
 from boxwright.structures import Classes, InputError
 from boxwright.training.interrupt import TrainingInterrupted
 from boxwright.training.loop import train

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from boxwright.anchors.matcher import Matches
+from boxwright.anchors.matching.matcher import Matches
 from boxwright.fields import Count, PositiveShare, config
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms

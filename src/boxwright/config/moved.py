@@ -34,7 +34,7 @@ from boxwright.detectors.yolov1 import YOLOv1Config
 from boxwright.detectors.yolov2 import YOLOv2Config
 from boxwright.detectors.yolov3 import YOLOv3Config
 from boxwright.fields import choose, field_types, union_members
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig

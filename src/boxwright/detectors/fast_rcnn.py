@@ -27,14 +27,14 @@ from boxwright.data.proposals.files import ProposalsConfig, proposals_of_split
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import config
-from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig
+from boxwright.heads.regions.fits.target_statistics import TargetStatistics
 from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals, given_proposals
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig, build_region_head
-from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import Classes, DetectionBatch, Images, Targets
 
 PAPER_HEAD = LayersHeadConfig(

@@ -29,7 +29,7 @@ from boxwright.backbones.vgg import VGGConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import config
-from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.heads.class_rows import under
 from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals

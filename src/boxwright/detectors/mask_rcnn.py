@@ -27,8 +27,8 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import Count, config
-from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import pool_regions
 from boxwright.heads.class_rows import under
 from boxwright.heads.regions.box_head import BoxHeadConfig, RegionSample
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig

@@ -12,8 +12,8 @@ detector scores by the softmax, and until its regression is fitted it keeps the 
 
 Departures: a step samples a few windows from each image of its batch, where the paper samples the whole set; scores are
 the sigmoid of a margin, because scores lie in 0..1; boxes are regressed before NMS; the mean of the pixels is one
-colour (:mod:`boxwright.geometry.region_warp`). On backbones other than VGG and ZF, the mean of the last map replaces
-fc7, and that map averaged to ``cells`` x ``cells`` replaces pool5.
+colour (:mod:`boxwright.geometry.pooling.region_warp`). On backbones other than VGG and ZF, the mean of the last map
+replaces fc7, and that map averaged to ``cells`` x ``cells`` replaces pool5.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boxwright.anchors.coder import BoxCoder
-from boxwright.anchors.matcher import Matcher
+from boxwright.anchors.matching.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.vgg import VGGConfig
@@ -39,14 +39,14 @@ from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.detectors.rcnn_fits import BoxFitting, SVMFitting
 from boxwright.fields import Count, Finite, PositiveShare, Share, config
 from boxwright.geometry.indexing import take_rows
-from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions
+from boxwright.geometry.pooling.region_warp import RegionWarpConfig, warp_regions
 from boxwright.heads.class_rows import of_layer
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.regions.classifier import take_classifier
 from boxwright.heads.regions.crop_layers import CropLayers, LayersConfig, MeanConfig
+from boxwright.heads.regions.fits.svm import SVMFitConfig
 from boxwright.heads.regions.levels import only_level
 from boxwright.heads.regions.proposals import Proposals, given_proposals
-from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
 

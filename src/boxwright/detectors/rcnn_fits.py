@@ -15,8 +15,8 @@ from boxwright.anchors.sampler import hashed_noise
 from boxwright.data.index import DetectionIndex
 from boxwright.detectors.contract.fitting import Fitting, WindowFeatures
 from boxwright.geometry.boxes import box_iou
-from boxwright.heads.regions.ridge import PairStore, RidgeFitConfig, fit_ridge
-from boxwright.heads.regions.svm import MinedSVM, SVMFitConfig, joined_svms, require_liblinear
+from boxwright.heads.regions.fits.ridge import PairStore, RidgeFitConfig, fit_ridge
+from boxwright.heads.regions.fits.svm import MinedSVM, SVMFitConfig, joined_svms, require_liblinear
 from boxwright.structures import Images, InputError, Targets
 
 

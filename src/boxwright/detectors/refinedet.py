@@ -28,11 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.atss import ATSSMatcher
-from boxwright.anchors.bipartite import BipartiteMatcher
 from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator, with_sides_within
-from boxwright.anchors.matcher import Matches
+from boxwright.anchors.matching.atss import ATSSMatcher
+from boxwright.anchors.matching.bipartite import BipartiteMatcher
+from boxwright.anchors.matching.matcher import Matches
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.norm import L2Norm, OptionalNorm
 from boxwright.backbones.vgg import VGGConfig

@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.anchors.atss import ATSSMatcher
 from boxwright.anchors.coder import BoxCoder
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
-from boxwright.anchors.matcher import Matcher, Matches
+from boxwright.anchors.matching.atss import ATSSMatcher
+from boxwright.anchors.matching.matcher import Matcher, Matches
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.winograd import use_winograd_in_training
 from boxwright.backbones.resnet import ResNetConfig

@@ -31,7 +31,7 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import IMAGENET, PixelConfig
 from boxwright.fields import Count, PositiveShare, config
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
+from boxwright.geometry.pooling.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
 from boxwright.heads.class_rows import under
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionConfig, RegionHead

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from boxwright.anchors.atss import ATSSMatcher
-from boxwright.anchors.bipartite import BipartiteMatcher
 from boxwright.anchors.coder import BoxCoder
-from boxwright.anchors.matcher import Matches
+from boxwright.anchors.matching.atss import ATSSMatcher
+from boxwright.anchors.matching.bipartite import BipartiteMatcher
+from boxwright.anchors.matching.matcher import Matches
 from boxwright.anchors.priors import PriorConfig, default_boxes
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.layers.norm import L2Norm, OptionalNorm, set_norm_eps

@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.cell_assignment import CellAssignConfig, CellAssignment, assign_to_cells
 from boxwright.anchors.cells import cell_corners
+from boxwright.anchors.matching.cell_assignment import CellAssignConfig, CellAssignment, assign_to_cells
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.local import LocalLayer

@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.anchors.cell_matcher import CellMatcher, YOLOv2AssignConfig
 from boxwright.anchors.cells import Reach, cell_corners
+from boxwright.anchors.matching.cell_matcher import CellMatcher, YOLOv2AssignConfig
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.layers.norm import set_norm_momentum

@@ -31,8 +31,8 @@ from torch import Tensor
 
 from boxwright.anchors.cells import Reach
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
-from boxwright.anchors.shape_matcher import Pairs, ShapeMatcher
-from boxwright.anchors.task_aligned import TaskAlignedMatcher, pairs_of
+from boxwright.anchors.matching.shape_matcher import Pairs, ShapeMatcher
+from boxwright.anchors.matching.task_aligned import TaskAlignedMatcher, pairs_of
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.backbones.layers.norm import set_norm_momentum

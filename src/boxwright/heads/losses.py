@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boxwright.anchors.coder import Coder
-from boxwright.anchors.matcher import Matches
+from boxwright.anchors.matching.matcher import Matches
 from boxwright.anchors.sampler import hard_negatives
 from boxwright.geometry.boxes import complete_iou, distance_iou, generalized_iou, pair_iou
 

@@ -40,7 +40,7 @@ from boxwright.data.transforms.configs import (
     ResizeConfig,
 )
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import RegionLossConfig

@@ -45,7 +45,7 @@ from boxwright.data.transforms.configs import (
     ResizeConfig,
 )
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.rpn import ProposalNMSConfig, RPNConfig, RPNLossConfig

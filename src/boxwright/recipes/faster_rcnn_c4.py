@@ -52,7 +52,7 @@ from boxwright.config.recipe import (
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig

@@ -20,7 +20,7 @@ from boxwright.config.recipe import Recipe, Source, ValidationConfig
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig, LetterboxConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.region_heads import LayersHeadConfig, StageHeadConfig
 from boxwright.recipes import small
 from boxwright.recipes.faster_rcnn_c4 import four_steps

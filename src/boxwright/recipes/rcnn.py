@@ -49,11 +49,11 @@ from boxwright.data.config import DataConfig
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import FlipConfig, HSVJitterConfig, PhotometricConfig, ResizeConfig
 from boxwright.detectors.rcnn import RCNNConfig, WindowConfig
-from boxwright.geometry.region_warp import RegionWarpConfig
+from boxwright.geometry.pooling.region_warp import RegionWarpConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.crop_layers import LayersConfig, MeanConfig
-from boxwright.heads.regions.ridge import RidgeFitConfig
-from boxwright.heads.regions.svm import SVMFitConfig
+from boxwright.heads.regions.fits.ridge import RidgeFitConfig
+from boxwright.heads.regions.fits.svm import SVMFitConfig
 
 VOC_SIDES = ResizeConfig(short=(500,), long=500)  # VOC's images have that size already
 SVMS = FitStage(name="svms", fit=SVMFitConfig())

@@ -43,7 +43,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.detectors.contract.pixels import IMAGENET, MSRA
 from boxwright.detectors.rfcn import RFCN_RPN, RFCNConfig, RFCNHeadConfig
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig
+from boxwright.geometry.pooling.position_sensitive import PositionSensitiveConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.configs import RegionLossConfig
 from boxwright.recipes import small

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from boxwright.anchors.cell_assignment import CellAssignConfig
+from boxwright.anchors.matching.cell_assignment import CellAssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.config.recipe import (
     AdamWConfig,

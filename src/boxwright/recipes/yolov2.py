@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from boxwright.anchors.cell_matcher import YOLOv2AssignConfig
+from boxwright.anchors.matching.cell_matcher import YOLOv2AssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.config.recipe import (
     AdamWConfig,

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.regions.mask_head import MaskHead, MaskHeadConfig
 from boxwright.structures import InputError
 from tests.support.two_stage_cases import plain_logits

@@ -12,7 +12,7 @@ from boxwright.anchors.generator import AnchorGenerator
 from boxwright.checkpoints.backbone_files import start_backbone
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.contract.pixels import MSRA
-from boxwright.geometry.roi_pooling import RoIPoolingConfig, assign_levels
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig, assign_levels
 from boxwright.structures import Classes, InputError, Level
 from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.detectron import caffe2 as detectron

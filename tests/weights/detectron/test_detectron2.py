@@ -17,7 +17,7 @@ from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.retinanet import RetinaNetConfig, octave_anchors
 from boxwright.detectors.ssd import SSDConfig
-from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.necks.fpn import FPNConfig

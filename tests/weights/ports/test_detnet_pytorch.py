@@ -13,8 +13,8 @@ from boxwright.backbones import Classifier
 from boxwright.detectors.contract.detect import prepared, sample_of
 from boxwright.detectors.faster_rcnn import FasterRCNN
 from boxwright.geometry.boxes import clip_boxes
-from boxwright.geometry.feature_table import FeatureTable
-from boxwright.geometry.roi_pooling import assign_levels, pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import assign_levels, pool_regions
 from boxwright.heads.postprocess import suppress
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.structures import Classes, Images, InputError

@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from boxwright.anchors.coder import BoxCoder
+from boxwright.heads.regions.fits.ridge import RidgeFitConfig
+from boxwright.heads.regions.fits.svm import SVMFitConfig
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.ridge import RidgeFitConfig
-from boxwright.heads.regions.svm import SVMFitConfig
 from boxwright.structures import Classes, Images, Targets
 
 FitConfig: TypeAlias = SVMFitConfig | RidgeFitConfig

@@ -17,20 +17,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from boxwright.anchors.coder import Coder
-from boxwright.anchors.matcher import Matcher, Matches
+from boxwright.anchors.matching.matcher import Matcher, Matches
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.backbones.layers.norm import ConvNormAct, OptionalNorm
 from boxwright.fields import Count, CountOrZero, Fraction, PositiveShare, Share, config
-from boxwright.geometry.feature_table import FeatureTable
 from boxwright.geometry.indexing import take_rows
-from boxwright.geometry.roi_pooling import RoIPoolingConfig, pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.class_rows import SHARED, grouped_rows
 from boxwright.heads.losses import box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
 from boxwright.heads.regions.classifier import take_classifier
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
+from boxwright.heads.regions.fits.target_statistics import TargetStatistics
 from boxwright.heads.regions.proposals import Proposals
-from boxwright.heads.regions.target_statistics import TargetStatistics
 from boxwright.structures import DetectionBatch, InputError, Targets
 
 

@@ -26,7 +26,7 @@ from boxwright.backbones.layers.norm import FrozenBatchNorm, make_norm
 from boxwright.fields import Count, CountOrZero, NotNegative, config
 from boxwright.geometry.constants import constant
 from boxwright.geometry.paste import PasteConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.class_rows import tiled_rows
 
 _ROWS = 32  # regions whose activations are in memory at once: 60 MB at the paper's widths

@@ -17,7 +17,7 @@ from boxwright.backbones.layers.blocks import ResidualStage, build_stage, initia
 from boxwright.backbones.layers.norm import stage_norm
 from boxwright.backbones.resnet import ResNetConfig, resnet_stages
 from boxwright.fields import Count, Fraction, config
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig, PooledConfig, PooledHead, predictors
 from boxwright.structures import InputError

@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
-from boxwright.anchors.matcher import Matcher
+from boxwright.anchors.matching.matcher import Matcher
 from boxwright.anchors.sampler import BalancedSampler, Choice
 from boxwright.fields import Count, Fraction, NotNegative, Positive, PositiveShare, Share, config
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.constants import constant
-from boxwright.geometry.feature_table import FeatureTable, patch_rows
 from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.nms import nms
+from boxwright.geometry.pooling.feature_table import FeatureTable, patch_rows
 from boxwright.heads.losses import box_regression_loss
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.proposals import Proposals

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from boxwright.backbones.build import Backbone, BackboneConfig, build_backbone
-from boxwright.geometry.feature_table import FeatureTable
+from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.heads.regions.box_head import BoxHead, BoxHeadConfig
 from boxwright.heads.regions.proposals import Proposals
 from boxwright.heads.regions.region_heads import StageHead

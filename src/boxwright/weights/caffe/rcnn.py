@@ -28,8 +28,8 @@ from boxwright.detectors.contract.pixels import MSRA
 from boxwright.detectors.fast_rcnn import FastRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4Config
 from boxwright.detectors.rfcn import RFCNConfig, RFCNHeadConfig
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.position_sensitive import PositionSensitiveConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import RegionAssignConfig
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig

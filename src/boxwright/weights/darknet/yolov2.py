@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxwright.anchors.cell_matcher import YOLOv2AssignConfig
+from boxwright.anchors.matching.cell_matcher import YOLOv2AssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2, YOLOv2Config, YOLOv2HeadConfig
 from boxwright.structures import InputError

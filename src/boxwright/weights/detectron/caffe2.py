@@ -35,7 +35,7 @@ from boxwright.detectors.retinanet import (
     RetinaNetLossConfig,
     octave_anchors,
 )
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig
 from boxwright.heads.regions.configs import CoderConfig

@@ -20,7 +20,7 @@ from boxwright.backbones.detnet import DetNetConfig
 from boxwright.data.transforms.resizing import ResizeConfig
 from boxwright.detectors.contract.pixels import IMAGENET
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig

@@ -24,7 +24,7 @@ from boxwright.backbones.resnet import ResNetConfig
 from boxwright.detectors.faster_rcnn import FasterRCNNConfig
 from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.detectors.retinanet import RetinaNetAssignConfig, RetinaNetConfig, RetinaNetLossConfig
-from boxwright.geometry.roi_pooling import RoIPoolingConfig
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig
 from boxwright.heads.dense import DenseHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.heads.regions.box_head import BoxHeadConfig, RegionAssignConfig

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.anchors.matcher import Matches, nothing_to_match, overlaps
+from boxwright.anchors.matching.matcher import Matches, nothing_to_match, overlaps
 from boxwright.fields import Fraction, Share, config
 from boxwright.structures import InputError
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from boxwright.anchors.atss import ATSSMatcher
 from boxwright.anchors.generator import AnchorConfig, AnchorGenerator
+from boxwright.anchors.matching.atss import ATSSMatcher
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError, Level
 from boxwright.testing import forbid_host_sync

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from boxwright.geometry.feature_table import FeatureTable, patch_rows
-from boxwright.geometry.roi_pooling import RoIPoolingConfig, assign_levels, pool_regions
+from boxwright.geometry.pooling.feature_table import FeatureTable, patch_rows
+from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig, assign_levels, pool_regions
 from boxwright.structures import InputError
 
 STRIDES = (4, 8, 16, 32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.heads.regions.svm import MinedSVM, SVMFitConfig, fit_svm, joined_svms, require_liblinear
+from boxwright.heads.regions.fits.svm import MinedSVM, SVMFitConfig, fit_svm, joined_svms, require_liblinear
 from boxwright.structures import InputError
 
 sklearn_svm = pytest.importorskip("sklearn.svm", reason="the extra `rcnn` is not installed")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxwright.anchors.matcher import Matches, nothing_to_match
+from boxwright.anchors.matching.matcher import Matches, nothing_to_match
 from boxwright.fields import Count, config
 from boxwright.geometry.boxes import pair_iou, points_in_boxes
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boxwright.geometry.region_warp import RegionWarpConfig, warp_regions, with_context
+from boxwright.geometry.pooling.region_warp import RegionWarpConfig, warp_regions, with_context
 from boxwright.structures import InputError
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from boxwright.fields import Count, NotNegative, config
 from boxwright.geometry.constants import constant
-from boxwright.geometry.feature_table import weighted_rows
-from boxwright.geometry.roi_pooling import linear_taps
+from boxwright.geometry.pooling.feature_table import weighted_rows
+from boxwright.geometry.pooling.roi_pooling import linear_taps
 from boxwright.structures import InputError
 
 

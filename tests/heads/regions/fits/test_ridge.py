@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.heads.regions.ridge import PairStore, RidgeFitConfig, fit_ridge, ridge, whitening
+from boxwright.heads.regions.fits.ridge import PairStore, RidgeFitConfig, fit_ridge, ridge, whitening
 from boxwright.structures import InputError
 
 PLAIN = RidgeFitConfig(strength=3.0, norm=None, whiten=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boxwright.fields import Count, CountOrZero, NotNegative, Positive, config
 from boxwright.geometry.constants import constant
-from boxwright.geometry.feature_table import FeatureTable, weighted_rows
+from boxwright.geometry.pooling.feature_table import FeatureTable, weighted_rows
 from boxwright.structures import InputError
 
 CANONICAL_LEVEL, FIRST_LEVEL = 4, 2

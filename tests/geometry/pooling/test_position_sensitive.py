@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from boxwright.geometry.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
+from boxwright.geometry.pooling.position_sensitive import PositionSensitiveConfig, pool_position_sensitive
 from boxwright.structures import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)

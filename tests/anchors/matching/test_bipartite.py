@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from boxwright.anchors.bipartite import BipartiteMatcher, bipartite
-from boxwright.anchors.matcher import Matcher
+from boxwright.anchors.matching.bipartite import BipartiteMatcher, bipartite
+from boxwright.anchors.matching.matcher import Matcher
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.anchors.shape_matcher import Pairs, ShapeMatcher
+from boxwright.anchors.matching.shape_matcher import Pairs, ShapeMatcher
 from boxwright.structures import InputError
 
 # Two levels on a 32 x 32 input: 4 x 4 cells of 8 pixels with two anchors, 2 x 2 cells of 16 pixels with one.

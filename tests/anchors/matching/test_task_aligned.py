@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.anchors.task_aligned import TaskAlignedMatcher
+from boxwright.anchors.matching.task_aligned import TaskAlignedMatcher
 from boxwright.geometry.boxes import box_iou
 from boxwright.structures import InputError
 from boxwright.testing import forbid_host_sync

@@ -10,7 +10,7 @@ from PIL import Image
 from boxwright.anchors.coder import BoxCoder, NormalisedCoder
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.proposals.files import ProposalSet
-from boxwright.heads.regions.target_statistics import TargetStatistics
+from boxwright.heads.regions.fits.target_statistics import TargetStatistics
 from boxwright.structures import Classes
 
 CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))

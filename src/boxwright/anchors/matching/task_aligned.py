@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxwright.anchors.matcher import Matches, nothing_to_match
-from boxwright.anchors.shape_matcher import Pairs
+from boxwright.anchors.matching.matcher import Matches, nothing_to_match
+from boxwright.anchors.matching.shape_matcher import Pairs
 from boxwright.fields import Count, NotNegative, config
 from boxwright.geometry.boxes import box_iou, points_in_boxes
 from boxwright.geometry.indexing import take_rows

@@ -1,0 +1,1 @@
+"""Assignment of objects to anchors or cells, one method per file."""

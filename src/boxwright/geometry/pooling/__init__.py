@@ -1,0 +1,1 @@
+"""RoI pooling: the feature table, RoIAlign and RoIPool, position-sensitive pooling, warped crops."""
