@@ -33,6 +33,26 @@ def test_docstrings_say_what_a_thing_is(path: Path) -> None:
     assert not riddles
 
 
+def undocumented_fields(path: Path) -> list[str]:
+    """Fields of configurations without a docstring under them; ``kind`` explains itself."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [d.id for d in getattr(node, "decorator_list", []) if isinstance(d, ast.Name)]
+        if not isinstance(node, ast.ClassDef) or "config" not in names:
+            continue
+        for field, below in zip(node.body, [*node.body[1:], None], strict=True):
+            documented = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if documented or not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
+                continue
+            if (name := ast.unparse(field.target)) != "kind":
+                found.append(f"{node.name}.{name}")
+    return found
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert not [name for path in FILES if path.is_relative_to(SOURCE) for name in undocumented_fields(path)]
+
+
 def test_files_are_short() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     pages = {path for path in FILES if path.parent == SOURCE / "detectors"}

@@ -10,11 +10,11 @@ import torch
 
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov2 import (
-    VOC_ANCHORS_2017,
     YOLOv2,
     YOLOv2Config,
     stack_cells,
 )
+from boxwright.recipes.yolov2 import VOC_ANCHORS_2017
 from boxwright.structures import Classes, InputError
 from tests.support.batches import (
     answering,

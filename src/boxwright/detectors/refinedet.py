@@ -42,7 +42,7 @@ from boxwright.detectors.contract.preparation import Preparation
 from boxwright.fields import Count, CountOrZero, Fraction, NotNegative, Positive, Share, Width, config
 from boxwright.heads.class_rows import under
 from boxwright.heads.extra_maps import top_layers
-from boxwright.heads.initialisation import xavier_
+from boxwright.heads.initialisation import initialise_convs
 from boxwright.heads.losses import BoxLoss, box_regression_loss, mined_cross_entropy, softmax_cross_entropy
 from boxwright.heads.map_heads import AnchorHeads
 from boxwright.heads.postprocess import PostprocessConfig, multiclass_detections
@@ -111,6 +111,7 @@ class RefineDetConfig:
     backbone: BackboneConfig = field(
         default_factory=lambda: VGGConfig(fc="reduced", fc6_dilation=3, pool5="2x2s2", out_levels=(4, 5, 6))
     )
+    """Backbone with the three finest maps."""
     top: Literal["convs", "residual", "none"] = "convs"
     """Layers of one more map: two convolutions (VGG: conv6_1, conv6_2), a residual block (ResNet: res6) or none."""
     top_channels: tuple[Width, Width] = (256, 512)
@@ -120,6 +121,7 @@ class RefineDetConfig:
     l2_eps: Literal["sum", "root"] = "sum"
     """Term of the L2 norm that 1e-10 is added to: the sum of squares (Caffe) or its root (PyTorch ports)."""
     head: RefineDetHeadConfig = field(default_factory=RefineDetHeadConfig)
+    """Transfer connection blocks and heads."""
     anchors: AnchorConfig = PAPER_ANCHORS
     """Anchors, one size on each map (§3.1)."""
     clip_sides: bool = False
@@ -134,11 +136,15 @@ class RefineDetConfig:
     """Anchors that the filter removes in training. "positives" (luuuyi's port) lets them become hard negatives. At
     inference all filtered anchors are dropped."""
     assign: RefineDetAssignConfig = field(default_factory=RefineDetAssignConfig)
+    """Assignment of objects to anchors."""
     loss: RefineDetLossConfig = field(default_factory=RefineDetLossConfig)
+    """Loss terms and their weights."""
     coder: BoxCoder = field(default_factory=lambda: BoxCoder(weights=(10.0, 10.0, 5.0, 5.0), clamp=None))
     """Box offsets of both modules."""
     pixels: PixelConfig = CAFFE_SSD
+    """Pixel normalisation: BGR minus Caffe's mean."""
     post: PostprocessConfig = PAPER_POST
+    """Thresholds and NMS at inference."""
 
 
 class Outputs(NamedTuple):
@@ -181,7 +187,7 @@ class RefineDet(Detector):
         widths = [head.channels] * len(levels) if config.tcb else widths
         self.odm = AnchorHeads(widths, per_cell, len(classes) + 1, head.block, head.norm)
         for part in (self.top, self.arm, self.tcb, self.odm):
-            initialise(part, head.start, gaussian=part is self.top)
+            initialise_convs(part, head.start, gaussian=part is self.top)
         self.coder = config.coder
         self.arm_matcher, self.odm_matcher = (
             BipartiteMatcher(positive=positive, negative=negative, strategy=config.assign.forced)
@@ -280,20 +286,3 @@ class RefineDet(Detector):
         target = matches.boxes(targets)
         loss = box_regression_loss(deltas, reference, target, matches.positive, self.coder, kind, beta=1.0)
         return weight * loss / matches.positive.sum().clamp(min=1)
-
-
-@torch.no_grad()
-def initialise(part: nn.Module | None, start: str, gaussian: bool) -> None:
-    """Initialise the convolutions of ``part`` as ``RefineDetHeadConfig.start`` says, with biases of 0.
-
-    ``gaussian``: draw layers that a norm follows from a Gaussian under "paper" too.
-    """
-    for layer in part.modules() if part is not None else ():
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            continue
-        if start != "glorot" and layer.bias is None and (start == "caffe" or gaussian):
-            nn.init.normal_(layer.weight, std=0.01)
-        else:
-            xavier_(layer.weight, "glorot" if start == "glorot" else "caffe")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)

@@ -47,14 +47,8 @@ from boxwright.structures import Classes, DetectionBatch, Images, InputError, Ta
 
 Anchors = tuple[tuple[Positive, Positive], ...]
 
-# Widths and heights in cells, of the paper's network and of the one that replaced it in 2017, on VOC and on COCO.
+# Widths and heights in cells, of the paper's network on VOC.
 VOC_ANCHORS: Anchors = ((1.08, 1.19), (3.42, 4.41), (6.63, 11.38), (9.42, 5.11), (16.62, 10.52))
-VOC_ANCHORS_2017: Anchors = (
-    (1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071),
-)  # fmt: skip
-COCO_ANCHORS_2017: Anchors = (
-    (0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828),
-)  # fmt: skip
 
 LOG_SIZE_LIMIT = 8.0  # of t_w and t_h, a box 2981 times its anchor; keeps the outputs of a diverging network finite
 PRIOR_SCALE = 0.01  # weight of rule 2 of the loss
@@ -105,17 +99,21 @@ class YOLOv2Config:
     kind: Literal["yolov2"] = "yolov2"
     """Name of the detector in recipes."""
     backbone: BackboneConfig = field(default_factory=lambda: DarknetConfig(variant="darknet19", out_levels=(4, 5)))
+    """Backbone with the coarsest level and that of the passthrough."""
     head: YOLOv2HeadConfig = field(default_factory=YOLOv2HeadConfig)
+    """Layers above the backbone."""
     anchors: Anchors = VOC_ANCHORS
     """Widths and heights in cells."""
     reach: Reach = 1.0
     """Range of a predicted centre in cells: 1 keeps it in its cell, 2 lets it go half a cell beyond."""
     assign: YOLOv2AssignConfig = field(default_factory=YOLOv2AssignConfig)
+    """Assignment of objects to predictors."""
     loss: RegionLossConfig = field(default_factory=RegionLossConfig)
-    post: PostprocessConfig = field(
-        default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45, clip=False)
-    )
+    """Loss terms and their weights."""
+    post: PostprocessConfig = PostprocessConfig(score_threshold=0.005, nms_iou=0.45, clip=False)
+    """Thresholds and NMS at inference."""
     pixels: PixelConfig = DARKNET
+    """Pixel normalisation: 0..1."""
     norm_momentum: PositiveShare | None = None
     """Momentum of all batch norms, the weight of a new batch. None: Darknet's 0.01, too slow for short training."""
 

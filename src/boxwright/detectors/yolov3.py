@@ -59,8 +59,7 @@ class YOLOv3AssignConfig:
     """Assignment of objects to predictors (§2.1)."""
 
     method: Literal["best", "aligned"] = "best"
-    """"best": one anchor for each object, by shape (§2.1). "aligned": the ``topk`` predictors whose predictions already
-    fit the object best (TOOD, arXiv 2108.07755)."""
+    """One anchor for each object by shape (§2.1), or the ``topk`` best predictions of each (TOOD, arXiv 2108.07755)."""
     topk: Count = 10
     """Predictors of each object, for "aligned"."""
     also_above: Share | None = None
@@ -88,8 +87,7 @@ class YOLOv3LossConfig:
     small_weight: bool = True
     """Multiply the box loss by 2 - w h, sides as shares of the input."""
     object_target: Literal["one", "iou"] = "one"
-    """Objectness target of a predictor with an object: 1, or the IoU of its box. Under the assignment "aligned", "iou"
-    means the alignment."""
+    """Objectness target of a predictor with an object: 1, or the IoU of its box ("aligned": the alignment)."""
     box_weight: NotNegative = 1.0
     """Weight of the box loss."""
     class_weight: NotNegative = 1.0
@@ -114,8 +112,11 @@ class YOLOv3Config:
     reach: Reach = 1.0
     """Range of a predicted centre in cells: 1 keeps it in its cell, 2 lets it go half a cell beyond (YOLOv5)."""
     pixels: PixelConfig = DARKNET
+    """Pixel normalisation: 0..1."""
     assign: YOLOv3AssignConfig = field(default_factory=YOLOv3AssignConfig)
+    """Assignment of objects to predictors."""
     loss: YOLOv3LossConfig = field(default_factory=YOLOv3LossConfig)
+    """Loss terms and their weights."""
     norm_momentum: PositiveShare | None = None
     """Momentum of all batch norms, the weight of a new batch. None: Darknet's 0.01, too slow for short training."""
     object_threshold: Fraction = 0.005
@@ -124,9 +125,8 @@ class YOLOv3Config:
     """Maximum probability of classes that are dropped at any objectness (MMDetection)."""
     multi_label: bool = True
     """Let a predictor give detections of several classes, not of its best one only."""
-    post: PostprocessConfig = field(
-        default_factory=lambda: PostprocessConfig(score_threshold=0.005, nms_iou=0.45, candidates=1000, clip=False)
-    )
+    post: PostprocessConfig = PostprocessConfig(score_threshold=0.005, nms_iou=0.45, candidates=1000, clip=False)
+    """Thresholds and NMS at inference."""
 
 
 class Grid(NamedTuple):

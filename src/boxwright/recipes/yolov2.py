@@ -47,9 +47,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
 from boxwright.detectors.yolov2 import (
-    COCO_ANCHORS_2017,
     VOC_ANCHORS,
-    VOC_ANCHORS_2017,
     RegionLossConfig,
     YOLOv2Config,
     YOLOv2HeadConfig,
@@ -58,6 +56,13 @@ from boxwright.recipes import small
 from boxwright.recipes.common import MODERN_EMA
 
 PAPER = "YOLO9000: Better, Faster, Stronger, arXiv 1612.08242"
+# Anchors in cells of the network that replaced the paper's in 2017, on VOC and on COCO.
+VOC_ANCHORS_2017 = (
+    (1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071),
+)  # fmt: skip
+COCO_ANCHORS_2017 = (
+    (0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828),
+)  # fmt: skip
 DARKNET_COLOUR = HSVJitterConfig(hue=0.1, saturation=1.5, value=1.5)
 PAPER_SGD = SGDConfig(lr=1e-3, base_batch=64, momentum=0.9, weight_decay=5e-4, decay_biases=False)
 VOC_NOTE = "AP50 by the 11-point rule on VOC 2007 test, trained on VOC 2007 + 2012, from ImageNet weights"

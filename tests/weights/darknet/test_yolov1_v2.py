@@ -16,13 +16,13 @@ from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1
 from boxwright.detectors.yolov2 import (
     VOC_ANCHORS,
-    VOC_ANCHORS_2017,
     YOLOv2,
     YOLOv2Config,
     YOLOv2HeadConfig,
     stack_cells,
 )
 from boxwright.heads.postprocess import multiclass_detections
+from boxwright.recipes.yolov2 import VOC_ANCHORS_2017
 from boxwright.structures import Classes, DetectionBatch, InputError, Level
 from boxwright.weights.darknet.files import DarknetNetwork, parse_cfg, read_darknet
 from boxwright.weights.darknet.models import load_darknet
