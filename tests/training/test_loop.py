@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from boxwright.checkpoints.checkpoint import load_checkpoint
+from boxwright.checkpoints.checkpoint import load_checkpoint, load_train_state
 from boxwright.checkpoints.opening import load_detector
 from boxwright.config.reading import load_recipe
 from boxwright.config.recipe import CheckpointConfig, GroupConfig, SGDConfig, ValidationConfig
@@ -309,3 +309,25 @@ def test_rows_of_jsonl_and_csv_agree(data, tmp_path: Path) -> None:
     assert [int(line.split(",")[0]) for line in lines[1:]] == [row["step"] for row in rows] == [3, 6, 7]
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["step"] == 3
     assert rows[0]["loss"] == pytest.approx(rows[0]["loss_box"] + rows[0]["loss_label"])
+
+
+def test_a_validation_that_fails_loses_no_step(data, tmp_path: Path) -> None:
+    """Its steps are saved before it begins, and a resumed run validates them first."""
+
+    class Failing(Toy):
+        def detect_samples(self, *args, **options):
+            raise MemoryError
+
+        def forward(self, images, targets=None):
+            if not self.training:
+                raise MemoryError
+            return super().forward(images, targets)
+
+    recipe = toy_recipe(4, validation=ValidationConfig(every=4, unit="steps"))
+    recipe = replace(recipe, checkpoint=CheckpointConfig(every=100, unit="steps"))
+    with pytest.raises(MemoryError):
+        run(recipe, data, tmp_path / "run", build=lambda config, classes: Failing(config, classes))
+    assert load_train_state(tmp_path / "run" / "last.train")["step"] == 4
+    result = run(recipe, data, tmp_path / "run", resume=True)
+    assert result.best is not None
+    assert [row["kind"] for row in read_rows(result.folder)].count("validation") == 1

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from boxwright.config.recipe import CheckpointConfig, MultiStepConfig, Recipe, SGDConfig, Stage
+from boxwright.data.loading.workers import SampleError
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.recipes.faster_rcnn_c4 import four_steps
 from boxwright.structures import Classes, InputError
 from boxwright.training.loop import train
+from boxwright.training.stages.gradient import GradientStage
 from tests.support.resuming import Killed, assert_same_bits
 from tests.support.runs import without_pictures
 from tests.support.toys import build_toy, toy_index, toy_recipe
@@ -151,3 +153,24 @@ def test_what_cannot_be_is_named(data: Any, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             train(toy_recipe(stages=(STEP, stage)), *data, tmp_path / "run", build=build_toy, device="cpu", log="quiet")
+
+
+def test_an_unreadable_image_at_the_start_of_a_stage_saves_nothing(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The parts of the new stage are reset by then, and a resumed run would take its proposals from them."""
+    folder, recipe = tmp_path / "run", four_step_recipe(checkpoint=CheckpointConfig(every=2, unit="steps"))
+    take_step, saved = GradientStage.take_step, []
+
+    def fail(self: Any, step: int) -> Any:
+        if step == 2 and not saved:  # the first step of the second stage
+            saved.append((folder / "last.train").read_bytes())
+            raise SampleError("bad.jpg: damaged")
+        return take_step(self, step)
+
+    monkeypatch.setattr(GradientStage, "take_step", fail)
+    options: dict[str, Any] = {"build": FasterRCNNC4, "device": "cpu", "log": "quiet"}
+    with pytest.raises(InputError, match=r"bad.jpg: damaged. The run is saved after step 2. Repair that file"):
+        train(recipe, *data, folder, **options)
+    assert (folder / "last.train").read_bytes() == saved[0]
+    train(recipe, *data, folder, resume=True, **options)
+    train(recipe, *data, tmp_path / "straight", **options)
+    assert_same_bits(folder, tmp_path / "straight")

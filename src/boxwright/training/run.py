@@ -155,6 +155,9 @@ class Run(Generic[B]):
             self._save_and_raise(error)
 
     def _validate_and_save(self) -> None:
+        # A validation may fail or be killed; the steps before it are then not lost. A resumed run has saved them.
+        if self.session.saved != self.session.step:
+            self._save()
         self._write(self.monitor.flush())
         self.session.check_weights()
         try:
@@ -164,12 +167,18 @@ class Run(Generic[B]):
         self._save()
 
     def _save_and_raise(self, error: SampleError) -> NoReturn:
-        """Save the state before the sample that could not be read, and say how to continue from it."""
-        if self.processes.world > 1:  # other processes do not know of the error and would not take part
+        """Save the state before the sample that could not be read, and say how to continue from it.
+
+        Not saved are a step that other processes take part in, as they do not know of the error, and the beginning of a
+        stage: its parts are reset already, and a resumed run would reset them again.
+        """
+        session = self.session
+        if self.processes.world == 1 and not session.at_stage_start:
+            self._save()
+        if session.saved is None:
             raise error
-        self._save()
         raise InputError(
-            f"{error}. The run is saved after step {self.session.step}. Repair that file, or put another image under "
+            f"{error}. The run is saved after step {session.saved}. Repair that file, or put another image under "
             "its name (without it the data set is another one and needs a new run), then resume with: "
             f"{self.command}"
         ) from error
@@ -202,9 +211,9 @@ class Run(Generic[B]):
         row, best, draw = session.validate()
         if self.log is not None:
             self.log.write("validation", row)
-            draw(self.folder)
             if best:
                 session.save_weights(self.folder / self.task.best_file)
+            draw(self.folder)
             self._plot()
         shown = [f"{text} {row[name]:.3f}" for name, text in self.task.shown.items() if row.get(name) is not None]
         mark = "  (best)" if best else ""

@@ -38,6 +38,7 @@ class Session(Generic[B]):
         self.last_validation: Row | None = None
         self.loaded_monitor: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.saved: int | None = None  # the step of the last checkpoint
         self.full_lr: dict[int, float | None] = {}
         seed_everything(self.recipe.seed)
         self.stream = task.open_stream()
@@ -65,6 +66,11 @@ class Session(Generic[B]):
     def eval_model(self) -> nn.Module:
         """The network to evaluate and to save: the EMA of the weights if the run keeps one, else the network itself."""
         return cast(nn.Module, self.ema.module) if self.ema is not None else self.model
+
+    @property
+    def at_stage_start(self) -> bool:
+        """True if a stage other than the first has been entered but has no finished step yet."""
+        return self.stage > 0 and self.plan.stage_of(max(self.step, 1)) != self.stage
 
     @property
     def owes_validation(self) -> bool:
@@ -116,6 +122,7 @@ class Session(Generic[B]):
         self.check_weights()
         randomness = self.processes.gather(random_state(self.processes.device))
         if not self.processes.main:
+            self.saved = self.step
             return
         state = {
             **self.task.state_dict(),
@@ -137,6 +144,7 @@ class Session(Generic[B]):
         if self.task.last_file is not None:
             self.save_weights(folder / self.task.last_file)
         save_train_state(folder / f"last{TRAIN_SUFFIX}", state)
+        self.saved = self.step
         if self.task.last_file is not None and self.recipe.checkpoint.keep:
             target = folder / f"step_{self.step:07d}{SUFFIX}"
             target.unlink(missing_ok=True)
@@ -196,6 +204,7 @@ class Session(Generic[B]):
                 "bit for bit"
             )
         self.step, self.best, self.last_validation = state["step"], state["best"], state.get("last_validation")
+        self.saved = self.step
         last = 0 if self.last_validation is None else self.last_validation["step"]
         self.validated = state.get("validated", state.get("measured", last))
         self.validations_since_best = state.get("validations_since_best", 0)

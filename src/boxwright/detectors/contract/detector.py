@@ -163,7 +163,8 @@ class Detector(nn.Module, ABC):
         """Make ``detect`` run on an optimised copy in ``precision`` from now on, and return this detector.
 
         The copy is made at the first call and again whenever the weights have changed. ``forward``, training and the
-        state dict are as before.
+        state dict are as before. Writes through ``.data`` and changes of layers are not noticed: call this method again
+        after them.
         """
         self._twin = OptimisedTwin(precision)
         return self

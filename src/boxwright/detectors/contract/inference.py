@@ -54,11 +54,12 @@ class OptimisedTwin(Generic[M]):
     def of(self, module: M) -> M:
         """Return the copy of ``module`` as it is now."""
         now = [_state_of(tensor) for tensor in (*module.parameters(), *module.buffers())]
-        if self._twin is None or now != self._made_of:
-            self._twin = None  # frees its memory before the next is made
-            self._twin = optimised(module, dtype_of(self.precision))
+        twin = self._twin
+        if twin is None or now != self._made_of:
+            self._twin = twin = None  # frees its memory before the next is made
+            self._twin = twin = optimised(module, dtype_of(self.precision))
             self._made_of = now
-        return self._twin
+        return twin
 
     def drop(self) -> None:
         """Forget the copy and free its memory; the next use makes another."""
