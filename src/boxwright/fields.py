@@ -144,7 +144,7 @@ def choose(members: tuple[Any, ...], table: Mapping[str, Any]) -> Any:
 
 def path_of(error: ErrorDetails) -> tuple[str, ...]:
     """Return the fields and positions that lead to the value of ``error``."""
-    return tuple(str(part) for part in error["loc"] if not str(part).startswith(_TAG))
+    return tuple(str(part) for part in error["loc"] if not str(part).startswith((_TAG, "literal[")))
 
 
 def names_a_field(message: str, cls: Any) -> bool:
@@ -178,6 +178,9 @@ def _decided_by_kind(annotation: Any) -> Any:
     if origin not in (typing.Union, types.UnionType):
         return annotation
     members = union_members(annotation)
+    literal: Any = typing.Literal
+    if all(typing.get_origin(member) is literal for member in members):  # one error then names all choices
+        return literal[tuple(choice for member in members for choice in typing.get_args(member))]
     classes: tuple[Any, ...] = tuple(member for member in members if dataclasses.is_dataclass(member))
     if len(classes) < 2:
         return annotation

@@ -121,6 +121,7 @@ def test_a_setting_reaches_the_new_path(sets: list[str], expected: Run) -> None:
         (["net={ratio=2, loss={ratio=3}}"], ["net.ratio is 'loss.ratio' now, which is given as well"]),
         (["nets.0.flavour=plain"], ["nets.0 has no key 'flavour'"]),
         (["nets.2.ratio=1"], ["0 to 1", "'2'"]),
+        (["net={loss=3, ratio=2}"], ["net.loss = 3"]),
     ],
 )
 def test_what_cannot_be_read_says_why(sets: list[str], words: list[str]) -> None:
@@ -148,3 +149,26 @@ def _paths(cls: Any) -> set[tuple[str, ...]]:
             if dataclasses.is_dataclass(member):
                 found |= {(name, *path) for path in _paths(member)}
     return found
+
+
+def test_a_trained_checkpoint_may_hold_any_value_of_a_deleted_option_of_training() -> None:
+    """Its weights are what they are; only a run that goes on would need the option."""
+    moves: Moves = {Loss: {"decay": Gone(None, training=True), "shape": Gone("round")}}
+    assert from_tree(Loss, {"decay": 0.8, "ratio": 2.0}, moves=moves, trained=True) == Loss(ratio=2.0)
+    with pytest.raises(InputError, match=r"decay = 0.8: this option is gone"):
+        from_tree(Loss, {"decay": 0.8}, moves=moves)
+    with pytest.raises(InputError, match=r"shape = 'odd': this option is gone"):
+        from_tree(Loss, {"shape": "odd"}, moves=moves, trained=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "same"),
+    [("none", None, True), (None, None, True), (1, True, False), (True, 1.0, False), (1, 1.0, True), (1.0, 1, False)],
+)
+def test_a_deleted_option_is_compared_by_type_too(value: Any, allowed: Any, same: bool) -> None:
+    moves: Moves = {Loss: {"odd": Gone(allowed)}}
+    if same:
+        assert from_tree(Loss, {"odd": value}, moves=moves) == Loss()
+    else:
+        with pytest.raises(InputError, match="this option is gone"):
+            from_tree(Loss, {"odd": value}, moves=moves)

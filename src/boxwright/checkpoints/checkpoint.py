@@ -101,7 +101,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     except (safetensors.SafetensorError, OSError) as error:
         raise _broken(path, error) from None
     version = header["meta"].get("versions", {}).get("boxwright", "unknown")
-    recipe = recipe_from_tree(header["recipe"], lambda _: f"{path}: recipe written by Boxwright {version}")
+    recipe = recipe_from_tree(
+        header["recipe"], lambda _: f"{path}: recipe written by Boxwright {version}", trained=True
+    )
     classes = Classes(tuple(header["classes"]["names"]), tuple(header["classes"]["ids"]))
     return Checkpoint(recipe.detector, classes, state, recipe, header["meta"])
 

@@ -64,7 +64,7 @@ def load_folder(folder: Path) -> tuple[Checkpoint, Path]:
         state = safetensors.torch.load_file(weights)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{weights}: truncated or damaged ({error}); copy it anew") from None
-    recipe = recipe_from_tree(config["recipe"], lambda _: str(path))
+    recipe = recipe_from_tree(config["recipe"], lambda _: str(path), trained=True)
     return Checkpoint(recipe.detector, _read_classes(config, path), state, recipe, config["meta"]), weights
 
 

@@ -48,12 +48,15 @@ def to_tree(value: Any) -> Any:
     return value
 
 
-def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "", moves: Moves = MOVED) -> T:
+def from_tree(
+    kind: type[T], tree: Any, describe: Describe = lambda path: "", moves: Moves = MOVED, trained: bool = False
+) -> T:
     """Read ``tree``, written by this or an earlier version, as the configuration class ``kind``.
 
+    ``trained``: drop deleted options that acted in training alone, whatever their value.
     Raises InputError naming the key, its origin and the nearest right key.
     """
-    tree = renewed(kind, tree, describe, moves=moves)
+    tree = renewed(kind, tree, describe, moves=moves, trained=trained)
     for path, value in _leaves(tree):
         if isinstance(value, datetime.date | datetime.time):  # TOML has them, JSON has not
             raise located(describe, path, f"{dotted(path)} = {value}: no option takes a date or time")
@@ -63,9 +66,11 @@ def from_tree(kind: type[T], tree: Any, describe: Describe = lambda path: "", mo
         raise located(describe, *_explain(kind, tree, error.errors(include_url=False))) from None
 
 
-def renewed(kind: Any, tree: Any, describe: Describe, base: Any = None, moves: Moves = MOVED) -> Any:
+def renewed(
+    kind: Any, tree: Any, describe: Describe, base: Any = None, moves: Moves = MOVED, trained: bool = False
+) -> Any:
     """Return ``tree`` with the moved options at their new paths; ``base`` is the tree that an overlay changes."""
-    return Renewal(lambda path, message: located(describe, path, message), moves).renew(kind, tree, base)
+    return Renewal(lambda path, message: located(describe, path, message), moves, trained).renew(kind, tree, base)
 
 
 def located(describe: Describe, path: KeyPath, message: str) -> InputError:

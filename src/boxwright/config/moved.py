@@ -45,10 +45,13 @@ Fail: TypeAlias = Callable[[KeyPath, str], InputError]
 
 
 class Gone:
-    """A deleted option, and the values of it that a stored recipe may still hold."""
+    """A deleted option, and the values of it that a stored recipe may still hold.
 
-    def __init__(self, *values: Any) -> None:
-        self.values = values
+    ``training``: the option acted in training alone, so a trained checkpoint may hold any value of it.
+    """
+
+    def __init__(self, *values: Any, training: bool = False) -> None:
+        self.values, self.training = values, training
 
 
 Moves: TypeAlias = Mapping[type, Mapping[str, str | Gone]]
@@ -71,9 +74,9 @@ _REGIONS: Mapping[str, str | Gone] = {
 """Options of every second stage that works on regions."""
 
 MOVED: Moves = {
-    SGDConfig: {"layer_decay": Gone(None)},
-    AdamWConfig: {"layer_decay": Gone(None)},
-    CosineConfig: {"flat": Gone(0.0)},
+    SGDConfig: {"layer_decay": Gone(None, training=True)},
+    AdamWConfig: {"layer_decay": Gone(None, training=True)},
+    CosineConfig: {"flat": Gone(0.0, training=True)},
     RPNConfig: {
         "positive_iou": "assign.positive_iou",
         "negative_iou": "assign.negative_iou",
@@ -100,9 +103,13 @@ MOVED: Moves = {
     RFCNHeadConfig: _REGIONS,
     RoIPoolingConfig: {"first_level": Gone(2), "canonical_level": Gone(4)},
     LetterboxConfig: {"enlarge": Gone(True)},
-    MinIoUCropConfig: {"whole": Gone(True), "free": Gone(True), "trials": Gone(50)},
-    MosaicConfig: {"spread": Gone(0.5)},
-    PhotometricConfig: {"shuffle_p": Gone(0.0)},
+    MinIoUCropConfig: {
+        "whole": Gone(True, training=True),
+        "free": Gone(True, training=True),
+        "trials": Gone(50, training=True),
+    },
+    MosaicConfig: {"spread": Gone(0.5, training=True)},
+    PhotometricConfig: {"shuffle_p": Gone(0.0, training=True)},
     ResNetConfig: {"stage6_blocks": Gone(0)},
     SSDConfig: {
         "separable": "head.separable",
@@ -193,7 +200,7 @@ MOVED: Moves = {
         "loss.quiet": "assign.quiet",
         "loss.most_objects": "assign.most_objects",
         "loss.smallest": "assign.smallest",
-        "loss.prior_scale": Gone(0.01),
+        "loss.prior_scale": Gone(0.01, training=True),
         "loss.box_loss": "loss.box",
         "loss.objectness_loss": "loss.objectness",
     },
@@ -208,7 +215,7 @@ MOVED: Moves = {
         "small_weight": "loss.small_weight",
         "object_target": "loss.object_target",
         "box_weight": "loss.box_weight",
-        "object_weight": Gone(1.0),
+        "object_weight": Gone(1.0, training=True),
         "class_weight": "loss.class_weight",
         "normaliser": "loss.normaliser",
         "prior": "scales.prior",
@@ -222,6 +229,7 @@ class Renewal:
 
     fail: Fail
     moves: Moves
+    trained: bool = False
 
     def renew(self, annotation: Any, tree: Any, base: Any = None, path: KeyPath = ()) -> Any:
         """``tree`` as a value of the type ``annotation`` is written today.
@@ -262,10 +270,12 @@ class Renewal:
                 continue
             tree, here = rest, (*path, *old.split("."))
             if isinstance(new, str):
+                if not _has_table(tree, new.split(".")[:-1]):
+                    continue  # the reader reports the value that stands in the table's place
                 twice = self.fail(here, f"{'.'.join(here)} is {new!r} now, which is given as well; leave one out")
                 tree = _placed(tree, new.split("."), value, twice)
-            elif all(value != _plain(allowed) for allowed in new.values):
-                allowed = " or ".join(repr(_plain(value)) for value in new.values)
+            elif not (new.training and self.trained) and not any(_same(value, allowed) for allowed in new.values):
+                allowed = " or ".join("none" if value is None else repr(_plain(value)) for value in new.values)
                 raise self.fail(
                     here, f"{'.'.join(here)} = {value!r}: this option is gone; only {allowed} can still be read"
                 )
@@ -307,6 +317,24 @@ def _placed(tree: dict[str, Any], keys: list[str], value: Any, twice: InputError
     if key in tree:
         raise twice
     return {**tree, key: value}
+
+
+def _has_table(tree: dict[str, Any], keys: list[str]) -> bool:
+    """Return True if there is a table at ``keys``, or nothing that keeps one from being added."""
+    inner: Any = tree
+    for key in keys:
+        if not isinstance(inner, dict):
+            return False
+        inner = inner.get(key, {})
+    return isinstance(inner, dict)
+
+
+def _same(value: Any, allowed: Any) -> bool:
+    """Return True if ``value`` of a tree is ``allowed``: of its type too, but whole numbers serve for fractions."""
+    if allowed is None:
+        return value is None or value == "none"
+    alike = isinstance(value, bool) == isinstance(allowed, bool)
+    return alike and value == _plain(allowed) and (isinstance(allowed, float) or not isinstance(value, float))
 
 
 def _plain(value: Any) -> Any:

@@ -10,9 +10,12 @@ from boxwright.config.recipe import Recipe
 from boxwright.structures import InputError
 
 
-def recipe_from_tree(tree: Any, describe: Describe = lambda path: "") -> Recipe:
-    """The recipe in a tree that :func:`to_tree` made."""
-    return from_tree(Recipe, tree, describe)
+def recipe_from_tree(tree: Any, describe: Describe = lambda path: "", trained: bool = False) -> Recipe:
+    """Return the recipe in a tree that :func:`to_tree` made, in this or an earlier version.
+
+    ``trained``: the recipe describes trained weights, so deleted options that acted in training alone are dropped.
+    """
+    return from_tree(Recipe, tree, describe, trained=trained)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -21,7 +24,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def load_recipe(text: str, origin: str = "recipe") -> Recipe:
-    """The recipe in the JSON ``text``; ``origin`` says in errors where the text is from."""
+    """Return the recipe in the JSON ``text``; ``origin`` names the source of the text in errors."""
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
