@@ -46,3 +46,9 @@ def test_recipes_of_the_user_are_counted(tmp_path: Path, capsys: pytest.CaptureF
     assert [row["name"] for row in rows] == ["faster-rcnn-r50-fpn", "mine"]
     assert rows[1]["parameters"] > rows[0]["parameters"]
     assert "faster-rcnn-r50-fpn" in fails(capsys, "models", "faster-rcnn-r50-fp")
+
+
+def test_a_kind_holds_for_named_rows_too(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json_output(capsys, "models", "resnet50", RECIPE, "--kind", "detector", "--json")
+    assert isinstance(rows, list)
+    assert [row["name"] for row in rows] == [RECIPE]

@@ -93,6 +93,12 @@ def test_the_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
         temporary.touch()
 
 
+@pytest.mark.parametrize("stem", ["n" * 250, "é" * 125])
+def test_a_name_may_be_as_long_as_the_system_takes(stem: str, tmp_path: Path) -> None:
+    write_atomically(tmp_path / f"{stem}.png", b"content")
+    assert names(tmp_path) == [f"{stem}.png"]
+
+
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "set"
     target.mkdir()  # an empty folder is accepted

@@ -32,8 +32,8 @@ def models(
 
     rows = model_rows(kind)
     if recipes:
-        stored = {row["name"]: row for row in rows}
-        rows = [stored.get(name) or _counted(name) for name in recipes]
+        stored = {row["name"]: row for row in model_rows()}
+        rows = [row for name in recipes if kind in (None, (row := stored.get(name) or _counted(name))["kind"])]
     if json:
         return print_json(rows)
     print_models(rows, Console())

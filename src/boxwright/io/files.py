@@ -25,14 +25,18 @@ FULL = {
 }
 
 
-class DiskFullError(InputError):
+class WriteError(InputError):
+    """A file could not be written."""
+
+
+class DiskFullError(WriteError):
     """A file could not be written for lack of space, or because of a limit on the size of files."""
 
 
-def write_error(path: Path, error: OSError, size: int | None = None) -> InputError:
+def write_error(path: Path, error: OSError, size: int | None = None) -> WriteError:
     """Return the error to raise after writing ``size`` bytes to ``path`` failed."""
     if error.errno not in FULL:
-        return InputError(f"{path}: cannot be written: {error.strerror or error}")
+        return WriteError(f"{path}: cannot be written: {error.strerror or error}")
     needed = "" if size is None else f" and {size / 1e6:.1f} MB are needed"
     there = next(folder for folder in path.absolute().parents if folder.exists())  # a partial folder is removed by now
     free = shutil.disk_usage(there).free / 1e6
@@ -65,7 +69,8 @@ def atomic_path(path: Path, *, durable: bool = False, size: int | None = None) -
     forces content and name to disk, so that they survive a power cut. ``size`` in bytes appears in the error of a full
     disk.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    stem = path.stem.encode()[:200].decode(errors="ignore")  # a file system takes 255 bytes in a name
+    temporary = path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
     try:
         with write_errors(path, temporary, size):
             yield temporary

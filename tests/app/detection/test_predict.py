@@ -16,6 +16,7 @@ from boxwright.app.detection.results import ResultFolder
 from boxwright.app.detection.sources import find_sources
 from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
 from boxwright.detections import Detections
+from boxwright.io.files import WriteError
 from boxwright.structures import Classes, InputError
 
 CLASSES = Classes(("spot", "other"), (7, 9))
@@ -214,6 +215,12 @@ def test_a_file_that_is_no_video_is_named(photos: Path, tmp_path: Path):
     summary = run([photos], tmp_path / "out")
     assert summary.images == 4
     assert "noise.mp4" in summary.failed[0].message
+
+
+def test_a_video_that_cannot_be_written_ends_the_run(clip: Path, tmp_path: Path):
+    (tmp_path / "out" / "videos" / "clip.mp4").mkdir(parents=True)
+    with pytest.raises(WriteError, match=r"clip.mp4: cannot be written"):
+        run([clip], tmp_path / "out")
 
 
 def test_a_video_cut_short_leaves_no_half_video(tmp_path: Path):

@@ -26,6 +26,7 @@ from boxwright.app.requests.inference import DetectRequest
 from boxwright.data.images import read_image
 from boxwright.detections import Detections
 from boxwright.detectors.contract.augmented import check_views, detect_augmented
+from boxwright.io.files import WriteError
 from boxwright.io.images import save_image
 from boxwright.structures import Classes, InputError
 
@@ -216,6 +217,8 @@ class Prediction:
     def _run_video(self, video: MediaFile, bar: ProgressBar) -> None:
         try:
             records = self._detect_in_video(video, bar)
+        except WriteError:
+            raise  # the output cannot be written: other files would fail as well
         except InputError as error:
             self._fail(video, error, bar)
         else:
