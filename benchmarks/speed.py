@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -272,7 +273,7 @@ def title(args: argparse.Namespace, what: str) -> list[str]:
     return [
         f"# {CONTESTS[args.detector].title}, {args.mode}, {what}: {shape}",
         "",
-        f"- command: `python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`",
+        f"- command: `python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}`",
         *describe(args.device, args.threads),
     ]
 
