@@ -9,7 +9,7 @@ import torch
 from boxwright.app.anchors import find_anchors
 from boxwright.app.requests.data import AnchorRequest
 from boxwright.config.overlay import parse_set
-from boxwright.data.formats.coco import write_coco
+from boxwright.data.formats.coco.writer import write_coco
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.transforms.configs import LetterboxConfig, WarpConfig, build_transform
 from boxwright.data.transforms.network_sizes import network_sizes

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from boxwright.cli.app import main
-from boxwright.data.formats.coco import write_coco
+from boxwright.data.formats.coco.writer import write_coco
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.scenes import SceneConfig, write_scenes
 from tests.support.toys import save_proposals, toy_index

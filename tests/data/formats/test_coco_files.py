@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.formats.coco import read_coco, write_coco
+from boxwright.data.formats.coco.reader import read_coco
+from boxwright.data.formats.coco.writer import write_coco
 from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning, ProblemLog
 from boxwright.structures import InputError

@@ -8,7 +8,9 @@ import pytest
 
 from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning, ProblemLog
-from boxwright.data.formats.voc import find_voc, read_voc, write_voc
+from boxwright.data.formats.voc.layout import find_voc
+from boxwright.data.formats.voc.reader import read_voc
+from boxwright.data.formats.voc.writer import write_voc
 from boxwright.data.images import read_image
 from boxwright.structures import InputError
 from tests.support.dataset_files import voc_xml, write_image, write_voc_files

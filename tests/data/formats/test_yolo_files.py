@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.data.formats.coco import read_coco
+from boxwright.data.formats.coco.reader import read_coco
 from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning
-from boxwright.data.formats.yolo import label_file, write_yolo
+from boxwright.data.formats.yolo.layout import label_file
+from boxwright.data.formats.yolo.writer import write_yolo
 from boxwright.structures import InputError
 from tests.support.dataset_files import write_coco_files, write_image, write_yolo_files
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boxwright.data.formats.coco import read_coco
+from boxwright.data.formats.coco.reader import read_coco
 from boxwright.data.formats.places import split_name, split_rank
 from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.formats.voc import VocLayout, find_voc, read_voc
-from boxwright.data.formats.yolo import YoloLayout, find_yolo, load_yolo, read_yolo
+from boxwright.data.formats.voc.layout import VocLayout, find_voc
+from boxwright.data.formats.voc.reader import read_voc
+from boxwright.data.formats.yolo.layout import YoloLayout, find_yolo, load_yolo
+from boxwright.data.formats.yolo.reader import read_yolo
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boxwright.data.formats.opening import Source
 from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.formats.yolo import label_file
+from boxwright.data.formats.yolo.layout import label_file
 from boxwright.data.images import is_image_name
 from boxwright.data.index import DetectionIndex
 

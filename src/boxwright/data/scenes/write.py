@@ -12,7 +12,9 @@ from typing import Literal
 
 from PIL import Image
 
-from boxwright.data.formats import coco, voc, yolo
+from boxwright.data.formats.coco import writer as coco
+from boxwright.data.formats.voc import writer as voc
+from boxwright.data.formats.yolo import writer as yolo
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import masks
 from boxwright.data.scenes.compose import draw_scene

@@ -10,37 +10,22 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from boxwright.data.formats.parsing import parse_xml
 from boxwright.data.formats.places import (
-    ImageTransfer,
     images_by_stem,
-    place_image,
-    split_name,
-    split_rank,
-    unique_names,
-    write_text_file,
 )
 from boxwright.data.formats.problems import ProblemLog, box_defect
+from boxwright.data.formats.voc.layout import VocLayout
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.structures import Classes, InputError
 
 _CLASS_FILES = ("labels.txt", "classes.txt")
 _READ_TAGS = {"name", "bndbox", "difficult"}
-
-
-@dataclass(frozen=True)
-class VocLayout:
-    """Folders and files of a VOC data set; ``splits`` holds the XML files of each split."""
-
-    root: Path
-    splits: dict[str, list[Path]]
-    missing: list[tuple[str, Path, int, str]] = field(default_factory=list)  # split, list, line, stem without an XML
 
 
 @dataclass
@@ -51,32 +36,6 @@ class _ImageFile:
     file_name: str
     size: tuple[int, int] | None
     objects: list[tuple[str, tuple[float, float, float, float], bool, int]]
-
-
-def find_voc(path: Path) -> VocLayout | None:
-    """Find the VOC data set at a folder: its root, its ``Annotations``, or a folder of XML files. None without one."""
-    if path.name == "Annotations" and any((path.parent / n).is_dir() for n in ("ImageSets", "JPEGImages", "images")):
-        path = path.parent
-    annotations = path / "Annotations"
-    if annotations.is_dir():
-        lists = _split_lists(path)
-        if lists:
-            return _listed(path, annotations, lists)
-        files = sorted(annotations.rglob("*.xml"))
-        return VocLayout(path, {"all": files}) if files else None
-    splits: dict[str, list[Path]] = {}
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
-        inner = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-        if files := sorted(inner.glob("*.xml")):
-            splits[split_name(folder.name)] = files
-    if splits:
-        return VocLayout(path, dict(sorted(splits.items(), key=lambda item: split_rank(item[0]))))
-    files = sorted(path.glob("*.xml"))
-    return (
-        VocLayout(path, {split_name(path.name) if path.name in ("train", "val", "valid", "test") else "all": files})
-        if files
-        else None
-    )
 
 
 def read_voc(
@@ -186,44 +145,6 @@ class _Assembler:
         return home / (name or f"{xml.stem}.jpg")
 
 
-def _split_lists(root: Path) -> dict[str, Path]:
-    """Return the lists of ImageSets/Main, else of ImageSets, by split, without those of one class (``cat_train``)."""
-    for folder in (root / "ImageSets" / "Main", root / "ImageSets"):
-        lists = {split_name(p.stem): p for p in sorted(folder.glob("*.txt")) if not _is_class_list(p)}
-        if lists:
-            return dict(sorted(lists.items(), key=lambda item: split_rank(item[0])))
-    return {}
-
-
-def _is_class_list(path: Path) -> bool:
-    """Return True if the list is of one class, with -1, 0 or 1 after each image."""
-    if not re.search(r"_(train|val|trainval|test)$", path.stem):
-        return False
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        first = next((line.split() for line in lines if line.strip()), [])
-    return len(first) == 2 and first[1] in ("-1", "0", "1")
-
-
-def _listed(root: Path, annotations: Path, lists: dict[str, Path]) -> VocLayout:
-    """Return the layout that the split lists describe."""
-    splits: dict[str, list[Path]] = {}
-    missing: list[tuple[str, Path, int, str]] = []
-    for split, path in lists.items():
-        splits[split] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if not (stem := line.strip()):
-                continue
-            file = annotations / f"{stem}.xml"
-            if not file.is_file() and os.path.splitext(stem)[1]:  # some lists keep the suffix of the image
-                bare = annotations / f"{os.path.splitext(stem)[0]}.xml"
-                file = bare if bare.is_file() else file
-            if file.is_file():
-                splits[split].append(file)
-            else:
-                missing.append((split, path, number, stem))
-    return VocLayout(root, splits, missing)
-
-
 def _classes(root: Path, names: Sequence[str] | None, contents: Iterable[_ImageFile]) -> Classes:
     """Return the given classes, else those of a file in the root, else all found, sorted."""
     if names is not None:
@@ -286,75 +207,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def write_voc(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> list[str]:
-    """Write ``Annotations/``, ``ImageSets/Main/SPLIT.txt``, ``labels.txt`` and ``JPEGImages/``.
-
-    Corners are written 1-based and inclusive, as whole numbers where they are whole. Returns one sentence for each kind
-    of content that the format cannot hold. Masks are left out. Crowd regions become difficult boxes, since the
-    evaluations ignore both. Category and annotation ids are lost. With ``images="none"`` the images must already be in
-    ``JPEGImages``.
-    """
-    root = Path(folder).absolute()
-    names, renamed = unique_names(splits, one_folder=True)
-    announcements = [f"{renamed} images were renamed, because two had the same name"] if renamed else []
-    for split, index in splits.items():
-        announcements += _lost(split, index)
-        for i in range(len(index)):
-            place_image(index.path(i), image_folder(root, split) / names[split][i], images)
-            stem = os.path.splitext(names[split][i])[0]
-            write_text_file(root / "Annotations" / f"{stem}.xml", _xml(index, i, names[split][i]))
-        lines = "".join(os.path.splitext(name)[0] + "\n" for name in names[split])
-        write_text_file(root / "ImageSets" / "Main" / f"{split}.txt", lines)
-        write_text_file(root / "labels.txt", "".join(name + "\n" for name in index.classes.names))
-    return announcements
-
-
-def image_folder(folder: Path | str, split: str) -> Path:
-    """Return the folder in which `write_voc` puts the images of all splits."""
-    return Path(folder) / "JPEGImages"
-
-
-def _lost(split: str, index: DetectionIndex) -> list[str]:
-    """List the contents of a split that the format cannot hold."""
-    lost: list[str] = []
-    if index.text_ends is not None:
-        lost.append(f"{split}: masks are left out, VOC XML holds boxes only")
-    if crowds := int(index.crowd.sum()):
-        lost.append(f"{split}: {crowds} crowd regions become difficult boxes")
-    if index.classes.ids != tuple(range(1, len(index.classes) + 1)):
-        lost.append(
-            f"{split}: category ids {min(index.classes.ids)}..{max(index.classes.ids)} are lost, VOC has names only"
-        )
-    return lost
-
-
-def _xml(index: DetectionIndex, i: int, name: str) -> str:
-    """Return the XML text of one image."""
-    height, width = index.size(i)
-    rows = index.annotations(i)
-    lines = [
-        "<annotation>",
-        "  <folder>JPEGImages</folder>",
-        f"  <filename>{escape(name)}</filename>",
-        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
-        "  <segmented>0</segmented>",
-    ]
-    xywh = index.xywh[index.box_ends[i] : index.box_ends[i + 1]].tolist()
-    for (x, y, w, h), label, crowd, hard in zip(xywh, rows.labels, rows.crowd, rows.difficult, strict=True):
-        corners = zip(("xmin", "ymin", "xmax", "ymax"), (x + 1, y + 1, x + w, y + h), strict=True)
-        lines += [
-            "  <object>",
-            f"    <name>{escape(index.classes.names[label])}</name>",
-            f"    <difficult>{int(crowd or hard)}</difficult>",
-            "    <bndbox>" + "".join(f"<{tag}>{_number_text(value)}</{tag}>" for tag, value in corners) + "</bndbox>",
-            "  </object>",
-        ]
-    return "\n".join([*lines, "</annotation>", ""])
-
-
-def _number_text(value: float) -> str:
-    """Return a coordinate, rounded to 1e-6 pixel so that sums of decimal fractions become whole again."""
-    rounded = round(value, 6)
-    return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
