@@ -8,9 +8,9 @@ from typing import Any
 
 from boxwright.data.formats.coco.writer import write_coco
 from boxwright.data.formats.opening import DatasetFormat, find_source, read_source, same_classes, whole_splits
-from boxwright.data.formats.places import ImageTransfer
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.voc.writer import write_voc
+from boxwright.data.formats.writing.output import ImageTransfer
 from boxwright.data.formats.yolo.writer import write_yolo
 from boxwright.io.files import DiskFullError, atomic_folder
 from boxwright.structures import InputError

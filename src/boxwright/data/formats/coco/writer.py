@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from boxwright.data.formats.places import (
+from boxwright.data.formats.writing.output import (
     ImageTransfer,
     place_image,
     unique_names,

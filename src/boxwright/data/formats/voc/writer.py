@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from boxwright.data.formats.places import (
+from boxwright.data.formats.writing.output import (
     ImageTransfer,
     place_image,
     unique_names,

@@ -1,0 +1,1 @@
+"""Parts that the writers of the formats share."""
