@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxwright.data.images import image_size, image_to_array, orientation, read_image
+from boxwright.data.images import image_size, read_image
+from boxwright.data.pixels import image_to_array, orientation
 from boxwright.structures import InputError
 from tests.support.dataset_files import write_image
 

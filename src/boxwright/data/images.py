@@ -1,51 +1,62 @@
-"""Read image files of every mode that Pillow knows as upright uint8 RGB.
+"""Find and read image files.
 
-Conversion of the modes to RGB:
-
-* Grayscale is repeated over the three channels; a palette is looked up; CMYK, YCbCr and Lab are converted.
-* Transparency (RGBA, LA, a palette with a transparent entry) is composited over white.
-* 16-bit grayscale is scaled by the range of its type, 0..65535 to 0..255, and not by the values of the image, so that
-  the same sensor value gives the same gray in every image. Pillow scales 16-bit colour in the same way.
-* 32-bit integer and floating-point images have no fixed range. Their finite values are stretched from the minimum to
-  the maximum of the image.
-* The EXIF orientation is applied if it is one of 1..8 and ignored otherwise.
-* The first frame of an animation is read.
+A name's suffix decides which files of a folder are images (`is_image_name`), and which are images that cannot be read
+here (`unreadable_reason`). The content of a file decides how it is read, as `boxwright.data.pixels` describes.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow
 
+from boxwright.data.pixels import image_to_array, orientation, raw_orientation
+from boxwright.io.images import HEIF_REMEDY, HEIF_SUFFIXES, heif_installed, open_image
 from boxwright.structures import InputError
 
 MAX_PIXELS = 250_000_000
 """Largest image read, in pixels (0.75 GB), unless the caller or ``BOXWRIGHT_MAX_PIXELS`` sets another limit."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"}
-    | {".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+_ALWAYS_READ = frozenset(
+    {".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pcx", ".png", ".qoi", ".tga", ".webp"}
+    | {".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff"}
 )
-"""Lower-case suffixes of image files in a folder. The content of a file decides how it is read."""
-
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# Lower-case suffixes of formats that Pillow reads if it was built with their library, and their names.
+_PILLOW_FEATURES = {"avif": frozenset({".avif", ".avifs"}), "jpg_2000": frozenset({".jp2", ".j2k", ".jpx", ".jpf"})}
+_FEATURE_NAMES = {"avif": "AVIF", "jpg_2000": "JPEG 2000"}
+_CAMERA_RAW = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
+    | {".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+_NEVER_READ = {
+    **dict.fromkeys(_CAMERA_RAW, "camera raw files"),
+    ".bpg": "BPG images",
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM files"),
+    ".exr": "OpenEXR images",
+    **dict.fromkeys((".fit", ".fits"), "FITS files"),
+    ".flif": "FLIF images",
+    ".hdr": "Radiance HDR images",
+    ".jxl": "JPEG XL images",
+    **dict.fromkeys((".hdp", ".jxr", ".wdp"), "JPEG XR images"),
+    **dict.fromkeys((".psb", ".psd"), "Photoshop files"),
+    **dict.fromkeys((".svg", ".svgz"), "SVG drawings"),
+    ".xcf": "GIMP files",
 }
+"""Lower-case suffixes of image files that are not read, with the name of what they hold."""
+
+# Formats of Pillow that are read also under the suffix of another format. Camera raw files are not among them: Pillow
+# takes most of them for TIFF files and reads a small preview.
+_COMMON_FORMATS = frozenset({"BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})
+
 # Errors that Pillow raises for damaged content, besides OSError: those of the parsers of its plugins.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
 
@@ -85,31 +96,6 @@ def image_header(path: str | os.PathLike[str]) -> tuple[str, int | None]:
         return image.format or "", raw_orientation(image)
 
 
-def orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation 2..8, or None if it is 1, absent, impossible or unreadable."""
-    value = raw_orientation(image)
-    return value if value in _TURNS else None
-
-
-def raw_orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation as stored, impossible values included; None without one."""
-    try:
-        value = image.getexif().get(_ORIENTATION)
-        return None if value is None else int(value)
-    except Exception:  # an image with a broken EXIF block can still be read
-        return None
-
-
-def image_to_array(image: Image.Image) -> np.ndarray:
-    """Convert an open Pillow image to upright uint8 RGB ``[H, W, 3]``, as the module describes."""
-    image.load()  # before the orientation is read, since Pillow rotates a TIFF while loading it
-    turn = orientation(image)
-    pixels = _to_rgb(image)
-    if turn is not None:
-        pixels = pixels.transpose(_TURNS[turn])
-    return np.array(pixels)  # a copy: a view of Pillow's memory is read-only
-
-
 def pixel_limit() -> int:
     """Return the largest number of pixels that an image may have: ``BOXWRIGHT_MAX_PIXELS``, else `MAX_PIXELS`."""
     value = os.environ.get("BOXWRIGHT_MAX_PIXELS")
@@ -125,8 +111,84 @@ def pixel_limit() -> int:
 
 
 def is_image_name(path: str | os.PathLike[str]) -> bool:
-    """Return True if the name has the suffix of an image format."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+    """Return True if the name has the suffix of an image format that is read on this machine."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in _ALWAYS_READ or (suffix in HEIF_SUFFIXES and heif_installed()) or suffix in _features_read()
+
+
+def unreadable_reason(path: str | os.PathLike[str]) -> str | None:
+    """Return why the file is not read, with the remedy, if it is an image by its name but of no format read here.
+
+    None for all other names. HEIC is such a format where pillow-heif is not installed.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in HEIF_SUFFIXES:
+        return None if heif_installed() else HEIF_REMEDY
+    if suffix in _NEVER_READ:
+        return f"{_NEVER_READ[suffix]} are not read; convert it to PNG or JPEG"
+    for feature, suffixes in _PILLOW_FEATURES.items():
+        if suffix in suffixes and suffix not in _features_read():
+            return f"this Pillow reads no {_FEATURE_NAMES[feature]}; install a newer one with: pip install -U pillow"
+    return None
+
+
+def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+    """Return the files of a folder, with ``recursive`` those of its subfolders too, sorted by path.
+
+    Names that begin with a dot, and all that is below such folders, are passed over. Links to folders are followed,
+    except to a folder that holds the link, so that a loop ends; a folder that can be reached by several paths is
+    entered once, if possible without a link. Links to files are given as they are, also those that point nowhere.
+    Pipes, sockets and devices are left out. Raises ``InputError`` for a folder that cannot be read.
+    """
+    found: list[Path] = []
+    top = os.fspath(folder)
+    entered: set[str] = set()
+    inner, links = [top], list[str]()  # links wait until all that needs no link has been entered
+    while inner or links:
+        here = inner.pop() if inner else links.pop(0)
+        real = os.path.realpath(here)
+        if real in entered:
+            continue
+        entered.add(real)
+        linked: list[str] = []
+        for entry in _entries(here):
+            if entry.name.startswith("."):
+                continue
+            if os.path.isfile(entry.path) or (entry.is_symlink() and not os.path.exists(entry.path)):
+                found.append(Path(entry.path))
+            elif recursive and os.path.isdir(entry.path):
+                if not entry.is_symlink():
+                    inner.append(entry.path)
+                elif not _holds(os.path.realpath(entry.path), real):
+                    linked.append(entry.path)
+        links += sorted(linked)
+    return sorted(found)
+
+
+def walk_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+    """Return the files of `walk_files` that are images by their names, those that cannot be read left out."""
+    return [path for path in walk_files(folder, recursive) if is_image_name(path)]
+
+
+def _holds(outer: str, inner: str) -> bool:
+    """Return True if the folder ``outer`` is ``inner`` or holds it; both without links."""
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the folder cannot be read ({error.strerror}); correct the path or its permissions"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _features_read() -> frozenset[str]:
+    """Return the suffixes of those optional formats that the installed Pillow reads."""
+    return frozenset().union(*(names for feature, names in _PILLOW_FEATURES.items() if features.check(feature)))
 
 
 @contextmanager
@@ -137,6 +199,9 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Im
     # orientation swaps the sides.
     with _open_file(path) as stream, _PILLOW_LIMIT:
         image = _read_header(path, stream)
+        reason = unreadable_reason(path)
+        if reason is not None and image.format not in _COMMON_FORMATS:
+            raise InputError(f"{path}: {reason}")
         width, height = image.size
         if width * height > limit:
             raise InputError(
@@ -148,6 +213,9 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Im
 
 def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     try:
+        kind = os.stat(path).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would wait for ever
+            raise InputError(f"{path}: this is a pipe or device, not an image file; save the image and name the file")
         return open(path, "rb")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image; correct the path or restore the file") from None
@@ -163,13 +231,18 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
     try:
-        return Image.open(stream)
+        return open_image(stream)
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
+        reason = unreadable_reason(path)
+        if size and reason is not None:
+            raise InputError(f"{path}: {reason}") from None
         what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
         raise InputError(
             f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or remove it from the data set"
         ) from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except _DAMAGE as error:
         raise InputError(
             f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or remove it from the data set"
@@ -198,33 +271,6 @@ class _LiftedLimit:
 
 
 _PILLOW_LIMIT = _LiftedLimit()
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image to mode RGB."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64))).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        straight = image if image.mode == "RGBA" else image.convert("LA" if image.mode == "La" else "RGBA")
-        coloured = straight.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return image.convert("RGB")
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """Stretch finite values from their minimum to their maximum to 0..255; other values and a flat image become 0."""
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = values[finite].min(), values[finite].max()
-    scaled = (np.where(finite, values, low) - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.rint(scaled).astype(np.uint8)
 
 
 def _reason(error: BaseException) -> str:

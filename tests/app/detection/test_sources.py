@@ -70,5 +70,24 @@ def test_no_source_at_all():
         find_sources([])
 
 
+def test_links_to_folders_are_followed_and_no_image_counts_twice(photos: Path):
+    outside = photos.parent / "outside"
+    outside.mkdir()
+    (outside / "cam.jpg").write_bytes(b"x")
+    (photos / "linked").symlink_to("../outside")
+    (photos / "deep" / "up").symlink_to("..")
+    (photos / "same.jpg").symlink_to("b.png")
+    found = find_sources([photos], recursive=True)
+    assert [s.name for s in found] == ["2.JPG", "10.jpg", "b.png", "clip.mp4", "deep/2.jpg", "linked/cam.jpg"]
+    assert len({s.path for s in found}) == len(found)
+
+
+@pytest.mark.parametrize("name", ["IMG_1.DNG", "a.jxl", "dead.jpg"])
+def test_images_that_cannot_be_read_are_among_the_sources(photos: Path, name: str):
+    """Reading them fails, and so they are reported."""
+    (photos / name).symlink_to("nowhere")
+    assert (name, "image") in names(find_sources([photos]))
+
+
 def test_numbers_sort_as_numbers():
     assert sorted(["a10", "a9", "a", "10", "9b"], key=natural_key) == ["9b", "10", "a", "a9", "a10"]

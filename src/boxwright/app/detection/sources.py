@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.images import is_image_name, unreadable_reason, walk_files
 from boxwright.fields import nearest
 from boxwright.structures import InputError
 
@@ -28,9 +28,10 @@ class MediaFile:
 def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[MediaFile]:
     """Return all images and videos that files, folders and globs name, in the given order, each file once.
 
-    A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, in natural order
-    (``2.jpg`` before ``10.jpg``). A file named outright is taken whatever its suffix, as an image unless the suffix
-    is a video's. Raises ``InputError`` for what does not exist, and for a folder or glob without images and videos.
+    A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, linked ones
+    included, in natural order (``2.jpg`` before ``10.jpg``). Images of formats that are not read are among them, so
+    that they are reported. A file named outright is taken whatever its suffix, as an image unless the suffix is a
+    video's. Raises ``InputError`` for what does not exist, and for a folder or glob without images and videos.
     """
     found: dict[Path, tuple[Literal["image", "video"], str]] = {}
     for pattern in patterns:
@@ -68,19 +69,13 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _is_media(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES
+    """Return True for images and videos by their names, those of formats that are not read included."""
+    return is_image_name(path) or unreadable_reason(path) is not None or path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _media_in(folder: Path, recursive: bool) -> list[Path]:
-    files = folder.rglob("*") if recursive else folder.iterdir()
-    kept = (
-        file
-        for file in files
-        if _is_media(file)
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)  # thumbnails, resource forks
-    )
-    return sorted(kept, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
+    files = [file for file in walk_files(folder, recursive) if _is_media(file)]
+    return sorted(files, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
 
 
 def _meant(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.images import IMAGE_SUFFIXES, read_image
+from boxwright.data.images import is_image_name, read_image, unreadable_reason, walk_files
 from boxwright.structures import InputError
 
 SPLITS = ("train", "val", "test")
@@ -106,20 +107,22 @@ def _read_split(data: Path, root: Path) -> ClassFolders:
     folders = _folders(root)
     names: list[bytes] = []
     labels: list[int] = []
+    unread: list[Path] = []
     for label, folder in enumerate(folders):
         before = len(names)
-        for base, inner, files in os.walk(root / folder):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))  # os.walk follows this order
-            inside = os.path.relpath(base, root)
-            names += [
-                os.fsencode(os.path.join(inside, file))
-                for file in sorted(files)
-                if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-                and not file.startswith(".")  # as macOS's ._x.png
-            ]
+        top = root / folder
+        files = walk_files(top)
+        unread += [file for file in files if unreadable_reason(file) is not None]
+        start = len(str(top)) - len(folder)
+        names += [os.fsencode(str(file)[start:]) for file in files if is_image_name(file)]
         if len(names) == before:
-            raise InputError(f"{root / folder}: this class folder has no image; add some or remove it")
+            if unread:
+                raise InputError(f"{unread[-1]}: {unreadable_reason(unread[-1])}")
+            raise InputError(f"{top}: this class folder has no image; add some or remove it")
         labels += [label] * (len(names) - before)
     if not names:
         raise InputError(f"{root}: has no class folders; put the images of each class into a folder named after it")
+    if unread:
+        more = f", and {len(unread) - 1} more of {root}" if len(unread) > 1 else ""
+        warnings.warn(f"left out {unread[0]}: {unreadable_reason(unread[0])}{more}", stacklevel=2)
     return ClassFolders(data, root, tuple(folders), np.array(names), np.array(labels, dtype=np.int64))
