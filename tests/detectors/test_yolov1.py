@@ -11,7 +11,7 @@ from boxwright.anchors.matching.cell_assignment import CellAssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.backbones.layers.local import LocalLayer
 from boxwright.detectors.yolov1 import YOLOv1, YOLOv1Config, YOLOv1HeadConfig
-from boxwright.structures import Classes, InputError
+from boxwright.structures import Classes, Images, InputError
 from tests.support.batches import answering, blank_images, example_images, padded_targets, relative_boxes
 from tests.support.options import with_options
 from tests.support.region_by_hand import detection_pulls
@@ -228,3 +228,18 @@ def test_quiet_predictors_are_not_background() -> None:
     assert wanted.iou[0, 7, 0] == pytest.approx(1.0)
     assert not wanted.background[0, 7].any(), "the second predictor says the same, but owns nothing"
     assert wanted.background[0, 20].all()
+
+
+@pytest.mark.parametrize(("cut", "expected"), [(True, [1.0, 0.8]), (False, [1.5, 0.8])])
+def test_scores_above_one_are_cut_unless_the_option_says_not(cut: bool, expected: list[float]) -> None:
+    detector = YOLOv1(with_options(SMALL_YOLOV1, {"clip_scores": cut}), CLASSES).eval()
+    out = torch.zeros(1, detector.output.out_features)
+    parts = detector.predictions(out)
+    for cell, score in ((0, 1.5), (24, 0.8)):  # the values are views of the vector
+        parts.classes[0, cell, 0] = score
+        parts.confidence[0, cell, 0] = 1.0
+        parts.coded[0, cell, 0] = torch.tensor([0.5, 0.5, 0.4, 0.4])
+    found = detector.detections(
+        detector.predictions(out), Images(torch.zeros(1, 3, 160, 160), torch.tensor([[160, 160]]))
+    )
+    assert found.scores[0, found.valid[0]].tolist() == pytest.approx(expected)

@@ -119,6 +119,8 @@ class YOLOv1Config:
         default_factory=lambda: PostprocessConfig(score_threshold=0.001, nms_iou=0.5, clip=False)
     )
     """Post-processing, as in Darknet."""
+    clip_scores: bool = True
+    """Cut scores at 1, which linear outputs may exceed. Darknet does not, so that detections of its files may."""
     pixels: PixelConfig = DARKNET
     """Normalisation of the pixels, that of Darknet."""
     norm_momentum: PositiveShare | None = None
@@ -210,8 +212,9 @@ class YOLOv1(Detector):
             classes, confidence = classes.softmax(-1), confidence.sigmoid()
         scores = (classes.unsqueeze(2) * confidence.unsqueeze(-1)).flatten(1, 2)  # [B, S * S * n, K]
         batch = multiclass_detections(scores, predictions.boxes.flatten(1, 2), images.sizes, self.config.post)
-        # Boxes are clipped last, as in Darknet. Linear outputs do not bound the scores.
-        return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes), scores=batch.scores.clamp(max=1))
+        # Boxes are clipped last, as in Darknet.
+        limited = batch.scores.clamp(max=1) if self.config.clip_scores else batch.scores
+        return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes), scores=limited)
 
     def assign(self, boxes: Tensor, targets: Targets, seeds: Tensor) -> CellAssignment:
         """Assign objects to the predictors of ``boxes`` ``[B, S * S, n, 4]``."""

@@ -49,6 +49,7 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
         grid=grid,
         cell=height // grid,
         boxes=options.integer("num", 1),
+        clip_scores=False,
         loss=DetectionLossConfig(
             coord_scale=options.number("coord_scale", 5),
             object_scale=options.number("object_scale", 1),
