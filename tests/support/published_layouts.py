@@ -25,6 +25,11 @@ def on_meta(shapes: Shapes) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
+def one_number(shapes: Shapes, value: float = 0.0) -> dict[str, Tensor]:
+    """Return tensors that hold one number in all places, and so take no memory."""
+    return {name: torch.full((), value).expand(shape) for name, shape in shapes.items()}
+
+
 def loaded(imported: Imported) -> Detector:
     """Build the detector with the tensors of ``imported``, without random initialisation."""
     with torch.device("meta"):
@@ -263,4 +268,43 @@ def mmdet_ssd512_shapes(classes: int = 20) -> Shapes:
     for n, (inputs, priors) in enumerate(zip((512, 1024, 512, 256, 256, 256, 256), (4, 6, 6, 6, 6, 4, 4), strict=True)):
         shapes |= with_bias(f"bbox_head.cls_convs.{n}.0", priors * (classes + 1), inputs, 3, 3)
         shapes |= with_bias(f"bbox_head.reg_convs.{n}.0", priors * 4, inputs, 3, 3)
+    return shapes
+
+
+def vgg_shapes(prefix: str) -> Shapes:
+    """Return the shapes of the reduced VGG-16 of the PyTorch ports, up to fc7."""
+    shapes: Shapes = {}
+    channels = 3
+    widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    for index, out in zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), widths, strict=True):
+        shapes |= with_bias(f"{prefix}{index}", out, channels, 3, 3)
+        channels = out
+    return shapes | with_bias(f"{prefix}31", 1024, 512, 3, 3) | with_bias(f"{prefix}33", 1024, 1024, 1, 1)
+
+
+def ssd300_shapes(classes: int = 20) -> Shapes:
+    """Return the shapes of ssd.pytorch's SSD300."""
+    shapes = {**vgg_shapes("vgg."), "L2Norm.weight": (512,)}
+    inputs = 1024
+    for n, (out, kernel) in enumerate(((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3))):
+        shapes |= with_bias(f"extras.{n}", out, inputs, kernel, kernel)
+        inputs = out
+    for n, (inputs, priors) in enumerate(zip((512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4), strict=True)):
+        shapes |= with_bias(f"loc.{n}", priors * 4, inputs, 3, 3)
+        shapes |= with_bias(f"conf.{n}", priors * (classes + 1), inputs, 3, 3)
+    return shapes
+
+
+def refinedet_shapes(classes: int = 20) -> Shapes:
+    """Return the shapes of RefineDet.PyTorch's RefineDet320 and 512."""
+    shapes = {**vgg_shapes("vgg."), "conv4_3_L2Norm.weight": (512,), "conv5_3_L2Norm.weight": (512,)}
+    shapes |= with_bias("extras.0", 256, 1024, 1, 1) | with_bias("extras.1", 512, 256, 3, 3)
+    for n, inputs in enumerate((512, 512, 1024, 512)):
+        for module, width, columns in (("arm", inputs, 2), ("odm", 256, classes + 1)):
+            shapes |= with_bias(f"{module}_loc.{n}", 12, width, 3, 3)
+            shapes |= with_bias(f"{module}_conf.{n}", 3 * columns, width, 3, 3)
+        shapes |= with_bias(f"tcb0.{3 * n}", 256, inputs, 3, 3) | with_bias(f"tcb0.{3 * n + 2}", 256, 256, 3, 3)
+        shapes |= with_bias(f"tcb2.{3 * n + 1}", 256, 256, 3, 3)
+        if n < 3:
+            shapes |= with_bias(f"tcb1.{n}", 256, 256, 2, 2)
     return shapes

@@ -196,6 +196,8 @@ def test_what_is_no_detector_of_the_port(case: GoldenCase) -> None:
         import_detnet_pytorch({"conv1.weight": torch.zeros(1)})
     with pytest.raises(InputError, match=r"1 of 344 keys are not of DetNet_pytorch's detector, the first is 'fc.bias'"):
         import_detnet_pytorch(state | {"fc.bias": torch.zeros(1)})
+    with pytest.raises(InputError, match="pooling_mode 'crop': only its default, 'align', is read"):
+        import_detnet_pytorch({"model": state, "pooling_mode": "crop"})
     with pytest.raises(InputError, match="is for 20 classes and background, but 2 names were given; give 20"):
         import_detnet_pytorch(state, Classes.from_names(["a", "b"]))
     with pytest.raises(InputError, match=r"lacks RCNN_top.0.weight or .bias"):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.anchors.priors import default_boxes
 from boxwright.data.transforms.resizing import WarpConfig
-from boxwright.detectors.ssd import SSD
+from boxwright.detectors.ssd import SSD, SSDConfig
 from boxwright.geometry.boxes import xyxy_to_cxcywh
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.common.class_names import VOC
@@ -16,6 +16,7 @@ from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.ports.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch, ssd_config, ssd_state
 from tests.support.golden import GoldenCase, compare_share
+from tests.support.published_layouts import one_number, ssd300_shapes
 from tests.support.resizing import opencv_resize
 
 SIDE = 300
@@ -103,3 +104,24 @@ def test_foreign_and_partial_files_are_named() -> None:
     for key, other in (("loc.0.weight", "conf.0.weight"), ("conf.0.weight", "loc.0.weight")):
         with pytest.raises(InputError, match=f"has '{key}' but not '{other}'"):
             ssd_state({key: one})
+
+
+@pytest.mark.parametrize("classes", [1, 3, 19, 20, 21, 80, 200])
+def test_default_boxes_of_other_numbers_of_classes(classes: int) -> None:
+    # The port takes its table "voc" where it has 21 columns and its table "coco" everywhere else.
+    imported = import_ssd_pytorch(one_number(ssd300_shapes(classes)))
+    assert isinstance(imported.config, SSDConfig)
+    first, last = ((30, 60), (264, 315)) if classes == 20 else ((21, 45), (261, 315))
+    assert (imported.config.priors.sizes[:2], imported.config.priors.sizes[-2:]) == (first, last)
+    assert imported.config.priors.clip == "all"
+    assert imported.config.priors.steps == (8, 16, 32, 64, 100, 300)
+    detector = build_imported(imported, "mine.pth")
+    assert isinstance(detector, SSD)
+    priors = default_boxes(detector.config.priors, [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)],
+                           (SIDE, SIDE), torch.device("cpu"))  # fmt: skip
+    side = 30 if classes == 20 else 21
+    assert priors[0].tolist() == pytest.approx([4 - side / 2, 4 - side / 2, 4 + side / 2, 4 + side / 2])
+    assert len(imported.classes) == classes
+    first_name = {20: "aeroplane", 80: "person", 200: "person"}.get(classes, "class_0")
+    assert imported.classes.names[0] == first_name
+    assert imported.classes.names[-1] == {20: "tvmonitor", 80: "toothbrush"}.get(classes, f"class_{classes - 1}")

@@ -124,6 +124,12 @@ def import_detnet_pytorch(
         )
     if absent := [key for key in _HEADS if f"{key}.weight" not in given or f"{key}.bias" not in given]:
         raise InputError(f"DetNet_pytorch's detector lacks {absent[0]}.weight or .bias; is the file whole?")
+    mode = state.get("pooling_mode", "align")
+    if mode != "align":
+        raise InputError(
+            f"DetNet_pytorch's detector with pooling_mode {mode!r}: only its default, 'align', is read; evaluate this "
+            "file where it was trained, or train it again with 'align'"
+        )
     count = given["RCNN_cls_score.bias"].shape[0] - 1
     check_class_count(count, classes)
     agnostic = given["RCNN_bbox_pred.bias"].shape[0] == 4

@@ -19,7 +19,7 @@ from boxwright.detectors.contract.pixels import SSD_RGB
 from boxwright.detectors.ssd import SSDAssignConfig, SSDConfig, SSDHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.common.class_names import default_classes
+from boxwright.weights.common.class_names import COCO, default_classes
 from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.heads import check_class_count, joined_head
 from boxwright.weights.common.imported import Imported
@@ -27,19 +27,28 @@ from boxwright.weights.common.imported_backbone import ImportedBackbone
 from boxwright.weights.common.state_checks import refuse_keys, rows_of
 
 _FC = {31: "fc6", 33: "fc7"}
+COCO_CLASSES = 200
+"""Classes of the port's model of COCO, whose configuration says 201 with background."""
 
 
-def ssd_config() -> SSDConfig:
-    """Return the configuration that reproduces the port's VOC model.
+VOC_SIZES = (30, 60, 111, 162, 213, 264, 315)
+"""Sizes of the port's default boxes for 20 classes."""
+COCO_SIZES = (21, 45, 99, 153, 207, 261, 315)
+"""Sizes of the port's default boxes for every other number of classes, its users' own data included."""
 
-    The port takes RGB, and resizes by plain bilinear interpolation: ``WarpConfig(size=(300, 300),
+
+def ssd_config(classes: int = 20) -> SSDConfig:
+    """Return the configuration that reproduces the port's model of so many ``classes``.
+
+    The port has two tables of default boxes, named after VOC and COCO, and takes the first for 20 classes only. It
+    takes RGB, and resizes by plain bilinear interpolation: ``WarpConfig(size=(300, 300),
     interpolations=("aliased",))``. It intends to keep 200 detections per image, but keeps all that NMS leaves of the
     best 200 of each class.
     """
     return SSDConfig(
         l2_eps="root",
         head=SSDHeadConfig(start="glorot"),
-        priors=PriorConfig(clip="all"),
+        priors=PriorConfig(sizes=VOC_SIZES if classes == 20 else COCO_SIZES, clip="all"),
         assign=SSDAssignConfig(forced="parallel", difficult=False),
         pixels=SSD_RGB,
         post=PostprocessConfig(
@@ -80,8 +89,9 @@ def recognise_ssd_pytorch(tensors: Mapping[str, Tensor]) -> bool:
 def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None) -> Imported:
     """Import the port's SSD300.
 
-    ``classes``: None for names of VOC by their number, else ``class_0`` and so on; the port has no COCO model. Raises
-    InputError for missing keys, for keys of another model, and for another number of names.
+    ``classes``: None for names of VOC or COCO by their number, else ``class_0`` and so on. The port's own training on
+    COCO makes a head of 200 classes of which it uses the first 80; they get COCO's names. Raises InputError for missing
+    keys, for keys of another model, and for another number of names.
     """
     tensors = tensors_in(state)
     if not recognise_ssd_pytorch(tensors):
@@ -94,12 +104,19 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
     check_class_count(count, classes)
     return Imported(
         source="ssd.pytorch ssd300_vgg16",
-        config=ssd_config(),
-        classes=classes or default_classes(count),
+        config=ssd_config(count),
+        classes=classes or port_classes(count),
         state=ours,
         transforms=(WarpConfig(size=(300, 300), interpolations=("aliased",)),),
         pad_multiple=1,
     )
+
+
+def port_classes(count: int) -> Classes:
+    """Return default names: those of VOC or COCO by their number, and COCO's for the first 80 of 200."""
+    if count != COCO_CLASSES:
+        return default_classes(count)
+    return Classes.from_names([*COCO.names, *(f"class_{k}" for k in range(len(COCO), count))])
 
 
 def recognise_reduced_vgg(tensors: Mapping[str, Tensor]) -> bool:
