@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, ssdlite320_mobilenet_v3_large
 
+from boxwright.data.transforms.resizing import WarpConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.import_detector import IMPORTERS, import_checkpoint, publishers, read_names
+from tests.support.published_layouts import mmdet_yolov3_shapes, one_number, refinedet_shapes
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,38 @@ def test_the_wrong_publisher(ssdlite: Path):
 
 
 def test_a_size_is_only_for_those_that_do_not_tell_it(ssdlite: Path):
-    with pytest.raises(InputError, match=r"ssdlite\.pth: size 512: only 320 can be given"):
+    with pytest.raises(InputError, match=r"ssdlite\.pth: size 512: the file tells it"):
         import_checkpoint(ssdlite, size=512)
+
+
+def test_files_that_fit_several_sizes_ask(tmp_path: Path):
+    mobile = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, num_classes=4).state_dict()
+    cases = {
+        "refinedet": (one_number(refinedet_shapes(5)), (320, 512)),
+        "mobile": (mobile, (320, 800)),
+        "yolov3": (one_number(mmdet_yolov3_shapes(3)), (320, 416, 608)),
+    }
+    for name, (state, sizes) in cases.items():
+        path = tmp_path / f"{name}.pth"
+        torch.save({"state_dict": {key: value.contiguous() for key, value in state.items()}}, path)
+        options = " or ".join(f"--size {size}" for size in sizes[-2:])
+        with pytest.raises(InputError, match=rf"{name}\.pth: fits models of .*, whose tensors .*{options}") as caught:
+            import_checkpoint(path)
+        assert "weights convert" in str(caught.value)
+        for size in sizes:
+            view = import_checkpoint(path, size=size).transforms[0]
+            side = view.size[0] if isinstance(view, WarpConfig) else view.short[0]  # type: ignore[union-attr]
+            assert side == size
+        assert import_checkpoint(path, any_size=True).state
+        with pytest.raises(InputError, match=rf"{name}\.pth: size"):
+            import_checkpoint(path, size=333)
+
+
+def test_a_configuration_in_the_file_tells_the_size(tmp_path: Path):
+    state = {key: value.contiguous() for key, value in one_number(mmdet_yolov3_shapes(3)).items()}
+    text = "dict(type='Resize', scale=(320, 320))\ntest_pipeline = [dict(type='Resize', scale=(416, 416))]"
+    torch.save({"meta": {"cfg": text}, "state_dict": state}, tmp_path / "a.pth")
+    assert import_checkpoint(tmp_path / "a.pth").transforms[0].short == (416,)  # type: ignore[union-attr]
 
 
 def test_half_the_tensors(ssdlite: Path, tmp_path: Path):

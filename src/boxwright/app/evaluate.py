@@ -184,6 +184,8 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
         raise InputError("--proposals needs a checkpoint and no --augment, which computes proposals for every view")
     if request.sets and request.detections is not None:
         raise InputError("--set needs a checkpoint; --detections evaluates a results file without running one")
+    if request.size is not None and request.detections is not None:
+        raise InputError("--size needs a checkpoint; --detections evaluates a results file without running one")
     for target in (request.save, request.report):
         if target is not None:
             check_writable(target)
@@ -194,7 +196,7 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
     else:
         assert checkpoint is not None
-        loaded = load(checkpoint, request.device, request.sets)
+        loaded = load(checkpoint, request.device, request.sets, request.size)
         with TemporaryDirectory() as folder:
             proposals = _proposals(request, loaded, index, Path(folder))
             evaluation = run_detector(

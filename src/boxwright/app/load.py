@@ -26,16 +26,16 @@ class Loaded(NamedTuple):
     device: torch.device
 
 
-def load(source: Path | str, device: str = "auto", sets: Sequence[str] = ()) -> Loaded:
+def load(source: Path | str, device: str = "auto", sets: Sequence[str] = (), size: int | None = None) -> Loaded:
     """Load the detector of a checkpoint on a device.
 
-    ``source``: a path or a name, see :func:`~boxwright.checkpoints.opening.open_checkpoint`. ``sets``: settings
-    other than its recipe's, see :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
+    ``source`` and ``size``: see :func:`~boxwright.checkpoints.opening.open_checkpoint`. ``sets``: settings other than
+    its recipe's, see :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
     Raises ``InputError`` for a file that is absent, truncated or no checkpoint, a name that is not fetched, and for a
     device that is not there.
     """
     where = choose_device(device)
-    checkpoint, file = open_checkpoint(source)
+    checkpoint, file = open_checkpoint(source, size=size)
     detector, checkpoint = rebuild_changed(checkpoint, file, sets)
     return Loaded(detector.to(where), checkpoint, file, where)
 

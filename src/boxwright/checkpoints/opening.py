@@ -51,13 +51,15 @@ def open_checkpoint(
     classes: Classes | Sequence[str] | None = None,
     publisher: str | None = None,
     size: int | None = None,
+    *,
+    any_size: bool = False,
 ) -> Opened:
     """Open the checkpoint that ``source`` names.
 
     That is a run's folder, a ``.safetensors`` file of ours, a folder that ``save_pretrained`` wrote, a name such as
     ``torchvision:fasterrcnn_resnet50_fpn`` or ``hf:owner/name``, or another program's file: ``.pth``, ``.pkl``,
     ``.caffemodel``, or Darknet's ``.weights`` with the ``.cfg`` beside it. A path that exists comes before a name.
-    ``classes``, ``publisher`` and ``size`` are for other programs' files, see
+    ``classes``, ``publisher``, ``size`` and ``any_size`` are for other programs' files, see
     :func:`~boxwright.weights.import_detector.import_checkpoint`.
 
     Raises InputError for what is absent, not fetched (with the command that fetches it), damaged or not understood.
@@ -75,7 +77,7 @@ def open_checkpoint(
                     f"{text}: an ImageNet network, where a detector was expected; start one from it: `boxwright train "
                     f"RECIPE --backbone-weights {text}`"
                 )
-            return _foreign(require_cached(entry), names, entry.publisher, entry.input_size, entry)
+            return _foreign(require_cached(entry), names, entry.publisher, entry.input_size, any_size, entry)
         elif ":" in text and "/" not in text.split(":", 1)[0] and len(text.split(":", 1)[0]) > 1:
             known = ", ".join(f"{name}:" for name in (*PUBLISHERS, "hf"))
             raise InputError(f"{text}: neither a path nor a name that begins with one of {known}")
@@ -90,7 +92,7 @@ def open_checkpoint(
     elif path.suffix == TRAIN_SUFFIX or _is_ours(path):
         opened = _ours(path)
     else:
-        return _foreign(path, names, publisher, size)
+        return _foreign(path, names, publisher, size, any_size)
     if (classes, publisher, size) != (None, None, None):
         raise InputError(f"{opened.path}: a checkpoint of Boxwright, which says itself what it is; give it alone")
     return opened
@@ -114,13 +116,14 @@ def load_detector(
     classes: Classes | Sequence[str] | None = None,
     sets: Sequence[str] = (),
     *,
+    size: int | None = None,
     precision: Precision = "fp32",
 ) -> Detector:
     """Load the detector of a checkpoint, in eval mode, with the image preparation of its recipe's evaluation.
 
-    ``source`` and ``classes``: see :func:`open_checkpoint`. ``build``: makes the detector from its configuration, in
-    place of this library. ``sets``: overrides of the recipe, such as ``"detector.rpn.post_nms=[2000, 300]"``, see
-    :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
+    ``source``, ``classes`` and ``size``: see :func:`open_checkpoint`. ``build``: makes the detector from its
+    configuration, in place of this library. ``sets``: overrides of the recipe, such as
+    ``"detector.rpn.post_nms=[2000, 300]"``, see :func:`~boxwright.checkpoints.overrides.rebuild_changed`.
 
     ``detect`` runs on an optimised copy in ``precision`` (norms folded, channels-last, Winograd's algorithm where it is
     faster), as the command ``boxwright detect`` does. The detector itself stays as it was trained: it can be trained
@@ -128,7 +131,7 @@ def load_detector(
     does not run well.
     """
     check_precision(torch.device(device), precision)
-    checkpoint, path = open_checkpoint(source, classes)
+    checkpoint, path = open_checkpoint(source, classes, size=size)
     return rebuild_changed(checkpoint, path, sets, build)[0].to(device).detect_with(precision)
 
 
@@ -148,9 +151,14 @@ def _is_ours(path: Path) -> bool:
 
 
 def _foreign(
-    path: Path, classes: Classes | None, publisher: str | None, size: int | None, entry: Published | None = None
+    path: Path,
+    classes: Classes | None,
+    publisher: str | None,
+    size: int | None,
+    any_size: bool,
+    entry: Published | None = None,
 ) -> Opened:
-    imported = import_checkpoint(path, classes, publisher, size)
+    imported = import_checkpoint(path, classes, publisher, size, any_size=any_size)
     meta = {"versions": versions(), "imported": origin(imported, path, entry)}
     recipe = recipe_of(imported)
     return Opened(Checkpoint(recipe.detector, imported.classes, imported.state, recipe, meta), path)

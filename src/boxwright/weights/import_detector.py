@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from boxwright.structures import Classes, InputError
-from boxwright.weights.caffe.models import import_caffe
+from boxwright.weights.caffe.models import caffe_sizes, import_caffe
 from boxwright.weights.caffe.protobuf import read_caffemodel
 from boxwright.weights.common.foreign_files import read_foreign, tensors_in
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.darknet.models import import_darknet
 from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
 from boxwright.weights.detectron.detectron2 import import_detectron2, recognise_detectron2
-from boxwright.weights.mmdet.two_stage import import_mmdet, recognise_mmdet
+from boxwright.weights.mmdet.two_stage import import_mmdet, mmdet_sizes, recognise_mmdet
 from boxwright.weights.ports.detnet_pytorch import import_detnet_pytorch, recognise_detnet_pytorch
+from boxwright.weights.ports.refinedet_pytorch import SIZES as REFINEDET_SIZES
 from boxwright.weights.ports.refinedet_pytorch import import_refinedet_pytorch, recognise_refinedet_pytorch
 from boxwright.weights.ports.ssd_pytorch import import_ssd_pytorch, recognise_ssd_pytorch
-from boxwright.weights.torchvision.importer import import_torchvision, recognise_torchvision
+from boxwright.weights.torchvision.importer import import_torchvision, recognise_torchvision, torchvision_sizes
 
 State = Mapping[str, Any]
 
@@ -40,12 +41,23 @@ class Importer(NamedTuple):
     """Convert the file. Raises InputError for anything unknown or missing in it."""
     read_sized: Callable[[State, Classes | None, int], Imported] | None = None
     """Convert the file for a given input size; None where the weights always tell the size."""
+    sizes: Callable[[State], tuple[int, ...]] = lambda state: ()
+    """Return the input sizes of several models of the publisher that the file fits; empty where it tells the size."""
 
 
 def _torchvision_sized(state: State, classes: Classes | None, size: int) -> Imported:
-    if size != 320:
-        raise InputError(f"size {size}: only 320 can be given, for Faster R-CNN on MobileNetV3; leave other sizes out")
-    return import_torchvision(state, classes, small=True)
+    sizes = torchvision_sizes(tensors_in(state))
+    if size not in sizes:
+        raise InputError(
+            f"size {size}: " + (f"its models have {_either(sizes)}" if sizes else "the file tells it; leave it out")
+        )
+    return import_torchvision(state, classes, small=size == 320)
+
+
+def _detnet_sized(state: State, classes: Classes | None, size: int) -> Imported:
+    if size not in (600, 800):
+        raise InputError(f"size {size}: the port tests with a short side of 600, or of 800 in its large-scale settings")
+    return import_detnet_pytorch(state, classes, large_scale=size == 800)
 
 
 IMPORTERS: tuple[Importer, ...] = (
@@ -55,6 +67,7 @@ IMPORTERS: tuple[Importer, ...] = (
         recognise_torchvision,
         import_torchvision,
         _torchvision_sized,
+        lambda state: torchvision_sizes(tensors_in(state)),
     ),
     Importer(
         "detectron2",
@@ -73,6 +86,8 @@ IMPORTERS: tuple[Importer, ...] = (
         "Faster R-CNN, Mask R-CNN and RetinaNet on FPN, SSD300, SSD512, YOLOv3",
         recognise_mmdet,
         import_mmdet,
+        import_mmdet,
+        mmdet_sizes,
     ),
     Importer("ssd_pytorch", "amdegroot's SSD300", recognise_ssd_pytorch, import_ssd_pytorch),
     Importer(
@@ -81,8 +96,15 @@ IMPORTERS: tuple[Importer, ...] = (
         recognise_refinedet_pytorch,
         import_refinedet_pytorch,
         import_refinedet_pytorch,
+        lambda state: REFINEDET_SIZES,
     ),
-    Importer("detnet_pytorch", "guoruoqian's DetNet-59 on FPN", recognise_detnet_pytorch, import_detnet_pytorch),
+    Importer(
+        "detnet_pytorch",
+        "guoruoqian's DetNet-59 on FPN",
+        recognise_detnet_pytorch,
+        import_detnet_pytorch,
+        _detnet_sized,
+    ),
 )
 """All importers in the order in which they are asked. Files of Caffe and Darknet are known by their suffix instead."""
 _BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
@@ -100,17 +122,26 @@ def publishers() -> tuple[str, ...]:
 
 
 def import_checkpoint(
-    path: Path | str, classes: Classes | None = None, publisher: str | None = None, size: int | None = None
+    path: Path | str,
+    classes: Classes | None = None,
+    publisher: str | None = None,
+    size: int | None = None,
+    *,
+    any_size: bool = False,
 ) -> Imported:
     """Import the detector in the file at ``path``.
 
     ``classes``: the names, in the order of the training, where the publisher's own (80 of COCO, 20 of VOC) do not
     apply. ``publisher``: the expected publisher; None detects it. ``size``: input size in pixels, for networks whose
-    weights do not tell it: 512 for the larger RefineDet, 320 for torchvision's smaller Faster R-CNN on MobileNetV3.
+    weights do not tell it: RefineDet (320 or 512), torchvision's Faster R-CNN on MobileNetV3 (320 or 800), and
+    MMDetection's YOLOv3 in a file without its configuration (320, 416 or 608). DetNet_pytorch's detectors have 600, or
+    800 with its large-scale settings. ``any_size``: take one of several sizes unasked, for a caller that needs the
+    weights alone.
 
     Darknet's ``.weights`` need their ``.cfg`` beside them. Class names are read from a ``.names`` file there. Raises
     InputError with what was expected and found, for a file that no importer recognises, that comes from another
-    publisher, that holds a classifier or a backbone, or that is incomplete.
+    publisher, that holds a classifier or a backbone, that is incomplete, or that fits several sizes of which none is
+    given.
     """
     path = Path(path)
     if publisher is not None and publisher not in publishers():
@@ -123,20 +154,41 @@ def import_checkpoint(
             raise InputError(f"{path}: size {size}: the cfg says it; change width and height there")
         return _named(path, lambda: _import_darknet(path, classes))
     if theirs == "caffe":
-        return _named(
-            path, lambda: _with_names(lambda names: import_caffe(read_caffemodel(path), names, size), classes)
-        )
+        return _named(path, lambda: _import_caffe(path, classes, size, any_size))
     if publisher in _BY_SUFFIX.values():
         ending = next(suffix for suffix, name in _BY_SUFFIX.items() if name == publisher)
         raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
     state = read_foreign(path)
     importer = _importer_of(state, path, publisher)
+    if size is None and not any_size and (sizes := importer.sizes(state)):
+        raise _ask_size(path, importer.publisher, sizes)
     if size is not None:
         sized = importer.read_sized
         if sized is None:
             raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
         return _named(path, lambda: _with_names(lambda names: sized(state, names, size), classes))
     return _named(path, lambda: _with_names(lambda names: importer.read(state, names), classes))
+
+
+def _import_caffe(path: Path, classes: Classes | None, size: int | None, any_size: bool) -> Imported:
+    model = read_caffemodel(path)
+    if size is None and not any_size and (sizes := caffe_sizes(model)):
+        raise _ask_size(path, "caffe", sizes)
+    return _with_names(lambda names: import_caffe(model, names, size), classes)
+
+
+def _ask_size(path: Path, publisher: str, sizes: tuple[int, ...]) -> InputError:
+    options = _either([f"--size {size}" for size in sizes])
+    return InputError(
+        f"{path}: fits models of {publisher} for an input of {_either(sizes)} pixels, whose tensors have the same "
+        f"shapes; say which of them it is by {options}, or in Python by size={sizes[0]}. `boxwright weights convert` "
+        "with it writes a file that tells the size"
+    )
+
+
+def _either(values: Sequence[object]) -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _with_names(read: Callable[[Classes | None], Imported], classes: Classes | None) -> Imported:

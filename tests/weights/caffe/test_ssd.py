@@ -16,12 +16,14 @@ from boxwright.detectors.ssd import SSD, SSDConfig
 from boxwright.heads.extra_maps import ExtraConfig
 from boxwright.structures import Classes, Images, InputError
 from boxwright.weights.caffe.models import (
+    caffe_sizes,
     import_caffe,
     import_caffe_backbone,
     recognise_caffe,
     recognise_caffe_backbone,
 )
-from boxwright.weights.caffe.protobuf import CaffeModel, read_caffemodel
+from boxwright.weights.caffe.protobuf import CaffeLayer, CaffeModel, read_caffemodel
+from boxwright.weights.caffe.ssd import refinedet_size
 from boxwright.weights.common.class_names import COCO, VOC
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.common.imported_backbone import build_classifier
@@ -356,3 +358,30 @@ def test_imagenet_networks(tmp_path: Path) -> None:
     torch.testing.assert_close(classifier(bgr), expected, atol=1e-3, rtol=1e-3)
     with pytest.raises(InputError, match="none of the ImageNet networks"):
         import_caffe_backbone(published({"ip1": ((10, 5), (10,))}))
+
+
+def transform(height: int, width: int) -> bytes:
+    """Return the settings of a data layer's images: a mean value of 104, and a resize to ``height`` x ``width``."""
+
+    def varint(value: int) -> bytes:
+        low, rest = value & 127, value >> 7
+        return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+    resize = b"\x18" + varint(height) + b"\x20" + varint(width)
+    return b"\x2d\x00\x00\xd0\x42" + b"\x42" + varint(len(resize)) + resize
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, None),
+        ({100: transform(320, 320)}, 320),
+        ({100: transform(512, 512)}, 512),
+        ({100: transform(9, 512)}, None),
+    ],
+)
+def test_the_data_layer_of_a_training_tells_refinedets_size(settings: dict[int, bytes], size: int | None) -> None:
+    layers = {name: CaffeLayer(name, "", (), {}) for name in ("TL3_1", "P6-up")}
+    model = CaffeModel("", {"data": CaffeLayer("data", "AnnotatedData", (), settings), **layers}, "a")
+    assert refinedet_size(model) == size
+    assert caffe_sizes(model) == ((320, 512) if size is None else ())

@@ -74,7 +74,7 @@ def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request:
         raise InputError(f"threshold {request.threshold:g}: scores lie between 0 and 1")
     augment = named_test_time(request.augment, request.merge)
     found = find_sources(sources, request.recursive)
-    loaded = load(checkpoint, request.device, request.sets)
+    loaded = load(checkpoint, request.device, request.sets, request.size)
     model = for_inference(loaded.detector, loaded.device, request.precision)
     settings = {
         "checkpoint": file_digest(loaded.path),
@@ -85,6 +85,7 @@ def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request:
         "augment": request.augment,
         "merge": request.merge,
         **({"set": list(request.sets)} if request.sets else {}),
+        **({} if request.size is None else {"size": request.size}),
     }
     if augment is not None:
         check_views(model, augment)

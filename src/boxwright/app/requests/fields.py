@@ -61,3 +61,11 @@ TestSettings = Annotated[
         show_default=False,
     ),
 ]
+
+InputSize = Annotated[
+    int | None,
+    Parameter(
+        help="Input size of another program's file whose weights fit several: 320 or 512 for RefineDet, 320 or 800 for "
+        "torchvision's MobileNetV3, 600 or 800 for DetNet_pytorch."
+    ),
+]

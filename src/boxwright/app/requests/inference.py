@@ -14,6 +14,7 @@ from boxwright.app.requests.fields import (
     Augment,
     Data,
     Device,
+    InputSize,
     Merge,
     Precision,
     TestSettings,
@@ -45,6 +46,7 @@ class EvaluateRequest:
     augment: Augment = None
     merge: Merge = None
     sets: TestSettings = ()
+    size: InputSize = None
     report: Annotated[
         Path | None,
         Parameter(help="Write a self-contained HTML report to this file: metrics, curves, examples.", group=OUTPUT),
@@ -72,6 +74,7 @@ class DetectRequest:
     augment: Augment = None
     merge: Merge = None
     sets: TestSettings = ()
+    size: InputSize = None
     pictures: Annotated[
         bool,
         Parameter(

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from boxwright.app.requests.fields import InputSize
+
 CheckpointSource = Annotated[
     str,
     Parameter(
@@ -31,9 +33,4 @@ class ImportOptions:
     publisher: Annotated[
         str | None, Parameter(help="The program that wrote the file. Default: recognised by its tensor names.")
     ] = None
-    size: Annotated[
-        int | None,
-        Parameter(
-            help="Input size, for RefineDet at 512 and torchvision's MobileNetV3 at 320, whose weights do not show it."
-        ),
-    ] = None
+    size: InputSize = None

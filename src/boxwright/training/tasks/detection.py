@@ -266,5 +266,5 @@ def start_from(detector: Detector, weights: Start, carry_classes: bool = True) -
     if isinstance(weights, Imported):
         source = (weights.config, weights.classes)
         return take_weights(detector, weights.state, weights.source, source, carry_classes)
-    found = open_checkpoint(weights).checkpoint
+    found = open_checkpoint(weights, any_size=True).checkpoint
     return take_weights(detector, found.state, str(weights), (found.detector, found.classes), carry_classes)

@@ -12,7 +12,14 @@ from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
 from boxwright.weights.caffe.protobuf import CaffeModel
 from boxwright.weights.caffe.rcnn import import_rcnn, import_rfcn, recognise_rcnn, recognise_rfcn
-from boxwright.weights.caffe.ssd import import_refinedet, import_ssd, recognise_refinedet, recognise_ssd
+from boxwright.weights.caffe.ssd import (
+    REFINEDET_SIZES,
+    import_refinedet,
+    import_ssd,
+    recognise_refinedet,
+    recognise_ssd,
+    refinedet_size,
+)
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.imported_backbone import ImportedBackbone
 
@@ -31,11 +38,11 @@ def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | 
     """Import the detector of a ``.caffemodel``.
 
     ``classes``: None for names of VOC or COCO by their number, else ``class_0`` and so on. ``size``: input size of
-    RefineDet, which its weights do not tell, 320 or 512; None is 320. Every layer with weights is used. Raises
-    InputError for another network, for a missing or extra layer, or for another number of classes.
+    RefineDet, 320 or 512; None for that of the data layer in the file, else 320. Every layer with weights is used.
+    Raises InputError for another network, for a missing or extra layer, or for another number of classes.
     """
     if recognise_refinedet(model):
-        return import_refinedet(model, classes, size or 320)
+        return import_refinedet(model, classes, size or refinedet_size(model) or REFINEDET_SIZES[0])
     if size is not None:
         raise InputError(f"size = {size} is for RefineDet; {model.origin} says itself which input it takes")
     if recognise_ssd(model):
@@ -50,6 +57,11 @@ def import_caffe(model: CaffeModel, classes: Classes | None = None, size: int | 
         f"layers {first} ...: {KNOWN}. An ImageNet network goes to `boxwright train "
         "RECIPE --backbone-weights`"
     )
+
+
+def caffe_sizes(model: CaffeModel) -> tuple[int, ...]:
+    """Return the input sizes that the layers of a RefineDet fit; empty where the file tells it, and for all others."""
+    return REFINEDET_SIZES if recognise_refinedet(model) and refinedet_size(model) is None else ()
 
 
 def recognise_caffe_backbone(model: CaffeModel) -> bool:

@@ -226,6 +226,12 @@ def floats_of(message: bytes, number: int) -> list[float]:
     return found
 
 
+def messages_of(message: bytes, number: int) -> list[bytes]:
+    """Return all values of the message field ``number``."""
+    found = (field.value for field in fields_of(message) if field.number == number)
+    return [bytes(value) for value in found if isinstance(value, memoryview)]
+
+
 def integer_of(message: bytes, number: int, default: int) -> int:
     """Return the last value of the integer or boolean field ``number``."""
     return next((f.value for f in reversed([*fields_of(message)]) if f.number == number and isinstance(f.value, int)),

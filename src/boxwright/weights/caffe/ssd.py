@@ -19,11 +19,16 @@ from boxwright.heads.extra_maps import EXTRAS_300, EXTRAS_512
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.layers import LayerConverter, resnet_depth
-from boxwright.weights.caffe.protobuf import CaffeModel, floats_of, integer_of
+from boxwright.weights.caffe.protobuf import CaffeModel, floats_of, integer_of, messages_of
 from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.heads import check_class_count
 from boxwright.weights.common.imported import Imported
 
+REFINEDET_SIZES = (320, 512)
+"""Input sizes of the authors' RefineDet, whose layers have the same shapes."""
+TRANSFORM = 100
+"""Field of a data layer with the settings of its images, and RESIZE that of their size in it."""
+RESIZE = 8
 PRIOR_BOX = 203
 """Field of a layer with the settings of its default boxes."""
 
@@ -114,6 +119,16 @@ def _priors(model: CaffeModel, sources: list[str]) -> PriorConfig | None:
 def recognise_refinedet(model: CaffeModel) -> bool:
     """Return True for a RefineDet on VGG-16 or ResNet-101."""
     return "TL3_1" in model.layers and "P6-up" in model.layers
+
+
+def refinedet_size(model: CaffeModel) -> int | None:
+    """Return the side that a data layer in the file resizes images to; None where it has no such layer."""
+    for layer in model.layers.values():
+        resizing = messages_of(layer.settings.get(TRANSFORM, b""), RESIZE)
+        sides = {integer_of(message, number, 0) for message in resizing for number in (3, 4)}  # height, width
+        if len(sides) == 1 and (side := sides.pop()) in REFINEDET_SIZES:
+            return side
+    return None
 
 
 def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: int = 320) -> Imported:

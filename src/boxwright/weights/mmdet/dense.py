@@ -211,16 +211,28 @@ def import_ssd(file: MMDetFile, classes: Classes | None) -> Imported:
     )
 
 
-def import_yolov3(file: MMDetFile, classes: Classes | None) -> Imported:
-    """Import YOLOv3, as :func:`~boxwright.weights.mmdet.two_stage.import_mmdet` does."""
+YOLOV3_SIZES = (320, 416, 608)
+"""Sides of the models of YOLOv3, which have the same tensors."""
+
+
+def yolov3_side(file: MMDetFile) -> int | None:
+    """Return the side of the input that the configuration in the file states; None where it states none."""
+    sides = re.findall(r"scale\s*=\s*[\[(]\s*(\d{2,4}),\s*(\d{2,4})\s*[\])]", file.text)
+    return int(sides[-1][0]) if sides else None  # the last one belongs to the test pipeline
+
+
+def import_yolov3(file: MMDetFile, classes: Classes | None, side: int | None = None) -> Imported:
+    """Import YOLOv3, as :func:`~boxwright.weights.mmdet.two_stage.import_mmdet` does.
+
+    ``side``: of the input; None for that of the file's configuration, else 608.
+    """
     source = "MMDetection yolov3"
     if not file.has("backbone.conv_res_block"):
         refuse_model("MMDetection's", "YOLOv3 on another backbone than Darknet-53", "one on Darknet-53")
     state, unknown = _YOLO_NAMES.import_all(file.state)
     refuse_keys(unknown, source)
     count = rows_of(file.state, "bbox_head.convs_pred.0.weight", source) // 3 - 5
-    sides = re.findall(r"scale\s*=\s*[\[(]\s*(\d+),\s*(\d+)\s*[\])]", file.text)
-    side = int(sides[-1][0]) if sides else 608  # the last one belongs to the test pipeline
+    side = side or yolov3_side(file) or YOLOV3_SIZES[-1]
     return Imported(
         source=source,
         config=yolov3_config(),

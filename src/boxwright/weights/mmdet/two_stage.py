@@ -35,7 +35,7 @@ from boxwright.weights.common.flattened_regions import first_layer_channels_last
 from boxwright.weights.common.imported import Imported
 from boxwright.weights.common.state_checks import chosen_classes, refuse_keys, refuse_model, resnet_depth, rows_of
 from boxwright.weights.common.tensor_names import Renaming
-from boxwright.weights.mmdet.dense import import_retinanet, import_ssd, import_yolov3
+from boxwright.weights.mmdet.dense import YOLOV3_SIZES, import_retinanet, import_ssd, import_yolov3, yolov3_side
 from boxwright.weights.mmdet.file import MMDetFile, read_parts, resnet_names
 
 _READ = "Faster R-CNN, Mask R-CNN or RetinaNet on ResNet with FPN, SSD300 or SSD512 on VGG-16, or YOLOv3 on Darknet-53"
@@ -100,11 +100,18 @@ def recognise_mmdet(tensors: Mapping[str, Tensor]) -> bool:
     return any(re.match(f"{neck}|{head}", name) for name in tensors)
 
 
-def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> Imported:
+def mmdet_sizes(content: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the input sizes that a YOLOv3 without the text of its configuration fits; empty for all others."""
+    file = read_parts(content)
+    return YOLOV3_SIZES if file.has("bbox_head.convs_pred.") and yolov3_side(file) is None else ()
+
+
+def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None, size: int | None = None) -> Imported:
     """Import the detector in ``content``, the result of :func:`read_foreign`: the whole file, or its ``state_dict``
     alone.
 
     ``classes``: names in the checkpoint's order; None for those of the file, else COCO's for 80, VOC's for 20.
+    ``size``: side of YOLOv3's input, a multiple of 32; None for that of the file's configuration, else 608.
 
     Raises InputError for other files, for unsupported models, for another number of classes, and for missing tensors.
     """
@@ -116,7 +123,11 @@ def import_mmdet(content: Mapping[str, Any], classes: Classes | None = None) -> 
             f"bbox_head.retina_cls.weight or the like, but {first}; give a checkpoint of {_READ}"
         )
     if file.has("bbox_head.convs_pred.") or file.has("backbone.conv_res_block"):
-        return import_yolov3(file, classes)
+        if size is not None and (size < 32 or size % 32):
+            raise InputError(f"size = {size}: YOLOv3's input is a multiple of 32; its models have 320, 416 or 608")
+        return import_yolov3(file, classes, size)
+    if size is not None:
+        raise InputError(f"size {size}: is for YOLOv3; MMDetection's other files tell it themselves; leave it out")
     if file.has("bbox_head.retina_cls.") or file.has("bbox_head.retina_reg."):
         return import_retinanet(file, classes)
     if file.has("backbone.features."):

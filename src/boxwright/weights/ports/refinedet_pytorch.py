@@ -17,10 +17,10 @@ from boxwright.detectors.contract.pixels import SSD_RGB
 from boxwright.detectors.refinedet import RefineDetAssignConfig, RefineDetConfig, RefineDetHeadConfig
 from boxwright.heads.postprocess import PostprocessConfig
 from boxwright.structures import Classes, InputError
-from boxwright.weights.common.class_names import default_classes
 from boxwright.weights.common.foreign_files import tensors_in
 from boxwright.weights.common.heads import check_class_count, joined_head
 from boxwright.weights.common.imported import Imported
+from boxwright.weights.ports.ssd_pytorch import port_classes
 
 _PER_CELL = 3
 _FC = {31: "fc6", 33: "fc7"}
@@ -69,6 +69,10 @@ def refinedet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
+SIZES = (320, 512)
+"""Input sizes of the port's models, whose tensors have the same shapes."""
+
+
 def recognise_refinedet_pytorch(tensors: Mapping[str, Tensor]) -> bool:
     """Return True for the tensors of the port."""
     return {"conv4_3_L2Norm.weight", "arm_loc.0.weight", "odm_conf.0.weight"} <= tensors.keys()
@@ -77,8 +81,9 @@ def recognise_refinedet_pytorch(tensors: Mapping[str, Tensor]) -> bool:
 def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | None = None, size: int = 320) -> Imported:
     """Import the port's RefineDet. ``size``: its input size, 320 or 512, which the weights do not tell.
 
-    ``classes``: None for names of VOC by their number, else ``class_0`` and so on. Raises InputError for missing keys,
-    for keys of another model, and for another number of names.
+    The port has anchors for 20 classes only, and none of its own for others, so that files of other data have them too.
+    ``classes``: None for names of VOC or COCO by their number, else ``class_0`` and so on. Raises InputError for
+    missing keys, for keys of another model, and for another number of names.
     """
     if size < 64 or size % 64:
         raise InputError(f"size = {size}: RefineDet's input is a multiple of 64; the port's models have 320 or 512")
@@ -94,7 +99,7 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
     return Imported(
         source=f"RefineDet.PyTorch refinedet{size}_vgg16",
         config=refinedet_config(),
-        classes=classes or default_classes(count),
+        classes=classes or port_classes(count),
         state=ours,
         transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
         pad_multiple=1,

@@ -213,7 +213,13 @@ _TINY_MASKS = ("mask = 0,1,2", "mask = 1,2,3")
 CATALOGUE: tuple[Published, ...] = (  # detectors
     _torchvision("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, 0.370),
     _torchvision("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, 0.467),
-    _torchvision("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 74.239, 0.328),
+    _torchvision(
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
+        74.239,
+        0.328,
+        size=800,
+    ),
     _torchvision(
         "fasterrcnn_mobilenet_v3_large_320_fpn",
         "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",

@@ -52,6 +52,12 @@ def recognise_torchvision(tensors: Mapping[str, Tensor]) -> bool:
     return body and any(key in state for key in (_TWO_STAGE, _RETINANET, _SSD, _SSDLITE))
 
 
+def torchvision_sizes(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return the short sides of the models that the tensors fit: two for MobileNetV3-Large on FPN, else none."""
+    state = in_names_of_today(tensors)
+    return (320, 800) if _TWO_STAGE in state and _MASKS not in state and on_mobilenet(state) else ()
+
+
 def import_torchvision(
     content: Mapping[str, Any],
     classes: Classes | None = None,
