@@ -1,11 +1,15 @@
 """Drawing, and `Detections`."""
 
+import io
 import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from boxwright.detections import Detections
 from boxwright.drawing import class_colour, draw_boxes, font_size, line_width
@@ -193,3 +197,26 @@ def test_detections_that_disagree_are_refused():
         Detections(np.zeros((1, 4)), np.zeros(2), np.zeros(1), NAMES, (5, 5))
     with pytest.raises(InputError, match="labels run from 0 to 1"):
         Detections(np.zeros((1, 4)), np.zeros(1), np.array([2]), NAMES, (5, 5))
+
+
+HOSTILE = ("two\nlines", "\x1b[31mred\x07", "a\u202eb", "nul\x00", "[/bold]", "x" * 100_000, "", "caf\udce9", "\ud83d")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("size", [(30, 20), (640, 480)])
+def test_any_name_can_be_drawn(name: str, size: tuple[int, int]):
+    image = grey(*size)
+    drawn = draw_boxes(image, [[3, 2, 20, 9]], [0], [name], scores=[0.5])
+    assert drawn.size == size
+    assert changed(image, drawn).any()
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_table_shows_names_as_they_are_and_without_control_characters(name: str):
+    found = Detections(np.array([[3, 2, 20, 9]]), np.array([0.9]), np.array([0]), Classes((name,), (1,)), (20, 30))
+    output = io.StringIO()
+    console = Console(file=output, width=120)
+    console.print(replace(found, path=Path(f"{name[:20]}.jpg")).table())
+    text = output.getvalue()
+    assert all(character.isprintable() for line in text.splitlines() for character in line)
+    assert "[/bold]" not in name or "[/bold]" in text

@@ -11,6 +11,7 @@ from PIL import Image
 
 from boxwright.drawing import draw_boxes
 from boxwright.geometry.paste import InstanceMasks
+from boxwright.io.text import printable
 from boxwright.structures import Classes, InputError
 
 if TYPE_CHECKING:
@@ -133,14 +134,15 @@ class Detections:
     def table(self) -> Table:
         """Return a rich table with one row per detection; print it with ``rich.print``."""
         from rich.table import Table
+        from rich.text import Text
 
         title = f"{self.path.name if self.path else 'image'} ({self.size[1]} x {self.size[0]}): {len(self)} found"
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(printable(title)), title_justify="left")
         table.add_column("class")
         for heading in ("score", "x1", "y1", "x2", "y2"):
             table.add_column(heading, justify="right")
         for name, score, box in zip(self.class_names, self.scores, self.boxes, strict=True):
-            table.add_row(name, f"{score:.3f}", *(f"{v:.1f}" for v in box))
+            table.add_row(Text(printable(name)), f"{score:.3f}", *(f"{v:.1f}" for v in box))
         return table
 
     def draw(self, image: Image.Image | np.ndarray | None = None) -> Image.Image:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from boxwright.io.text import printable
 from boxwright.structures import InputError
 
 Rectangle = tuple[float, float, float, float]
@@ -34,6 +35,7 @@ class Masks(Protocol):
 _GOLDEN_ANGLE = 137.50776  # degrees; keeps the hues of any number of classes apart
 _TONES = ((0.72, 0.17), (0.56, 0.20), (0.86, 0.13), (0.46, 0.16), (0.66, 0.10))  # OKLCH lightness, chroma: in turn
 _MASK_OPACITY = 0.42
+_LONGEST_NAME = 200  # characters that are measured to fit a name into the image
 
 
 @lru_cache(maxsize=1024)
@@ -98,7 +100,7 @@ def draw_boxes(
     taken: list[Rectangle] = []
     for i in np.argsort(ranks, kind="stable").tolist():  # the best score gets the best position
         label = int(classes[i])
-        text = names[label] if 0 <= label < len(names) else f"class {label}"
+        text = printable(names[label][:_LONGEST_NAME]) if 0 <= label < len(names) else f"class {label}"
         if scores is not None:
             text = f"{text} {float(scores[i]):.2f}"
         taken.append(_draw_label(draw, canvas.size, corners[i], text, class_colour(label), scale, taken))

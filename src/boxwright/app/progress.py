@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from boxwright.io.text import printable_lines
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -53,7 +55,7 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable_lines(text), markup=False, soft_wrap=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from boxwright.app.requests.fields import OUTPUT
+from boxwright.io.text import json_printable, printable_lines
 
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout.", group=OUTPUT, show_default=False)]
 
@@ -28,13 +29,13 @@ def examples(*lines: str) -> str:
 
 def print_json(value: Any) -> int:
     """Print one line of JSON on stdout and return exit code 0."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(json_printable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
     return 0
 
 
 def say(text: str) -> int:
     """Print text on stdout and return exit code 0."""
-    print(text)
+    print(printable_lines(text))
     return 0
 
 

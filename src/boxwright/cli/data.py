@@ -9,10 +9,12 @@ from cyclopts import App, Parameter
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from boxwright.app.requests.data import AnchorRequest
 from boxwright.app.requests.fields import WHERE, Data
 from boxwright.cli.common import FLAT, Json, examples, print_json, say
+from boxwright.io.text import printable
 
 if TYPE_CHECKING:
     from boxwright.data.formats.check import CheckReport
@@ -43,8 +45,8 @@ def print_check(report: CheckReport, console: Console) -> None:
     for problem in report.problems:
         colour = _COLOURS[problem.severity]
         console.print(f"[{colour}]{problem.severity}[/{colour}]", end=" ")
-        console.print(f"[{problem.kind}] {problem}", markup=False, highlight=False)
-    title = f"{report.path} ({report.format})"
+        console.print(printable(f"[{problem.kind}] {problem}"), markup=False, highlight=False)
+    title = Text(printable(f"{report.path} ({report.format})"))
     table = Table(
         "split", title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
     )
@@ -52,13 +54,16 @@ def print_check(report: CheckReport, console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, split in report.splits.items():
         counts = (split.images, split.images_without_objects, split.boxes, split.masks, split.crowd, split.difficult)
-        table.add_row(name, *map(str, counts), *(str(split.sizes[size]) for size in ("small", "medium", "large")))
+        table.add_row(
+            Text(printable(name)), *map(str, counts), *(str(split.sizes[size]) for size in ("small", "medium", "large"))
+        )
     console.print(table)
     for name, split in report.splits.items():
         ranked = sorted(split.classes.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{label} {count}" for label, count in ranked[:20])
         more = f" and {len(ranked) - 20} more" if len(ranked) > 20 else ""
-        console.print(f"{name}: {len(ranked)} classes: {shown}{more}", markup=False, highlight=False)
+        line = f"{name}: {len(ranked)} classes: {shown}{more}"
+        console.print(printable(line), markup=False, highlight=False)
     counts = ", ".join(f"{report.count(severity)} {severity}s" for severity in ("error", "warning"))
     verdict = "usable" if report.ok else "not usable until the errors are corrected"
     console.print(f"{counts}, {report.count('info')} remarks: {verdict}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from boxwright.app.requests.fields import Checkpoint
 from boxwright.app.requests.inference import DetectRequest
 from boxwright.cli.common import FLAT, Json, examples, print_json
+from boxwright.io.text import printable
 
 if TYPE_CHECKING:
     from boxwright.app.detection.predict import PredictSummary
@@ -51,8 +52,9 @@ def print_predicted(summary: PredictSummary, console: Console) -> None:
     counts = [f"{n} {what}" for n, what in ((summary.images, "images"), (summary.frames, "frames")) if n]
     done = " and ".join(counts) or "no new files"
     console.print(f"processed {done} in {duration(summary.seconds)}", highlight=False)
-    console.print(f"{summary.output}: {summary.detections} detections in {summary.pictures} images", highlight=False)
+    written = f"{summary.output}: {summary.detections} detections in {summary.pictures} images"
+    console.print(printable(written), markup=False, highlight=False)
     if summary.failed:
         console.print(f"{len(summary.failed)} could not be read:", style="red")
         for failure in summary.failed:
-            console.print(f"  {failure.message}", markup=False, highlight=False)
+            console.print(printable(f"  {failure.message}"), markup=False, highlight=False)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from boxwright.evaluation.coco import CocoResult, mean_of_defined
 from boxwright.evaluation.curves import ConfusionMatrix, ThresholdCurves
 from boxwright.io.images import save_figure
+from boxwright.io.text import printable
 
 COLOURS = [colormaps["tab10"](n) for n in range(10)]
 NAMED_AT_MOST = 10
@@ -189,5 +190,6 @@ def _percent(value: float) -> str:
 
 def _short(name: str, limit: int = 24) -> str:
     """Shorten a class name, and escape dollar signs, which start formulas in matplotlib."""
+    name = printable(name)
     cut = name if len(name) <= limit else name[: limit - 1] + "…"
     return cut.replace("$", r"\$")

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from boxwright.io.text import printable
 
 
 def percent_table(
@@ -32,7 +35,8 @@ def json_safe(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _cell(value: str | float) -> str:
+def _cell(value: str | float) -> str | Text:
+    """Return a number as text, and text as it is: square brackets in it are no markup."""
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{100 * value:.1f}"
-    return str(value)
+    return Text(printable(str(value)))

@@ -13,6 +13,7 @@ from boxwright.evaluation.coco import CocoResult
 from boxwright.evaluation.curves import ConfusionMatrix, ThresholdCurves
 from boxwright.evaluation.voc import VocResult
 from boxwright.io.files import atomic_text
+from boxwright.io.text import printable_lines
 from boxwright.report import sections
 from boxwright.report.examples import Example
 from boxwright.report.page import page, percent, tile_row
@@ -53,7 +54,7 @@ def write_report(path: Path, report: Report) -> Path:
     """Write the page and return its path. Raises InputError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_text(path) as file:
-        file.write(report_html(report))
+        file.write(printable_lines(report_html(report)))
     return path
 
 

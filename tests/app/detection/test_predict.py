@@ -3,18 +3,21 @@
 import csv
 import json
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from boxwright.app.detection.batches import BatchRunner
 from boxwright.app.detection.predict import Prediction, PredictSummary
 from boxwright.app.detection.results import ResultFolder
 from boxwright.app.detection.sources import find_sources
 from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
+from boxwright.cli.detect import print_predicted
 from boxwright.detections import Detections
 from boxwright.io.files import WriteError
 from boxwright.structures import Classes, InputError
@@ -29,13 +32,13 @@ def spot_image(x: int, y: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
     return image
 
 
-def find_spot(images: list[np.ndarray]) -> list[Detections]:
+def find_spot(images: list[np.ndarray], classes: Classes = CLASSES) -> list[Detections]:
     found = []
     for pixels in images:
         rows, columns = np.nonzero(pixels.min(axis=2) > 200)
         boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if len(rows) else []
         scores, labels = np.full(len(boxes), 0.75), np.zeros(len(boxes))
-        found.append(Detections(np.array(boxes), scores, labels, CLASSES, pixels.shape[:2]))
+        found.append(Detections(np.array(boxes), scores, labels, classes, pixels.shape[:2]))
     return found
 
 
@@ -52,11 +55,13 @@ class Counting:
         return find_spot(images)
 
 
-def run(sources, output: Path, detect=find_spot, settings=None, batch_size=2, **options) -> PredictSummary:
+def run(
+    sources, output: Path, detect=find_spot, settings=None, batch_size=2, classes=CLASSES, **options
+) -> PredictSummary:
     runner = BatchRunner(detect, torch.device("cpu"), batch_size)
     overwrite = options.pop("overwrite", False)
     folder = ResultFolder(output, settings or {"threshold": 0.5}, overwrite)
-    return Prediction(runner, CLASSES, folder, **options).run(find_sources(sources, recursive=True))
+    return Prediction(runner, classes, folder, **options).run(find_sources(sources, recursive=True))
 
 
 @pytest.fixture
@@ -247,3 +252,29 @@ def test_without_pyav_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, clip:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(InputError, match=r"boxwright\[video\]"):
         video_facts(clip)
+
+
+def test_hostile_names_of_classes_and_files_are_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Nothing fails, no cell of the table is a formula, and no escape code reaches the terminal."""
+    classes = Classes(("=cmd|'/c calc'!A0\n\x1b[31m", "+1"), (7, 9))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = ("=1+1\x1b[2J.png", "-a\nb.png", "\u202egnp.exe.png")
+    for name in names:
+        spot_image(5, 6).save(folder / name)
+    (folder / "@\x1b]0;title\x07.jpg").write_bytes(b"damaged")
+    summary = run([folder], tmp_path / "out", partial(find_spot, classes=classes), classes=classes)
+    assert (summary.images, summary.detections, len(summary.failed)) == (3, 3, 1)
+    with (tmp_path / "out" / "detections.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["class"] for row in rows} == {r"'=cmd|'/c calc'!A0\n\x1b[31m"}
+    assert {row["file"] for row in rows} == {r"'=1+1\x1b[2J.png", r"'-a\nb.png", r"\u202egnp.exe.png"}
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert {image["file_name"] for image in images["images"]} == set(names)  # as they are, for programs
+    assert images["categories"][0]["name"] == classes.names[0]
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3
+    print_predicted(summary, Console(soft_wrap=True))
+    captured = capsys.readouterr()
+    assert r"@\x1b]0;title\x07.jpg" in captured.out
+    assert r"@\x1b]0;title\x07.jpg" in captured.err
+    assert not set(captured.out + captured.err) & {"\x1b", "\x07", "\u202e"}

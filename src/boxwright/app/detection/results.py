@@ -17,6 +17,7 @@ from typing import IO, Any
 from boxwright.app.detection.sources import MediaFile
 from boxwright.detections import Detections
 from boxwright.io.files import appending, atomic_text
+from boxwright.io.text import table_cell
 from boxwright.structures import Classes, InputError
 
 CSV_COLUMNS = ("file", "image_id", "frame", "time", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
@@ -151,13 +152,13 @@ def _write_csv(file: IO[str], images: list[dict[str, Any]], results: list[dict[s
         left, top, width, height = entry["bbox"]
         table.writerow(
             (
-                image["file_name"],
+                table_cell(image["file_name"]),
                 image["id"],
                 image.get("frame", ""),
                 "" if image.get("time") is None else f"{image['time']:.3f}",
                 image["width"],
                 image["height"],
-                names[entry["category_id"]],
+                table_cell(names[entry["category_id"]]),
                 entry["score"],
                 left,
                 top,

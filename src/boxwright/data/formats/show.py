@@ -16,6 +16,7 @@ from boxwright.data.index import DetectionIndex
 from boxwright.drawing import class_colour, draw_boxes
 from boxwright.io.files import write_atomically
 from boxwright.io.images import save_image
+from boxwright.io.text import printable, printable_lines
 from boxwright.structures import InputError
 
 _SIDE = 720  # long side of an image on the page, in pixels
@@ -59,7 +60,7 @@ def show_dataset(
     if target.suffix.lower() == ".png":
         save_image(_sheet(splits, count, seed), target)
     else:
-        write_atomically(target, _page(str(path), splits, count, seed).encode(), durable=False)
+        write_atomically(target, printable_lines(_page(str(path), splits, count, seed)).encode(), durable=False)
     return target
 
 
@@ -157,7 +158,7 @@ def _sheet(splits: dict[str, DetectionIndex], count: int, seed: int) -> Image.Im
     font = ImageFont.load_default(15)
     for position, (name, index, i) in enumerate(chosen):
         left, top = gap + position % columns * cell_width, gap + position // columns * cell_height
-        caption = f"{name}: {Path(index.relative_path(i)).name}"
+        caption = printable(f"{name}: {Path(index.relative_path(i)).name}"[:_CELL])
         while len(caption) > 8 and draw.textlength(caption, font=font) > _CELL:
             caption = caption[:-2] + "…" if not caption.endswith("…") else caption[:-3] + "…"
         draw.text((left, top + 4), caption, fill=(27, 31, 36), font=font)

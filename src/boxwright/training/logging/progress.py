@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from boxwright.io.text import printable_lines
+
 Row = dict[str, Any]
 Log = Literal["auto", "bar", "lines", "quiet"] | Callable[[str], None]
 
@@ -63,7 +65,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print a message above the bar."""
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(printable_lines(text), markup=False, highlight=False)
 
     def step(self, step: int) -> None:
         """Show a finished step."""
@@ -87,7 +89,7 @@ def open_reporter(log: Log, main: bool, total: int, done: int) -> Reporter:
     console = Console(stderr=True)
     if log == "bar" or (log == "auto" and console.is_terminal):
         return Bar(console, total, done)
-    return Lines(lambda text: print(text, file=sys.stderr, flush=True), total)
+    return Lines(lambda text: print(printable_lines(text), file=sys.stderr, flush=True), total)
 
 
 def describe(row: Row) -> str:
