@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import signal
+import stat
 from pathlib import Path
+from subprocess import PIPE
 
+import numpy as np
 import pytest
 
+from boxwright.data.proposals.files import ProposalSet
 from boxwright.io.files import (
     appending,
     atomic_folder,
@@ -20,7 +25,10 @@ from boxwright.io.files import (
     write_atomically,
 )
 from boxwright.structures import InputError
+from tests.support.processes import start_python
+from tests.support.toys import toy_index
 
+posix = pytest.mark.skipif(os.name != "posix", reason="locks, modes and kills of POSIX")
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "boxwright"
 
 
@@ -147,9 +155,93 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path)
 def test_a_lock_is_held_once(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="the system has no file locks")
     lock = tmp_path / "lock"
-    with locked(lock, "busy"), pytest.raises(InputError, match=r"^busy$"), locked(lock, "busy"):
+    with (
+        locked(lock, "busy: {holder}"),
+        pytest.raises(InputError, match=r"^busy: this process$"),
+        locked(lock, "busy: {holder}"),
+    ):
         pass
     assert not lock.exists()
+
+
+HOLDING = """
+import os, sys, time
+from pathlib import Path
+from boxwright.io.files import locked
+with locked(Path(sys.argv[1]), "busy: {holder}"):
+    print("held", flush=True)
+    if os.fork() == 0:  # as workers of a loader, which live on for seconds
+        os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    sys.stdin.read()
+"""
+
+
+@posix
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with start_python("-c", HOLDING, str(lock), stdout=PIPE, stdin=PIPE, start_new_session=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"held\n"
+            with pytest.raises(InputError, match=rf"^busy: process {child.pid} on "), locked(lock, "busy: {holder}"):
+                pass
+            child.kill()
+            child.wait()
+            assert lock.exists()
+            with locked(lock, "busy: {holder}") as held:  # although a forked process of the dead one lives
+                assert held
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+    assert not lock.exists()
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told_apart(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "lock", "busy") as held:
+        assert not held
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_file_written_anew_has_the_mode_of_new_files(tmp_path: Path) -> None:
+    """However it is written: safetensors makes a file that its owner alone can read."""
+    index = toy_index(tmp_path / "images", 2)
+    boxes = [np.array([[0, 0, 2, 2]], np.float32)] * len(index)
+    made = ProposalSet.build(index, boxes, [np.ones(1)] * len(index), "drawn")
+    (tmp_path / "source").write_bytes(b"x")
+
+    def write_text(path: Path) -> None:
+        with atomic_text(path) as file:
+            file.write("x")
+
+    writers = {
+        "bytes": lambda path: write_atomically(path, b"x"),
+        "text": write_text,
+        "copy": lambda path: copy_file(tmp_path / "source", path),
+        "proposals": made.save,
+    }
+    for mask, mode in ((0o022, 0o644), (0o027, 0o640)):
+        before = os.umask(mask)
+        try:
+            for name, write in writers.items():
+                write(tmp_path / f"{name}-{mask:o}.safetensors")
+        finally:
+            os.umask(before)
+        for name in writers:
+            path = tmp_path / f"{name}-{mask:o}.safetensors"
+            assert stat.S_IMODE(path.stat().st_mode) == mode, name
+            path.chmod(0o660)
+            writers[name](path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660, "the mode of the file that is replaced"
 
 
 # Other writers, which take a path from `atomic_path`.

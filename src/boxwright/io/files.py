@@ -1,7 +1,8 @@
 """Write files atomically, and report failed writes consistently.
 
 Nothing else in the package opens a file for writing. A file is written under a temporary name beside its target and
-then renamed, so that a reader sees either the old content or the new. Every failure is an `InputError` that names the
+then renamed, so that a reader sees either the old content or the new. What a killed process left under such a name is
+removed by the next write into the folder (`boxwright.io.leftovers`). Every failure is an `InputError` that names the
 file; on a full disk it also gives the free space.
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any, Literal, overload
 
+from boxwright.io.leftovers import release, remove_leftovers, temporary_path
 from boxwright.structures import InputError
 
 FULL = {
@@ -65,18 +68,33 @@ def write_errors(path: Path, temporary: Path | None = None, size: int | None = N
 def atomic_path(path: Path, *, durable: bool = False, size: int | None = None) -> Iterator[Path]:
     """Give a temporary path with the suffix of ``path``, renamed to ``path`` when the block ends.
 
-    If the block raises, also by Ctrl-C, the temporary file is removed and a file at ``path`` is unchanged. ``durable``
+    If the block raises, also by Ctrl-C, the temporary file is removed and a file at ``path`` is unchanged. The file
+    gets the mode of the one that it replaces, else the usual one of new files, however the block writes it. ``durable``
     forces content and name to disk, so that they survive a power cut. ``size`` in bytes appears in the error of a full
     disk.
     """
-    stem = path.stem.encode()[:200].decode(errors="ignore")  # a file system takes 255 bytes in a name
-    temporary = path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
+    remove_leftovers(path.parent)
+    temporary = temporary_path(path)
     try:
         with write_errors(path, temporary, size):
+            mode = _mode_of_new(path, temporary)
             yield temporary
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)
             put_in_place(temporary, path, durable=durable, size=size)
     finally:
         temporary.unlink(missing_ok=True)
+        release(temporary)
+
+
+def _mode_of_new(path: Path, temporary: Path) -> int:
+    """Create the file ``temporary`` and return the mode to give it: that of ``path`` if it exists, else its own."""
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))  # less what the umask takes away
+    try:
+        before = path.stat()
+    except OSError:
+        before = temporary.stat()
+    return stat.S_IMODE(before.st_mode)
 
 
 @contextmanager
@@ -102,7 +120,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     The new folder is removed when the block raises. Errors about a file in it name its path below ``path``.
     """
     target = path.absolute()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    remove_leftovers(target.parent, at_once=True)
+    partial = temporary_path(target)
     try:
         with write_errors(target, partial):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +134,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise type(error)(str(error).replace(str(partial), str(target))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        release(partial)
 
 
 @overload
@@ -158,32 +178,79 @@ def check_writable(path: Path) -> None:
     """Raise `InputError` if no file can be created at ``path``; creates the folder of ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
+        remove_leftovers(path.parent, at_once=True)
+        temporary = temporary_path(path)
+        try:
+            temporary.open("w").close()
+        finally:
+            temporary.unlink(missing_ok=True)
+            release(temporary)
     except OSError as error:
         raise write_error(path, error) from error
 
 
-@contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path``, on systems with file locks (not Windows).
+_NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL")}
+_held: set[str] = set()
 
-    Raises `InputError` with the text ``busy`` while another process holds it.
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[bool]:
+    """Hold the lock file ``path``; gives False where the system or the file system has no locks (Windows).
+
+    Raises `InputError` with the text ``busy`` while another process holds it; ``{holder}`` in it is replaced by that
+    process and its machine. The lock of a process that died holds nobody up.
+    """
+    with write_errors(path):
+        lock = _lock(path.absolute(), busy)
+    if lock is None:
+        yield False
+        return
+    key = str(path.absolute())
+    _held.add(key)
+    try:
+        with write_errors(path):
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}")
+            lock.flush()
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        _held.discard(key)
+        lock.close()
+
+
+def _lock(path: Path, busy: str) -> IO[str] | None:
+    """Open and lock a file; None where there are no locks.
+
+    A lock of POSIX ends with its process, while one of ``flock`` lives on in processes that were forked from it. So the
+    latter is given up again; it is asked for because earlier versions hold it. A lock of POSIX does not keep out the
+    process itself, for which there is ``_held``.
     """
     try:
         import fcntl
     except ImportError:
-        yield
-        return
-    with write_errors(path), path.open("w") as lock:
+        return None
+    if str(path) in _held:  # before the file is opened: closing it would give up the lock
+        raise InputError(busy.replace("{holder}", "this process"))
+    while True:
+        lock = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(busy) from None
-        try:
-            yield
-        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                return lock
+            lock.close()  # its holder has just removed the file: another file is the lock now
+        except OSError as error:
+            with lock:
+                lock.seek(0)
+                holder = lock.read(200) or "another process"
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise InputError(busy.replace("{holder}", holder)) from None
+            if error.errno not in _NO_LOCKS:
+                raise
             path.unlink(missing_ok=True)
+            return None
 
 
 def _sync_folder(folder: Path) -> None:

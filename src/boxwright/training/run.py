@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -19,7 +19,7 @@ from boxwright.training.interrupt import StopRequest, TrainingInterrupted
 from boxwright.training.logging.monitor import LossMonitor, LossRow
 from boxwright.training.logging.plots import plot_losses
 from boxwright.training.logging.progress import Clock, Log, Reporter, open_reporter
-from boxwright.training.logging.run_folder import describe_run, finish_run, prepare_folder
+from boxwright.training.logging.run_folder import describe_run, finish_run, run_folder
 from boxwright.training.logging.run_log import RunLog
 from boxwright.training.session import Session
 from boxwright.training.tasks.task import Task
@@ -46,18 +46,15 @@ def run_task(
     ``open_task`` gets the training state to ``resume``, else None. ``command`` is printed and noted as the way to
     resume. Raises InputError for bad input, NonFiniteLossError and TrainingInterrupted.
     """
-    with processes(device) as joined, StopRequest() as stop:
-        if joined.main:
-            prepare_folder(output, resume)
+    with processes(device) as joined, StopRequest() as stop, ExitStack() as holding:
+        locks = holding.enter_context(run_folder(output, resume)) if joined.main else True
         joined.gather(None)  # no process reads or writes before the folder is checked
         state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
-        try:
-            session = Session(open_task(joined, state), state)
-        except InputError:
-            if joined.main:
-                with suppress(OSError):
-                    output.rmdir()  # succeeds only on an empty folder: a run that never began leaves nothing
-            raise
+        session = Session(open_task(joined, state), state)
+        if not locks:
+            session.notes.append(
+                f"WARNING: the file system of {output} has no locks: let no second process train into this folder"
+            )
         return session, Run(session, output, stop, command, log, tensorboard).go()
 
 

@@ -6,6 +6,8 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import torch
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX
 from boxwright.io.environment import git_state, machine, versions
-from boxwright.io.files import write_atomically, write_error
+from boxwright.io.files import locked, write_atomically, write_error
+from boxwright.io.leftovers import remove_leftovers
 from boxwright.structures import InputError
 from boxwright.training.tasks.task import Task
 
+LOCK = ".lock"
+"""File that the training process holds; it disappears at the end."""
 FILES = {
     "last.train": "optimiser, random states and position in the data, for resuming",
     "recipe.json": "recipe with every default spelled out",
@@ -45,21 +50,45 @@ def new_run_folder(root: Path | str, name: str) -> Path:
     return root / f"{name}-{max((int(m[1]) for m in matches if m), default=0) + 1}"
 
 
-def prepare_folder(folder: Path, resume: bool) -> None:
-    """Create the folder of a new run, or check that of a resumed one. Raises InputError if it is in use or absent."""
+@contextmanager
+def run_folder(folder: Path, resume: bool) -> Iterator[bool]:
+    """Create the folder of a new run, or check that of a resumed one, and lock it for this process.
+
+    Gives False where the file system has no locks. Raises InputError if the folder is in use or absent. A run that
+    raises InputError before it has written anything leaves no folder.
+    """
+    remove_leftovers(folder, at_once=True)
+    _check_folder(folder, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    busy = f"{folder}: {{holder}} is training into this folder; wait for it or stop it, or choose another folder"
+    try:
+        with locked(folder / LOCK, busy) as held:
+            _check_folder(folder, resume, own_lock=True)
+            yield held
+    except InputError:
+        with suppress(OSError):
+            folder.rmdir()  # succeeds only on an empty folder
+        raise
+
+
+def _check_folder(folder: Path, resume: bool, own_lock: bool = False) -> None:
+    """Raise InputError if there is nothing to resume, or if a new run would mix with other files.
+
+    A folder with a lock is looked at again once the lock is this process's own: it may be that of a living run.
+    """
     state = folder / f"last{TRAIN_SUFFIX}"
     if resume:
         if not state.is_file():
             raise InputError(f"{folder}: nothing to resume: there is no {state.name}; start a new run without resume")
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {LOCK} and (own_lock or LOCK not in names):
         what = "holds a run already" if state.is_file() else "is not empty"
         remedy = "resume it, or choose another folder" if state.is_file() else "choose another folder"
         raise InputError(f"{folder}: {what}; {remedy}: a run never overwrites anything")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
 
 
 def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_command: str) -> None:
