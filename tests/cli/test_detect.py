@@ -5,11 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from boxwright.cli.app import main
 from tests.support.command_line import fails, json_output
+from tests.support.heic import hide_pillow_heif, write_heic
 
 
 def test_detect_resumes_and_reports_unreadable_files(
@@ -103,3 +105,41 @@ def test_detect_on_a_gpu_enlarges_the_batch_and_agrees_with_the_cpu(
         assert device == "cpu" or value["batch_size"] > 2
         found[device] = json.loads((out / "detections.json").read_text())
     assert len(found["cpu"]) == pytest.approx(len(found["cuda"]), rel=0.02)
+
+
+@pytest.mark.parametrize("address", ["rtsp://192.168.0.1:554/stream1", "https://example.org/bus.jpg", "0"])
+def test_addresses_are_refused(run: Path, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    message = fails(capsys, "detect", run, address, "--output", tmp_path / "out")
+    assert message.startswith(f"error: {address}: addresses (streams, web pages, cameras) are not read; download")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_done(
+    run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    photos, words = tmp_path / "photos", ["--output", tmp_path / "out", "--device", "cpu", "--threshold", "0", "--json"]
+    heic = write_heic(photos / "IMG_0001.HEIC", np.full((96, 96, 3), 200, dtype=np.uint8))
+    shutil.copy(next(scenes.rglob("val*.jpg")), photos)
+    both = json_output(capsys, "detect", run, photos, *words)
+    assert isinstance(both, dict)
+    assert (both["images"], both["failed"]) == (2, [])
+    hide_pillow_heif(monkeypatch)
+    one = json_output(capsys, "detect", run, photos, *words, "--overwrite", code=1)
+    assert isinstance(one, dict)
+    assert one["images"] == 1
+    (failure,) = one["failed"]
+    assert failure["path"] == str(heic)
+    assert failure["message"].endswith("pip install 'boxwright[heic]'")
+    assert str(heic) in fails(capsys, "detect", run, heic, *words[:-1])
+
+
+def test_a_list_of_images_is_read(run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    images = sorted(scenes.rglob("val*.jpg"))[:2]
+    (tmp_path / "list.txt").write_text("".join(f"{image}\n" for image in images))
+    words = ["--output", tmp_path / "out", "--device", "cpu", "--json"]
+    value = json_output(capsys, "detect", run, tmp_path / "list.txt", *words)
+    assert isinstance(value, dict)
+    assert value["images"] == 2
+    (tmp_path / "list.txt").write_text("missing.jpg")
+    message = fails(capsys, "detect", run, tmp_path / "list.txt", *words[:-1])
+    assert "list.txt, line 1: missing.jpg: no such file" in message

@@ -25,11 +25,13 @@ EXAMPLES = examples(
 def detect(
     checkpoint: Checkpoint,
     /,
-    *sources: Annotated[str, Parameter(help="Images, videos, folders, or globs such as 'photos/*.jpg'.")],
+    *sources: Annotated[
+        str, Parameter(help="Images, videos, folders, globs such as 'photos/*.jpg', or .txt lists of files.")
+    ],
     request: Annotated[DetectRequest, FLAT] = DetectRequest(),
     json: Json = False,
 ) -> int:
-    """Detect objects in images, folders, globs and videos.
+    """Detect objects in images, folders, globs, lists of files and videos.
 
     Writes pictures/, videos/, detections.json (COCO results), images.json (the images behind its ids) and
     detections.csv. A run that was stopped continues where it was. The exit code is 1 when a file could not be read;

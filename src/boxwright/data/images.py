@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow
 
+from boxwright.data.addresses import address_reason
 from boxwright.data.pixels import image_to_array, orientation, raw_orientation
 from boxwright.io.images import HEIF_REMEDY, HEIF_SUFFIXES, heif_installed, open_image
 from boxwright.structures import InputError
@@ -52,6 +53,9 @@ _NEVER_READ = {
     ".xcf": "GIMP files",
 }
 """Lower-case suffixes of image files that are not read, with the name of what they hold."""
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
+"""Lower-case suffixes of videos, which `boxwright detect` reads."""
 
 # Formats of Pillow that are read also under the suffix of another format. Camera raw files are not among them: Pillow
 # takes most of them for TIFF files and reads a small preview.
@@ -214,11 +218,14 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Im
 def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         kind = os.stat(path).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would wait for ever
-            raise InputError(f"{path}: this is a pipe or device, not an image file; save the image and name the file")
-        return open(path, "rb")
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # a pipe would wait for ever
+            return open(path, "rb")
     except FileNotFoundError:
+        if (reason := address_reason(os.fspath(path))) is not None:
+            raise InputError(reason) from None
         raise InputError(f"{path}: there is no such image; correct the path or restore the file") from None
+    except (ValueError, NotADirectoryError):  # a null character in the name; a file in place of a folder
+        raise InputError(f"{os.fspath(path)!r}: there cannot be such a file; correct the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not an image; name a file in it") from None
     except PermissionError:
@@ -227,6 +234,7 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise InputError(
             f"{path}: the image cannot be opened ({error.strerror}); check the disk and the path"
         ) from error
+    raise InputError(f"{path}: this is a pipe or device, not an image file; save the image and name the file")
 
 
 def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
@@ -237,6 +245,8 @@ def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
         reason = unreadable_reason(path)
         if size and reason is not None:
             raise InputError(f"{path}: {reason}") from None
+        if size and os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
+            raise InputError(f"{path}: this is a video, not an image; `boxwright detect` reads videos") from None
         what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
         raise InputError(
             f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or remove it from the data set"

@@ -1,11 +1,13 @@
 """Paths and globs on the command line, and the files that they select."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from boxwright.app.detection.sources import find_sources, natural_key
 from boxwright.structures import InputError
+from tests.support.dataset_files import write_image
 
 
 @pytest.fixture
@@ -87,6 +89,112 @@ def test_images_that_cannot_be_read_are_among_the_sources(photos: Path, name: st
     """Reading them fails, and so they are reported."""
     (photos / name).symlink_to("nowhere")
     assert (name, "image") in names(find_sources([photos]))
+
+
+ADDRESSES = {
+    "rtsp://192.168.0.1:554/stream1": "rtsp://192.168.0.1:554/stream1",
+    "rtsp://me:s3cret@10.0.0.2/live": "rtsp://me:***@10.0.0.2/live",
+    "https://example.org/bus.jpg": "https://example.org/bus.jpg",
+    "HTTP://example.org//a//b.mp4?x=1": "HTTP://example.org//a//b.mp4?x=1",
+    "https://example.org/photos/*.jpg": "https://example.org/photos/*.jpg",
+    "rtmp://example.org/live": "rtmp://example.org/live",
+    "udp://@239.0.0.1:1234": "udp://@239.0.0.1:1234",
+    "s3://bucket/a.jpg": "s3://bucket/a.jpg",
+    "0": "0",
+    "1": "1",
+    "/dev/video99": "/dev/video99",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_addresses_and_cameras_are_refused_as_they_were_given(photos: Path, address: str):
+    with pytest.raises(InputError) as caught:
+        find_sources([photos, address])
+    assert str(caught.value) == (
+        f"{ADDRESSES[address]}: addresses (streams, web pages, cameras) are not read; "
+        "download or record it and name the file"
+    )
+
+
+def test_the_address_of_a_file_is_named_as_its_path():
+    with pytest.raises(
+        InputError, match=r"file:///data/a\.jpg: addresses are not read; give the path itself: /data/a\.jpg"
+    ):
+        find_sources(["file:///data/a.jpg"])
+
+
+def test_a_file_with_the_name_of_a_camera_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_image(tmp_path / "0.png").rename(tmp_path / "0")
+    monkeypatch.chdir(tmp_path)
+    assert names(find_sources(["0"])) == [("0", "image")]
+
+
+def test_a_device_is_no_source(tmp_path: Path):
+    os.mkfifo(tmp_path / "clip.mp4")
+    for path in ("/dev/null", tmp_path / "clip.mp4"):
+        with pytest.raises(InputError, match="this is a pipe or device, not a file"):
+            find_sources([path])
+
+
+# ---- lists ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_names_images_and_videos(photos: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str):
+    """Paths are relative to the list's folder or else to the current one, or absolute."""
+    (photos / "grüße 1.jpg").write_bytes(b"x")
+    lines = ["b.png", "", "  deep/2.jpg ", "deep\\2.jpg", str(photos / "clip.mp4"), "photos/10.jpg", "grüße 1.jpg"]
+    (photos / "list.txt").write_bytes((end.join(lines)).encode(encoding))
+    monkeypatch.chdir(photos.parent)
+    assert names(find_sources([photos / "list.txt"])) == [
+        ("b.png", "image"),
+        ("2.jpg", "image"),
+        ("clip.mp4", "video"),
+        ("10.jpg", "image"),
+        ("grüße 1.jpg", "image"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"b.png\n\nmissing.jpg\n", r"list\.txt, line 3: missing\.jpg: no such file in .*photos or in .*; correct"),
+        (b"/nowhere/a.jpg", r"list\.txt, line 1: /nowhere/a\.jpg: no such file; correct or remove the line"),
+        (b"b.png\nhttps://example.org/a.jpg", r"line 2: https://example\.org/a\.jpg: addresses .* are not read"),
+        (b"b.png\ndeep\n", r"line 2: deep: this is a folder; a list names files"),
+        (b"\n  \n", r"list\.txt: this list is empty; write the path"),
+        (b"b.png\ngr\xfc\xdfe.jpg", r"list\.txt, line 2: byte 8 is not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_a_bad_list_is_refused_with_its_line(photos: Path, content: bytes, words: str):
+    (photos / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        find_sources([photos / "list.txt"])
+
+
+def test_a_list_in_a_folder_is_no_source(photos: Path):
+    (photos / "list.txt").write_text("b.png")
+    assert ("list.txt", "image") not in names(find_sources([photos]))
+
+
+# ---- images of formats that are not read ---------------------------------------------------------------------------
+
+
+def test_nothing_but_images_that_are_not_read_is_refused(tmp_path: Path):
+    for name in ("a.jxl", "b.dng"):
+        (tmp_path / name).write_bytes(b"x" * 50)
+    with pytest.raises(InputError, match=r"a\.jxl: JPEG XL images are not read; convert it to PNG or JPEG$"):
+        find_sources([tmp_path / "a.jxl"])
+    with pytest.raises(InputError, match=r"a\.jxl: JPEG XL .*; nor can the 1 other images be read"):
+        find_sources([tmp_path])
+    write_image(tmp_path / "c.png")
+    assert [name for name, _ in names(find_sources([tmp_path]))] == ["a.jxl", "b.dng", "c.png"]
+
+
+def test_an_image_under_a_wrong_suffix_is_read(tmp_path: Path):
+    write_image(tmp_path / "a.png").rename(tmp_path / "a.jxl")
+    assert names(find_sources([tmp_path / "a.jxl"])) == [("a.jxl", "image")]
 
 
 def test_numbers_sort_as_numbers():

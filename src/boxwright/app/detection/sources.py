@@ -1,4 +1,4 @@
-"""Find the images and videos that files, folders and globs on a command line name."""
+"""Find the images and videos that files, lists of files, folders and globs on a command line name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boxwright.data.images import is_image_name, unreadable_reason, walk_files
+from boxwright.data.addresses import address_reason
+from boxwright.data.formats.texts import read_text
+from boxwright.data.images import VIDEO_SUFFIXES, image_size, is_image_name, unreadable_reason, walk_files
 from boxwright.fields import nearest
 from boxwright.structures import InputError
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,13 @@ class MediaFile:
 
 
 def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> list[MediaFile]:
-    """Return all images and videos that files, folders and globs name, in the given order, each file once.
+    """Return all images and videos that files, lists, folders and globs name, in the given order, each file once.
 
     A folder gives the images and videos in it, with ``recursive`` those of the folders in it too, linked ones
     included, in natural order (``2.jpg`` before ``10.jpg``). Images of formats that are not read are among them, so
     that they are reported. A file named outright is taken whatever its suffix, as an image unless the suffix is a
-    video's. Raises ``InputError`` for what does not exist, and for a folder or glob without images and videos.
+    video's; a .txt file is a list with one path a line. Raises ``InputError`` for what does not exist, for addresses
+    and cameras, for a folder or glob without images and videos, and where no image is of a format that is read.
     """
     found: dict[Path, tuple[Literal["image", "video"], str]] = {}
     for pattern in patterns:
@@ -39,6 +40,7 @@ def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> lis
             found.setdefault(path.resolve(), ("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", name))
     if not found:
         raise InputError("no files given; give images, videos, folders, or globs such as 'photos/*.jpg'")
+    _refuse_unreadable([path for path, (kind, _) in found.items() if kind == "image"], len(found))
     names = _unique([name for _, name in found.values()])
     return [MediaFile(path, kind, name) for (path, (kind, _)), name in zip(found.items(), names, strict=True)]
 
@@ -56,8 +58,15 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
             more = "" if recursive else "; include its subfolders with --recursive"
             raise InputError(f"{pattern}: no image or video in this folder{more}")
         yield from ((file, file.relative_to(path).as_posix()) for file in files)
+    elif path.is_file():
+        if path.suffix.lower() == ".txt":
+            yield from ((file, file.name) for file in _listed(path))
+        else:
+            yield path, path.name
+    elif (reason := address_reason(pattern)) is not None:
+        raise InputError(reason)
     elif path.exists():
-        yield path, path.name
+        raise InputError(f"{pattern}: this is a pipe or device, not a file; save the image or video and name the file")
     elif glob.has_magic(pattern):
         hits = [Path(hit) for hit in glob.glob(str(path), recursive=True)]
         files = sorted((hit for hit in hits if hit.is_file() and _is_media(hit)), key=lambda p: natural_key(str(p)))
@@ -76,6 +85,45 @@ def _is_media(path: Path) -> bool:
 def _media_in(folder: Path, recursive: bool) -> list[Path]:
     files = [file for file in walk_files(folder, recursive) if _is_media(file)]
     return sorted(files, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
+
+
+def _listed(file: Path) -> list[Path]:
+    """Return the files of a list with one path a line, relative to the list's folder or the current one."""
+    found: list[Path] = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        text = line.strip()
+        if not text:
+            continue
+        spellings = (line, text, text.replace("\\", "/"))  # the last for lists that were written on Windows
+        candidates = [base / Path(s).expanduser() for s in spellings for base in (file.parent, Path())]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if path is None:
+            reason = address_reason(text)
+            if reason is None and any(candidate.is_dir() for candidate in candidates):
+                reason = f"{text}: this is a folder; a list names files, so give the folder to the command itself"
+            if reason is None:
+                also = "" if Path(text).is_absolute() else f" in {file.parent} or in {Path.cwd()}"
+                reason = f"{text}: no such file{also}; correct or remove the line"
+            raise InputError(f"{file}, line {number}: {reason}")
+        found.append(path)
+    if not found:
+        raise InputError(f"{file}: this list is empty; write the path of an image or video on each line")
+    return found
+
+
+def _refuse_unreadable(images: Sequence[Path], count: int) -> None:
+    """Raise InputError if all ``count`` files are images of formats that are not read, so that nothing can be done."""
+    if len(images) < count or any(unreadable_reason(image) is None for image in images):
+        return
+    refusals: list[InputError] = []
+    for image in images:
+        try:
+            image_size(image)  # a wrong suffix alone is no reason
+            return
+        except InputError as error:
+            refusals.append(error)
+    more = f"; nor can the {len(images) - 1} other images be read" if len(images) > 1 else ""
+    raise InputError(f"{refusals[0]}{more}")
 
 
 def _meant(path: Path) -> str:

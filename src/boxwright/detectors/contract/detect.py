@@ -6,18 +6,21 @@ Symbols: B images, D detections of a batch's row, n detections of one image, m t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Generator, Tensor
 from torchvision import tv_tensors
 
+from boxwright.data.addresses import address_reason
 from boxwright.data.images import read_image
 from boxwright.data.loading.collate import padded_proposals
+from boxwright.data.pixels import image_to_array
 from boxwright.data.transforms.configs import TransformConfig, build_transform
 from boxwright.data.transforms.sample import Sample
 from boxwright.geometry.boxes import have_area
@@ -54,10 +57,14 @@ def pixels_of(source: ImageSource) -> np.ndarray:
 
     Raises InputError for a file that cannot be read, or an array of another type or shape.
     """
-    if isinstance(source, (str, Path)):
-        return read_image(Path(source))
+    if isinstance(source, (str, os.PathLike)):
+        return read_image(source)
+    if not isinstance(source, (np.ndarray, Tensor, Image.Image)):
+        reason = address_reason(str(source)) if isinstance(source, int) else None  # the number of a camera
+        forms = "a path, a PIL image, an array or a tensor"
+        raise InputError(reason or f"an image of type {type(source).__name__}; give {forms}")
     if isinstance(source, Image.Image):
-        return np.array(ImageOps.exif_transpose(source).convert("RGB"))
+        return image_to_array(source)
     array = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
     if isinstance(source, Tensor) and array.ndim == 3:
         array = np.moveaxis(array, 0, -1)

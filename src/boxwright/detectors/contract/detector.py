@@ -13,7 +13,6 @@ from typing import Any, Self, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from boxwright.data.proposals.selective_search import search_pixels
@@ -184,7 +183,7 @@ class Detector(nn.Module, ABC):
         minimum score, 0..1. Boxes are in pixels of the image as given (of a file: after its EXIF orientation).
         Raises InputError for an image that cannot be read.
         """
-        if isinstance(sources, (str, Path, Image.Image, np.ndarray, Tensor)):
+        if not isinstance(sources, Sequence) or isinstance(sources, str):  # one image, or what is none
             sources = [sources]
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size}: at least 1")
