@@ -8,12 +8,21 @@ Boxes everywhere are float32 ``x1 y1 x2 y2`` in absolute pixels, ``x2 y2`` exclu
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # error messages, class names and levels are used by commands that never load torch
     import torch
     from torch import Tensor
+
+
+_LONGEST_NAME = 256
+# Invisible characters: soft hyphen, zero-width space, left-to-right marks, word joiner, byte order mark. The joiners
+# U+200C and U+200D stay, since Persian, Hindi and emoji are spelled with them.
+_TURNING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+_INVISIBLE: dict[int, None] = dict.fromkeys((0x00AD, 0x061C, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF))
 
 
 class InputError(ValueError):
@@ -33,7 +42,8 @@ class Level:
 class Classes:
     """Foreground classes in label order. Label ``k`` has the name ``names[k]`` and the category id ``ids[k]``.
 
-    Category ids are those of the data set's own files. Raises InputError where a name or an id appears twice.
+    Category ids are those of the data set's own files. Names are kept as `plain_name` gives them. Raises InputError
+    where a name or an id appears twice, and for a name that is empty, too long or has control characters.
     """
 
     names: tuple[str, ...]
@@ -42,9 +52,16 @@ class Classes:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.ids):
             raise InputError(f"{len(self.names)} class names but {len(self.ids)} category ids; give one id per name")
+        if strange := [name for name in self.names if not isinstance(name, str)]:
+            raise InputError(f"the class name {strange[0]!r} is not text; give names as text")
+        object.__setattr__(self, "names", tuple(map(plain_name, self.names)))
+        for position, name in enumerate(self.names):
+            if (defect := _name_defect(name)) is not None:
+                raise InputError(f"the name of class {position} {defect}")
         for what, values in (("class name", self.names), ("category id", self.ids)):
-            repeated = sorted({str(v) for v in values if values.count(v) > 1})
-            if repeated:
+            if len(set(values)) < len(values):
+                counts = Counter(values)
+                repeated = sorted(str(value) for value, count in counts.items() if count > 1)
                 raise InputError(f"{what} {', '.join(repeated)} appears more than once; each class needs its own")
 
     def __len__(self) -> int:
@@ -54,6 +71,23 @@ class Classes:
     def from_names(cls, names: list[str] | tuple[str, ...]) -> Classes:
         """Number the classes 1, 2, ..., as COCO files converted from VOC or YOLO data do."""
         return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+
+def plain_name(name: str) -> str:
+    """Return a class name in composed Unicode, with single blanks between words and without invisible characters."""
+    return " ".join(unicodedata.normalize("NFC", name).translate(_INVISIBLE).split())
+
+
+def _name_defect(name: str) -> str | None:
+    """Describe the defect of a class name; None if there is none."""
+    if not name:
+        return "is empty; give every class a name"
+    if len(name) > _LONGEST_NAME:
+        return f"has {len(name)} characters ({name[:30]!r}...); shorten it to at most {_LONGEST_NAME}"
+    # Control characters and those that turn the direction of writing, which a terminal obeys; halves of pairs.
+    if bad := sorted({c for c in name if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNING}):
+        return f"is {name!r}, with the control character {bad[0]!r}; remove it"
+    return None
 
 
 class Images(NamedTuple):

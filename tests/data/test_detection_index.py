@@ -49,6 +49,25 @@ def test_round_trip() -> None:
         index.path(3)
 
 
+def test_what_voc_annotates_of_an_object_is_carried() -> None:
+    """The view of an object and the like are kept for writers, and do not change the fingerprint."""
+    plain = DetectionIndex.build(CLASSES, records(), root="/d")
+    assert plain.poses == ["Unspecified"] * 3
+    assert not plain.truncated.any()
+    made = records()
+    made[0].truncated, made[0].occluded, made[0].poses = [True, False], [False, True], ["Right", "Frontal"]
+    index = DetectionIndex.build(CLASSES, made, root="/d").subset([2, 0])
+    assert index.poses == ["Unspecified", "Right", "Frontal"]
+    assert index.truncated.tolist() == [False, True, False]
+    assert index.occluded.tolist() == [False, False, True]
+    assert index.crowd.tolist() == [False, False, True]
+    assert index.difficult.tolist() == [False, True, False]
+    assert index.fingerprint() == plain.subset([2, 0]).fingerprint()
+    made[0].poses = ["Right"]
+    with pytest.raises(InputError, match="2 boxes but 1 poses"):
+        DetectionIndex.build(CLASSES, made, root="/d")
+
+
 def test_masks() -> None:
     index = DetectionIndex.build(CLASSES, records(), root="/d")
     masks = index.masks(0)

@@ -21,9 +21,8 @@ import numpy as np
 
 from boxwright.data.masks import masks as mask_tools
 from boxwright.data.masks.masks import Segmentation
+from boxwright.data.packing import CROWD, DIFFICULT, OCCLUDED, POSE_SHIFT, POSES, TRUNCATED, ImageRecord, Packer
 from boxwright.structures import Classes, InputError
-
-_CROWD, _DIFFICULT = 1, 2
 
 
 class Annotations(NamedTuple):
@@ -42,29 +41,6 @@ class Annotations(NamedTuple):
     area: np.ndarray
     ids: np.ndarray
     segmentations: list[Segmentation | None] | None
-
-
-@dataclass(kw_only=True)
-class ImageRecord:
-    """One image with its annotations, as a reader passes it to `DetectionIndex.build`.
-
-    ``boxes`` ``[n, 4]`` are x1 y1 x2 y2, exclusive, or with ``box_format="xywh"`` x y width height; ``labels`` ``[n]``
-    index the classes. Defaults: no crowd, nothing difficult, the areas of the segmentations or else of the boxes, ids
-    that count from 1 through the data set.
-    """
-
-    path: Path
-    image_id: int
-    height: int
-    width: int
-    boxes: Sequence[Sequence[float]] | np.ndarray = ()
-    labels: Sequence[int] | np.ndarray = ()
-    crowd: Sequence[bool] | np.ndarray | None = None
-    difficult: Sequence[bool] | np.ndarray | None = None
-    areas: Sequence[float | None] | np.ndarray | None = None
-    ids: Sequence[int] | np.ndarray | None = None
-    segmentations: Sequence[Segmentation | None] | None = None
-    box_format: str = "xyxy"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,10 +76,10 @@ class DetectionIndex:
         Raises ``InputError``, naming the image, for a label outside the classes and for unequal lengths.
         """
         folder = Path(root) if root is not None else (Path(records[0].path).parent if records else Path())
-        packed = _Packer(folder)
+        packed = Packer(folder)
         for record in records:
             packed.add(record, len(classes))
-        return packed.index(classes, name)
+        return cls(classes, name, folder, **packed.columns())
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -132,12 +108,27 @@ class DetectionIndex:
     @property
     def crowd(self) -> np.ndarray:
         """Return a mask of the crowd regions among all boxes, bool ``[M]``."""
-        return (self.flags & _CROWD) > 0
+        return (self.flags & CROWD) > 0
 
     @property
     def difficult(self) -> np.ndarray:
         """Return a mask of the difficult boxes among all boxes, bool ``[M]``."""
-        return (self.flags & _DIFFICULT) > 0
+        return (self.flags & DIFFICULT) > 0
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """Return a mask of the objects that VOC annotates as cut by the image's edge or an occluder, bool ``[M]``."""
+        return (self.flags & TRUNCATED) > 0
+
+    @property
+    def occluded(self) -> np.ndarray:
+        """Return a mask of the objects that VOC annotates as partly hidden, bool ``[M]``."""
+        return (self.flags & OCCLUDED) > 0
+
+    @property
+    def poses(self) -> list[str]:
+        """Return VOC's view of each object, one of `POSES`, by box ``[M]``."""
+        return [POSES[code] for code in (self.flags >> POSE_SHIFT).tolist()]
 
     @property
     def with_mask(self) -> np.ndarray:
@@ -172,8 +163,8 @@ class DetectionIndex:
         return Annotations(
             boxes=np.stack([x, y, x + w, y + h], axis=1).astype(np.float32),
             labels=self.labels[rows].astype(np.int64),
-            crowd=(flags & _CROWD) > 0,
-            difficult=(flags & _DIFFICULT) > 0,
+            crowd=(flags & CROWD) > 0,
+            difficult=(flags & DIFFICULT) > 0,
             area=self.areas[rows].copy(),
             ids=self.annotation_ids[rows].copy(),
             segmentations=self._segmentations(rows),
@@ -231,7 +222,8 @@ class DetectionIndex:
         It does not depend on the folder of the data set or on ids. The images are not read.
         """
         digest = hashlib.sha256(json.dumps([self.classes.names, self.classes.ids]).encode())
-        parts = (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, self.flags, self.texts)
+        flags = self.flags & (CROWD | DIFFICULT)  # the others have no effect on training
+        parts = (self.paths, self.path_ends, self.sizes, self.box_ends, self.xywh, self.labels, flags, self.texts)
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
@@ -261,9 +253,9 @@ class DetectionIndex:
                 "category_id": self.classes.ids[label],
                 "bbox": box,
                 "area": area,
-                "iscrowd": flags & _CROWD,
+                "iscrowd": flags & CROWD,
             }
-            if flags & _DIFFICULT:
+            if flags & DIFFICULT:
                 row["difficult"] = 1
             if (segmentation := self._segmentation(i)) is not None:
                 row["segmentation"] = segmentation
@@ -290,106 +282,6 @@ class DetectionIndex:
         if self.text_ends is None:
             return None
         return [self._segmentation(row) for row in range(rows.start, rows.stop)]
-
-
-class _Packer:
-    """Build the columns of an index record by record."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.image_ids: list[int] = []
-        self.sizes: list[tuple[int, int]] = []
-        self.paths = bytearray()
-        self.path_ends, self.box_ends, self.text_ends = [0], [0], [0]
-        self.xywh: list[np.ndarray] = []
-        self.labels: list[np.ndarray] = []
-        self.flags: list[np.ndarray] = []
-        self.areas: list[np.ndarray] = []
-        self.ids: list[np.ndarray] = []
-        self.texts = bytearray()
-
-    def add(self, record: ImageRecord, num_classes: int) -> None:
-        """Append one image and its boxes."""
-        boxes = np.array(record.boxes, dtype=np.float64).reshape(-1, 4)
-        if record.box_format == "xyxy":
-            boxes[:, 2:] -= boxes[:, :2]
-        count = len(boxes)
-        labels = _column(record, "labels", count, np.int32, None)
-        if count and (labels.min() < 0 or labels.max() >= num_classes):
-            raise InputError(f"{record.path}: a label is not one of 0..{num_classes - 1}; correct it or add its class")
-        crowd = _column(record, "crowd", count, bool, np.zeros(count))
-        difficult = _column(record, "difficult", count, bool, np.zeros(count))
-        start = self.box_ends[-1]
-        self.ids.append(_column(record, "ids", count, np.int64, np.arange(start + 1, start + count + 1)))
-        self.areas.append(_areas(record, boxes))
-        self.xywh.append(boxes)
-        self.labels.append(labels)
-        self.flags.append(crowd.astype(np.uint8) * _CROWD + difficult.astype(np.uint8) * _DIFFICULT)
-        for segmentation in record.segmentations if record.segmentations is not None else [None] * count:
-            if segmentation is not None:
-                self.texts += json.dumps(segmentation, separators=(",", ":")).encode()
-            self.text_ends.append(len(self.texts))
-        self.box_ends.append(start + count)
-        self.image_ids.append(record.image_id)
-        self.sizes.append((record.height, record.width))
-        self.paths += _below(Path(record.path), self.root).encode("utf-8", "surrogateescape")
-        self.path_ends.append(len(self.paths))
-
-    def index(self, classes: Classes, name: str) -> DetectionIndex:
-        """Return the finished index."""
-
-        def joined(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-            return np.concatenate(parts) if parts else np.zeros(shape, dtype)
-
-        return DetectionIndex(
-            classes=classes,
-            name=name,
-            root=self.root,
-            image_ids=np.array(self.image_ids, dtype=np.int64),
-            sizes=np.array(self.sizes, dtype=np.int32).reshape(-1, 2),
-            paths=np.frombuffer(self.paths, dtype=np.uint8).copy(),
-            path_ends=np.array(self.path_ends, dtype=np.int64),
-            box_ends=np.array(self.box_ends, dtype=np.int64),
-            xywh=joined(self.xywh, (0, 4), np.float64),
-            labels=joined(self.labels, (0,), np.int32),
-            flags=joined(self.flags, (0,), np.uint8),
-            areas=joined(self.areas, (0,), np.float64),
-            annotation_ids=joined(self.ids, (0,), np.int64),
-            texts=np.frombuffer(self.texts, dtype=np.uint8).copy(),
-            text_ends=np.array(self.text_ends, dtype=np.int64) if self.texts else None,
-        )
-
-
-def _column(record: ImageRecord, name: str, count: int, dtype: Any, default: np.ndarray | None) -> np.ndarray:
-    """Return a column with one value per box, or the default if the record leaves it out."""
-    given = getattr(record, name)
-    values = np.asarray(default if given is None else given).astype(dtype).reshape(-1)
-    if len(values) != count:
-        raise InputError(f"{record.path}: {count} boxes but {len(values)} {name}; give one for each box")
-    return values
-
-
-def _areas(record: ImageRecord, xywh: np.ndarray) -> np.ndarray:
-    """Return the given areas, or those of the segmentations, or those of the boxes."""
-    given = [None] * len(xywh) if record.areas is None else list(record.areas)
-    segments = [None] * len(xywh) if record.segmentations is None else list(record.segmentations)
-    for name, values in (("areas", given), ("segmentations", segments)):
-        if len(values) != len(xywh):
-            raise InputError(f"{record.path}: {len(xywh)} boxes but {len(values)} {name}; give one for each box")
-    areas = np.empty(len(xywh), dtype=np.float64)
-    for i, (area, segment) in enumerate(zip(given, segments, strict=True)):
-        if area is None:
-            area = xywh[i, 2] * xywh[i, 3] if segment is None else mask_tools.area(segment)
-        areas[i] = area
-    return areas
-
-
-def _below(path: Path, root: Path) -> str:
-    """Return the path relative to ``root`` if it is below it, else the full path."""
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return str(path if path.is_absolute() else path.absolute())
 
 
 def _gather(ends: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
