@@ -10,7 +10,8 @@ from boxwright.structures import Classes, InputError
     [
         ("cat", "cat"), (" cat ", "cat"), ("traffic\nlight", "traffic light"), ("a\t b\r\nc", "a b c"),
         ("traffic\u00a0\u3000light", "traffic light"), ("a\u2028b", "a b"), ("\ufeffcat", "cat"), ("c\u200bat", "cat"),
-        ("c\u00adat", "cat"), ("cafe\u0301", "caf\u00e9"), ("\u0645\u06cc\u200c\u0631\u0648", "\u0645\u06cc\u200c\u0631\u0648"),
+        ("c\u00adat", "cat"), ("cafe\u0301", "caf\u00e9"),
+        ("\u0645\u06cc\u200c\u0631\u0648", "\u0645\u06cc\u200c\u0631\u0648"),
         ("\U0001f469\u200d\U0001f33e", "\U0001f469\u200d\U0001f33e"), ("[red]", "[red]"), ("=1+1", "=1+1"),
     ],
 )  # fmt: skip

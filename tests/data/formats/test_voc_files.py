@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from boxwright.data.formats.check import check_dataset
 from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning, ProblemLog
 from boxwright.data.formats.voc.layout import find_voc
@@ -46,7 +47,9 @@ def test_splits_classes_and_trainval(tmp_path: Path) -> None:
     layout = find_voc(root)
     assert layout is not None
     assert read_voc(layout, ["val"], names=["ant", "cat"])["val"].annotations(0).labels.tolist() == [0]
-    with pytest.raises(InputError, match=r"c\.xml, line 4, object ant: is not among the classes"):
+    with pytest.raises(
+        InputError, match=r"c\.xml, line 4, object ant: is not among the 1 classes; add it to labels.txt"
+    ):
         read_voc(layout, ["val"], names=["cat"])
 
 
@@ -187,3 +190,156 @@ def test_bccd_agrees_with_its_json(shared_data: Path) -> None:
             names = [[s.classes.names[k] for k in r.labels] for s, r in ((ours, a), (theirs, b))]
             assert names[0] == names[1]
             np.testing.assert_array_equal(a.boxes, b.boxes + np.array([1, 1, 0, 0]))
+
+
+def shot(root: Path, path: str, size: tuple[int, int] = (40, 60), seed: int = 0) -> Path:
+    return write_image(root / path, *size, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", False), ("False", False), ("Unspecified", False), ("", False), ("0.0", False), ("1", True), ("True", True)],
+)
+def test_flags_as_text(tmp_path: Path, text: str, expected: bool) -> None:
+    extra = f"<pose>left</pose><truncated>{text}</truncated><occluded>{text}</occluded>"
+    xml = voc_xml("a.jpg", [("cat", 1, 1, 9, 9)], extra=extra).replace("<difficult>0<", f"<difficult>{text}<")
+    log = ProblemLog()
+    layout = find_voc(single(tmp_path, xml))
+    assert layout is not None
+    index = read_voc(layout, log=log)["all"]
+    assert index.difficult.tolist() == index.truncated.tolist() == index.occluded.tolist() == [expected]
+    assert index.poses == ["Left"]
+    assert log.problems == []
+
+
+@pytest.mark.parametrize("tag", ["difficult", "truncated", "occluded"])
+def test_flags_that_say_nothing(tmp_path: Path, tag: str) -> None:
+    xml = voc_xml("a.jpg", [("cat", 1, 1, 9, 9)]).replace("<bndbox>", f"<{tag}>maybe</{tag}><bndbox>")
+    xml = xml.replace("<difficult>0</difficult>", "")
+    with pytest.raises(InputError, match=rf'a\.xml, line 4, object cat: <{tag}> is "maybe"; write 0 or 1'):
+        open_dataset(single(tmp_path, xml))
+
+
+def test_numbers_as_they_are_written(tmp_path: Path) -> None:
+    xml = voc_xml("a.jpg", [("cat", 1, 1, 9, 9)]).replace("<xmax>9<", "<xmax> 3e1 <").replace(">60<", "> 60.0 <")
+    assert open_dataset(single(tmp_path, xml)).annotations(0).boxes.tolist() == [[0, 0, 30, 9]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmax>9<", "<xmax>9,5<", 'object cat: has no bndbox with four numbers: <xmax> is "9,5"'),
+        ("<xmax>9<", "<xmax>true<", '<xmax> is "true"'),
+        ("bndbox>", "robndbox>", r"rotated box \(robndbox\), which is not read"),
+        ("<bndbox>", "<bndbox/><bndbox>", "has 2 bndbox"),
+        ("<width>60<", "<width>wide<", 'a.xml, size/width: is "wide", no number of pixels'),
+        ("<width>60<", "<width>-60<", 'size/width: is "-60"'),
+        ("<width>60<", "<width>1e9<", "size: is 1000000000x40, more than the 250,000,000 pixels"),
+        ("<width>60<", "<width>1e400<", 'size/width: is "1e400"'),
+        ("<name>cat<", "<name>c\u202eat<", r"a\.xml: the name of class 0 is 'c\\u202eat'"),
+    ],
+)
+def test_values_that_are_refused_are_shown(tmp_path: Path, old: str, new: str, message: str) -> None:
+    xml = voc_xml("a.jpg", [("cat", 1, 1, 9, 9)])
+    assert old in xml
+    root = single(tmp_path, xml.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        open_dataset(root)
+    assert not check_dataset(root).ok
+
+
+def test_names_of_two_lines_become_one(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("traffic\n  light", 1, 1, 9, 9), ("traffic light", 1, 1, 19, 9)]))
+    with pytest.warns(DatasetWarning, match=r'class name "traffic\\n  light" is read as "traffic light"'):
+        index = open_dataset(root)
+    assert index.classes.names == ("traffic light",)
+    assert index.num_boxes == 2
+
+
+def test_an_xml_file_that_contradicts_its_name(tmp_path: Path) -> None:
+    """Both names are of images: the boxes may belong to either."""
+    root = single(tmp_path, voc_xml("b.jpg", [("cat", 1, 1, 9, 9)]))
+    shot(root, "JPEGImages/b.jpg", seed=5)
+    with pytest.raises(InputError, match=r"a\.xml, filename: names b\.jpg, but a\.jpg has the name of the XML file"):
+        open_dataset(root)
+    assert [p.kind for p in check_dataset(root).problems if p.severity == "error"] == ["two-images"]
+    (root / "JPEGImages/a.jpg").unlink()
+    assert open_dataset(root).path(0) == root / "JPEGImages/b.jpg"  # a renamed XML file
+    (root / "JPEGImages/b.jpg").rename(root / "JPEGImages/a.jpg")
+    log = ProblemLog()
+    layout = find_voc(root)
+    assert layout is not None
+    assert read_voc(layout, log=log)["all"].path(0) == root / "JPEGImages/a.jpg"
+    assert [p.message for p in log.problems] == [
+        "1 XML files name another image than that of their own name, which is taken: a.xml (b.jpg)"
+    ]
+
+
+def test_one_stem_with_two_suffixes(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 1, 1, 9, 9)]))
+    shot(root, "JPEGImages/a.png", seed=5)
+    assert open_dataset(root).path(0) == root / "JPEGImages/a.jpg"
+    (root / "Annotations/a.xml").write_text(voc_xml("a", [("cat", 1, 1, 9, 9)]))
+    with pytest.raises(InputError, match=r"which image it is of: .*JPEGImages holds a\.jpg and a\.png; name one"):
+        open_dataset(root)
+
+
+def test_two_xml_files_of_one_image(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 1, 1, 9, 9)]))
+    (root / "Annotations/b.xml").write_text(voc_xml("a.jpg", [("cat", 11, 1, 19, 9)]))
+    with pytest.raises(InputError, match=r"b\.xml, split all: its image .*a\.jpg is also that of a\.xml"):
+        open_dataset(root)
+    report = check_dataset(root)
+    assert [(p.kind, p.severity) for p in report.problems] == [("one-image-twice", "error")]
+
+
+def test_a_stem_listed_twice_counts_once(tmp_path: Path) -> None:
+    root = write_voc_files(tmp_path, {"train": ["a", "b"]})
+    (root / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
+    with pytest.warns(DatasetWarning, match="split train: 1 entries stand more than once, the first a"):
+        assert len(open_dataset(root, "train")) == 2
+
+
+def test_an_image_outside_the_data_set_does_not_replace_one_inside(tmp_path: Path) -> None:
+    shot(tmp_path, "JPEGImages/b.jpg")  # that of another data set
+    root = write_voc_files(tmp_path / "set", {"train": ["a", "b"]})
+    (root / "JPEGImages/b.jpg").unlink()
+    assert open_dataset(root).path(1) == root / "JPEGImages/b.jpg"  # missing, as the check says
+    assert [p.kind for p in check_dataset(root).problems if p.severity == "error"] == ["missing-image"]
+    shot(tmp_path, "JPEGImages/a.jpg")
+    (root / "JPEGImages/a.jpg").unlink()
+    with pytest.warns(DatasetWarning, match=r"2 images were found outside the folder of the data set, .*a\.jpg"):
+        assert open_dataset(root).path(0) == tmp_path / "JPEGImages/a.jpg"
+
+
+def test_folders_of_annotations_have_folders_of_images(tmp_path: Path) -> None:
+    for number, camera in enumerate(("one", "two")):
+        shot(tmp_path, f"JPEGImages/{camera}/1.jpg", seed=number)
+        (tmp_path / "Annotations" / camera).mkdir(parents=True)
+        (tmp_path / "Annotations" / camera / "1.xml").write_text(voc_xml("1.jpg", [("cat", 1, 1, 9 + number, 9)]))
+    index = open_dataset(tmp_path)
+    assert [index.relative_path(i) for i in range(2)] == ["JPEGImages/one/1.jpg", "JPEGImages/two/1.jpg"]
+    (tmp_path / "JPEGImages/two/1.jpg").rename(tmp_path / "JPEGImages/1.jpg")
+    assert open_dataset(tmp_path).path(1) == tmp_path / "JPEGImages/two/1.jpg"  # missing, not that of no camera
+
+
+def test_boxes_that_begin_at_zero(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 0, 5, 9, 9), ("cat", 2, 2, 9, 9)]))
+    (message,) = [p.message for p in check_dataset(root).problems if p.kind == "zero-based"]
+    assert message.startswith("1 of 2 boxes begin at 0")
+    assert [p.kind for p in check_dataset(root, voc_one_based=False).problems] == []
+
+
+def test_boxes_in_fractions(tmp_path: Path) -> None:
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 0.1, 0.2, 0.9, 0.8)]))
+    with pytest.raises(InputError, match=r"a\.xml: all 1 boxes lie within 0\.\.1: fractions of the image"):
+        open_dataset(root)
+
+
+def test_tags_that_are_not_read_take_one_line(tmp_path: Path) -> None:
+    root = write_voc_files(tmp_path, {"train": ["a", "b"]})
+    extra = "<pose>Rear-left</pose><part><name>head</name></part><attributes>x</attributes>"
+    for stem in ("a", "b"):
+        (root / f"Annotations/{stem}.xml").write_text(voc_xml("", [("cat", 2, 3, 30, 20)] * 2, extra=extra))
+    lines = [str(p) for p in check_dataset(root).problems if p.kind == "unread-key"]
+    assert lines == [f"{root}/Annotations/a.xml: not read: <part>, <attributes>, <pose> (and in 1 more file)"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from boxwright.data.images import pixel_limit
 from boxwright.structures import InputError
 
 Severity = Literal["error", "warning", "info"]
 
+_MOST_ITEMS = 20  # in one line
 _SLACK = 1.0  # pixels that a box may extend over the edge unreported: formats count from 0 or 1, and tools round
 
 
@@ -39,6 +41,27 @@ class Problem:
         return {name: getattr(self, name) for name in ("kind", "severity", "file", "place", "message")}
 
 
+@dataclass
+class _Line:
+    """Content of a line that `ProblemLog.gather` composes; ``position`` among the problems."""
+
+    position: int
+    file: str
+    message: str
+    announced: bool
+    items: Counter[str] = field(default_factory=Counter)
+    files: set[str] = field(default_factory=set)
+
+    def text(self) -> str:
+        """Return the message with what was gathered so far."""
+        names = list(self.items)
+        listed = ", ".join(names[:_MOST_ITEMS])
+        listed += f" and {len(names) - _MOST_ITEMS} more" if len(names) > _MOST_ITEMS else ""
+        others = len(self.files) - 1 if "{items}" in self.message else 0
+        text = self.message.format(items=listed, first=names[0], count=self.items.total())
+        return text + (f" (and in {others} more file{'s' if others > 1 else ''})" if others else "")
+
+
 class ProblemLog:
     """Collect problems while a data set is read.
 
@@ -52,6 +75,7 @@ class ProblemLog:
         self.skip_masks = skip_masks
         self.problems: list[Problem] = []
         self._corrected: list[Problem] = []
+        self._gathered: dict[str, _Line] = {}  # by kind
 
     def refuse(self, kind: str, file: Path | str, place: str, message: str) -> None:
         """Raise ``InputError`` for a defect that cannot be corrected; note it as an error if lenient."""
@@ -70,22 +94,48 @@ class ProblemLog:
         """Note a problem that does not change the result of reading."""
         self.problems.append(Problem(kind, severity, str(file), place, message))
 
+    def gather(
+        self, kind: str, severity: Severity, file: Path | str, item: str, message: str, announced: bool = False
+    ) -> None:
+        """Note an item of a kind that gets one line for the whole data set, however many files and items it has.
+
+        In ``message``, ``{items}`` stands for the different items, ``{first}`` for the first of them and ``{count}``
+        for the number of calls. `announce` warns of the line if ``announced``.
+        """
+        line = self._gathered.get(kind)
+        if line is None:
+            line = self._gathered[kind] = _Line(len(self.problems), str(file), message, announced)
+            self.problems.append(Problem(kind, severity, str(file), "", ""))
+        line.items[item] += 1
+        line.files.add(str(file))
+        self.problems[line.position] = Problem(kind, severity, line.file, "", line.text())
+
     def announce(self) -> None:
         """Warn once of all corrections: the number of each kind and its first case."""
-        if not self._corrected:
+        lines = [line for line in self._gathered.values() if line.announced]
+        if not self._corrected and not lines:
             return
         kinds: defaultdict[str, list[Problem]] = defaultdict(list)
-        for problem in self._corrected:
+        for problem in [*self._corrected, *(self.problems[line.position] for line in lines)]:
             kinds[problem.kind].append(problem)
-        lines = [
+        texts = [
             f"{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") for found in kinds.values()
         ]
         self._corrected.clear()
+        for line in lines:
+            line.announced = False
         warnings.warn(
-            "read with corrections; `boxwright data check` lists them all\n  " + "\n  ".join(lines),
+            "read with corrections; `boxwright data check` lists them all\n  " + "\n  ".join(texts),
             DatasetWarning,
             stacklevel=3,
         )
+
+
+def size_defect(height: int, width: int) -> str | None:
+    """Describe a stated size of an image that no image can have; None if there is no defect."""
+    if height * width > (limit := pixel_limit()):
+        return f"is {width}x{height}, more than the {limit:,} pixels that an image may have; correct it"
+    return None
 
 
 def box_defect(

@@ -8,34 +8,51 @@ corners into VOC files; ``one_based=False`` reads those unchanged.
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
-from boxwright.data.formats.parsing import parse_xml
-from boxwright.data.formats.places import (
-    images_by_stem,
-)
-from boxwright.data.formats.problems import ProblemLog, box_defect
+from boxwright.data.formats.entries.class_names import named_classes, note_changed
+from boxwright.data.formats.entries.image_uses import ImageUses
+from boxwright.data.formats.entries.values import flag, number
+from boxwright.data.formats.parsing import parse_xml, shown
+from boxwright.data.formats.problems import ProblemLog, box_defect, size_defect
+from boxwright.data.formats.texts import read_text
+from boxwright.data.formats.voc.images import VocImages
 from boxwright.data.formats.voc.layout import VocLayout
 from boxwright.data.images import image_size
-from boxwright.data.index import DetectionIndex, ImageRecord
-from boxwright.structures import Classes, InputError
+from boxwright.data.index import DetectionIndex
+from boxwright.data.packing import POSES, ImageRecord
+from boxwright.structures import Classes, InputError, plain_name
 
 _CLASS_FILES = ("labels.txt", "classes.txt")
-_READ_TAGS = {"name", "bndbox", "difficult"}
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_READ_TAGS = {"name", "bndbox", "difficult", "truncated", "occluded", "pose"}
+_EMPTY = ("", "0", "Unspecified", "Unknown", "none")
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One object; the corners as in the file."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+    truncated: bool
+    occluded: bool
+    pose: str
+    line: int
 
 
 @dataclass
 class _ImageFile:
-    """Content of one XML file; ``objects`` are (name, corners as in the file, difficult, line)."""
+    """Content of one XML file; ``size`` is height and width."""
 
     file: Path
     file_name: str
     size: tuple[int, int] | None
-    objects: list[tuple[str, tuple[float, float, float, float], bool, int]]
+    objects: list[_Object]
 
 
 def read_voc(
@@ -63,46 +80,82 @@ def read_voc(
             "missing-annotation", file, f"line {line}", f"`{stem}` has no Annotations/{stem}.xml; restore or remove it"
         )
     contents: dict[Path, _ImageFile] = {}
-    unread: dict[str, list[tuple[Path, int]]] = {}
     for file in dict.fromkeys(f for files in layout.splits.values() for f in files):
         try:
-            contents[file] = _parse(file, own_log, unread)
+            contents[file] = _parse(file, own_log)
         except InputError as error:
             if not own_log.lenient:
                 raise
             own_log.refuse("unreadable", file, "", str(error).removeprefix(f"{file}").lstrip(",: "))
-    for tag, positions in unread.items():
-        file, line = positions[0]
-        own_log.note("unread-key", "info", file, f"line {line}", f"<{tag}> is not read (found {len(positions)} times)")
-    classes = _classes(layout.root, names, contents.values())
+    classes = _classes(layout.root, names, contents, own_log)
+    _check_corners(layout.root, contents, one_based, own_log)
     reader = _Assembler(layout.root, classes, one_based, own_log)
     indexes: dict[str, DetectionIndex] = {}
     for split in chosen:
-        present = [contents[file] for file in layout.splits[split] if file in contents]
-        made = (reader.record(content, number) for number, content in enumerate(present, start=1))
-        records = [record for record in made if record is not None]
-        indexes[split] = DetectionIndex.build(classes, records, root=layout.root, name=split)
+        present = [contents[file] for file in _once(layout, split, own_log) if file in contents]
+        indexes[split] = DetectionIndex.build(classes, reader.records(split, present), root=layout.root, name=split)
     if log is None:
         own_log.announce()
     return indexes
+
+
+def _once(layout: VocLayout, split: str, log: ProblemLog) -> list[Path]:
+    """Return the XML files of a split, each once."""
+    files = list(dict.fromkeys(layout.splits[split]))
+    if (more := len(layout.splits[split]) - len(files)) > 0:
+        twice = next(file for file in files if layout.splits[split].count(file) > 1)
+        message = f"{more} entries stand more than once, the first {twice.stem}; each is read once"
+        log.correct("listed-twice", "warning", layout.root, f"split {split}", message)
+    return files
+
+
+def _check_corners(root: Path, contents: Mapping[Path, _ImageFile], one_based: bool, log: ProblemLog) -> None:
+    """Note boxes that look as if they counted from 0, and refuse those in fractions of the image."""
+    files = [(file, box.corners) for file, content in contents.items() for box in content.objects]
+    zero = [file for file, corners in files if 0 in corners[:2]]
+    if zero and one_based:
+        message = (
+            f"{len(zero)} of {len(files)} boxes begin at 0, but VOC counts pixels from 1: if the set counts from 0, "
+            "give --voc-zero-based"
+        )
+        log.note("zero-based", "info", zero[0], "", message)
+    if files and all(0 <= v <= 1 for _, corners in files for v in corners):
+        message = f"all {len(files)} boxes lie within 0..1: fractions of the image? VOC holds pixels, convert them"
+        log.refuse("not-pixels", files[0][0], "", message)
 
 
 class _Assembler:
     """Make image records of parsed XML files. Defects of a file that two splits share are reported once."""
 
     def __init__(self, root: Path, classes: Classes, one_based: bool, log: ProblemLog) -> None:
-        self.root = root
         self.labels = {name: label for label, name in enumerate(classes.names)}
         self.one_based = one_based
         self.log = log
+        self._images = VocImages(root, log)
+        self._found: dict[Path, Path] = {}
         self._reported: set[Path] = set()
-        self._stems: dict[Path, dict[str, list[str]]] = {}
 
-    def record(self, content: _ImageFile, image_id: int) -> ImageRecord | None:
-        """Return the record of one image; None if its size cannot be determined."""
+    def records(self, split: str, contents: Iterable[_ImageFile]) -> list[ImageRecord]:
+        """Return the records of a split's images, without those whose size cannot be determined."""
+        uses, records = ImageUses(), []
+        for image_id, content in enumerate(contents, start=1):
+            if content.file not in self._found:
+                self._found[content.file] = self._images.find(content.file, content.file_name)
+            path = self._found[content.file]
+            if (earlier := uses.earlier(path, content.file.name)) is not None:
+                self.log.refuse(
+                    "one-image-twice", content.file, f"split {split}",
+                    f"its image {path} is also that of {earlier[0]}; keep one XML file for each image",
+                )  # fmt: skip
+                continue
+            record = self._record(content, path, image_id)
+            if record is not None:
+                records.append(record)
+        return records
+
+    def _record(self, content: _ImageFile, path: Path, image_id: int) -> ImageRecord | None:
         log = ProblemLog(lenient=self.log.lenient) if content.file in self._reported else self.log
         self._reported.add(content.file)
-        path = self._image(content)
         size = content.size
         if size is None:
             try:
@@ -110,100 +163,133 @@ class _Assembler:
             except InputError as error:
                 log.refuse("no-size", content.file, "size", f"is missing or 0, and the image has none: {error}")
                 return None
+        elif (defect := size_defect(*size)) is not None:
+            log.refuse("no-size", content.file, "size", defect)
+            return None
         boxes: list[tuple[float, ...]] = []
-        labels: list[int] = []
-        difficult: list[bool] = []
-        for name, corners, hard, line in content.objects:
-            position = f"line {line}, object {name}"
-            if name not in self.labels:
-                log.refuse("unknown-category", content.file, position, "is not among the classes; add or correct it")
+        kept: list[_Object] = []
+        for found in content.objects:
+            position = f"line {found.line}, object {found.name}"
+            if found.name not in self.labels:
+                log.refuse(
+                    "unknown-category", content.file, position,
+                    f"is not among the {len(self.labels)} classes; add it to labels.txt, or correct it",
+                )  # fmt: skip
                 continue
-            x1, y1, x2, y2 = corners
+            x1, y1, x2, y2 = found.corners
             if x2 > x1 and y2 > y1 and self.one_based:  # a box of no area in the file must not gain a pixel
                 x1, y1 = x1 - 1, y1 - 1
             if box_defect(log, content.file, position, (x1, y1, x2, y2), *size):
                 boxes.append((x1, y1, x2, y2))
-                labels.append(self.labels[name])
-                difficult.append(hard)
+                kept.append(found)
         return ImageRecord(
-            path=path, image_id=image_id, height=size[0], width=size[1], boxes=boxes, labels=labels, difficult=difficult
+            path=path,
+            image_id=image_id,
+            height=size[0],
+            width=size[1],
+            boxes=boxes,
+            labels=[self.labels[found.name] for found in kept],
+            difficult=[found.difficult for found in kept],
+            truncated=[found.truncated for found in kept],
+            occluded=[found.occluded for found in kept],
+            poses=[found.pose for found in kept],
         )
 
-    def _image(self, content: _ImageFile) -> Path:
-        """Return the image of an XML file, or the path where it is expected if there is none."""
-        xml = content.file
-        bases = (self.root, xml.parent, xml.parent.parent, self.root.parent, self.root.parent.parent)
-        folders = [*(base / n for base in bases for n in ("JPEGImages", "images", "Images")), xml.parent, self.root]
-        name = re.split(r"[/\\]", content.file_name)[-1]
-        for stem in dict.fromkeys((xml.stem, os.path.splitext(name)[0], name)):
-            for folder in dict.fromkeys(folders):
-                if folder not in self._stems:
-                    self._stems[folder] = images_by_stem(folder)
-                if found := self._stems[folder].get(stem):
-                    return folder / (name if name in found else found[0])
-        home = next((f for f in folders if self._stems.get(f)), folders[0])
-        return home / (name or f"{xml.stem}.jpg")
 
-
-def _classes(root: Path, names: Sequence[str] | None, contents: Iterable[_ImageFile]) -> Classes:
+def _classes(root: Path, names: Sequence[str] | None, contents: Mapping[Path, _ImageFile], log: ProblemLog) -> Classes:
     """Return the given classes, else those of a file in the root, else all found, sorted."""
     if names is not None:
         return Classes.from_names(tuple(names))
     for file in (root / n for n in _CLASS_FILES):
         if file.is_file():
-            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            try:
-                return Classes.from_names(lines)
-            except InputError as error:
-                raise InputError(f"{file}: {error}") from None
-    return Classes.from_names(sorted({name for content in contents for name, *_ in content.objects}))
+            lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+            return named_classes(lines, file, "", log)
+    found = sorted({box.name for content in contents.values() for box in content.objects})
+    file = next((file for file, content in contents.items() if content.objects), root)
+    return named_classes(found, file, "", log)
 
 
-def _parse(file: Path, log: ProblemLog, unread: dict[str, list[tuple[Path, int]]]) -> _ImageFile:
-    """Parse one XML file. Tags may have any order; boxes of an object's parts are not read as the object's.
-
-    ``unread`` collects the file and line of tags that are not read (pose, truncated, parts), by tag.
-    """
+def _parse(file: Path, log: ProblemLog) -> _ImageFile:
+    """Parse one XML file. Tags may have any order; boxes of an object's parts are not read as the object's."""
     tree = parse_xml(file)
     if tree.tag != "annotation":
         raise InputError(f"{file}: the root element is <{tree.tag}>, but a VOC file has <annotation>; remove the file")
-    width, height = _number(tree.findtext("size/width")), _number(tree.findtext("size/height"))
-    size = (round(height), round(width)) if height and width and height >= 1 and width >= 1 else None
-    if size is None:
-        log.note("no-size", "warning", file, "size", "is missing or 0; read from the image")
     for element in (e for tag in ("source", "owner") for e in tree.findall(tag)):
-        if any((inner.text or "").strip() not in ("", "Unknown") for inner in element.iter()):
-            unread.setdefault(element.tag, []).append((file, int(element.get("__line", "0"))))
-    objects: list[tuple[str, tuple[float, float, float, float], bool, int]] = []
-    for element in tree.findall("object"):
-        line = int(element.get("__line", "0"))
-        name = (element.findtext("name") or "").strip()
-        if not name:
-            log.refuse("unknown-category", file, f"line {line}", "an object has no name; add one or remove the object")
-            continue
-        corners = tuple(_number(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax"))
-        x1, y1, x2, y2 = corners
-        if x1 is None or y1 is None or x2 is None or y2 is None:
-            log.refuse(
-                "bad-box",
-                file,
-                f"line {line}, object {name}",
-                "has no bndbox with four numbers; add it or remove the object",
-            )
-            continue
-        for child in element:
-            if child.tag not in _READ_TAGS and (
-                len(child) or (child.text or "").strip() not in ("", "0", "Unspecified")
-            ):
-                unread.setdefault(child.tag, []).append((file, line))
-        objects.append((name, (x1, y1, x2, y2), bool(_number(element.findtext("difficult"))), line))
-    return _ImageFile(file, (tree.findtext("filename") or "").strip(), size, objects)
+        if any((inner.text or "").strip() not in _EMPTY for inner in element.iter()):
+            _unread(file, element.tag, log)
+    objects = [found for element in tree.findall("object") if (found := _object(file, element, log)) is not None]
+    return _ImageFile(file, (tree.findtext("filename") or "").strip(), _size(file, tree, log), objects)
 
 
-def _number(text: str | None) -> float | None:
-    """Return the number in a tag's text; None if the tag is missing or holds no number."""
-    try:
-        value = float(text or "")
-    except ValueError:
+def _size(file: Path, tree: ElementTree.Element, log: ProblemLog) -> tuple[int, int] | None:
+    """Return the height and width in the file; None without them."""
+    sides = [number(tree.findtext(f"size/{tag}") or "0") for tag in ("height", "width")]
+    for tag, side in zip(("height", "width"), sides, strict=True):
+        if side is None or not math.isfinite(side) or side < 0:
+            log.refuse("no-size", file, f"size/{tag}", f"is {shown(tree.findtext(f'size/{tag}'))}, no number of pixels")
+            return None
+    height, width = (round(side or 0) for side in sides)
+    if height and width:
+        return height, width
+    log.note("no-size", "warning", file, "size", "is missing or 0; read from the image")
+    return None
+
+
+def _object(file: Path, element: ElementTree.Element, log: ProblemLog) -> _Object | None:
+    """Return one object; None if it has a defect, which is refused."""
+    line = int(element.get("__line", "0"))
+    written = (element.findtext("name") or "").strip()
+    name = plain_name(written)
+    if not name:
+        log.refuse("unknown-category", file, f"line {line}", "an object has no name; add one or remove the object")
         return None
-    return value if math.isfinite(value) else None
+    note_changed([written], file, f"line {line}", log)
+    place = f"line {line}, object {name}"
+    corners = _corners(file, place, element, log)
+    if corners is None:
+        return None
+    flags = {tag: flag(element.findtext(tag)) for tag in ("difficult", "truncated", "occluded")}
+    for tag, value in flags.items():
+        if value is None:
+            log.refuse("bad-flag", file, place, f"<{tag}> is {shown(element.findtext(tag))}; write 0 or 1")
+            return None
+    for child in element:
+        if child.tag not in _READ_TAGS and (len(child) or (child.text or "").strip() not in _EMPTY):
+            _unread(file, child.tag, log)
+    pose = (element.findtext("pose") or "").strip().capitalize()
+    if pose not in POSES:
+        if pose not in _EMPTY:
+            _unread(file, "pose", log)
+        pose = "Unspecified"
+    return _Object(
+        name, corners, bool(flags["difficult"]), bool(flags["truncated"]), bool(flags["occluded"]), pose, line
+    )
+
+
+def _corners(
+    file: Path, place: str, element: ElementTree.Element, log: ProblemLog
+) -> tuple[float, float, float, float] | None:
+    """Return the corners of an object as in the file; None without four numbers, which is refused."""
+    boxes = element.findall("bndbox")
+    texts = [boxes[0].findtext(tag) for tag in _CORNERS] if boxes else []
+    x1, y1, x2, y2 = [number(text) for text in texts] or [None] * 4
+    if len(boxes) > 1:
+        message = f"has {len(boxes)} bndbox; give each box an object of its own"
+    elif any(text is not None and text.strip() for text in texts):
+        bad = next(
+            (f"<{tag}> is {shown(text)}" for tag, text in zip(_CORNERS, texts, strict=True) if number(text) is None), ""
+        )
+        message = f"has no bndbox with four numbers: {bad}; correct it or remove the object"
+    elif element.find("robndbox") is not None:
+        message = "has no bndbox but a rotated box (robndbox), which is not read; add the upright box around it"
+    else:
+        message = "has no bndbox with four numbers; add it or remove the object"
+    if len(boxes) != 1 or x1 is None or y1 is None or x2 is None or y2 is None:
+        log.refuse("bad-box", file, place, message)
+        return None
+    return x1, y1, x2, y2
+
+
+def _unread(file: Path, tag: str, log: ProblemLog) -> None:
+    """Note a tag that is not read (source, part, polygon), in one line for the whole data set."""
+    log.gather("unread-key", "info", file, f"<{tag}>", "not read: {items}")
