@@ -35,7 +35,6 @@ def start_pretraining(name: str | None, request: PretrainRequest) -> PretrainRes
             ("--config", request.config is not None),
             ("--epochs", request.epochs is not None),
             ("--seed", request.seed is not None),
-            ("--workers", request.workers is not None),
         )
         if given
     ]
@@ -54,6 +53,7 @@ def start_pretraining(name: str | None, request: PretrainRequest) -> PretrainRes
         resume=request.resume is not None,
         licence=request.licence,
         resume_command=resume_command(request, output),
+        workers=request.workers if name is None else None,
     )
 
 

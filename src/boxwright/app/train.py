@@ -45,6 +45,7 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
         carry_classes=request.carry_classes,
         tensorboard=request.tensorboard,
         resume_command=resume_command(request, output),
+        workers=request.workers if name is None else None,
     )
 
 
@@ -58,7 +59,6 @@ def check_resume(name: str | None, request: TrainRequest) -> None:
         ("--config", request.config is not None),
         ("--epochs", request.epochs is not None),
         ("--seed", request.seed is not None),
-        ("--workers", request.workers is not None),
     )
     given = [option for option, present in changes if present and name is None]
     given += ["--weights"] if request.weights is not None else []

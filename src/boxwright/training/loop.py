@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def train(
     log: Log = "auto",
     resume_command: str | None = None,
     build: Build = build_detector,
+    workers: int | None = None,
 ) -> TrainResult:
     """Train a detector by ``recipe`` on ``train_index`` into the folder ``output``, validated on ``val_index``.
 
@@ -65,7 +66,8 @@ def train(
     ``backbone_weights``: an ImageNet network of any publisher that fits the recipe's backbone, see
     :func:`~boxwright.checkpoints.backbone_files.load_pretrained`. ``log``: "auto" (a bar on a terminal, else lines),
     "bar", "lines", "quiet", or a function that takes lines. ``resume_command``: the command that is printed and noted
-    for resuming. Under ``torchrun`` every process calls this function.
+    for resuming. ``workers``: their number in place of the recipe's; no result depends on it. Under ``torchrun`` every
+    process calls this function.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint to resume from.
@@ -75,6 +77,8 @@ def train(
     def open_task(processes: Processes, state: dict[str, Any] | None) -> DetectionTask:
         stored = None if state is None else _stored_recipe(state, output)
         agreed = agreed_recipe(recipe, stored, output, "a recipe")
+        if workers is not None:
+            agreed = replace(agreed, data=replace(agreed.data, workers=workers))
         check_data(train_index, val_index)
         if agreed.data.proposals is not None and val_index is not None:
             proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch

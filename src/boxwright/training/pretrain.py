@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,15 @@ def pretrain(
     licence: str = "",
     log: Log = "auto",
     resume_command: str | None = None,
+    workers: int | None = None,
 ) -> PretrainResult:
     """Train the recipe's backbone as a classifier of ``train`` into the folder ``output``.
 
     ``output`` must be empty or absent, or hold the run to ``resume``, whose recipe is used (``recipe`` may be None).
     ``licence``: of the images, for the card; a resumed run keeps its own if none is given. ``resume_command``: the
-    command that is printed for resuming. Writes ``backbone.safetensors``, which ``boxwright train --backbone-weights``
-    takes, after each validation that is better than all before, or with each checkpoint if there is no ``val``.
+    command that is printed for resuming. ``workers``: their number in place of the recipe's. Writes
+    ``backbone.safetensors``, which ``boxwright train --backbone-weights`` takes, after each validation that is better
+    than all before, or with each checkpoint if there is no ``val``.
 
     Raises InputError, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or SIGTERM, with
     a checkpoint to resume from.
@@ -53,6 +55,8 @@ def pretrain(
     def open_task(processes: Processes, state: dict[str, Any] | None) -> ClassificationTask:
         stored = None if state is None else stored_recipe(state, output)
         agreed = agreed_recipe(recipe, stored, output, "a backbone")
+        if workers is not None:
+            agreed = replace(agreed, workers=workers)
         return ClassificationTask(agreed, train, val, processes, output, licence)
 
     own = ["boxwright", "pretrain", "--data", str(train.data), "--resume", str(output)]

@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from boxwright.checkpoints.checkpoint import TRAIN_SUFFIX, load_train_state
 from boxwright.config.config_tree import differences, to_tree
 from boxwright.config.pretrain_recipe import TrainingRecipe
-from boxwright.data.loading.workers import SampleError
+from boxwright.data.loading.workers import SampleError, WorkerError
 from boxwright.io.environment import peak_memory, precision_note
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes, processes
@@ -148,7 +148,7 @@ class Run(Generic[B]):
     def _take_step(self) -> Any:
         try:
             return self.session.take_step()
-        except SampleError as error:
+        except (SampleError, WorkerError) as error:
             self._save_and_raise(error)
 
     def _validate_and_save(self) -> None:
@@ -159,12 +159,12 @@ class Run(Generic[B]):
         self.session.check_weights()
         try:
             self._validate()
-        except SampleError as error:
+        except (SampleError, WorkerError) as error:
             self._save_and_raise(error)
         self._save()
 
-    def _save_and_raise(self, error: SampleError) -> NoReturn:
-        """Save the state before the sample that could not be read, and say how to continue from it.
+    def _save_and_raise(self, error: SampleError | WorkerError) -> NoReturn:
+        """Save the state before the batch that could not be made, and say how to continue from it.
 
         Not saved are a step that other processes take part in, as they do not know of the error, and the beginning of a
         stage: its parts are reset already, and a resumed run would reset them again.
@@ -172,10 +172,14 @@ class Run(Generic[B]):
         session = self.session
         if self.processes.world == 1 and not session.at_stage_start:
             self._save()
+        fewer = "with fewer workers if memory ran out (--workers 1; 0 loads in the main process)"
         if session.saved is None:
-            raise error
+            raise error if isinstance(error, SampleError) else WorkerError(f"{error}. Begin again, {fewer}") from error
+        saved = f"The run is saved after step {session.saved}"
+        if isinstance(error, WorkerError):
+            raise WorkerError(f"{error}. {saved}. Resume, {fewer}: {self.command}") from error
         raise InputError(
-            f"{error}. The run is saved after step {session.saved}. Repair that file, or put another image under "
+            f"{error}. {saved}. Repair that file, or put another image under "
             "its name (without it the data set is another one and needs a new run), then resume with: "
             f"{self.command}"
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,17 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "set", COUNTS, (64, 64), progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does")
+def test_a_killed_worker_is_told_in_a_sentence(tmp_path: Path) -> None:
+    def kill(done: int, total: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(InputError, match="one of the 2 processes that draw scenes was killed or crashed"):
+        write_scenes(tmp_path / "set", {"train": 200}, (64, 64), workers=2, progress=kill)
     assert list(tmp_path.iterdir()) == []
 
 

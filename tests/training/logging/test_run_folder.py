@@ -52,7 +52,7 @@ def run(folder: Path, resume: bool) -> TrainResult:
 
 @pytest.mark.parametrize(("step", "resume"), [(3, True), (3, False), (1, False)])
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(step: int, resume: bool, tmp_path: Path) -> None:
-    """Whether it would resume, or begin, also before the first checkpoint."""
+    """Also before the first checkpoint of the first run, and also if the second would begin a new run."""
     with started(tmp_path, step) as child:
         with pytest.raises(InputError, match=rf"run: process {child.pid} on \S+ is training into this folder"):
             run(tmp_path, resume)

@@ -5,6 +5,9 @@ held. So a worker prints nothing, runs torch on one thread (which avoids the par
 accelerator. It shares the pages of the data set with its parent. "spawn", the default elsewhere, and "forkserver" start
 clean processes. They map the arrays of the data set from shared memory, so memory does not grow either, but the main
 module must be importable and each worker imports torch again.
+
+A worker that dies, as when the system kills it for its memory, is noticed where the next batch is asked for and nowhere
+else. torch by itself raises wherever the main process happens to be, also amid an optimiser step.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import multiprocessing
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
@@ -30,6 +34,10 @@ StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
 class SampleError(InputError):
     """A sample of a batch cannot be read or prepared. The message names its file or image id."""
+
+
+class WorkerError(InputError):
+    """A worker died. The message says which one, of what, and the probable reason."""
 
 
 class _SharedDataset(Dataset[Any]):
@@ -73,10 +81,19 @@ class Workers:
     def start(self, numbers: Numbers) -> Iterator[Any]:
         """Iterate over the batches with these numbers. Running workers are reused."""
         self.numbers = numbers
-        with _sigint_blocked(), _without_worker_count_warning():
+        with _sigint_blocked(), _without_worker_count_warning(), _without_torch_handler():
             # Python warns of every fork of a process with threads; the module docstring says why it is safe here.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-            return iter(self._loader)
+            return _Watched(self, iter(self._loader))
+
+    def fault(self) -> str | None:
+        """Describe a worker that died although it was not told to end; None if all live."""
+        processes = getattr(self._loader._iterator, "_workers", [])
+        for number, process in enumerate(processes, start=1):
+            if (code := process.exitcode) is not None:
+                which = f"worker {number} of {self.workers} that load images (process {process.pid})"
+                return f"{which} {_cause(code)}"
+        return None
 
     def stop(self) -> None:
         """End the workers and wait for them."""
@@ -84,6 +101,41 @@ class Workers:
         self._loader._iterator = None
         if running is not None and hasattr(running, "_shutdown_workers"):
             running._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Watched(Iterator[Any]):
+    """Batches of workers, with a WorkerError in place of torch's RuntimeError where one of them died."""
+
+    def __init__(self, workers: Workers, batches: Iterator[Any]) -> None:
+        self.workers, self.batches = workers, batches
+
+    def __next__(self) -> Any:
+        if fault := self.workers.fault():
+            raise WorkerError(fault)
+        try:
+            with _torch_handler():
+                return next(self.batches)
+        except RuntimeError as error:
+            if fault := self.workers.fault():
+                raise WorkerError(fault) from error
+            raise
+
+
+def _cause(code: int) -> str:
+    """Describe how a process ended and why, from its exit code."""
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"ended with exit code {code}"
+    match name:
+        case "SIGKILL":
+            return "was killed (SIGKILL), most probably by the system because memory ran out"
+        case "SIGBUS":
+            return "was stopped by SIGBUS, most probably because shared memory (/dev/shm) is full"
+        case "SIGTERM" | "SIGINT" | "SIGHUP":
+            return f"was stopped by {name} from outside"
+        case _:
+            return f"crashed ({name}), most probably in the library that decodes an image"
 
 
 class _Restartable(Sampler[int]):
@@ -107,6 +159,40 @@ def _print_unless_disconnected(kind: type[BaseException], error: BaseException, 
     """Print an uncaught error, unless the parent has closed the connection, as at the end of a pass."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
+
+
+_torch: list[Any] = []
+"""torch's handler of SIGCHLD, once torch has set it; it raises if a worker of a loader has died."""
+
+
+@contextlib.contextmanager
+def _without_torch_handler() -> Iterator[None]:
+    """Keep the handler of SIGCHLD that is set, and note the one that torch sets when its first loader starts."""
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if (after := signal.getsignal(number)) is not before:
+            _torch[:] = [after]
+            signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def _torch_handler() -> Iterator[None]:
+    """Set torch's handler of SIGCHLD while a batch is waited for, which would else take seconds to notice a death."""
+    if not _torch or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        signal.signal(signal.SIGCHLD, _torch[0])
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,14 +74,23 @@ def _seed_c_library() -> None:
 def search_all(
     index: DetectionIndex, quality: Quality = "fast", workers: int = 1
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    """Run selective search on each image, in order, in ``workers`` processes."""
+    """Run selective search on each image, in order, in ``workers`` processes.
+
+    Raises InputError for an image that cannot be read, and if a process dies.
+    """
     require_opencv()
     paths = [index.path(i) for i in range(len(index))]
     if workers <= 1:
         yield from (selective_search(path, quality) for path in paths)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts) as pool:
-        yield from pool.map(partial(selective_search, quality=quality), paths)
+        try:
+            yield from pool.map(partial(selective_search, quality=quality), paths)
+        except BrokenProcessPool:
+            raise InputError(
+                f"one of the {workers} processes that search for proposals was killed or crashed, most probably "
+                "because memory ran out; run the same command again with fewer (--workers): it goes on from there"
+            ) from None
 
 
 def _leave_interrupts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,7 +138,13 @@ def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
         return
     # Forking a process that has used torch's threads can hang the child, so workers are spawned.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
+        try:
+            yield from pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
+        except BrokenProcessPool:
+            raise InputError(
+                f"one of the {workers} processes that draw scenes was killed or crashed, most probably because memory "
+                "ran out; run the same command again when there is more"
+            ) from None
 
 
 def _draw(task: _Task) -> ImageRecord:
