@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from boxwright.cli.app import main
+from boxwright.data.formats.opening import open_dataset
+from boxwright.data.images import image_size
 from tests.support.command_line import fails, json_output
 
 
@@ -29,6 +31,37 @@ def test_evaluate_returns_all_metrics_and_saved_detections_give_the_same(
     voc = json_output(capsys, "evaluate", "--detections", saved, "--data", scenes, "--metric", "voc07", "--json")
     assert isinstance(voc, dict)
     assert voc["rules"]["average"] == "11-point"
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_saved_detections_say_what_their_image_ids_mean(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+):
+    data, saved = tmp_path / "data", tmp_path / "out" / "found.json"
+    assert main(["data", "convert", str(scenes), str(data), "--to", form]) == 0
+    capsys.readouterr()
+    words = ["evaluate", str(run), "--data", str(data), "--save", str(saved), "--device", "cpu"]
+    assert main(words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote")]
+    ids = {entry["image_id"] for entry in json.loads(saved.read_text())}
+    assert ids
+    value = json_output(capsys, *words, "--json")
+    assert isinstance(value, dict)
+    assert line == f"wrote {saved}; {value['image_ids']}"
+    if form == "coco":
+        (file,) = data.rglob("*val*.json")
+        assert line == f"wrote {saved}; its image ids are those of {file}"
+        assert ids <= {image["id"] for image in json.loads(file.read_text())["images"]}
+        return
+    images = saved.with_name("found.images.json")
+    assert line == f"wrote {saved}; its image ids count the images of val from 1; {images} has the file of each"
+    content = json.loads(images.read_text())
+    entries = {image["id"]: image for image in content["images"]}
+    assert ids <= set(entries) == {1, 2, 3}
+    assert [category["name"] for category in content["categories"]] == list(open_dataset(data, "val").classes.names)
+    for entry in entries.values():
+        assert entry["path"].endswith(entry["file_name"])
+        assert image_size(entry["path"]) == (entry["height"], entry["width"])
 
 
 def test_augmentation_changes_the_detections_and_is_recorded_with_them(

@@ -15,7 +15,7 @@ from boxwright.app.proposals import search
 from boxwright.app.requests.inference import SELECTIVE_SEARCH, EvaluateRequest, Metric
 from boxwright.app.splits import choose_split
 from boxwright.checkpoints.checkpoint import check_classes
-from boxwright.data.formats.opening import find_source, open_dataset
+from boxwright.data.formats.opening import Source, find_source, open_dataset
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.data.proposals.files import SUFFIX, ProposalsConfig
@@ -170,7 +170,40 @@ def save_detections(path: Path, index: DetectionIndex, found: DetectionColumns) 
         json.dump(rows, file)
 
 
-def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) -> tuple[DetectionIndex, Scored]:
+def images_file(saved: Path) -> Path:
+    """Return the path of the file that names the images behind the ids of a saved results file."""
+    return saved.with_name(f"{saved.stem}.images.json")
+
+
+def explain_image_ids(path: Path, index: DetectionIndex, source: Source) -> str:
+    """Return a sentence on the image ids of the results file ``path``, and write `images_file` where it takes one.
+
+    A COCO data set has its own ids. Those of other formats count the images of the split.
+    """
+    if isinstance(source.layout, dict):
+        return f"its image ids are those of {source.layout[index.name]}"
+    categories = [{"id": i, "name": n} for i, n in zip(index.classes.ids, index.classes.names, strict=True)]
+    images = [
+        {"id": index.image_id(i), "file_name": index.relative_path(i), "path": str(index.path(i))}
+        | dict(zip(("height", "width"), index.size(i), strict=True))
+        for i in range(len(index))
+    ]
+    target = images_file(path)
+    with atomic_text(target) as file:
+        json.dump({"images": images, "categories": categories}, file, indent=1)
+    return f"its image ids count the images of {index.name} from {index.image_id(0)}; {target} has the file of each"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An evaluated data set, its scores, and a sentence on the image ids of the saved detections, if there are any."""
+
+    index: DetectionIndex
+    scored: Scored
+    image_ids: str | None
+
+
+def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) -> Evaluated:
     """Evaluate ``checkpoint`` or the file ``request.detections``, and write the requested files.
 
     Raises InputError for options that contradict each other and for everything that does not fit the data.
@@ -190,7 +223,8 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
         if target is not None:
             check_writable(target)
     data = request.data
-    index = open_dataset(data, choose_split(data, find_source(data).splits, request.split, ("val", "test")))
+    source = find_source(data)
+    index = open_dataset(data, choose_split(data, source.splits, request.split, ("val", "test")))
     if request.detections is not None:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
@@ -207,14 +241,16 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
     scored = score(index, found, request.metric)
     if gives_masks:
         scored = replace(scored, unscored=mask_gap(index))
+    image_ids = None
     if request.save is not None:
         save_detections(request.save, index, found)
+        image_ids = explain_image_ids(request.save, index, source)
     if request.plots is not None:
         write_plots(request.plots, index, scored)
     if request.report is not None:
         title = str(request.detections if checkpoint is None else checkpoint)
         write_evaluation_report(request.report, title, data, index, scored)
-    return index, scored
+    return Evaluated(index, scored, image_ids)
 
 
 def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, folder: Path) -> Path | None:

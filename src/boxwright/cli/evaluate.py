@@ -31,11 +31,14 @@ def evaluate(
     """Evaluate a detector on a data set: the 12 COCO metrics, results per class, AP and AR by IoU and object size."""
     from boxwright.app.evaluate import evaluate_request
 
-    index, scored = evaluate_request(checkpoint, request)
+    done = evaluate_request(checkpoint, request)
     if json:
-        return print_json({"data": str(request.data), "split": index.name, **scored.to_dict()})
-    print_scored(scored, Console())
-    for target in (request.save, request.plots, request.report):
+        saved = {} if done.image_ids is None else {"saved": str(request.save), "image_ids": done.image_ids}
+        return print_json({"data": str(request.data), "split": done.index.name, **done.scored.to_dict(), **saved})
+    print_scored(done.scored, Console())
+    if done.image_ids is not None:
+        say(f"wrote {request.save}; {done.image_ids}")
+    for target in (request.plots, request.report):
         if target is not None:
             say(f"wrote {target}")
     return 0

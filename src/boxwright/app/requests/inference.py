@@ -54,7 +54,14 @@ class EvaluateRequest:
     plots: Annotated[
         Path | None, Parameter(help="Write curves and the confusion matrix as PNG into this folder.", group=OUTPUT)
     ] = None
-    save: Annotated[Path | None, Parameter(help="Write all detections as a COCO results file.", group=OUTPUT)] = None
+    save: Annotated[
+        Path | None,
+        Parameter(
+            help="Write all detections as a COCO results file. Its image ids are those of a COCO data set; images of "
+            "other formats are counted from 1, and NAME.images.json, written beside it, has the file of each id.",
+            group=OUTPUT,
+        ),
+    ] = None
     batch_size: Annotated[int | None, Parameter(help="Images per batch. Default: the recipe's.", group=WHERE)] = None
     workers: Annotated[int, Parameter(help="Processes that load images.", group=WHERE)] = 0
     device: Device = "auto"
