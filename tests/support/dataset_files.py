@@ -91,3 +91,51 @@ def class_folders(root: Path, per_class: int = 4, splits: tuple[str, ...] = ("tr
                 pixels[..., channel] += 120
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     return root
+
+
+RED = (220, 30, 30)
+
+
+def write_drawn(path: Path, box: tuple[int, int, int, int] = (10, 8, 40, 32), size: tuple[int, int] = (60, 40)) -> Path:
+    """Write a grey image, width and height ``size``, with a red rectangle: ``box`` x1 y1 x2 y2, the end exclusive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, (90, 90, 90))
+    image.paste(RED, box)
+    image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}))
+    return path
+
+
+def drawn_box(path: Path) -> list[int]:
+    """Return the corners of the red rectangle in an image."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    ys, xs = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1] < 100))
+    return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+
+
+def yolo_line(
+    box: tuple[int, int, int, int] = (10, 8, 40, 32), size: tuple[int, int] = (60, 40), label: int = 0
+) -> str:
+    """Return the line of a YOLO label file for a box in pixels."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    return f"{label} " + " ".join(f"{value:.6f}" for value in values) + "\n"
+
+
+def write_drawn_coco(file: Path, images: list[Path], box: tuple[int, int, int, int] = (10, 8, 40, 32)) -> Path:
+    """Write a COCO file of images by `write_drawn`, which are written too, their names relative to the file."""
+    x1, y1, x2, y2 = box
+    for image in images:
+        write_drawn(image, box)
+    content = {
+        "images": [
+            {"id": i, "file_name": image.name, "width": 60, "height": 40} for i, image in enumerate(images, start=1)
+        ],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": 1, "iscrowd": 0}
+            for i in range(1, len(images) + 1)
+        ],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
 from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
-from boxwright.data.formats.opening import open_splits
+from boxwright.data.formats.opening import Source, find_source, read_source, same_classes
+from boxwright.data.formats.problems import DatasetWarning, ProblemLog
+from boxwright.data.formats.splits import is_held_back
 from boxwright.data.index import DetectionIndex
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
@@ -103,14 +106,64 @@ def training_splits(
     """Open the training and the validation split: those named, else ``train`` (or the only one) and ``val``.
 
     Without ``val``, ``test`` is used for validation. Without either the second is None and the run is not validated.
+    A split called val or test is trained on only if it is named. Other splits are not read. Warns of images that are in
+    both. Raises InputError for a split that is not there, and for images that are missing.
     """
-    splits = open_splits(data)
-    train_name = choose_split(data, splits, train_split, ("train",), "--train-split")
-    if val_split is not None:
-        val_name = choose_split(data, splits, val_split, (), "--val-split")
-    else:
-        val_name = next((name for name in ("val", "test") if name in splits and name != train_name), None)
-    return splits[train_name], None if val_name is None else splits[val_name]
+    log = ProblemLog()
+    source = find_source(data, log)
+    train_name = choose_split(data, source.splits, train_split, ("train",), "--train-split", source.absent)
+    val_name = _validation_split(data, source, train_name, val_split)
+    names = [train_name] if val_name in (None, train_name) else [train_name, val_name]
+    splits = read_source(source, names, log)
+    same_classes(data, splits)
+    for index in splits.values():
+        refuse_missing_images(index)
+    log.announce()
+    if val_name is None:
+        return splits[train_name], None
+    _warn_of_shared_images(data, splits[train_name], splits[val_name])
+    return splits[train_name], splits[val_name]
+
+
+def _validation_split(data: Path, source: Source, train_name: str, named: str | None) -> str | None:
+    """Return the name of the split for validation, or None if the data set has none."""
+    if named is not None:
+        return choose_split(data, source.splits, named, (), "--val-split", source.absent)
+    others = [name for name in source.splits if name != train_name]
+    for name in ("val", "test"):
+        if name in others:
+            return name
+        if name == "val" and name in source.absent:
+            raise InputError(source.absent[name])
+    held_back = [name for name in others if is_held_back(name)]
+    if held_back:
+        names = ", ".join(held_back)
+        message = f"{data}: has no split `val`, so nothing is validated; choose one of {names} with --val-split"
+        warnings.warn(message, DatasetWarning, stacklevel=2)
+    return None
+
+
+def refuse_missing_images(index: DetectionIndex) -> None:
+    """Raise InputError that counts the images of a split that do not exist, before training comes to the first."""
+    missing = [path for path in map(index.path, range(len(index))) if not path.exists()]
+    if missing:
+        more = f", nor do {len(missing) - 1} more images of the split {index.name}" if len(missing) > 1 else ""
+        raise InputError(
+            f"{missing[0]}: the image does not exist{more}; restore it, or remove it from the annotations; "
+            "`boxwright data check` lists all"
+        )
+
+
+def _warn_of_shared_images(data: Path, train_index: DetectionIndex, val_index: DetectionIndex) -> None:
+    """Warn of images that are in both splits, which makes the metrics meaningless."""
+    paths = {train_index.path(i) for i in range(len(train_index))}
+    shared = sum(val_index.path(i) in paths for i in range(len(val_index)))
+    if shared:
+        message = (
+            f"{data}: {shared} of the {len(val_index)} images of {val_index.name} are in {train_index.name} too, which "
+            "makes validation meaningless; name another split with --val-split"
+        )
+        warnings.warn(message, DatasetWarning, stacklevel=2)
 
 
 def resume_command(request: TrainRequest, output: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from boxwright.data import detect_format, open_dataset, open_splits
-from boxwright.data.formats.places import split_name
+from boxwright.data.formats.splits import split_name
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import InputError
 from tests.support.dataset_files import coco_content, write_coco_files, write_image, write_voc_files, write_yolo_files

@@ -8,7 +8,7 @@ import pytest
 from boxwright.data.formats.coco.reader import read_coco
 from boxwright.data.formats.opening import open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning
-from boxwright.data.formats.yolo.layout import label_file
+from boxwright.data.formats.yolo.labels import label_file
 from boxwright.data.formats.yolo.writer import write_yolo
 from boxwright.structures import InputError
 from tests.support.dataset_files import write_coco_files, write_image, write_yolo_files
@@ -86,7 +86,7 @@ def test_bad_lines_name_file_and_line(tmp_path: Path, line: str, message: str) -
         ("train: images/train\nnames: [cat, cat]\n", "key `names`: class name cat appears more than once"),
         ("train: images/train\nnames: [cat, dog]\nnc: 3\n", "nc is 3 but `names` has 2"),
         ("train: images/nowhere\nnames: [cat, dog]\n", "key `train`: images/nowhere does not exist"),
-        ("train: 5\nnames: [cat, dog]\n", "key `train`: give a folder"),
+        ("train: 5\nnames: [cat, dog]\n", "line 1, key `train`: 5 does not exist"),
         ("names: [cat, dog]\ntrain:\n", "none of the keys"),
         ("just text", "holds none of them"),
     ],
@@ -100,7 +100,7 @@ def test_bad_yaml_names_the_key(tmp_path: Path, yaml: str, message: str) -> None
 def test_yaml_does_not_run_code(tmp_path: Path) -> None:
     yaml = "train: images/train\nnames: !!python/object/apply:os.mkdir [made]\n"
     file = write_yolo_files(tmp_path, {"train/a": BOX}, yaml)
-    with pytest.raises(InputError, match="not valid YAML"):
+    with pytest.raises(InputError, match=r"line 2: the tag !!python/object/apply:os\.mkdir is not read"):
         open_dataset(file)
 
 

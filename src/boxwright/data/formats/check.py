@@ -158,7 +158,7 @@ def _read_all(source: Source, log: ProblemLog, voc_one_based: bool) -> dict[str,
             indexes.update(read_source(source, group, log, voc_one_based))
         except InputError as error:
             file = source.layout[group[0]] if isinstance(source.layout, dict) else source.path
-            message = str(error).removeprefix(str(file)).lstrip(",: ")
+            message = str(error).removeprefix(f"{file}: ").removeprefix(f"{file}, ")
             log.note("unreadable", "error", file, "" if source.format == "voc" else f"split {group[0]}", message)
     return indexes
 

@@ -60,8 +60,11 @@ def convert_dataset(
     target = Path(output).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{output}: exists and is not empty; name a new folder")
-    source = find_source(path)
     log = ProblemLog(skip_masks=skip_bad_masks)
+    source = find_source(path, log)
+    for name in ("train", "val"):
+        if name in source.absent:
+            raise InputError(source.absent[name])
     splits = read_source(source, whole_splits(source), log, voc_one_based)
     same_classes(path, splits)
     announcements = [str(p) for p in log.problems if p.kind != "id-zero"]

@@ -1,4 +1,4 @@
-"""Parse JSON, YAML and XML files safely. Raises ``InputError`` with file, line and column for invalid content."""
+"""Parse JSON and XML files safely. Raises ``InputError`` with file, line and column for invalid content."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
-
-import yaml
 
 from boxwright.data.formats.texts import decode_text, decode_xml, read_bytes
 from boxwright.structures import InputError
@@ -65,19 +63,6 @@ def shown(value: Any, limit: int = 60) -> str:
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def parse_yaml(file: Path) -> Any:
-    """Return the content of a YAML file. Raises ``InputError`` with line and column if it is invalid."""
-    try:
-        return yaml.safe_load(file.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; correct the path") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{file}{place}: not valid YAML ({reason}); correct it") from None
 
 
 def parse_xml(file: Path) -> ElementTree.Element:

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from boxwright.data.images import is_image_name
 
-_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 _IMAGE_FOLDERS = ("", "images", "JPEGImages")
-
-
-def split_name(stem: str) -> str:
-    """Return the split that a file or folder name means: ``instances_train2017`` is train, ``valid`` is val.
-
-    A name without a split, such as ``annotations``, gives ``all``; any other name is returned unchanged.
-    """
-    name = stem.strip().lstrip("_")
-    name = re.sub(r"\.coco$", "", name, flags=re.IGNORECASE)
-    name = re.sub(r"^(instances|annotations?|labels)[_-]?", "", name, flags=re.IGNORECASE)
-    name = re.sub(r"[_-]?(annotations?|instances|coco)$", "", name, flags=re.IGNORECASE)
-    name = re.sub(r"^(train|val|test|trainval|minival)[_-]?\d{4}$", r"\1", name, flags=re.IGNORECASE)
-    lowered = name.lower()
-    if lowered in ("", "default", "labels", "data", "dataset"):
-        return "all"
-    if lowered in ("train", "val", "test", "trainval", *_SYNONYMS):
-        return _SYNONYMS.get(lowered, lowered)
-    return name
-
-
-def split_rank(name: str) -> tuple[int, str]:
-    """Return the sort key of a split: train, val, test, then the others by name."""
-    order = ("train", "val", "test")
-    return (order.index(name) if name in order else len(order), name)
 
 
 class ImageFinder:

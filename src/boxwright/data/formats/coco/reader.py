@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from boxwright.data.formats.parsing import parse_json
-from boxwright.data.formats.places import (
-    ImageFinder,
-    split_name,
-)
+from boxwright.data.formats.places import ImageFinder
 from boxwright.data.formats.problems import ProblemLog, box_defect
+from boxwright.data.formats.splits import split_name
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import masks as mask_tools

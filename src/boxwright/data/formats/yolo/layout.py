@@ -1,19 +1,20 @@
-"""Read a YOLO data.yaml and find the images of each split and their label files."""
+"""Read a YOLO data.yaml, or what stands for one, and find the images of each split."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from boxwright.data.formats.parsing import parse_yaml
-from boxwright.data.formats.places import (
-    split_name,
-    split_rank,
-)
-from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.images import is_image_name
+from boxwright.data.formats.problems import Problem, ProblemLog
+from boxwright.data.formats.splits import KNOWN_SPLITS, is_copy, several, split_name, split_rank
+from boxwright.data.formats.texts import read_bytes
+from boxwright.data.formats.yolo.class_names import read_classes
+from boxwright.data.formats.yolo.entries import Entry, find_entry, listed_images
+from boxwright.data.formats.yolo.labels import LabelFinder, stray_labels
+from boxwright.data.formats.yolo.yaml_file import Entries, Items, Text, Value, parse_yaml
+from boxwright.data.images import is_image_name, unreadable_reason, walk_files
 from boxwright.structures import Classes, InputError
 
 _OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
@@ -21,130 +22,164 @@ _OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_
 
 @dataclass(frozen=True)
 class YoloLayout:
-    """Content of a ``data.yaml``; ``splits`` holds the image files of each split."""
+    """Content of a ``data.yaml``; ``splits`` holds the folders, lists and images that each split names.
+
+    ``absent`` holds the defect of each split that names what does not exist.
+    """
 
     file: Path
     root: Path
     classes: Classes
-    splits: dict[str, list[Path]]
+    splits: dict[str, list[Entry]]
+    absent: dict[str, Problem] = field(default_factory=dict)
+    labels: LabelFinder = field(default_factory=lambda: LabelFinder(Path()))
+    _images: dict[str, list[Path]] = field(default_factory=dict)
+
+    def images(self, split: str, log: ProblemLog) -> list[Path]:
+        """Return the images of a split, each once. Notes or refuses lines of lists without an image."""
+        if split not in self._images:
+            self._images[split] = _split_images(self, self.splits[split], log)
+        return self._images[split]
+
+    def note_stray_labels(self, split: str, log: ProblemLog) -> None:
+        """Note label files of a split without an image."""
+        own = self.images(split, log)
+        folders = [e.place for e in self.splits[split] if e.place.is_dir()] or sorted({path.parent for path in own})
+        quiet = ProblemLog(lenient=True)
+        images = [path for name in self.splits for path in self.images(name, log if name == split else quiet)]
+        stray_labels(self.labels, folders, images, log)
 
 
-def find_yolo(path: Path) -> Path | None:
-    """Return the data.yaml at a path: the file itself, or the only YAML file of a folder with class names, or None."""
-    if path.is_file():
-        return path if path.suffix.lower() in (".yaml", ".yml") else None
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".yaml", ".yml"))
-    found = [p for p in files if _names_classes(p)]
-    preferred = [p for p in found if p.stem in ("data", "dataset")]
-    if len(found) > 1 and len(preferred) != 1:
-        raise InputError(
-            f"{path}: {', '.join(p.name for p in found)} all describe YOLO data sets; give the path of one"
-        )
-    return (preferred or found or [None])[0]
+def find_yolo(folder: Path, files: Iterable[Path], log: ProblemLog) -> Path | None:
+    """Return the data.yaml among ``files``, the YAML files of a folder, or None.
+
+    Raises ``InputError`` if several describe a data set and none is called data.yaml or dataset.yaml.
+    """
+    found = [file for file in files if names_classes(file)]
+    preferred = [file for file in found if file.stem.lower() in ("data", "dataset")]
+    copies = [file for file in found if is_copy(file.stem)]
+    if len(found) > 1 and (len(preferred) != 1 or copies):
+        raise InputError(f"{folder}: {several(folder, found)}; name the one you mean")
+    chosen = (preferred or found or [None])[0]
+    if chosen is not None and len(found) > 1:
+        rest = ", ".join(file.name for file in found if file != chosen)
+        log.correct("unused-file", "info", folder, "", f"{chosen.name} is read, {rest} is not; name the one you mean")
+    return chosen
 
 
 def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
-    """Read a data.yaml and list its images. Raises ``InputError`` naming the key and a remedy.
+    """Read a data.yaml and find what its splits name. Raises ``InputError`` naming the line and a remedy.
 
-    With a lenient ``log``, a split whose images are not found is noted and left out.
+    With a lenient ``log``, a split whose images are not found is noted.
     """
-    log = log or ProblemLog()
     content = parse_yaml(file)
-    if not isinstance(content, dict):
+    if not isinstance(content, Entries):
         raise InputError(f"{file}: a data.yaml holds `names`, `train` and `val`; this one holds none of them")
-    classes = _classes(file, content)
+    return yolo_layout(file, content, log or ProblemLog())
+
+
+def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
+    """Return the layout that the content of a data.yaml describes."""
+    classes = read_classes(file, content)
     root = _root(file, content)
-    splits: dict[str, list[Path]] = {}
+    splits: dict[str, list[Entry]] = {}
+    absent: dict[str, Problem] = {}
+    keys: dict[str, Text] = {}
     for key, value in content.items():
-        if not isinstance(key, str) or key in _OTHER_KEYS or value in (None, "", []):
-            continue
         name = split_name(key)
-        if name not in ("train", "val", "test") and not (isinstance(value, str) and (root / value).is_dir()):
+        if key in _OTHER_KEYS or _is_nothing(value):
+            continue
+        if name not in KNOWN_SPLITS and not (isinstance(value, Text) and (root / value).is_dir()):
             continue  # a setting of another tool: a key with another name is a split only if its folder exists
-        entries = value if isinstance(value, list) else [value]
-        if not all(isinstance(entry, str) for entry in entries):
-            raise InputError(f"{file}, key `{key}`: give a folder, a .txt list of images, or a list of those")
-        splits[name] = [image for entry in entries for image in _images(file, root, key, entry, log)]
+        if name in keys:
+            raise InputError(
+                f"{file}, line {key.line}: `{keys[name]}` and `{key}` are both the split {name}; name the one you mean"
+            )
+        keys[name] = key
+        found = [find_entry(file, root, key, text) for text in _texts(file, key, value)]
+        missing = [entry for entry in found if isinstance(entry, Problem)]
+        if missing:
+            absent[name] = missing[0]
+        else:
+            splits[name] = [entry for entry in found if isinstance(entry, Entry)]
+    for name, problem in absent.items():
+        severity = "error" if name in ("train", "val", "trainval") else "warning"
+        log.correct(problem.kind, severity, problem.file, problem.place, problem.message)
     if not splits:
+        if absent:
+            raise InputError(str(next(iter(absent.values()))))
         raise InputError(f"{file}: none of the keys `train`, `val`, `test` names images; add at least one")
     ordered = dict(sorted(splits.items(), key=lambda item: split_rank(item[0])))
-    return YoloLayout(file, root, classes, ordered)
+    return YoloLayout(file, root, classes, ordered, absent, LabelFinder(root))
 
 
-def _names_classes(file: Path) -> bool:
+def _is_nothing(value: Value) -> bool:
+    return value.empty if isinstance(value, Text) else not value
+
+
+def _texts(file: Path, key: Text, value: Value) -> list[Text]:
+    """Return the one or several texts of a key. Raises ``InputError`` for anything else."""
+    texts = list(value) if isinstance(value, Items) else [value]
+    for text in texts:
+        if not isinstance(text, Text) or text.empty:
+            raise InputError(
+                f"{file}, line {key.line}, key `{key}`: give a folder, a .txt list of images, or a list of those"
+            )
+    return [text for text in texts if isinstance(text, Text)]
+
+
+def names_classes(file: Path) -> bool:
     """Return True if a YAML file looks like a data.yaml; one that does not parse counts if its text has the keys."""
     try:
         content = parse_yaml(file)
     except InputError:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        return "names:" in text and "train:" in text
-    if not isinstance(content, dict) or "names" not in content:
+        text = read_bytes(file).replace(b"\0", b"")
+        return b"names" in text and b"train" in text
+    if not isinstance(content, Entries) or not ({"names", "nc"} & set(content)):
         return False
-    folders = (v for v in content.values() if isinstance(v, str))
-    return any(k in content for k in ("train", "val", "test")) or any((file.parent / f).is_dir() for f in folders)
+    folders = (value for value in content.values() if isinstance(value, Text) and value)
+    return any(key in content for key in ("train", "val", "test")) or any((file.parent / f).is_dir() for f in folders)
 
 
-def _classes(file: Path, content: dict[Any, Any]) -> Classes:
-    """Return the classes in ``names``, a list or a mapping from 0..K-1."""
-    names = content.get("names")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise InputError(f"{file}, key `names`: the keys must be 0 to {len(names) - 1} without a gap")
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise InputError(f"{file}, key `names`: give the class names as a list, or as a mapping from 0, 1, ...")
-    count = content.get("nc", len(names))
-    if count != len(names):
-        raise InputError(f"{file}: nc is {count} but `names` has {len(names)} names; correct one of them")
-    try:
-        return Classes.from_names([str(name) for name in names])
-    except InputError as error:
-        raise InputError(f"{file}, key `names`: {error}") from None
-
-
-def _root(file: Path, content: dict[Any, Any]) -> Path:
+def _root(file: Path, content: Entries) -> Path:
     """Return the folder that split entries are relative to: ``path`` if it exists, else the folder of the file.
 
     A relative ``path`` is often relative to the data folder of another tool. Then the data is in the file's own folder.
     """
     folder = file.absolute().parent
-    value = content.get("path")
-    if isinstance(value, str) and value:
-        root = Path(os.path.normpath(folder / value))
-        if root.is_dir():
-            return root
+    value = content.get(Text("path"))
+    if isinstance(value, Text) and not value.empty:
+        for text in (value, value.replace("\\", "/")):
+            root = Path(os.path.normpath(folder / Path(text).expanduser()))
+            if root.is_dir():
+                return root
     return folder
 
 
-def _images(file: Path, root: Path, key: str, entry: str, log: ProblemLog) -> list[Path]:
-    """List the images of one entry of a split: a folder with its subfolders, or a text file with a path per line."""
-    # Roboflow writes ../train/images for a folder beside the data.yaml.
-    shortened = entry.removeprefix("../")
-    candidates = [
-        Path(os.path.normpath(base / e)) for e in (entry, shortened) for base in (root, file.absolute().parent)
-    ]
-    place = next((c for c in candidates if c.exists()), None)
-    if place is None:
-        looked = ", ".join(str(c) for c in dict.fromkeys(candidates))
-        log.refuse("no-folder", file, f"key `{key}`", f"{entry} does not exist (looked for {looked}); correct the path")
-        return []
-    if place.is_dir():
-        return sorted(p for p in place.rglob("*") if is_image_name(p) and p.is_file())
-    images: list[Path] = []
-    for line in place.read_text(encoding="utf-8-sig").splitlines():
-        if line.strip():
-            path = Path(line.strip())
-            bases = (place.parent, root)
-            found = (Path(os.path.normpath(base / path)) for base in bases)
-            images.append(next((p for p in found if p.is_file()), Path(os.path.normpath(bases[0] / path))))
-    return images
-
-
-def label_file(image: Path) -> Path:
-    """Return the label file of an image: the last folder ``images`` in its path becomes ``labels``."""
-    parts = list(image.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+def _split_images(layout: YoloLayout, entries: list[Entry], log: ProblemLog) -> list[Path]:
+    """Return the images of all entries, each once by its real path; those that cannot be read are noted."""
+    found: list[Path] = []
+    for entry in entries:
+        if entry.place.is_dir():
+            found += walk_files(entry.place)
+        elif is_image_name(entry.place) or unreadable_reason(entry.place) is not None:
+            found.append(entry.place)
+        else:
+            found += listed_images(entry.place, layout.root, layout.file.absolute().parent, log)
+    images = [path for path in found if is_image_name(path)]
+    taken = {str(path.with_suffix("")) for path in images}
+    for path in found:
+        reason = unreadable_reason(path)
+        if reason is not None and str(path.with_suffix("")) not in taken:  # a raw file beside its JPEG is no loss
+            log.correct("unread-image", "error", path, "", f"{reason}; left out")
+    unique: dict[str, Path] = {}
+    parents: dict[Path, str] = {}
+    for path in images:
+        if path.is_symlink():
+            real = os.path.realpath(path)
+        else:
+            folder = parents.get(path.parent) or parents.setdefault(path.parent, os.path.realpath(path.parent))
+            real = os.path.join(folder, path.name)
+        if unique.setdefault(real, path).is_symlink() and not path.is_symlink():
+            unique[real] = path
+    return sorted(unique.values()) if len(entries) == 1 and entries[0].place.is_dir() else list(unique.values())

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from boxwright.data.formats.problems import ProblemLog, box_defect
-from boxwright.data.formats.yolo.layout import YoloLayout, label_file
+from boxwright.data.formats.yolo.labels import label_file
+from boxwright.data.formats.yolo.layout import YoloLayout
 from boxwright.data.images import image_size
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks.masks import Segmentation
@@ -35,7 +36,7 @@ def read_yolo(
     own_log = log or ProblemLog()
     indexes: dict[str, DetectionIndex] = {}
     for split in layout.splits if splits is None else splits:
-        images = layout.splits[split]
+        images = layout.images(split, own_log)
         with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 4)) as pool:
             sizes = list(pool.map(_size_or_error, images))
         records: list[ImageRecord] = []
@@ -45,8 +46,8 @@ def read_yolo(
                 own_log.refuse("bad-image", path, "", str(size).removeprefix(f"{path}: "))
                 continue
             record = ImageRecord(path=path, image_id=number, height=size[0], width=size[1])
-            labels = label_file(path)
-            if labels.is_file():
+            labels = layout.labels.find(path, own_log)
+            if labels is not None:
                 labelled += 1
                 _read_labels(labels, record, layout.classes, own_log)
             records.append(record)
@@ -55,6 +56,7 @@ def read_yolo(
                 "no-labels", "error", layout.file, f"split {split}",
                 f"none of {len(images)} images has a label file; the first was looked for at {label_file(images[0])}",
             )  # fmt: skip
+        layout.note_stray_labels(split, own_log)
         indexes[split] = DetectionIndex.build(layout.classes, records, root=layout.root, name=split)
     if log is None:
         own_log.announce()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from boxwright.data.formats.places import split_rank
+from boxwright.data.formats.splits import split_rank
 from boxwright.data.formats.writing.output import ImageTransfer, place_image, unique_names, write_text_file
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.contours import one_polygon, outlines

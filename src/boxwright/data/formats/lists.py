@@ -1,0 +1,72 @@
+"""Read text files with an entry per line: lists of images, and names of classes."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from boxwright.data.formats.texts import read_text
+from boxwright.data.images import is_image_name
+
+_LINE = re.compile(r"\r\n|\r|\n")
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not blank, with their numbers, without spaces at their ends.
+
+    Raises ``InputError`` as `read_text`.
+    """
+    lines = enumerate(_LINE.split(read_text(file).removeprefix("\ufeff")), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_list(file: Path) -> list[tuple[int, str]]:
+    """Return the entries of a list with their lines, without comments and quotes. Raises ``InputError``."""
+    entries: list[tuple[int, str]] = []
+    for number, line in read_lines(file):
+        if line.startswith("#") and not is_image_name(line):
+            continue
+        if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'":
+            line = line[1:-1].strip()
+        entries.append((number, line))
+    return entries
+
+
+def composed(text: str) -> str:
+    """Return text with accents composed (NFC): macOS writes file names decomposed, other systems composed."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+class NameMatcher:
+    """Finds files whose names have the accents of a path in another Unicode form. Reads each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, str]] = {}
+
+    def existing(self, path: Path) -> Path | None:
+        """Return the path, or the one with its names in another form, that exists; else None."""
+        if path.exists():
+            return path
+        if str(path).isascii():
+            return None
+        here = Path(path.anchor)
+        for part in path.parts[1 if path.anchor else 0 :]:
+            if not (here / part).exists():
+                name = self._names(here).get(composed(part))
+                if name is None:
+                    return None
+                part = name
+            here /= part
+        return here
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        key = str(folder)
+        if key not in self._folders:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._folders[key] = {composed(name): name for name in sorted(names)}
+        return self._folders[key]
