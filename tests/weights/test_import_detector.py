@@ -1,17 +1,21 @@
 """Detection of the publisher of a file, and messages for files without an importer."""
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, ssdlite320_mobilenet_v3_large
 
+from boxwright.checkpoints.opening import load_detector
 from boxwright.data.transforms.resizing import WarpConfig
 from boxwright.structures import Classes, InputError
 from boxwright.weights.common.imported import build_imported
 from boxwright.weights.import_detector import IMPORTERS, import_checkpoint, publishers, read_names
-from tests.support.published_layouts import mmdet_yolov3_shapes, one_number, refinedet_shapes
+from tests.support import caffe_reference
+from tests.support.caffe_reference import Random
+from tests.support.published_layouts import mmdet_yolov3_shapes, one_number, refinedet_shapes, ssd300_shapes
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,41 @@ def test_a_configuration_in_the_file_tells_the_size(tmp_path: Path):
     text = "dict(type='Resize', scale=(320, 320))\ntest_pipeline = [dict(type='Resize', scale=(416, 416))]"
     torch.save({"meta": {"cfg": text}, "state_dict": state}, tmp_path / "a.pth")
     assert import_checkpoint(tmp_path / "a.pth").transforms[0].short == (416,)  # type: ignore[union-attr]
+
+
+def test_values_that_are_no_numbers_are_named(ssdlite: Path, tmp_path: Path):
+    whole = torch.load(ssdlite, weights_only=True)
+    names = [name for name in whole if name.endswith("bias")][:5]
+    for name, value in zip(names, (torch.nan, torch.inf, -torch.inf, torch.nan, 3e38), strict=True):
+        whole[name] = torch.full_like(whole[name], value)
+    path = tmp_path / "nan.pth"
+    torch.save(whole, path)
+    for build in (lambda: build_imported(import_checkpoint(path), str(path)), lambda: load_detector(path)):
+        with pytest.raises(
+            InputError, match=r"nan\.pth: values that are NaN or infinite in (\S+, ){2}\S+ and 1 more; "
+        ):
+            build()
+
+
+def test_darknets_and_caffes_files_are_known_without_their_suffix(tmp_path: Path):
+    (tmp_path / "mine.backup").write_bytes(struct.pack("<3iq", 0, 2, 5, 100) + bytes(40))
+    with pytest.raises(InputError, match=r"mine\.backup: needs the cfg .*put it there as mine\.cfg"):
+        import_checkpoint(tmp_path / "mine.backup")
+    with pytest.raises(InputError, match="a file of darknet by its first bytes, not one of mmdet"):
+        import_checkpoint(tmp_path / "mine.backup", publisher="mmdet")
+    random = Random()
+    random.conv("conv9", 8, 3)
+    caffe_reference.write(tmp_path / "iter_80000", random.blobs)
+    with pytest.raises(InputError, match=r"iter_80000: none of the detectors that can be read, .*layers conv9"):
+        import_checkpoint(tmp_path / "iter_80000")
+
+
+def test_tensors_of_other_shapes_and_kinds_are_refused(tmp_path: Path):
+    for name, value in (("loc.0.weight", torch.zeros(())), ("conf.1.bias", torch.zeros(7)), ("L2Norm.weight", None)):
+        state = {key: tensor.contiguous() for key, tensor in one_number(ssd300_shapes(1)).items()} | {name: value}
+        torch.save(state, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"a\.pth: .*(other shapes or types|no importer knows|another shape)"):
+            build_imported(import_checkpoint(tmp_path / "a.pth"), str(tmp_path / "a.pth"))
 
 
 def test_half_the_tensors(ssdlite: Path, tmp_path: Path):

@@ -26,7 +26,7 @@ from boxwright.config.config_tree import to_tree
 from boxwright.config.reading import recipe_from_tree
 from boxwright.config.recipe import Recipe
 from boxwright.detectors.build import Build, DetectorConfig, build_detector
-from boxwright.detectors.contract.adoption import adopt, misfits, unallocated_parameters
+from boxwright.detectors.contract.adoption import adopt, misfits, not_finite, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.preparation import preparation_of
 from boxwright.io.files import write_atomically
@@ -112,7 +112,7 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
     """Build the detector of a checkpoint, on the CPU, in eval mode.
 
     Its parameters are the tensors of ``checkpoint.state`` themselves, which are the file, mapped into memory. Raises
-    MisfitError naming ``path`` if the tensors do not fit.
+    MisfitError naming ``path`` if the tensors do not fit, and InputError naming those that hold NaN or infinite values.
     """
     preparation = preparation_of(checkpoint.recipe.data)
     with unallocated_parameters():
@@ -123,6 +123,11 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
         if "imported" in checkpoint.meta:
             what = f"no whole checkpoint of {checkpoint.meta['imported']['source']}"
         raise MisfitError(f"{path}: {what}: {faults}")
+    if named := not_finite(checkpoint.state):
+        raise InputError(
+            f"{path}: values that are NaN or infinite in {named}; take an earlier checkpoint of the training, or "
+            "download the file anew"
+        )
     adopt(detector, checkpoint.state)
     return detector.eval()
 

@@ -66,6 +66,12 @@ def import_backbone(path: Path | str) -> ImportedBackbone:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except KeyError as error:
         raise InputError(f"{path}: there is no tensor {error} in it, which the network needs; is it whole?") from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: its tensors are named as those of a network that is read, but have other shapes or types "
+            f"({first[:200]}); is the file whole, and unchanged?"
+        ) from error
     return imported
 
 

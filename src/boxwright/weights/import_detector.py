@@ -12,9 +12,10 @@ from torch import Tensor
 
 from boxwright.structures import Classes, InputError
 from boxwright.weights.caffe.models import caffe_sizes, import_caffe
-from boxwright.weights.caffe.protobuf import read_caffemodel
+from boxwright.weights.caffe.protobuf import begins_as_caffemodel, read_caffemodel
 from boxwright.weights.common.foreign_files import read_foreign, tensors_in
 from boxwright.weights.common.imported import Imported
+from boxwright.weights.darknet.files import begins_as_darknet
 from boxwright.weights.darknet.models import import_darknet
 from boxwright.weights.detectron.caffe2 import import_detectron, recognise_detectron
 from boxwright.weights.detectron.detectron2 import import_detectron2, recognise_detectron2
@@ -106,8 +107,10 @@ IMPORTERS: tuple[Importer, ...] = (
         _detnet_sized,
     ),
 )
-"""All importers in the order in which they are asked. Files of Caffe and Darknet are known by their suffix instead."""
+"""All importers in the order in which they are asked. Files of Caffe and Darknet are known by their suffix instead, or
+by their first bytes."""
 _BY_SUFFIX = {".caffemodel": "caffe", ".weights": "darknet"}
+_TORCH = {".pth", ".pt", ".th", ".pkl", ".safetensors", ".tar", ".bin", ".ckpt"}
 
 _CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.\d+)?|head(?:\.fc)?|heads\.head)\.(?:weight|bias)")
 _BACKBONE = re.compile(
@@ -146,9 +149,10 @@ def import_checkpoint(
     path = Path(path)
     if publisher is not None and publisher not in publishers():
         raise InputError(f"publisher {publisher!r}: none of {', '.join(publishers())}")
-    theirs = _BY_SUFFIX.get(path.suffix)
+    theirs = _BY_SUFFIX.get(path.suffix) or _by_content(path)
     if theirs is not None and publisher not in (None, theirs):
-        raise InputError(f"{path}: a file of {theirs} by its name, not one of {publisher}; leave the publisher out")
+        how = "name" if path.suffix in _BY_SUFFIX else "first bytes"
+        raise InputError(f"{path}: a file of {theirs} by its {how}, not one of {publisher}; leave the publisher out")
     if theirs == "darknet":
         if size is not None:
             raise InputError(f"{path}: size {size}: the cfg says it; change width and height there")
@@ -160,14 +164,31 @@ def import_checkpoint(
         raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
     state = read_foreign(path)
     importer = _importer_of(state, path, publisher)
-    if size is None and not any_size and (sizes := importer.sizes(state)):
-        raise _ask_size(path, importer.publisher, sizes)
-    if size is not None:
-        sized = importer.read_sized
-        if sized is None:
-            raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
-        return _named(path, lambda: _with_names(lambda names: sized(state, names, size), classes))
-    return _named(path, lambda: _with_names(lambda names: importer.read(state, names), classes))
+    return _named(path, lambda: _import_state(importer, state, path, classes, size, any_size))
+
+
+def _import_state(
+    importer: Importer, state: State, path: Path, classes: Classes | None, size: int | None, any_size: bool
+) -> Imported:
+    if size is None:
+        if not any_size and (sizes := importer.sizes(state)):
+            raise _ask_size(path, importer.publisher, sizes)
+        return _with_names(lambda names: importer.read(state, names), classes)
+    sized = importer.read_sized
+    if sized is None:
+        raise InputError(f"{path}: size {size}: the files of {importer.publisher} tell it themselves; leave it out")
+    return _with_names(lambda names: sized(state, names, size), classes)
+
+
+def _by_content(path: Path) -> str | None:
+    """Return the publisher whose files begin as ``path`` does, such as Darknet's ``.backup``; None for all others."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(512)
+    if begins_as_darknet(start):
+        return "darknet"
+    return "caffe" if path.suffix not in _TORCH and begins_as_caffemodel(start) else None
 
 
 def _import_caffe(path: Path, classes: Classes | None, size: int | None, any_size: bool) -> Imported:
@@ -219,6 +240,13 @@ def _named(path: Path, read: Callable[[], Imported]) -> Imported:
     except KeyError as error:
         raise InputError(
             f"{path}: there is no tensor {error} in it, which the model needs; is the file whole?"
+        ) from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        # The importers take the shapes for those of the publisher's models.
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: its tensors are named as those of a model that is read, but have other shapes or types "
+            f"({first[:200]}); is the file whole, and unchanged?"
         ) from error
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from boxwright.backbones.darknet import conv_bn_leaky
 from boxwright.structures import InputError
-from boxwright.weights.darknet.files import parse_cfg, plan_layers, read_darknet, state_in_order
+from boxwright.weights.darknet.files import parse_cfg, plan_layers, read_cfg, read_darknet, state_in_order
 
 CFG = """
 [net]
@@ -194,3 +194,31 @@ def test_giving_the_numbers_to_modules(tmp_path: Path) -> None:
         state_in_order(nn.Sequential(nn.Conv2d(3, 2, 1)), network)
     with pytest.raises(InputError, match="2 layers with weights, but the detector has 1"):
         state_in_order(module[:1], network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("stride=1", "stride=0"), r"\[convolutional\] has stride = 0; it must be at least 1"),
+        (("filters=", "filters=-"), "it must be at least 1"),
+        (("height=", "height=9" + "9" * 400), r"\[net\] has height = 9{60}\.\.\.; give numbers"),
+        (("height=", "height=nan;"), r"\[net\] has height = nan; give numbers"),
+        (("height=", "height=;"), r"\[net\] has height without a number"),
+        (("width=", "width=1e300;"), r"\[net\] has width = 1e300; give numbers"),
+    ],
+)
+def test_numbers_that_no_network_has(change: tuple[str, str], message: str) -> None:
+    assert change[0] in SMALL
+    with pytest.raises(InputError, match=message):
+        plan_layers(parse_cfg(SMALL.replace(*change)))
+
+
+SMALL = "[net]\nheight=8\nwidth=8\n[convolutional]\nfilters=2\nstride=1\n"
+
+
+def test_a_file_that_is_too_long_for_a_cfg(tmp_path: Path) -> None:
+    (tmp_path / "a.cfg").write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert len(read_cfg(tmp_path / "a.cfg")) == 2
+    (tmp_path / "a.cfg").write_bytes(b"#" * 5_000_000)
+    with pytest.raises(InputError, match=r"a\.cfg: is no Darknet cfg: it has more than 4,194,304 bytes"):
+        read_cfg(tmp_path / "a.cfg")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -57,6 +58,20 @@ def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
             f"{list(own[first].shape)}"
         )
     return "; ".join(faults)
+
+
+def not_finite(given: Mapping[str, Tensor]) -> str:
+    """Name the tensors among ``given`` that hold NaN or infinite values; empty if all values are finite."""
+    bad = [name for name, value in given.items() if value.is_floating_point() and not _finite(value)]
+    others = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"{', '.join(bad[:3])}{others}" if bad else ""
+
+
+def _finite(value: Tensor) -> bool:
+    # The sum reads every number once and makes no second tensor; only where it overflows each number is looked at.
+    if value.is_meta or value.sum(dtype=torch.float32).isfinite():
+        return True
+    return bool(value.isfinite().all())
 
 
 def adopt(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -222,6 +222,8 @@ def floats_of(message: bytes, number: int) -> list[float]:
     found: list[float] = []
     for field in fields_of(message):
         if field.number == number and isinstance(field.value, memoryview):
+            if len(field.value) % 4:
+                raise InputError(f"is damaged: {len(field.value)} bytes of numbers, not a multiple of 4")
             found += struct.unpack(f"<{len(field.value) // 4}f", field.value)
     return found
 

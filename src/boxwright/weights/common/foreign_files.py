@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from boxwright.structures import InputError
-from boxwright.weights.common.pickles import RefusedError, names_in, plain, stand_in, unpickle_arrays
+from boxwright.weights.common.pickle_scan import ExcessError, PickleScan
+from boxwright.weights.common.pickles import RefusedError, plain, stand_in, unpickle_arrays
 
 _EXPECTED = "a checkpoint (.pth, .pt, .th by torch.save, .pkl of numpy arrays, or .safetensors)"
 _ENTRIES = ("model", "state_dict", "blobs", "model_state_dict", "state_dict_ema", "ema", "net", "weights")
@@ -23,6 +25,11 @@ Detectron the third. The first that exists counts.
 """
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """First bytes of torch's files before version 1.6, which introduced zip archives."""
+
+_ALLOCATING = {"builtins.bytearray", "__builtin__.bytearray"}
+"""Types that torch allows and that fill as much memory as a number says."""
+SMALL = 2**20
+"""Bytes that a tensor may have though the file holds fewer: one number in all places."""
 
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"<!doctype", "a web page: the download failed; download the file itself"),
@@ -57,6 +64,11 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
         raise
     except RefusedError as error:
         _refuse(path, {error.name})
+    except ExcessError as error:
+        raise InputError(
+            f"{path}: refused: it asks for {error}, which no checkpoint needs; if you trust it, load it where it was "
+            "made and save the weights alone, by torch.save(model.state_dict(), ...)"
+        ) from None
     except Exception as error:  # torch, pickle, zipfile and safetensors each raise many types for a damaged file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -89,9 +101,8 @@ def _read(path: Path, head: bytes) -> Any:
     if head.startswith(b"PK\x03\x04"):
         return _read_archive(path)
     if head.startswith(_LEGACY):
-        with path.open("rb") as file:
-            names = names_in(file, pickles=4)  # magic number, version, machine, content
-        return _read_torch(path, names, mmap=False)
+        names = _scanned(path, pickles=5)  # magic number, version, machine, content, names of storages
+        return _read_torch(path, names, mapped=False)
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return safetensors.torch.load_file(path)
     if head[257:262] == b"ustar":
@@ -100,9 +111,18 @@ def _read(path: Path, head: bytes) -> Any:
             "save its state_dict anew; of any other archive give the file in it"
         )
     if head[0] == 0x80 or head.startswith((b"(dp", b"(lp", b"}")):
+        _scanned(path)
         with path.open("rb") as file:
             return plain(unpickle_arrays(file))
     raise InputError(f"{path}: begins with {head[:12]!r} and is no file of weights; expected {_EXPECTED}")
+
+
+def _scanned(path: Path, pickles: int = 1) -> set[str]:
+    """Check the pickles that ``path`` begins with, and return every ``module.name`` in them."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        scan = PickleScan(data)
+        scan.run(pickles)
+        return scan.names
 
 
 def _read_archive(path: Path) -> Any:
@@ -119,24 +139,55 @@ def _read_archive(path: Path) -> Any:
                 f"{path}: a TorchScript program, not a checkpoint; save its weights by "
                 "torch.save(torch.jit.load(...).state_dict(), ...)"
             )
-        with archive.open(content[0]) as file:
-            names = names_in(file)
-    return _read_torch(path, names, mmap=True)
+        _check_entries(path, archive.infolist(), content)
+        scan = PickleScan(archive.read(content[0]))
+        scan.run()
+    return _read_torch(path, scan.names, mapped=True)
 
 
-def _read_torch(path: Path, names: set[str], mmap: bool) -> Any:
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo], content: list[str]) -> None:
+    """Raise InputError for entries that torch does not write: packed, of one name, or longer than the file.
+
+    ``content``: the names of the pickles among them.
+    """
+    if len(set(content)) > 1:
+        raise InputError(f"{path}: a zip archive of {len(set(content))} checkpoints; unpack it and give one of them")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise InputError(
+            f"{path}: a checkpoint in a compressed zip archive, which torch does not map into memory; load it by "
+            "torch.load and save it again by torch.save"
+        )
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise InputError(f"{path}: a zip archive with two entries of one name; download it anew")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise InputError(f"{path}: a zip archive whose entries are longer than the file; download it anew")
+
+
+def _read_torch(path: Path, names: set[str], mapped: bool) -> Any:
     """Load a file by torch's restricted unpickler, with placeholders for classes that are not needed."""
+    if allocating := names & _ALLOCATING:
+        _refuse(path, allocating)
     # torch looks Python 2's names up as Python 3's.
     known = [(stand_in(n), n.replace("__builtin__.", "builtins.")) for n in sorted(names) if stand_in(n) is not None]
     try:
         with torch.serialization.safe_globals(known):  # type: ignore[arg-type]
-            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         suspect = {n for n in names if stand_in(n) is None and not _of_torch(n)}
         if suspect:
             _refuse(path, suspect)
         raise
-    return plain(content)
+    size = path.stat().st_size
+    return plain(content, lambda tensor: _check_tensor(tensor, size))
+
+
+def _check_tensor(tensor: Tensor, size: int) -> None:
+    """Raise ExcessError for a tensor of a kind that no detector has, or of more numbers than a file of ``size`` has."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
+        raise ExcessError("a tensor that is sparse, quantised, nested or without numbers")
+    stored = tensor.untyped_storage().nbytes()
+    if stored > size or tensor.numel() * tensor.element_size() > max(stored, SMALL):
+        raise ExcessError(f"a tensor of {' x '.join(map(str, tensor.shape))}, more numbers than the file holds")
 
 
 def _of_torch(name: str) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.detectors.build import DetectorConfig, build_detector
-from boxwright.detectors.contract.adoption import adopt, misfits, unallocated_parameters
+from boxwright.detectors.contract.adoption import adopt, misfits, not_finite, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.preparation import Preparation
 from boxwright.structures import Classes, InputError
@@ -57,9 +57,13 @@ def load_whole(module: Module, given: Mapping[str, Tensor], source: str, origin:
     """Make the tensors ``given`` the weights of ``module`` and return it.
 
     Raises InputError, which counts them and names the first, for tensors that are missing, left over or of another
-    shape. The module is then unchanged.
+    shape, or hold NaN or infinite values. The module is then unchanged.
     """
     if faults := misfits(module, given):
         raise InputError(f"{origin}: no whole checkpoint of {source}: {faults}")
+    if named := not_finite(given):
+        raise InputError(
+            f"{origin}: values that are NaN or infinite in {named}; download it anew, or take an earlier one"
+        )
     adopt(module, given)
     return module

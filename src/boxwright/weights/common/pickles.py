@@ -8,7 +8,6 @@ and scalars are built from their bytes, mappings become plain ones, and other ob
 from __future__ import annotations
 
 import pickle
-import pickletools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -181,44 +180,47 @@ def unpickle_arrays(file: IO[bytes]) -> Any:
     return _Unpickler(file, encoding="bytes").load()
 
 
-def names_in(file: IO[bytes], pickles: int = 1) -> set[str]:
-    """Return every ``module.name`` in the next pickles of ``file`` without loading them."""
-    names: set[str] = set()
-    for _ in range(pickles):
-        texts: list[str] = []
-        for code, value, _ in pickletools.genops(file):
-            if code.name in ("GLOBAL", "INST"):
-                names.add(str(value).replace(" ", "."))
-            elif code.name == "STACK_GLOBAL":
-                names.add(".".join(texts[-2:]))
-            elif isinstance(value, str):
-                texts.append(value)
-    return names
-
-
 _DROPPED = object()
 
 
-def plain(value: Any) -> Any:
-    """Convert ``value`` to dicts, lists, tensors, numbers and text, and drop all other objects from them."""
-    kept = _plain(value)
+def plain(value: Any, check: Callable[[Tensor], None] = lambda tensor: None) -> Any:
+    """Convert ``value`` to dicts, lists, tensors, numbers and text, and drop all other objects from them.
+
+    A part that is reached in several ways stays one part. ``check`` is called with every tensor before it is used.
+    """
+    kept = _plain(value, check, {})
     return None if kept is _DROPPED else kept
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, check: Callable[[Tensor], None], known: dict[int, tuple[Any, Any]]) -> Any:
+    """Convert a value. ``known``: the values that have been converted, by their ids, each with its result."""
+    if id(value) in known:
+        return known[id(value)][1]
+    result: Any
     match value:
         case Tensor():
-            return value.detach().as_subclass(Tensor)
+            check(value)
+            result = value.detach().as_subclass(Tensor)
         case _Array():
-            return _DROPPED if value.tensor is None else value.tensor
+            result = _DROPPED if value.tensor is None else value.tensor
         case bytes() | bytearray():
-            return bytes(value).decode("utf-8", "replace")
+            result = bytes(value).decode("utf-8", "replace")
         case None | bool() | int() | float() | str():
             return value
         case dict():
-            pairs = ((_text(k) if isinstance(k, bytes) else k, _plain(v)) for k, v in value.items())
-            return {k: v for k, v in pairs if v is not _DROPPED and isinstance(k, str | int | float)}
+            result = {}
+            known[id(value)] = (value, result)
+            for key, part in value.items():
+                name = _text(key) if isinstance(key, bytes) else key
+                if isinstance(name, str | int | float):
+                    kept = _plain(part, check, known)
+                    if kept is not _DROPPED:
+                        result[name] = kept
         case list() | tuple() | set():
-            return [v for v in map(_plain, value) if v is not _DROPPED]
+            result = []
+            known[id(value)] = (value, result)
+            result += (kept for part in value if (kept := _plain(part, check, known)) is not _DROPPED)
         case _:
             return _DROPPED
+    known[id(value)] = (value, result)
+    return result

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,10 @@ from boxwright.structures import InputError
 Shape = tuple[int, int, int]
 """C, H, W."""
 
+LARGEST = 1e9
+"""Largest number in a cfg."""
+MOST_BYTES = 2**22
+"""Largest cfg. That of YOLOv3 has 8 kB."""
 ALIASES = {"conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool", "network": "net"}
 SILENT = ("dropout", "shortcut", "detection", "region", "yolo", "softmax", "cost")
 """Layers without parameters that keep the shape of their input."""
@@ -47,23 +53,40 @@ class Section:
             raise InputError(f"{self.place}: [{self.kind}] has {name} = {value:g}; it must be a whole number")
         return int(value)
 
+    def count(self, name: str, default: int | None = None) -> int:
+        """Return an option as an integer above 0. Raises InputError as :meth:`integer` does."""
+        value = self.integer(name, default)
+        if value < 1:
+            raise InputError(f"{self.place}: [{self.kind}] has {name} = {value}; it must be at least 1")
+        return value
+
     def number(self, name: str, default: float | None = None) -> float:
         """Return an option as a number. Raises InputError as :meth:`integer` does."""
         if name in self.options:
-            return self.numbers(name)[0]
+            if not (found := self.numbers(name)):
+                raise InputError(f"{self.place}: [{self.kind}] has {name} without a number")
+            return found[0]
         if default is None:
             raise InputError(f"{self.place}: [{self.kind}] lacks {name}")
         return default
 
     def numbers(self, name: str) -> list[float]:
-        """Return the comma-separated numbers of an option; empty where it is absent."""
+        """Return the comma-separated numbers of an option; empty where it is absent.
+
+        Raises InputError for other text, and for numbers above ``LARGEST`` or none.
+        """
         parts = [part for part in self.options.get(name, "").split(",") if part]
         try:
-            return [float(part) for part in parts]
+            values = [float(part) for part in parts]
         except ValueError:
+            values = [math.nan]
+        if not all(abs(value) <= LARGEST for value in values):  # NaN neither
+            text = self.options[name]
             raise InputError(
-                f"{self.place}: [{self.kind}] has {name} = {self.options[name]}; give numbers, with commas between"
-            ) from None
+                f"{self.place}: [{self.kind}] has {name} = {text[:60]}{'...' if len(text) > 60 else ''}; give numbers, "
+                "with commas between"
+            )
+        return values
 
 
 class DarknetLayer(NamedTuple):
@@ -107,7 +130,7 @@ def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
             name = line.strip("[]").lower()
             sections.append(Section(ALIASES.get(name, name), len(sections) - 1, place, options))
         elif "=" not in line or not sections:
-            raise InputError(f"{place}: {raw.strip()!r} is neither a [section] nor an option = value inside one")
+            raise InputError(f"{place}: {raw.strip()[:60]!r} is neither a [section] nor an option = value inside one")
         else:
             key, value = line.split("=", 1)
             options[key] = value
@@ -119,7 +142,7 @@ def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
 def plan_layers(sections: list[Section]) -> list[tuple[Section, Shape, Shape, dict[str, tuple[int, ...]]]]:
     """Return for each layer its section, its input and output shapes, and the shapes of its arrays in file order."""
     net = sections[0]
-    shape: Shape = (net.integer("channels", 3), net.integer("height"), net.integer("width"))
+    shape: Shape = (net.count("channels", 3), net.count("height"), net.count("width"))
     outputs: list[Shape] = []
     plan = []
     for section in sections[1:]:
@@ -136,18 +159,18 @@ def _layer(section: Section, inputs: Shape, earlier: list[Shape]) -> tuple[Shape
     channels, height, width = inputs
     match section.kind:
         case "convolutional":
-            out, side = section.integer("filters", 1), section.integer("size", 1)
-            stride, groups = section.integer("stride", 1), section.integer("groups", 1)
+            out, side = section.count("filters", 1), section.count("size", 1)
+            stride, groups = section.count("stride", 1), section.count("groups", 1)
             padding = side // 2 if section.integer("pad", 0) else section.integer("padding", 0)
             rows, columns = ((n + 2 * padding - side) // stride + 1 for n in (height, width))
             arrays: dict[str, tuple[int, ...]] = {"bias": (out,)}
             arrays |= _norm(section, out)
             return (out, rows, columns), arrays | {"weight": (out, channels // groups, side, side)}
         case "connected":
-            out = section.integer("output", 1)
+            out = section.count("output", 1)
             return (out, 1, 1), {"bias": (out,), "weight": (out, math.prod(inputs)), **_norm(section, out)}
         case "local":
-            out, side, stride = section.integer("filters", 1), section.integer("size", 1), section.integer("stride", 1)
+            out, side, stride = section.count("filters", 1), section.count("size", 1), section.count("stride", 1)
             lost = 1 if section.integer("pad", 0) else side  # its padding is 1 whatever the size
             rows, columns = ((n - lost) // stride + 1 for n in (height, width))
             weight = (rows * columns, out, channels, side, side)
@@ -155,8 +178,8 @@ def _layer(section: Section, inputs: Shape, earlier: list[Shape]) -> tuple[Shape
         case "batchnorm":
             return inputs, {"scale": (channels,), "mean": (channels,), "var": (channels,)}
         case "maxpool":
-            stride = section.integer("stride", 1)
-            side = section.integer("size", stride)
+            stride = section.count("stride", 1)
+            side = section.count("size", stride)
             padding = section.integer("padding", side - 1)
             rows, columns = ((n + padding - side) // stride + 1 for n in (height, width))
             return (channels, rows, columns), {}
@@ -165,17 +188,17 @@ def _layer(section: Section, inputs: Shape, earlier: list[Shape]) -> tuple[Shape
         case "crop":
             return (channels, section.integer("crop_height", 1), section.integer("crop_width", 1)), {}
         case "upsample":
-            stride = section.integer("stride", 2)
+            stride = section.count("stride", 2)
             return (channels, height * stride, width * stride), {}
         case "reorg":
-            stride = section.integer("stride", 1)
+            stride = section.count("stride", 1)
             return (channels * stride * stride, height // stride, width // stride), {}
         case "route":
             return _route(section, earlier), {}
         case kind if kind in SILENT:
             return inputs, {}
         case _:
-            raise InputError(f"{section.place}: layers of the kind [{section.kind}] cannot be read")
+            raise InputError(f"{section.place}: layers of the kind [{section.kind[:60]}] cannot be read")
 
 
 def _norm(section: Section, channels: int) -> dict[str, tuple[int, ...]]:
@@ -207,9 +230,13 @@ def read_darknet(cfg: Path | str, weights: Path | str, prefix: bool = False) -> 
 def read_cfg(cfg: Path | str) -> list[Section]:
     """Read the sections of the file ``cfg``. Raises InputError where it cannot be read or is not a cfg."""
     try:
-        return parse_cfg(Path(cfg).read_text(encoding="utf-8", errors="replace"), str(cfg))
+        with Path(cfg).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{cfg}: cannot be read: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{cfg}: is no Darknet cfg: it has more than {MOST_BYTES:,} bytes")
+    return parse_cfg(data.decode("utf-8", errors="replace").removeprefix("\ufeff"), str(cfg))
 
 
 def read_sections(
@@ -286,17 +313,17 @@ def _fitting(
     prefix: bool,
 ) -> int:
     """Return how many layers the file holds. Raises InputError unless its floats are exactly those of the layers."""
-    ends = np.cumsum([sum(math.prod(shape) for shape in arrays.values()) for *_, arrays in plan])
-    total = int(ends[-1]) if len(plan) else 0
+    ends = [*accumulate(sum(math.prod(shape) for shape in arrays.values()) for *_, arrays in plan)]
+    total = ends[-1] if plan else 0
     if found == total:
         return len(plan)
-    whole = int(np.searchsorted(ends, found, side="right"))  # layers that the file holds completely
+    whole = bisect_right(ends, found)  # layers that the file holds completely
     if prefix and found < total and whole and ends[whole - 1] == found:
         return whole
     stop = "" if found > total or whole >= len(plan) else f"; it ends within layer {whole} ([{plan[whole][0].kind}])"
     raise InputError(
-        f"{weights}: holds {found:,.10g} floats after a header of {header} bytes, but {cfg} describes {total:,}{stop}. "
-        "The cfg must be the one that the weights were trained with"
+        f"{weights}: holds {found:,.10g} floats after a header of {header} bytes, but {cfg} describes "
+        f"{total:,.10g}{stop}. The cfg must be the one that the weights were trained with"
     )
 
 
