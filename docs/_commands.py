@@ -40,10 +40,21 @@ COMMANDS: dict[str, Callable[..., int]] = {
 HEAD = """\
 # Commands
 
-This page is generated from the help of the command line by `docs/_commands.py`; `boxwright COMMAND --help` shows the
-same. `python -m boxwright` is `boxwright`. With `--json` stdout holds one JSON value and nothing else; progress and
-messages go to stderr. `--debug`, or `BOXWRIGHT_DEBUG=1`, shows where in the code an error comes from. Exit codes: 0
-success; 1 done, but with defects or unreadable files; 2 the input was refused; 130 stopped.
+This page is generated from the help of the command line by `docs/_commands.py`; `boxwright COMMAND --help` and
+`boxwright help COMMAND` show the same. `python -m boxwright` is `boxwright`. `--debug`, or `BOXWRIGHT_DEBUG=1`, shows
+where in the code an error comes from.
+
+| exit code | meaning |
+|---|---|
+| 0 | success |
+| 1 | done, but with something to report: defects found, a file that could not be read |
+| 2 | refused: bad input, or the machine lacks memory, disk space or a device |
+| 70 | a fault in Boxwright itself, with a traceback on stderr; please report it |
+| 130 | stopped by Ctrl-C |
+
+With `--json` stdout holds one JSON value and nothing else; progress and messages go to stderr. An error is then
+`{"error": {"message": ..., "kind": ..., "exit_code": ...}}`. `kind` is `usage` (the command line cannot be read),
+`input` (data, files or settings are refused), `machine` (memory, disk, device), `fault` or `stopped`.
 """
 
 
@@ -61,14 +72,16 @@ def options_of(function: Callable[..., int]) -> list[Row]:
     rows = []
     hints = typing.get_type_hints(function, include_extras=True)
     for name, argument in inspect.signature(function).parameters.items():
-        positional = argument.kind in (argument.POSITIONAL_ONLY, argument.VAR_POSITIONAL)
+        positional = argument.kind is not argument.KEYWORD_ONLY
         required = argument.default is argument.empty and argument.kind is not argument.VAR_POSITIONAL
         parameter, inner = _split(hints[name])
         if dataclasses.is_dataclass(inner):
             rows += _fields_of(inner)
         else:
             default = "required" if required else _default(argument.default)
-            rows.append(_row(name, parameter, inner, default, positional))
+            row = _row(name, parameter, inner, default, positional)
+            both = argument.kind is argument.POSITIONAL_OR_KEYWORD
+            rows.append(row._replace(option=f"{row.option} `--{name}`") if both else row)
     return rows
 
 
@@ -93,10 +106,12 @@ def _split(annotation: Any) -> tuple[Parameter, Any]:
 
 
 def _row(name: str, parameter: Parameter, inner: Any, default: str, positional: bool) -> Row:
-    given = parameter.name[0] if parameter.name else f"--{name.replace('_', '-')}"
-    option = name.upper() if positional else given
-    negatives = [parameter.negative] if isinstance(parameter.negative, str) else list(parameter.negative or ())
-    return Row(" ".join(f"`{text}`" for text in (option, *negatives)), _values(inner), default, parameter.help or "")
+    given = parameter.name or (f"--{name.replace('_', '-')}",)
+    options = [name.upper()] if positional else list(given)
+    if inner is bool and parameter.negative is None:
+        options += [f"--no-{option.removeprefix('--')}" for option in given]
+    shown = " ".join(f"`{text}`" for text in options)
+    return Row(shown, _values(inner), default, parameter.help or "")
 
 
 def _values(annotation: Any) -> str:

@@ -5,12 +5,13 @@ The names below are what most programs need; everything else is one import deepe
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # type checkers take it as true; `typing` itself would take half of the time of this import
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from boxwright.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
     from boxwright.checkpoints.opening import load_detector
     from boxwright.data.formats.opening import open_dataset, open_splits
@@ -54,5 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load on first use: ``import boxwright`` and ``boxwright --help`` stay quick, without torch."""
     if name in _HOME:
+        from importlib import import_module
+
         return getattr(import_module(f"boxwright.{_HOME[name]}"), name)
     raise AttributeError(f"module 'boxwright' has no attribute {name!r}")

@@ -131,7 +131,7 @@ def test_what_is_not_there(asked: list[str], monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("time.sleep", lambda _: None)  # the package waits longer before each try
     assert main(["weights", "fetch", "hf:me/cats"]) == 2
     assert "hf:me/cats: the Hub cannot be reached" in capsys.readouterr().err
-    assert main(["weights", "fetch", "hf:me/cats", "--to", "x"]) == 2
+    assert main(["weights", "fetch", "hf:me/cats", "--output", "x"]) == 2
     assert "always stored in the cache of the Hub" in capsys.readouterr().err
 
 

@@ -60,14 +60,3 @@ def test_debug_shows_the_traceback_of_an_error(tmp_path: Path, monkeypatch, caps
     monkeypatch.setenv("BOXWRIGHT_DEBUG", "1")
     assert main(words) == 2
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_bug_is_not_reported_as_bad_input(tmp_path: Path, monkeypatch):
-    import boxwright.data.formats.check
-
-    def broken(path):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(boxwright.data.formats.check, "check_dataset", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        main(["data", "check", str(tmp_path)])

@@ -20,11 +20,11 @@ def test_data_commands(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     page = tmp_path / "page.html"
     assert main(["data", "show", str(scenes), "--output", str(page), "--count", "2"]) == 0
     assert page.stat().st_size > 1000
-    done = json_output(capsys, "data", "convert", scenes, tmp_path / "voc", "--to", "voc", "--json")
+    done = json_output(capsys, "data", "convert", scenes, tmp_path / "voc", "--format", "voc", "--json")
     assert isinstance(done, dict)
     assert done["splits"]["val"]["images"] == 3
     assert any("mask" in announcement for announcement in done["announcements"])
-    assert "not empty" in fails(capsys, "data", "convert", scenes, tmp_path / "voc", "--to", "coco")
+    assert "not empty" in fails(capsys, "data", "convert", scenes, tmp_path / "voc", "--format", "coco")
     assert "not an empty folder" in fails(capsys, "data", "scenes", tmp_path / "voc")
 
 

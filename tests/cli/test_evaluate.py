@@ -38,7 +38,7 @@ def test_saved_detections_say_what_their_image_ids_mean(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ):
     data, saved = tmp_path / "data", tmp_path / "out" / "found.json"
-    assert main(["data", "convert", str(scenes), str(data), "--to", form]) == 0
+    assert main(["data", "convert", str(scenes), str(data), "--format", form]) == 0
     capsys.readouterr()
     words = ["evaluate", str(run), "--data", str(data), "--save", str(saved), "--device", "cpu"]
     assert main(words) == 0

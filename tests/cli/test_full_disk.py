@@ -56,7 +56,7 @@ def contents(folder: Path) -> list[str]:
         ("data scenes OUT/scenes --train 1 --val 1 --size 128 128", "OUT/scenes/"),
         ("data show SCENES --output OUT/page.html --count 2", "OUT/page.html"),
         ("data show SCENES --output OUT/page.png --count 2", "OUT/page.png"),
-        ("data convert SCENES OUT/voc --to voc", "OUT/voc"),
+        ("data convert SCENES OUT/voc --format voc", "OUT/voc"),
         ("evaluate --detections FOUND --data SCENES --plots OUT", "OUT/thresholds.png"),
         ("evaluate --detections FOUND --data SCENES --save OUT/found.json", "OUT/found.json"),
     ],
@@ -83,7 +83,9 @@ def test_convert_suggests_links_instead_of_copies(
 ) -> None:
     """Only a copy fails at an image; with links the annotation file is the first that does not fit."""
     with full(500):
-        assert main(["data", "convert", str(scenes), str(tmp_path / "out"), "--to", "coco", "--images", images]) == 2
+        assert (
+            main(["data", "convert", str(scenes), str(tmp_path / "out"), "--format", "coco", "--images", images]) == 2
+        )
     assert ("or use `link` for the images" in capsys.readouterr().err) == (images == "copy")
 
 

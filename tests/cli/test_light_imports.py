@@ -56,9 +56,9 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["data", "check", "data"],
         ["data", "show", "data", "--output", "page.html"],
         ["data", "show", "data", "--output", "page.png"],
-        ["data", "convert", "data", "as_yolo", "--to", "yolo"],
-        ["data", "convert", "data", "as_voc", "--to", "voc"],
-        ["data", "convert", "data", "as_coco", "--to", "coco"],
+        ["data", "convert", "data", "as_yolo", "--format", "yolo"],
+        ["data", "convert", "data", "as_voc", "--format", "voc"],
+        ["data", "convert", "data", "as_coco", "--format", "coco"],
     ],
     ids=" ".join,
 )

@@ -14,12 +14,6 @@ from tests.support.command_line import RECIPE, TINY, fails
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("trian", 'Did you mean "train"'),
-        ("data chek x", 'Did you mean "check"'),
-        ("train --dta x", "Did you mean --data"),
-        ("detect", "CHECKPOINT requires an argument"),
-        ("data convert a b --to pascal", "coco"),
-        ("demo --images many", "many"),
         ("data anchors SCENES", "--count"),
         ("data anchors SCENES --count 500", "different sizes: ask for 1 to"),
         ("data anchors SCENES --count 2 --split other", "has no split 'other'; it has train, val"),

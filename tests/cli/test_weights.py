@@ -110,7 +110,7 @@ def test_fetch_then_show(published: Published, cache: Path, capsys: pytest.Captu
 
 
 def test_fetch_to_a_folder(published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["weights", "fetch", published.name, "--to", str(tmp_path / "here")]) == 0
+    assert main(["weights", "fetch", published.name, "--output", str(tmp_path / "here")]) == 0
     path = tmp_path / "here" / "ours.safetensors"
     assert f"boxwright detect {path} IMAGES..." in capsys.readouterr().out
     assert path.is_file()
@@ -152,7 +152,7 @@ def test_convert_to_a_folder_and_back(ours: Path, tmp_path: Path, capsys: pytest
     assert "is written to the model card of a folder" in message
 
 
-@pytest.mark.parametrize("words", [["--to", "torchvision"], ["--to", "detectron2"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--format", "torchvision"], ["--format", "detectron2"]], ids=" ".join)
 def test_export_refuses_what_the_other_program_lacks(
     words: list[str], ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -172,7 +172,7 @@ def test_exported_weights_load_into_torchvision(tmp_path: Path, capsys: pytest.C
     recipe = replace(get_recipe("faster-rcnn-r50-fpn"), detector=config)
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "deep" / "theirs.pth"
     save_checkpoint(ours, detector.state_dict(), recipe, classes, {})
-    words = ["weights", "export", str(ours), "--to", "torchvision", "--output", str(theirs), "--json"]
+    words = ["weights", "export", str(ours), "--format", "torchvision", "--output", str(theirs), "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["detector"] == "faster_rcnn"
     model = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, num_classes=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -267,7 +268,28 @@ def test_a_batch_that_does_not_divide_is_named() -> None:
         micro_batch_size(16, 3, 1, "batch_size")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:77"], ids=["unknown", "absent"])
-def test_devices_that_do_not_exist_are_named(device: str) -> None:
-    with pytest.raises(InputError, match=r"'gpu' is unknown; use auto|'cuda:77' asks for CUDA|CUDA device 77"):
+@pytest.mark.parametrize("device", ["gpu", "GPU", "0", "cuda", "cuda:1", "gpu:1", "cuda:77"])
+def test_a_gpu_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = re.escape(f"device '{device}' is a CUDA device, and ") + ".* use --device cpu, or see `boxwright env`"
+    with pytest.raises(InputError, match=message):
         choose_device(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen"),
+    [("auto", "cuda:0"), ("gpu", "cuda:0"), ("0", "cuda:0"), ("1", "cuda:1"), ("GPU:1", "cuda:1"), ("cpu", "cpu")],
+)
+def test_names_of_devices(device: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(choose_device(device)) == chosen
+    with pytest.raises(InputError, match=r"^CUDA device 77 does not exist: this machine has 2$"):
+        choose_device("77")
+
+
+def test_devices_that_no_process_can_use() -> None:
+    with pytest.raises(InputError, match=r"device 'abc' is unknown; use auto, cpu, cuda, cuda:0 or mps"):
+        choose_device("abc")
+    with pytest.raises(InputError, match=r"one process uses one device; .*torchrun --nproc-per-node 2 -m boxwright"):
+        choose_device("0,1")

@@ -1,10 +1,8 @@
-"""The entry of the command line: all commands, errors and exit codes.
+"""The command line as a whole: all commands, their errors and exit codes.
 
 A file holds one command or group of commands. What a command does is in ``boxwright.app`` and below. Heavy modules are
-imported inside the commands, so that ``--help`` is quick.
-
-Exit codes: 0 success; 1 done, but with something to report (defects found, a file that could not be read); 2 the input
-was refused and nothing was done; 130 stopped by Ctrl-C. With ``--json`` stdout holds one JSON value and nothing else;
+imported inside the commands, so that ``--help`` is quick. The kinds of errors and the exit codes are those of
+:mod:`boxwright.cli.entry.errors`. With ``--json`` stdout holds one JSON value and nothing else, also for an error;
 progress and messages go to stderr.
 """
 
@@ -15,21 +13,22 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 import boxwright
 from boxwright.cli import data, demo, detect, evaluate, models, pretrain, proposals, train, weights
-from boxwright.io.files import write_error
-from boxwright.structures import InputError
+from boxwright.cli.common import NEGATIVES, is_main_process, print_json
+from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
+from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
+from boxwright.cli.entry.words import read_words
 
 EPILOGUE = """
 Start with `boxwright demo`. On your own data: `boxwright data check PATH`, then
 `boxwright train faster-rcnn-detnet-small-fpn --data PATH`.
 
-Exit codes: 0 success; 1 done, but with defects or unreadable files; 2 the input was refused; 130 stopped.
+Exit codes: 0 success; 1 done, but with defects or unreadable files; 2 refused; 70 a fault in Boxwright; 130 stopped.
 `--debug` or `BOXWRIGHT_DEBUG=1` shows where in the code an error comes from.
 """
 
@@ -37,9 +36,10 @@ app = App(
     name="boxwright",
     help="Train, evaluate and run object detectors on your own images.",
     version=boxwright.__version__,
+    version_flags=("--version", "-V"),
     help_format="markdown",
     help_epilogue=EPILOGUE,
-    default_parameter=Parameter(negative=()),
+    default_parameter=NEGATIVES,
     suppress_keyboard_interrupt=False,
 )
 app.command(data.data_app)
@@ -58,43 +58,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or os.environ.get("BOXWRIGHT_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
+    with Interrupts() as interrupts:
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # of rich, which has discarded the output itself
+                return 0
+            return error.code if isinstance(error.code, int) else 0
+        except BaseException as error:
+            if isinstance(error, BrokenPipeError) and output_is_closed():
+                return _unread()
+            try:
+                return _fail(error, interrupts.happened, debug, "--json" in words)
+            except BrokenPipeError:
+                return _unread()
+
+
+def _run(words: list[str]) -> int:
+    """Run a command line. Raises UsageError for one that cannot be read."""
+    words = read_words(words)
+    if any("=" in word and not word.startswith("-") for word in words):
+        from boxwright.cli.entry.usage import refuse_assignments
+
+        refuse_assignments(words, app)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        return result if isinstance(result, int) else 0
     except CycloptsError as error:
-        return _fail(f"{error}".strip(), debug)
-    except KeyboardInterrupt as stopped:
-        if not str(stopped):  # an interrupted training has printed more itself
-            print("\nstopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        message = message_of(error)
-        if message is None:
-            raise  # a bug: show the traceback
-        return _fail(message, debug)
+        from boxwright.cli.entry.usage import usage_error
+
+        raise usage_error(error, app) from error
+    return result if isinstance(result, int) else 0
 
 
-def message_of(error: Exception) -> str | None:
-    """Return the message for an error that is no bug, such as bad input or a full disk; None for others."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return str(write_error(Path(error.filename), error))
-    if isinstance(error, OSError) and error.errno is not None:
-        return str(error.strerror or error)
-    return None
+def _fail(error: BaseException, interrupted: bool, debug: bool, json: bool) -> int:
+    """Report an exception, with ``json`` also as JSON on stdout, and return the exit code."""
+    if interrupted or isinstance(error, KeyboardInterrupt):
+        message = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        failure = Failure(message or "stopped", "stopped", STOPPED)
+        if not message:  # an interrupted training has printed more itself
+            sys.stderr.write(stopped_line("stopped"))
+    else:
+        failure = failure_of(error)
+        if debug or failure.kind == "fault":
+            traceback.print_exception(error)
+        print(f"error: {failure.message}", file=sys.stderr)
+    if json and is_main_process():
+        print_json(failure.to_dict())
+        sys.stdout.flush()
+    return failure.exit_code
 
 
-def _fail(message: str, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+def _unread() -> int:
+    """Return success without a word: the reader of the output, such as ``head``, has what it wanted."""
+    discard_output()
+    return 0
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:

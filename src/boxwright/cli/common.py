@@ -12,7 +12,13 @@ from cyclopts import Parameter
 from boxwright.app.requests.fields import OUTPUT
 from boxwright.io.text import json_printable, printable_lines
 
-Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout.", group=OUTPUT, show_default=False)]
+Json = Annotated[
+    bool,
+    Parameter(help="Print the result, or the error, as JSON on stdout.", group=OUTPUT, show_default=False, negative=()),
+]
+
+NEGATIVES = Parameter(negative_iterable=())
+"""Default of all arguments: an option that is on or off has a form with ``--no-``; a list has no negative form."""
 
 FLAT = Parameter(name="*")
 """Marks a request whose fields are options of the command itself."""

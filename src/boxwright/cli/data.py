@@ -13,26 +13,31 @@ from rich.text import Text
 
 from boxwright.app.requests.data import AnchorRequest
 from boxwright.app.requests.fields import WHERE, Data
-from boxwright.cli.common import FLAT, Json, examples, print_json, say
+from boxwright.cli.common import FLAT, NEGATIVES, Json, examples, print_json, say
 from boxwright.io.text import printable
 
 if TYPE_CHECKING:
     from boxwright.data.formats.check import CheckReport
 
-data_app = App(name="data", help="Check, show, convert, analyse and generate data sets.", help_epilogue="")
+data_app = App(
+    name="data",
+    help="Check, show, convert, analyse and generate data sets.",
+    help_epilogue="",
+    default_parameter=NEGATIVES,
+)
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 @data_app.command(help_epilogue=examples("boxwright data check my_data"))
-def check(path: Data, /, *, json: Json = False) -> int:
+def check(data: Data, *, json: Json = False) -> int:
     """Report every defect of a data set with its file and position.
 
     Reads all annotations and decodes all images. The exit code is 1 when there are errors.
     """
     from boxwright.data.formats.check import check_dataset
 
-    report = check_dataset(path)
+    report = check_dataset(data)
     if json:
         print_json(report.to_dict())
     else:
@@ -71,8 +76,7 @@ def print_check(report: CheckReport, console: Console) -> None:
 
 @data_app.command(help_epilogue=examples("boxwright data show my_data --output samples.html --count 12"))
 def show(
-    path: Data,
-    /,
+    data: Data,
     *,
     output: Annotated[Path, Parameter(help="The page to write, .html or .png.")] = Path("samples.html"),
     count: Annotated[int, Parameter(help="Number of images per split.")] = 24,
@@ -83,28 +87,26 @@ def show(
     """Draw sample images of a data set with their boxes and masks on one page."""
     from boxwright.data.formats.show import show_dataset
 
-    page = show_dataset(path, output, count, seed, split)
+    page = show_dataset(data, output, count, seed, split)
     return print_json({"output": str(page)}) if json else say(f"wrote {page}")
 
 
-@data_app.command(help_epilogue=examples("boxwright data convert my_data my_coco --to coco"))
+@data_app.command(help_epilogue=examples("boxwright data convert my_data my_coco --format coco"))
 def convert(
-    path: Data,
+    data: Data,
     output: Annotated[Path, Parameter(help="A new folder.")],
-    /,
     *,
-    to: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="The format to write.")],
+    format: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="The format to write.")],
     images: Annotated[Literal["copy", "link"], Parameter(help="Copy the images, or hard-link them.")] = "copy",
     masks: Annotated[
         bool,
-        Parameter(help="Keep masks if the format has them (the default).", negative="--no-masks", show_default=False),
+        Parameter(help="Keep masks if the format has them (the default).", show_default=False),
     ] = True,
     skip_bad_masks: Annotated[
         bool,
         Parameter(
             help="In COCO files: drop invalid polygons and run lengths instead of stopping. The objects keep their "
             "boxes, and every dropped mask is reported.",
-            negative="",
             show_default=False,
         ),
     ] = False,
@@ -113,7 +115,7 @@ def convert(
     """Write a data set in another format. Everything that the format cannot hold is reported."""
     from boxwright.data.formats.convert import convert_dataset
 
-    report = convert_dataset(path, output, to, images=images, masks=masks, skip_bad_masks=skip_bad_masks)
+    report = convert_dataset(data, output, format, images=images, masks=masks, skip_bad_masks=skip_bad_masks)
     if json:
         return print_json(report.to_dict())
     for announcement in report.announcements:
@@ -130,8 +132,7 @@ def convert(
     )
 )
 def anchors(
-    path: Data,
-    /,
+    data: Data,
     *,
     request: Annotated[AnchorRequest, FLAT],
     json: Json = False,
@@ -143,14 +144,13 @@ def anchors(
     """
     from boxwright.app.anchors import find_anchors
 
-    report = find_anchors(path, request)
+    report = find_anchors(data, request)
     return print_json(report.to_dict()) if json else say("\n".join(report.lines()))
 
 
 @data_app.command(help_epilogue=examples("boxwright data scenes scenes --train 500 --val 100 --seed 1"))
 def scenes(
     output: Annotated[Path, Parameter(help="A new folder.")],
-    /,
     *,
     train: Annotated[int, Parameter(help="Number of training scenes.")] = 200,
     val: Annotated[int, Parameter(help="Number of validation scenes.")] = 50,

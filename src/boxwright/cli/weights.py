@@ -10,15 +10,18 @@ from cyclopts import App, Parameter
 
 from boxwright.app.requests.fields import OUTPUT
 from boxwright.app.requests.weights import CheckpointSource, ImportOptions
-from boxwright.cli.common import FLAT, Json, examples, print_json, say
+from boxwright.cli.common import FLAT, NEGATIVES, Json, examples, print_json, say
 
 weights_app = App(
     name="weights",
     help="List, fetch, describe, convert, export and upload checkpoints, also those of other programs.",
-    default_parameter=Parameter(negative=()),
+    default_parameter=NEGATIVES,
 )
 
-Licence = Annotated[str | None, Parameter(help="Licence of the weights, for the model card, such as apache-2.0.")]
+Licence = Annotated[
+    str | None,
+    Parameter(name=("--licence", "--license"), help="Licence of the weights, for the model card, such as apache-2.0."),
+]
 
 
 @weights_app.command(
@@ -57,7 +60,7 @@ def list_weights(
 @weights_app.command(
     help_epilogue=examples(
         "boxwright weights fetch torchvision:fasterrcnn_resnet50_fpn",
-        "boxwright weights fetch darknet:yolov3 --to weights/",
+        "boxwright weights fetch darknet:yolov3 --output weights/",
         "boxwright weights fetch hf:owner/name",
     )
 )
@@ -65,7 +68,7 @@ def fetch(
     name: Annotated[str, Parameter(help="A name that `boxwright weights list` shows, or hf:owner/name.")],
     /,
     *,
-    to: Annotated[
+    output: Annotated[
         Path | None,
         Parameter(help="Target folder. Default: the cache, where all commands find it by name.", group=OUTPUT),
     ] = None,
@@ -79,10 +82,10 @@ def fetch(
     """
     from boxwright.app.weights.published import fetch_named, is_backbone
 
-    path = fetch_named(name, to)
+    path = fetch_named(name, output)
     if json:
         return print_json({"name": name, "path": str(path)})
-    use = str(path) if to is not None else name
+    use = str(path) if output is not None else name
     say(f"{name} is at {path}")
     if is_backbone(name):
         return say(f"  train a detector from it:\n    boxwright train RECIPE --backbone-weights {use} --data ...")
@@ -95,7 +98,7 @@ def fetch(
     )
 )
 def show(
-    source: CheckpointSource,
+    checkpoint: CheckpointSource,
     /,
     *,
     options: Annotated[ImportOptions, FLAT] = ImportOptions(),
@@ -104,11 +107,11 @@ def show(
     """Describe a checkpoint: its publisher, detector, classes and how images are prepared for it."""
     from boxwright.app.weights.published import published_row
 
-    facts = published_row(source)
+    facts = published_row(checkpoint)
     if facts is None:
         from boxwright.app.weights.files import describe
 
-        facts = describe(source, options)
+        facts = describe(checkpoint, options)
     return print_json(facts) if json else _show(facts)
 
 
@@ -166,7 +169,7 @@ def _view(tree: dict[str, Any]) -> str:
     )
 )
 def convert(
-    source: CheckpointSource,
+    checkpoint: CheckpointSource,
     /,
     *,
     output: Annotated[
@@ -191,24 +194,24 @@ def convert(
     """
     from boxwright.app.weights.files import convert as convert_checkpoint
 
-    checkpoint, path = convert_checkpoint(source, output, options, licence, ranks)
+    converted, path = convert_checkpoint(checkpoint, output, options, licence, ranks)
     if json:
-        return print_json({"output": str(path), "detector": checkpoint.detector.kind, "source": checkpoint.recipe.name})
-    say(f"wrote {path}: {checkpoint.recipe.name}, {checkpoint.detector.kind}, {len(checkpoint.classes)} classes")
+        return print_json({"output": str(path), "detector": converted.detector.kind, "source": converted.recipe.name})
+    say(f"wrote {path}: {converted.recipe.name}, {converted.detector.kind}, {len(converted.classes)} classes")
     return say(f"  detect objects with it:\n    boxwright detect {path} IMAGES... --output detections")
 
 
 @weights_app.command(
     help_epilogue=examples(
-        "boxwright weights export runs/faster-rcnn-r50-fpn-1 --to torchvision --output model.pth",
-        "boxwright weights export best.safetensors --to detectron2 --output model_final.pth",
+        "boxwright weights export runs/faster-rcnn-r50-fpn-1 --format torchvision --output model.pth",
+        "boxwright weights export best.safetensors --format detectron2 --output model_final.pth",
     )
 )
 def export(
-    source: CheckpointSource,
+    checkpoint: CheckpointSource,
     /,
     *,
-    to: Annotated[Literal["torchvision", "detectron2"], Parameter(help="The program that is to load the file.")],
+    format: Annotated[Literal["torchvision", "detectron2"], Parameter(help="The program that is to load the file.")],
     output: Annotated[Path, Parameter(help="A new .pth file.", group=OUTPUT)],
     options: Annotated[ImportOptions, FLAT] = ImportOptions(),
     json: Json = False,
@@ -221,10 +224,10 @@ def export(
     """
     from boxwright.app.weights.files import export_weights
 
-    checkpoint, path = export_weights(source, to, output, options)
+    exported, path = export_weights(checkpoint, format, output, options)
     if json:
-        return print_json({"output": str(path), "to": to, "detector": checkpoint.detector.kind})
-    return say(f"wrote {path}: {checkpoint.detector.kind} with {len(checkpoint.classes)} classes for {to}")
+        return print_json({"output": str(path), "to": format, "detector": exported.detector.kind})
+    return say(f"wrote {path}: {exported.detector.kind} with {len(exported.classes)} classes for {format}")
 
 
 @weights_app.command(
@@ -237,7 +240,7 @@ def push(
     repository: Annotated[
         str, Parameter(help="Repository on the Hugging Face Hub, owner/name. It is created if it does not exist.")
     ],
-    source: CheckpointSource,
+    checkpoint: CheckpointSource,
     /,
     *,
     licence: Licence = None,
@@ -252,7 +255,7 @@ def push(
     from boxwright.checkpoints.hub import push_to_hub
     from boxwright.checkpoints.hub_cache import HUB_PREFIX
 
-    address = push_to_hub(source, repository, licence=licence, private=private or None, message=message)
+    address = push_to_hub(checkpoint, repository, licence=licence, private=private or None, message=message)
     name = f"{HUB_PREFIX}{repository.removeprefix(HUB_PREFIX)}"
     if json:
         return print_json({"name": name, "url": address})

@@ -76,19 +76,36 @@ class Processes:
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """Return the device; ``auto`` is CUDA if available, else the CPU. Raises InputError for one that is absent."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device; ``auto`` is CUDA if available, else the CPU; ``gpu`` is ``cuda`` and ``1`` is ``cuda:1``.
+
+    Raises InputError for a device that is unknown or absent, and for several.
+    """
+    name = device.strip().lower()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = name.replace("gpu", "cuda") if name == "gpu" or name.startswith("gpu:") else name
+    name = f"cuda:{name}" if name.isdigit() else name
+    if "," in name:
+        count = len([part for part in name.split(",") if part.strip()])
+        raise InputError(
+            f"device {device!r}: one process uses one device; training on several is "
+            f"`torchrun --nproc-per-node {count} -m boxwright train ...`"
+        )
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:0") from None
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:0 or mps") from None
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not available here; use cpu")
     if chosen.type != "cuda":
         return chosen
     if not torch.cuda.is_available():
-        raise InputError(f"device {device!r} asks for CUDA, which this PyTorch or machine does not have; use cpu")
+        built = torch.version.cuda is not None or torch.version.hip is not None
+        why = "PyTorch finds no GPU or driver" if built else "this PyTorch was built without CUDA"
+        raise InputError(
+            f"device {device!r} is a CUDA device, and {why}; use --device cpu, or see `boxwright env` and install a "
+            "PyTorch and a driver that fit the GPU"
+        )
     index = chosen.index if chosen.index is not None else local_rank
     if index >= torch.cuda.device_count():
         raise InputError(f"CUDA device {index} does not exist: this machine has {torch.cuda.device_count()}")

@@ -183,7 +183,7 @@ def test_invalid_polygons_and_runs_are_refused(tmp_path: Path) -> None:
     assert str(refused.value) == (
         f"{file}, annotation id 2, image 2.png, segmentation[1]: a polygon has 4 coordinates; it takes an x and a y "
         "for each of at least 3 points, so an even number of at least 6; correct or remove it, or convert without it: "
-        "`boxwright data convert DATA NEW --to coco --skip-bad-masks`; `boxwright data check` lists all defects"
+        "`boxwright data convert DATA NEW --format coco --skip-bad-masks`; `boxwright data check` lists all defects"
     )
     places = ["id 2, image 2.png, segmentation[1]", "id 2, image 2.png, segmentation[2]"]
     places += ["id 3, image 3.png, segmentation[0]", "id 4, image 4.png"]

@@ -76,7 +76,7 @@ def test_bad_masks_are_left_out_only_when_asked(tmp_path: Path) -> None:
     content["annotations"][0]["segmentation"] = [triangle, [2, 3, 9, 3]]
     content["annotations"][1]["segmentation"] = [[2, 3]]
     write_coco_files(tmp_path / "in", content)
-    with pytest.raises(InputError, match=r"annotation id 1, .*convert DATA NEW --to coco --skip-bad-masks"):
+    with pytest.raises(InputError, match=r"annotation id 1, .*convert DATA NEW --format coco --skip-bad-masks"):
         convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
     assert not (tmp_path / "out").exists()
     said = convert_dataset(tmp_path / "in", tmp_path / "out", "coco", skip_bad_masks=True).announcements

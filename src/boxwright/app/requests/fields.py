@@ -30,7 +30,8 @@ Data = Annotated[
 TrainSplit = Annotated[str | None, Parameter(help="Default: train, or the only split.")]
 TestSplit = Annotated[str | None, Parameter(help="Default: val, else test, else the only split.")]
 Device = Annotated[
-    str, Parameter(help="auto, cpu, cuda, cuda:1 or mps. auto takes a GPU if there is one.", group=WHERE)
+    str,
+    Parameter(help="auto, cpu, cuda (or gpu), cuda:1 (or 1) or mps. auto takes a GPU if there is one.", group=WHERE),
 ]
 Precision = Annotated[
     PrecisionName, Parameter(help="Floating-point precision; bf16 is faster where supported.", group=WHERE)

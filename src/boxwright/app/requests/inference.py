@@ -86,7 +86,6 @@ class DetectRequest:
         bool,
         Parameter(
             help="Draw the detections on images and videos (the default).",
-            negative="--no-pictures",
             group=OUTPUT,
             show_default=False,
         ),

@@ -54,7 +54,6 @@ class TrainRequest:
         bool,
         Parameter(
             help="With --weights: keep the weights of classes that have the same name (the default).",
-            negative="--no-carry-classes",
             show_default=False,
         ),
     ] = True
@@ -93,7 +92,9 @@ class PretrainRequest:
     epochs: Epochs = None
     resume: Resume = None
     seed: Seed = None
-    licence: Annotated[str, Parameter(help="Licence of the images, for the card in the file.")] = ""
+    licence: Annotated[
+        str, Parameter(name=("--licence", "--license"), help="Licence of the images, for the card in the file.")
+    ] = ""
     device: Device = "auto"
     workers: LoaderWorkers = None
 

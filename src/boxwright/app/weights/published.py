@@ -65,7 +65,9 @@ def fetch_named(name: str, folder: Path | None = None) -> Path:
     """Download the published checkpoint ``name`` to ``folder`` or the cache, with a progress bar. Return its path."""
     if name.startswith(HUB_PREFIX):
         if folder is not None:
-            raise InputError(f"--to {folder}: a Hub repository is always stored in the cache of the Hub; omit --to")
+            raise InputError(
+                f"--output {folder}: a Hub repository is always stored in the cache of the Hub; omit --output"
+            )
         return fetch_repository(name)
     if not is_name(name):
         names = ", ".join(f"{p}:" for p in (*PUBLISHERS, "hf"))

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from boxwright.data.loading.sampler import Numbers
 from boxwright.data.loading.sharing import Shared
+from boxwright.io.signals import interrupts_blocked
 from boxwright.structures import InputError
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
@@ -81,7 +82,7 @@ class Workers:
     def start(self, numbers: Numbers) -> Iterator[Any]:
         """Iterate over the batches with these numbers. Running workers are reused."""
         self.numbers = numbers
-        with _sigint_blocked(), _without_worker_count_warning(), _without_torch_handler():
+        with interrupts_blocked(), _without_worker_count_warning(), _without_torch_handler():
             # Python warns of every fork of a process with threads; the module docstring says why it is safe here.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
             return _Watched(self, iter(self._loader))
@@ -201,16 +202,3 @@ def _without_worker_count_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         yield
-
-
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block SIGINT while workers start: they inherit it blocked, and cannot die of it before they ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -21,6 +21,7 @@ import numpy as np
 
 from boxwright.data.images import read_image
 from boxwright.data.index import DetectionIndex
+from boxwright.io.signals import interrupts_blocked
 from boxwright.structures import InputError
 
 Quality = Literal["fast", "quality"]
@@ -85,7 +86,9 @@ def search_all(
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts) as pool:
         try:
-            yield from pool.map(partial(selective_search, quality=quality), paths)
+            with interrupts_blocked():
+                found = pool.map(partial(selective_search, quality=quality), paths)
+            yield from found
         except BrokenProcessPool:
             raise InputError(
                 f"one of the {workers} processes that search for proposals was killed or crashed, most probably "
@@ -94,5 +97,5 @@ def search_all(
 
 
 def _leave_interrupts() -> None:
-    """Ignore Ctrl-C in a worker: the parent ends its processes itself."""
+    """Ignore Ctrl-C in a worker, also where it cannot be blocked: the parent ends its processes itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -23,6 +23,7 @@ from boxwright.data.scenes.config import SceneConfig
 from boxwright.data.scenes.shapes import SCENE_CLASSES
 from boxwright.io.files import atomic_folder
 from boxwright.io.images import save_image
+from boxwright.io.signals import interrupts_blocked
 from boxwright.structures import InputError
 
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -139,7 +140,9 @@ def _draw_all(tasks: Sequence[_Task], workers: int) -> Iterator[ImageRecord]:
     # Forking a process that has used torch's threads can hang the child, so workers are spawned.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
+            with interrupts_blocked():
+                drawn = pool.map(_draw, tasks, chunksize=max(1, min(16, len(tasks) // (4 * workers))))
+            yield from drawn
         except BrokenProcessPool:
             raise InputError(
                 f"one of the {workers} processes that draw scenes was killed or crashed, most probably because memory "

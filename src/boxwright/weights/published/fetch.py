@@ -259,7 +259,7 @@ def _check_room(part: Path, needed: int) -> None:
     if needed > free:
         raise InputError(
             f"{part.parent}: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free; make room, or name "
-            "another folder with --to or BOXWRIGHT_CACHE"
+            "another folder with --output or BOXWRIGHT_CACHE"
         )
 
 

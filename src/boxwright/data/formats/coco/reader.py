@@ -273,7 +273,8 @@ class _CocoReader:
             self.log.correct("bad-mask", "error", self.file, where, f"{defect}; left out")
             return
         remedy = (
-            "correct or remove it, or convert without it: `boxwright data convert DATA NEW --to coco --skip-bad-masks`"
+            "correct or remove it, or convert without it: "
+            "`boxwright data convert DATA NEW --format coco --skip-bad-masks`"
         )
         self.log.refuse("bad-mask", self.file, where, f"{defect}; {remedy}")
 

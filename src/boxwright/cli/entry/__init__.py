@@ -1,0 +1,1 @@
+"""Around every command: words that are read another way, Ctrl-C, errors and exit codes."""
