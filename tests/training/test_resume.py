@@ -348,9 +348,10 @@ def test_a_damaged_image_costs_no_step(data, tmp_path: Path) -> None:
     """The run saves its state before the step, or before the validation, and goes on once the image is repaired."""
     train_index, val_index = data
     recipe, run, saved = toy_recipe(8), tmp_path / "run", list[int]()
-    for path in (train_index.path(3), val_index.path(1)):
-        content = path.read_bytes()
+    whole = {path: path.read_bytes() for path in (train_index.path(3), val_index.path(1))}
+    for path in whole:
         path.write_bytes(b"no image")
+    for path, content in whole.items():
         given = None if run.exists() else recipe
         with pytest.raises(InputError, match=rf"{path.name}.*saved after step \d+.*resume with: boxwright train"):
             train(given, *data, run, build=build_toy, device="cpu", log="quiet", resume=given is None)

@@ -13,13 +13,15 @@ from boxwright.config.config_tree import differences, to_tree
 from boxwright.config.pretrain_recipe import TrainingRecipe
 from boxwright.data.loading.workers import SampleError, WorkerError
 from boxwright.io.environment import peak_memory, precision_note
+from boxwright.io.files import write_atomically
 from boxwright.structures import InputError
+from boxwright.training.data_files import FILE, compare_data
 from boxwright.training.distributed import Processes, processes
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
 from boxwright.training.logging.monitor import LossMonitor, LossRow
 from boxwright.training.logging.plots import plot_losses
 from boxwright.training.logging.progress import Clock, Log, Reporter, open_reporter
-from boxwright.training.logging.run_folder import describe_run, finish_run, run_folder
+from boxwright.training.logging.run_folder import describe_run, finish_run, read_run, run_folder
 from boxwright.training.logging.run_log import RunLog
 from boxwright.training.session import Session
 from boxwright.training.tasks.task import Task
@@ -51,11 +53,33 @@ def run_task(
         joined.gather(None)  # no process reads or writes before the folder is checked
         state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
         session = Session(open_task(joined, state), state)
+        record = _compare_data(session, output, resume)
         if not locks:
             session.notes.append(
                 f"WARNING: the file system of {output} has no locks: let no second process train into this folder"
             )
-        return session, Run(session, output, stop, command, log, tensorboard).go()
+        run = Run(session, output, stop, command, log, tensorboard)
+        if joined.main:
+            write_atomically(output / FILE, record)
+        return session, run.go()
+
+
+def _compare_data(session: Session[Any], folder: Path, resume: bool) -> bytes:
+    """Compare the files of the data with those at the start of the run; return the record of them.
+
+    Raises InputError at all processes, although only the main one looks.
+    """
+    fault, record = None, b""
+    if session.processes.main:
+        try:
+            ended = str(read_run(folder).get("status", "")) if resume else ""
+            remarks, record = compare_data(folder, session.task.data_files(), resume, ended)
+            session.notes += remarks
+        except InputError as error:
+            fault = str(error)
+    if (fault := session.processes.broadcast(fault)) is not None:
+        raise InputError(fault)
+    return record
 
 
 def agreed_recipe(given: R | None, stored: R | None, folder: Path, needed: str) -> R:

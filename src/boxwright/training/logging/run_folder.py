@@ -26,6 +26,7 @@ FILES = {
     "last.train": "optimiser, random states and position in the data, for resuming",
     "recipe.json": "recipe with every default spelled out",
     "run.json": "command, versions, git state, machine, data with fingerprint, and how the run ended",
+    "data.csv": "size, time and a hash of every image, to notice changes when the run is resumed",
     "metrics.jsonl": "one row a line: losses while training, metrics of each validation",
     "train.csv": "training rows as a table",
     "validation.csv": "validation rows as a table",

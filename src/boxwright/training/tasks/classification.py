@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from boxwright.data.transforms.crops import ClassBatch, CropPass, CropStream
 from boxwright.io.environment import git_state, machine, versions
 from boxwright.precision import autocast
 from boxwright.structures import InputError
+from boxwright.training.data_files import DataFile
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.logging.plots import plot_accuracy
 from boxwright.training.stages.runner import StageRunner
@@ -95,6 +97,15 @@ class ClassificationTask:
         if self.recipe.sync_batch_norm:
             model = cast(PixelClassifier, synchronise_batch_norm(model, self.processes))
         return model.to(self.processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def data_files(self) -> list[DataFile]:
+        """Return the images of both sets."""
+        sets = [("train", self.train)] + ([] if self.val is None else [("val", self.val)])
+        return [
+            DataFile(split, os.fsdecode(bytes(folders.names[i])), folders.path(i))
+            for split, folders in sets
+            for i in range(len(folders))
+        ]
 
     def description(self) -> list[str]:
         """Describe the data set in a line."""

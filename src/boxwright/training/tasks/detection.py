@@ -29,6 +29,7 @@ from boxwright.detectors.contract.preparation import preparation_of
 from boxwright.evaluation.coco import json_safe
 from boxwright.io.environment import git_state, versions
 from boxwright.structures import Classes, InputError
+from boxwright.training.data_files import DataFile
 from boxwright.training.distributed import Processes, micro_batch_size, synchronise_batch_norm
 from boxwright.training.logging.plots import draw_samples, plot_precision
 from boxwright.training.random_state import image_seeds
@@ -118,6 +119,18 @@ class DetectionTask:
                 "WARNING: batch norms are frozen, but no weights are given to start from: this network will hardly "
                 "learn. Give weights, or set detector.backbone.norm=bn"
             )
+
+    def data_files(self) -> list[DataFile]:
+        """Return the images of both sets, and the files of proposals."""
+        files = [
+            DataFile(split, index.relative_path(i), index.path(i))
+            for split, index in (("train", self.index), ("val", self.val_index))
+            for i in range(0 if index is None else len(index))
+            if index is not None
+        ]
+        given = self.recipe.data.proposals
+        named = () if given is None else (("train", given.train), ("val", given.val))
+        return files + [DataFile("proposals", split, Path(path)) for split, path in named if path is not None]
 
     def description(self) -> list[str]:
         """Describe the data set in a line."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from boxwright.config.pretrain_recipe import TrainingRecipe
 from boxwright.config.recipe import FitStage, Stage
+from boxwright.training.data_files import DataFile
 from boxwright.training.distributed import Processes
 from boxwright.training.stages.runner import StageRunner
 
@@ -78,6 +79,10 @@ class Task(Protocol[B]):
 
     def build(self, resumed: bool) -> nn.Module:
         """Build the network on its device, with its first weights unless the run is ``resumed``."""
+        ...
+
+    def data_files(self) -> list[DataFile]:
+        """Return the files that the run reads while it trains: a resumed run must find them unchanged."""
         ...
 
     def description(self) -> list[str]:
