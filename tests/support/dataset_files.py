@@ -1,6 +1,7 @@
 """Small data sets on disk for the tests of readers, checks and converters."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ RED = (220, 30, 30)
 def write_drawn(path: Path, box: tuple[int, int, int, int] = (10, 8, 40, 32), size: tuple[int, int] = (60, 40)) -> Path:
     """Write a grey image, width and height ``size``, with a red rectangle: ``box`` x1 y1 x2 y2, the end exclusive."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.new("RGB", size, (90, 90, 90))
+    shade = zlib.crc32(path.name.encode())  # no two files are equal
+    image = Image.new("RGB", size, tuple(60 + (shade >> bits) % 60 for bits in (0, 8, 16)))
     image.paste(RED, box)
     image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}))
     return path

@@ -57,6 +57,8 @@ _NEVER_READ = {
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
 """Lower-case suffixes of videos, which `boxwright detect` reads."""
 
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+
 # Formats of Pillow that are read also under the suffix of another format. Camera raw files are not among them: Pillow
 # takes most of them for TIFF files and reads a small preview.
 _COMMON_FORMATS = frozenset({"BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})
@@ -139,10 +141,11 @@ def unreadable_reason(path: str | os.PathLike[str]) -> str | None:
 def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
     """Return the files of a folder, with ``recursive`` those of its subfolders too, sorted by path.
 
-    Names that begin with a dot, and all that is below such folders, are passed over. Links to folders are followed,
-    except to a folder that holds the link, so that a loop ends; a folder that can be reached by several paths is
-    entered once, if possible without a link. Links to files are given as they are, also those that point nowhere.
-    Pipes, sockets and devices are left out. Raises ``InputError`` for a folder that cannot be read.
+    Names that begin with a dot, and folders that systems make for themselves, are passed over with what they hold.
+    Links to folders are followed, except to a folder that holds the link, so that a loop ends; a folder that can be
+    reached by several paths is entered once, if possible without a link. Links to files are given as they are, also
+    those that point nowhere. Pipes, sockets and devices are left out. Raises ``InputError`` for a folder that cannot
+    be read.
     """
     found: list[Path] = []
     top = os.fspath(folder)
@@ -156,7 +159,7 @@ def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[P
         entered.add(real)
         linked: list[str] = []
         for entry in _entries(here):
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
                 continue
             if os.path.isfile(entry.path) or (entry.is_symlink() and not os.path.exists(entry.path)):
                 found.append(Path(entry.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from boxwright.data.formats.lists import read_lines
@@ -33,12 +34,9 @@ def load_bare(file: Path, log: ProblemLog) -> YoloLayout:
     """Read the data set that a ``.data`` file or a ``classes.txt`` stands for; as `load_yolo`."""
     if file.suffix == ".data":
         content = _described(file)
-        names = content.get(Text("names"))
-        if isinstance(names, Text):
-            tail = next((p for p in (file.parent / names, file.parent / Path(names).name) if p.is_file()), None)
-            if tail is None:
-                raise InputError(f"{file}, line {names.line}, key `names`: {names} does not exist; correct the path")
-            content[Text("names")] = _names(tail)
+        for key, value in content.items():
+            if key != "nc" and isinstance(value, Text):
+                content[key] = _relative(file.parent, value)
         return yolo_layout(file, content, log)
     root = file.parent.parent if file.parent.name.lower() == "labels" else file.parent
     content = Entries({Text("names"): _names(file), Text("path"): Text(str(root))})
@@ -65,6 +63,17 @@ def _described(file: Path) -> Entries:
         if key in ("classes", "names", "train", "valid", "val", "test"):  # Darknet's others are for its own training
             content[name] = text
     return content
+
+
+def _relative(folder: Path, value: Text) -> Text:
+    """Return a path of a ``.data`` file without the first folders, which are Darknet's own, if it exists so."""
+    parts = Path(value).parts
+    for i in range(len(parts)):
+        tail = Text(os.path.join(*parts[i:]))
+        if (folder / tail).exists():
+            tail.line = value.line
+            return tail
+    return value
 
 
 def _names(file: Path) -> Items:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from boxwright.data.formats.lists import composed
@@ -108,14 +108,37 @@ class LabelFinder:
         return places
 
 
-def stray_labels(finder: LabelFinder, folders: Iterable[Path], images: Iterable[Path], log: ProblemLog) -> None:
+def stray_labels(
+    finder: LabelFinder,
+    folders: Iterable[Path],
+    images: Iterable[Path],
+    others: Callable[[], Iterable[Path]],
+    log: ProblemLog,
+) -> None:
     """Note label files without an image, whose objects would be lost silently.
 
-    ``folders``: those that a split names; ``images``: the images of all splits.
+    ``folders``: those that a split names; ``images``: its images; ``others``: gives those of the other splits.
     """
-    of_folder: dict[str, set[str]] = {}
-    homes = {image.parent for image in images}
-    for home in homes:
+    searched: dict[str, str] = {}
+    for place in (place for folder in folders for place in finder.folders(folder)):
+        for file in walk_files(place):
+            if file.suffix.lower() == ".txt":
+                searched.setdefault(os.path.realpath(file.parent), str(file.parent))
+    found = _without_image(finder, searched, images)
+    if found:
+        found = _without_image(finder, {real: searched[real] for real in found}, (*images, *others()))
+    for real, names in found.items():
+        log.correct(
+            "missing-image", "warning", searched[real], "",
+            f"{len(names)} label files have no image and are not read (the first: {names[0]}); "
+            "restore the images, or remove the files",
+        )  # fmt: skip
+
+
+def _without_image(finder: LabelFinder, searched: dict[str, str], images: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the label files without an image on disk by the real path of their folder."""
+    known: dict[str, set[str]] = {}
+    for home in {image.parent for image in images}:
         try:
             on_disk = os.listdir(home)
         except OSError:
@@ -126,26 +149,19 @@ def stray_labels(finder: LabelFinder, folders: Iterable[Path], images: Iterable[
             if is_image_name(name) or unreadable_reason(name) is not None
         }
         for place in finder.folders(home):
-            of_folder.setdefault(os.path.realpath(place), set()).update(stems)
-    searched: dict[str, str] = {}
-    for folder in folders:
-        for place in finder.folders(folder):
-            for file in walk_files(place):
-                if file.suffix.lower() == ".txt":
-                    searched.setdefault(os.path.realpath(file.parent), str(file.parent))
+            known.setdefault(os.path.realpath(place), set()).update(stems)
+    found: dict[str, list[str]] = {}
     for real, place in sorted(searched.items()):
-        known = of_folder.get(real, set())
         names = [
             name
             for stem, name in finder.listing(place).items()
-            if stem.casefold() not in known and stem.lower() not in _NOT_LABELS and _is_label(Path(place, name))
+            if stem.casefold() not in known.get(real, ())
+            and stem.lower() not in _NOT_LABELS
+            and _is_label(Path(place, name))
         ]
         if names:
-            log.correct(
-                "missing-image", "warning", place, "",
-                f"{len(names)} label files have no image and are not read (the first: {names[0]}); "
-                "restore the images, or remove the files",
-            )  # fmt: skip
+            found[real] = names
+    return found
 
 
 def _is_label(file: Path) -> bool:

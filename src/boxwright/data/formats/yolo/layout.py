@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,9 +46,14 @@ class YoloLayout:
         """Note label files of a split without an image."""
         own = self.images(split, log)
         folders = [e.place for e in self.splits[split] if e.place.is_dir()] or sorted({path.parent for path in own})
-        quiet = ProblemLog(lenient=True)
-        images = [path for name in self.splits for path in self.images(name, log if name == split else quiet)]
-        stray_labels(self.labels, folders, images, log)
+
+        def others() -> Iterator[Path]:
+            for name in self.splits:
+                if name != split:
+                    with suppress(InputError):  # reported when that split is read
+                        yield from _split_images(self, self.splits[name], ProblemLog(lenient=True))
+
+        stray_labels(self.labels, folders, own, others, log)
 
 
 def find_yolo(folder: Path, files: Iterable[Path], log: ProblemLog) -> Path | None:
