@@ -110,12 +110,40 @@ def convert(
             show_default=False,
         ),
     ] = False,
+    cut: Annotated[
+        bool,
+        Parameter(
+            help="Cut boxes to their image in YOLO and VOC (the default).", negative="--no-cut", show_default=False
+        ),
+    ] = True,
+    voc_fractions: Annotated[
+        bool,
+        Parameter(
+            help="Keep fractions of pixels in VOC files, where many programs expect whole numbers.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
+    outside_images: Annotated[
+        bool,
+        Parameter(help="Also take images outside the data set's folder.", negative="", show_default=False),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Write a data set in another format. Everything that the format cannot hold is reported."""
     from boxwright.data.formats.convert import convert_dataset
 
-    report = convert_dataset(data, output, format, images=images, masks=masks, skip_bad_masks=skip_bad_masks)
+    report = convert_dataset(
+        data,
+        output,
+        format,
+        images=images,
+        masks=masks,
+        skip_bad_masks=skip_bad_masks,
+        voc_fractions=voc_fractions,
+        cut=cut,
+        outside_images=outside_images,
+    )
     if json:
         return print_json(report.to_dict())
     for announcement in report.announcements:

@@ -205,7 +205,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     before = read_coco(write_coco_files(tmp_path / "in", content))
     for images in ("copy", "link", "none"):
         folder = tmp_path / images
-        said = write_coco(folder, {"train": before}, images=images)
+        said = write_coco(folder, {"train": before}, images=images).announcements
         assert said == ["train: 1 difficult boxes have the key `difficult`, which COCO tools ignore"]
         after = open_splits(folder)["train"]
         theirs, ours = after.to_coco(), before.to_coco()

@@ -24,8 +24,8 @@ def test_there_and_back(tmp_path: Path, first: str, second: str) -> None:
         del row["area"]
     write_coco_files(tmp_path / "in", content, split="train")
     write_coco_files(tmp_path / "in", content, split="val")
-    one = convert_dataset(tmp_path / "in", tmp_path / "one", first)  # type: ignore[arg-type]
-    two = convert_dataset(tmp_path / "one", tmp_path / "two", second, images="link")  # type: ignore[arg-type]
+    one = convert_dataset(tmp_path / "in", tmp_path / "one", first, voc_fractions=True)  # type: ignore[arg-type]
+    two = convert_dataset(tmp_path / "one", tmp_path / "two", second, images="link", voc_fractions=True)  # type: ignore[arg-type]
     assert detect_format(tmp_path / "two") == second
     assert two.splits == {"train": {"images": 3, "boxes": 3}, "val": {"images": 3, "boxes": 3}}
     assert (one.source_format, one.format, two.source_format) == ("coco", first, first)
@@ -57,6 +57,7 @@ def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
         "train: masks are left out, VOC XML holds boxes only",
         "train: 1 crowd regions become difficult boxes",
         "train: category ids 3..7 are lost, VOC has names only",
+        "train: 2 boxes were rounded to whole pixels, which moved sides by up to 0.40",
     )
     assert said["yolo"][1:4] == (
         "train: 1 crowd regions are left out, because YOLO cannot mark them",

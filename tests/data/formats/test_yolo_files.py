@@ -121,7 +121,7 @@ def test_damaged_image_is_refused(tmp_path: Path) -> None:
 def test_written_and_read_again(tmp_path: Path) -> None:
     lines = "1 0.5123 0.5 0.5 0.2501\n0 0.1 0.2 0.6 0.2 0.6 0.8\n"
     before = open_splits(write_yolo_files(tmp_path / "in", {"train/a": lines, "val/b": BOX}))
-    assert write_yolo(tmp_path / "out", before) == []
+    assert write_yolo(tmp_path / "out", before).announcements == []
     after = open_splits(tmp_path / "out")
     for split in ("train", "val"):
         np.testing.assert_allclose(after[split].xywh, before[split].xywh, atol=1e-6)
@@ -144,7 +144,7 @@ def test_what_yolo_cannot_hold_is_said(tmp_path: Path) -> None:
         "categories": [{"id": 5, "name": "cat"}],
     }
     index = read_coco(write_coco_files(tmp_path, content))
-    said = write_yolo(tmp_path / "out", {"train": index})
+    said = write_yolo(tmp_path / "out", {"train": index}).announcements
     assert said == [
         "train: 1 crowd regions are left out, because YOLO cannot mark them",
         "train: 1 difficult boxes become ordinary ones",
@@ -156,6 +156,6 @@ def test_what_yolo_cannot_hold_is_said(tmp_path: Path) -> None:
     np.testing.assert_allclose(after.annotations(0).boxes, [[1, 2, 9, 9], [0, 0, 20, 40]], atol=1e-5)
     np.testing.assert_allclose(after.annotations(0).area, [4 * 7 / 2 + 3 * 7 / 2, 800])
     assert after.masks(0)[1].sum() == 800
-    plain = write_yolo(tmp_path / "plain", {"train": index}, masks=False)
+    plain = write_yolo(tmp_path / "plain", {"train": index}, masks=False).announcements
     assert "train: the masks of 2 objects are left out" in plain
     assert not open_splits(tmp_path / "plain")["train"].has_masks

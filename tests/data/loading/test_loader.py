@@ -234,7 +234,7 @@ def test_a_broken_image_is_named_where_it_comes(tmp_path: Path, workers: int) ->
 def test_an_image_of_another_size_than_annotated_is_named(tmp_path: Path) -> None:
     index = write_index(tmp_path, count=2)
     index.path(1).write_bytes(index.path(0).read_bytes())
-    with pytest.raises(InputError, match=r"picture 1.png: the image is 60 x 40 .* 40 x 60"):
+    with pytest.raises(InputError, match=r"picture 1.png: is 60x40 pixels .* say 40x60, width and height swapped"):
         take(train_stream(index, PLAIN, 1), 2)
 
 

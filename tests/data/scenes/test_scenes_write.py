@@ -100,7 +100,7 @@ def test_a_folder_with_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     write_scenes(tmp_path / "set", {"train": 1}, (64, 64))
     before = contents(tmp_path / "set")
-    with pytest.raises(InputError, match="not an empty folder"):
+    with pytest.raises(InputError, match="exists and is not empty"):
         write_scenes(tmp_path / "set", {"train": 1}, (64, 64))
     assert contents(tmp_path / "set") == before
 

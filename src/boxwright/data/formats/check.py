@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.formats.opening import Source, find_source, read_source, whole_splits
 from boxwright.data.formats.problems import Problem, ProblemLog
 from boxwright.data.formats.strays import find_strays
@@ -255,16 +256,11 @@ def _check_image(
     name, i = places[0]
     if not _check_file(path, f"split {name}, image id {indexes[name].image_id(i)}", found, log):
         return
-    height, width = found.size
     for name, i in places:
         stated = indexes[name].size(i)
         if stated == found.size:
             continue
-        message = f"is {width}x{height} pixels but its annotations say {stated[1]}x{stated[0]}"
-        if _turned(found) and stated == (width, height):
-            message += ", the size before its EXIF orientation; annotate the upright image, or remove the orientation"
-        else:
-            message += "; correct the annotations, or restore the image that was annotated"
+        message = str(WrongSize(path, stated, found.size))
         log.note("wrong-size", "error", path, f"split {name}, image id {indexes[name].image_id(i)}", message)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from boxwright.data.formats.coco import writer as coco
 from boxwright.data.formats.voc import writer as voc
+from boxwright.data.formats.writing.output import new_folder
 from boxwright.data.formats.yolo import writer as yolo
 from boxwright.data.index import DetectionIndex, ImageRecord
 from boxwright.data.masks import masks
@@ -70,9 +71,7 @@ def write_scenes(
     config = config or SceneConfig()
     config = config if size is None else replace(config, size=size)
     _check(counts, seed, format, image_format, workers)
-    target = Path(folder).absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target}: exists and is not an empty folder; name a new one or remove it")
+    target = new_folder(folder)
     with atomic_folder(target) as partial:
         _fill(partial, counts, seed, format, config, image_format, progress, workers)
     return target

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.images import read_image
 from boxwright.data.transforms.field_types import Fill, Interpolation
 from boxwright.structures import InputError
@@ -94,13 +95,11 @@ class SampleSource:
 
         Raises InputError naming the file if the image cannot be used.
         """
-        path, size = self.index.path(index), tuple(self.index.size(index))
+        path, size = self.index.path(index), self.index.size(index)
         pixels = read_image(path)
         if pixels.shape[:2] != size:
-            raise InputError(
-                f"{path}: the image is {pixels.shape[1]} x {pixels.shape[0]} pixels but its annotations say "
-                f"{size[1]} x {size[0]}; run `boxwright data check` and correct the annotations or the file"
-            )
+            wrong = WrongSize(path, size, pixels.shape[:2])
+            raise InputError(f"{path}: {wrong}; `boxwright data check` lists all defects")
         rows = self.index.annotations(index)
         sample = Sample(
             image=tv_tensors.Image(torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)),
