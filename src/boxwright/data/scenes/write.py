@@ -71,7 +71,7 @@ def write_scenes(
     config = config or SceneConfig()
     config = config if size is None else replace(config, size=size)
     _check(counts, seed, format, image_format, workers)
-    target = new_folder(folder)
+    target = new_folder(Path(folder))
     with atomic_folder(target) as partial:
         _fill(partial, counts, seed, format, config, image_format, progress, workers)
     return target
