@@ -133,8 +133,11 @@ def _announcements(problems: list[Problem], cut: bool) -> list[str]:
 def _check_written(partial: Path, target: Path, splits: dict[str, DetectionIndex], written: Written) -> None:
     """Read what was written. Raises InputError if its splits, images, classes or numbers of boxes are others."""
     log = ProblemLog(lenient=True)
-    source = find_source(partial, log)
-    found = read_source(source, source.splits, log)
+    try:
+        source = find_source(partial, log)
+        found = read_source(source, source.splits, log)
+    except InputError as error:
+        raise InputError(f"{target}: was not kept, since it cannot be read again: {error}") from error
     for name, index in splits.items():
         again = found.get(name)
         expected = (len(index), written.boxes[name])

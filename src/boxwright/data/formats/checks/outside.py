@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from boxwright.data.formats.opening import Source
-from boxwright.data.formats.parsing import parse_yaml
 from boxwright.data.formats.voc.layout import VocLayout
 from boxwright.data.formats.yolo.layout import YoloLayout
 from boxwright.data.index import DetectionIndex
@@ -66,7 +64,9 @@ def _folders(source: Source, splits: Mapping[str, DetectionIndex]) -> list[str]:
     folders = {source.path if source.path.is_dir() else source.path.parent}
     match source.layout:
         case YoloLayout() as layout:
-            folders |= {layout.root, layout.file.absolute().parent, *_yaml_folders(layout)}
+            places = [entry.place for split in splits for entry in layout.splits[split]]  # these are meant
+            folders |= {layout.root, layout.file.absolute().parent}
+            folders |= {place if place.is_dir() else place.parent for place in places}
         case VocLayout() as layout:
             bases = (layout.root, layout.root.parent, layout.root.parent.parent)
             folders |= {layout.root, *(base / name for base in bases for name in _FOR_IMAGES)}
@@ -76,13 +76,3 @@ def _folders(source: Source, splits: Mapping[str, DetectionIndex]) -> list[str]:
                 folders |= {home.parent} if home.name.lower() in _FOR_ANNOTATIONS else {home}
                 folders |= {home.parent / name for name in (*_FOR_IMAGES, split, f"images/{split}")}
     return sorted({os.path.normpath(folder) for folder in folders})
-
-
-def _yaml_folders(layout: YoloLayout) -> Iterator[Path]:
-    """Yield the folders that the entries of a data.yaml name; the images of one are meant, wherever it is."""
-    content: Any = parse_yaml(layout.file)
-    for value in content.values() if isinstance(content, dict) else ():
-        for entry in value if isinstance(value, list) else [value]:
-            if isinstance(entry, str):
-                paths = (base / entry for base in (layout.root, layout.file.absolute().parent))
-                yield from (path for path in paths if path.is_dir())
