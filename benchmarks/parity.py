@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 import torch
 
 from machine import describe
@@ -106,12 +105,6 @@ def in_scratch(check: Callable[[Path, Path], object]) -> Callable[[Path], None]:
     return run
 
 
-def mini_local(root: Path, folder: Path) -> None:
-    """Compare the network made for the fixtures, with its backbone added to ours temporarily."""
-    with pytest.MonkeyPatch.context() as patch:
-        test_yolov1_v2.test_untied_layer_and_connected_batch_norm(root, folder, patch)
-
-
 def mask_rcnn(root: Path) -> None:
     """Compare maps, boxes and masks."""
     test_detectron2.test_mask_rcnn_equals_detectron2s(root)
@@ -121,6 +114,7 @@ def mask_rcnn(root: Path) -> None:
 DARKNET, DETECTRON2 = "pjreddie/darknet", "facebookresearch/detectron2"
 MMDETECTION, DETNET = "open-mmlab/mmdetection", "guoruoqian/DetNet_pytorch"
 yolov2 = test_yolov1_v2.test_yolov2
+mini_local = test_yolov1_v2.test_untied_layer_and_connected_batch_norm
 CASES: dict[str, Case] = {
     "detnet59_cls": Case(DETNET, "DetNet-59 classifier", test_detnet_pytorch.test_the_classifier),
     "detnet59_fpn_voc": Case(DETNET, "Faster R-CNN DetNet-59 FPN", detnet),

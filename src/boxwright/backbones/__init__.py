@@ -4,6 +4,7 @@ from boxwright.backbones.build import NAMED_BACKBONES, Backbone, BackboneConfig,
 from boxwright.backbones.classifier import Classifier
 from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_parameters
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
+from boxwright.backbones.darknet_layers import DarknetLayersConfig
 from boxwright.backbones.detnet import DetNetConfig
 from boxwright.backbones.layers.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.mobilenet import MobileNetConfig
@@ -18,6 +19,7 @@ __all__ = [
     "BackboneConfig",
     "Classifier",
     "DarknetConfig",
+    "DarknetLayersConfig",
     "DetNetConfig",
     "FrozenBatchNorm",
     "MobileNetConfig",

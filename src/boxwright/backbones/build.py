@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from boxwright.backbones.darknet import Darknet, DarknetConfig
+from boxwright.backbones.darknet_layers import DarknetLayers, DarknetLayersConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
 from boxwright.backbones.layers.blocks import ResidualBackbone
 from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
@@ -16,9 +17,16 @@ from boxwright.fields import nearest
 from boxwright.structures import InputError
 
 BackboneConfig: TypeAlias = (
-    ResNetConfig | DetNetConfig | VGGConfig | ZFConfig | DarknetConfig | MobileNetConfig | TimmConfig
+    ResNetConfig
+    | DetNetConfig
+    | VGGConfig
+    | ZFConfig
+    | DarknetConfig
+    | DarknetLayersConfig
+    | MobileNetConfig
+    | TimmConfig
 )
-Backbone: TypeAlias = ResidualBackbone | VGG | ZF | Darknet | MobileNet | TimmBackbone
+Backbone: TypeAlias = ResidualBackbone | VGG | ZF | Darknet | DarknetLayers | MobileNet | TimmBackbone
 
 # A name without a suffix is the usual variant: v1.5 strides for ResNet (torchvision), v1 strides for DetNet (paper).
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -81,6 +89,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return ZF(config)
         case DarknetConfig():
             return Darknet(config)
+        case DarknetLayersConfig():
+            return DarknetLayers(config)
         case MobileNetConfig():
             return MobileNet(config)
         case TimmConfig():

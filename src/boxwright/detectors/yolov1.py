@@ -33,6 +33,7 @@ from boxwright.anchors.cells import cell_corners
 from boxwright.anchors.matching.cell_assignment import CellAssignConfig, CellAssignment, assign_to_cells
 from boxwright.backbones.build import BackboneConfig, build_backbone
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
+from boxwright.backbones.darknet_layers import DarknetLayers
 from boxwright.backbones.layers.local import LocalLayer
 from boxwright.backbones.layers.norm import set_norm_momentum
 from boxwright.detectors.contract.detector import Detector
@@ -147,6 +148,7 @@ class YOLOv1(Detector):
         self.backbone = build_backbone(config.backbone)
         level = self.backbone.levels[-1]
         channels, side = level.channels, -(-self.side // level.stride)
+        rows, columns = self.backbone.map_size if isinstance(self.backbone, DarknetLayers) else (side, side)
         convs = []
         for out in config.head.convs:
             convs.append(conv_bn_leaky(channels, out, 3))
@@ -154,16 +156,16 @@ class YOLOv1(Detector):
         self.convs = nn.Sequential(*convs)
         head: list[nn.Module] = []
         if config.head.local is not None:
-            head += [LocalLayer(channels, config.head.local, side, side), nn.LeakyReLU(0.1)]
+            head += [LocalLayer(channels, config.head.local, rows, columns), nn.LeakyReLU(0.1)]
             channels = config.head.local
         head.append(nn.Flatten())
-        widths = [channels * side * side, *config.head.hidden]
+        widths = [channels * rows * columns, *config.head.hidden]
         for inputs, out in pairwise(widths):
             norm = [nn.BatchNorm1d(out, momentum=0.01)] if config.head.hidden_norm else []
             head += [nn.Linear(inputs, out, bias=not norm), *norm, nn.LeakyReLU(0.1)]
         self.hidden = nn.Sequential(*head, nn.Dropout(config.head.dropout))
         self.output = nn.Linear(widths[-1], config.grid**2 * (len(classes) + 5 * config.boxes))
-        self._initialise(side)
+        self._initialise((rows, columns))
         set_norm_momentum(self, config.norm_momentum)
 
     def forward(self, images: Images, targets: Targets | None = None) -> dict[str, Tensor] | DetectionBatch:
@@ -247,8 +249,8 @@ class YOLOv1(Detector):
         corner = cell_corners(self.config.grid, self.config.grid, truth.device).unsqueeze(1)
         return torch.cat([boxes[..., :2] / self.config.cell - corner, (boxes[..., 2:] / self.side).sqrt()], dim=-1)
 
-    def _initialise(self, side: int) -> None:
-        """Initialise the fully connected layers. ``side``: positions in a row of the map before them."""
+    def _initialise(self, shape: tuple[int, int]) -> None:
+        """Initialise the fully connected layers. ``shape``: rows and columns of the map before them."""
         head, grid = self.config.head, self.config.grid
         for layer in self.hidden:
             if isinstance(layer, nn.Linear):
@@ -258,10 +260,10 @@ class YOLOv1(Detector):
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
         if head.start == "cells":
-            if head.hidden or side != grid:
+            if head.hidden or shape != (grid, grid):
                 raise InputError(
                     f"head.start = 'cells' needs no hidden layer, not {head.hidden}, and a map of "
-                    f"{grid} x {grid} positions before the last layer, not {side} x {side}"
+                    f"{grid} x {grid} positions before the last layer, not {shape[0]} x {shape[1]}"
                 )
             self._share_cells()
         if head.start_size > 0:

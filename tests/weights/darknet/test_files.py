@@ -10,7 +10,8 @@ from torch import nn
 
 from boxwright.backbones.darknet import conv_bn_leaky
 from boxwright.structures import InputError
-from boxwright.weights.darknet.files import parse_cfg, plan_layers, read_cfg, read_darknet, state_in_order
+from boxwright.weights.darknet.files import parse_cfg, plan_layers, read_cfg, read_darknet
+from boxwright.weights.darknet.matching import state_in_order
 
 CFG = """
 [net]

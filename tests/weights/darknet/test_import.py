@@ -166,3 +166,25 @@ def test_darknet53_ends_after_74_layers(tmp_path: Path) -> None:
     with weights.open("r+b") as file:
         file.truncate(len(HEADER) + 4 * floats_of(cfg, 75))
     assert import_darknet_backbone(weights, cfg).classes is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("activation=leaky", "activation=mish"),
+            r"\[convolutional\] has activation=mish, where this network has leaky",
+        ),
+        (("activation=linear", "activation=logistic"), "has activation=logistic, where this network has linear"),
+        (("mask =", "scale_x_y=1.05\nmask ="), r"\[yolo\] has scale_x_y=1.05, which is not read"),
+        (("pad=1", "pad=1\ngroups=1\ndilation=2"), "with groups or dilation"),
+    ],
+)
+def test_what_shapes_do_not_tell(change: tuple[str, str], message: str, shared_golden: Path, tmp_path: Path) -> None:
+    cfg = tmp_path / "a" / "network.cfg"
+    cfg.parent.mkdir()
+    text = (shared_golden / "darknet_yolov3_tiny" / "network.cfg").read_text()
+    assert change[0] in text
+    cfg.write_text(text.replace(*change, 1))
+    with pytest.raises(InputError, match=message):
+        import_darknet(cfg, written(tmp_path, cfg))

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
-from boxwright.backbones.layers.pooling import HalvingMaxPool2d
-from boxwright.detectors.build import build_detector
+from boxwright.app.requests.weights import ImportOptions
+from boxwright.app.weights.files import convert
+from boxwright.backbones.darknet import DarknetConfig
+from boxwright.backbones.darknet_layers import DarknetLayersConfig
+from boxwright.checkpoints.opening import load_detector
 from boxwright.detectors.yolov1 import YOLOv1
 from boxwright.detectors.yolov2 import (
     VOC_ANCHORS,
@@ -23,7 +25,7 @@ from boxwright.detectors.yolov2 import (
 )
 from boxwright.heads.postprocess import multiclass_detections
 from boxwright.recipes.yolov2 import VOC_ANCHORS_2017
-from boxwright.structures import Classes, DetectionBatch, InputError, Level
+from boxwright.structures import Classes, DetectionBatch, InputError
 from boxwright.weights.darknet.files import DarknetNetwork, parse_cfg, read_darknet
 from boxwright.weights.darknet.models import load_darknet
 from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
@@ -237,42 +239,43 @@ def test_tiny_yolov1(shared_golden: Path, tmp_path: Path) -> None:
 
 
 def test_untied_layer_and_connected_batch_norm(shared_golden: Path, tmp_path: Path) -> None:
-    """A network made for this test: its backbone is none of Darknet's, and one convolution has no batch norm."""
+    """A network made for this test: its trunk is none of Darknet's, and one convolution has no batch norm."""
     golden = Golden(shared_golden, "darknet_mini_local", tmp_path)
-    text = golden.cfg.read_text()
-    with pytest.raises(InputError, match="convolutions are of no trunk of YOLOv1"):
-        yolov1_config(parse_cfg(text))
-    # The importer knows Darknet's backbones alone: it reads the head behind one of them, the test builds the backbone.
-    config = yolov1_config(parse_cfg(with_backbone(text, shared_golden / "darknet_yolov1_tiny" / "network.cfg")))
-    assert (config.grid, config.cell, config.boxes) == (4, 24, 1)
-    head = config.head
-    assert (head.local, head.hidden, head.hidden_norm, head.dropout) == (12, (64,), True, 0.5)
-    # As wide and with the same stride as the backbone of the test, which takes its place.
-    config = replace(config, backbone=DarknetConfig(variant="tiny_v2", width=1 / 16, out_levels=(4,)))
-    detector = build_detector(config, golden.names)
+    weights = tmp_path / "network.weights"
+    golden.weights.rename(weights)
+    weights.with_suffix(".cfg").write_text(golden.cfg.read_text())
+    detector = load_detector(weights, classes=golden.names)
     assert isinstance(detector, YOLOv1)
-    assert detector.backbone.levels == (Level("C4", 16, 16),)
-    detector.get_submodule("backbone").stages = nn.ModuleList(nn.ModuleList(stage) for stage in mini_backbone())
-    network = read_darknet(golden.cfg, golden.weights)
-    detector.load_state_dict(yolov1_state(detector, network))
-    check_yolov1(golden, detector.eval(), 5)
+    config = detector.config
+    assert (config.grid, config.cell, config.boxes, config.head.hidden, config.head.local) == (4, 24, 1, (), None)
+    assert [(layer.kind, layer.norm) for layer in config.backbone.layers] == [
+        ("convolutional", True), ("maxpool", False), ("convolutional", True), ("convolutional", False),
+        ("maxpool", False), ("local", False), ("dropout", False), ("connected", True),
+    ]  # fmt: skip
+    check_yolov1(golden, detector, 5)
+    ours = tmp_path / "ours.safetensors"
+    convert(str(weights), ours, ImportOptions())
+    saved = load_detector(ours)
+    assert saved.config == config
+    image = golden.image(0)
+    first, again = (found.detect(image, threshold=0.0)[0] for found in (detector, saved))
+    assert len(first.boxes) > 10
+    np.testing.assert_array_equal(first.boxes, again.boxes)
     with pytest.raises(InputError, match=r"is for 4 classes, but the detector has 1 names"):
-        yolov1_state(YOLOv1(config, Classes.from_names(["one"])), network)
+        yolov1_state(YOLOv1(config, Classes.from_names(["one"])), read_darknet(golden.cfg, weights))
 
 
-def with_backbone(text: str, other: Path) -> str:
-    """Return a cfg with its own ``[net]``, the convolutions and pools of ``other``, and its own head."""
-    own, theirs = text.split("\n\n["), other.read_text().split("\n\n[")
-    layers = ("convolutional]", "maxpool]")
-    head = [section for section in own[1:] if not section.startswith(layers)]
-    return "\n\n[".join([own[0], *(section for section in theirs if section.startswith(layers)), *head])
-
-
-def mini_backbone() -> list[list[nn.Module]]:
-    """Return the layers of the made-up network's backbone by stage."""
-    pool = HalvingMaxPool2d(ceil_mode=True)
-    last = conv_bn_leaky(16, 16, 1, norm="none")
-    return [[], [conv_bn_leaky(3, 8, 7, 2)], [pool], [conv_bn_leaky(8, 16, 3, 2), last], [pool]]
+def test_a_published_trunk_with_other_layers_is_not_taken_for_it(shared_golden: Path) -> None:
+    text = (shared_golden / "darknet_yolov1_tiny" / "network.cfg").read_text()
+    assert isinstance(yolov1_config(parse_cfg(text)).backbone, DarknetConfig)
+    for old, new in (
+        ("activation=leaky", "activation=relu"),
+        ("size=2\nstride=2", "size=3\nstride=2"),
+        ("pad=1", "pad=0"),
+    ):
+        assert old in text
+        changed = yolov1_config(parse_cfg(text.replace(old, new, 1))).backbone
+        assert isinstance(changed, DarknetLayersConfig)
 
 
 @pytest.mark.parametrize(

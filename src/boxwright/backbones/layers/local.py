@@ -8,15 +8,23 @@ from torch import Tensor, nn
 
 
 class LocalLayer(nn.Module):
-    """3x3 convolution, padded by 1, with separate weights at each position (Darknet's ``[local]``)."""
+    """Convolution with separate weights at each position (Darknet's ``[local]``), by default 3x3 and padded by 1.
 
-    def __init__(self, inputs: int, outputs: int, height: int, width: int) -> None:
+    ``height`` and ``width`` are those of its output.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, height: int, width: int, kernel: int = 3, stride: int = 1, padding: int = 1
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(height * width, outputs, inputs * 9))
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        values = inputs * kernel**2
+        self.weight = nn.Parameter(torch.empty(height * width, outputs, values))
         self.bias = nn.Parameter(torch.zeros(outputs, height, width))
-        nn.init.normal_(self.weight, std=(2 / (inputs * 9)) ** 0.5)
+        nn.init.normal_(self.weight, std=(2 / values) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W] -> [B, outputs, H, W]``."""
-        patches = F.unfold(x, 3, padding=1).permute(2, 1, 0)  # [H * W, inputs * 9, B]
+        """``[B, inputs, H, W] -> [B, outputs, height, width]``."""
+        patches = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)
+        patches = patches.permute(2, 1, 0)  # [height * width, inputs * kernel * kernel, B]
         return torch.bmm(self.weight, patches).permute(2, 1, 0).reshape(-1, *self.bias.shape) + self.bias

@@ -96,14 +96,16 @@ class StageHead(PooledHead[StageHeadConfig]):
 
 def stages_above(config: BackboneConfig) -> tuple[ResNetConfig | DetNetConfig, list[ResidualStage]]:
     """Return ``config`` and its stages above its last output level. Raises InputError if there are none."""
-    top = max(config.out_levels)
+    what = config.kind
     if isinstance(config, ResNetConfig | DetNetConfig):
+        top = max(config.out_levels)
+        what = f"{config.kind} up to stage {top}"
         every = resnet_stages(config) if isinstance(config, ResNetConfig) else detnet_stages(config)
         if above := [stage for stage in every if stage.number > top]:
             return config, above
     raise InputError(
         f"detector.head.kind = stages needs a resnet or detnet with stages above its last level, but the backbone is "
-        f"{config.kind} up to stage {top}; set detector.backbone.out_levels=[4], or detector.head.kind=layers"
+        f"{what}; set detector.backbone.out_levels=[4], or detector.head.kind=layers"
     )
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.structures import InputError
 
@@ -325,65 +325,3 @@ def _fitting(
         f"{weights}: holds {found:,.10g} floats after a header of {header} bytes, but {cfg} describes "
         f"{total:,.10g}{stop}. The cfg must be the one that the weights were trained with"
     )
-
-
-def check_classes(section: Section, count: int) -> None:
-    """Raise InputError if the output layer ``section`` has another number of classes than ``count``."""
-    classes = section.integer("classes", 20)
-    if classes != count:
-        raise InputError(
-            f"{section.place}: is for {classes} classes, but the detector has {count} names; give one name per class, "
-            "in the order of the file that trained it (coco.names, voc.names)"
-        )
-
-
-def state_in_order(module: nn.Module, network: DarknetNetwork, origin: str = "weights") -> dict[str, Tensor]:
-    """Return the state dict of ``module`` with the parameters of ``network``, matched by order.
-
-    The layers of ``module`` in the order of registration must be those of ``network`` in the order of the file. A batch
-    norm belongs to the layer registered before it. Raises InputError naming the first layer that differs in shape or in
-    having a batch norm. ``origin`` names the source in errors.
-    """
-    layers = [layer for layer in network.layers if layer.arrays]
-    units = _units(module)
-    state: dict[str, Tensor] = {}
-    for (name, unit, norm_name), layer in zip(units, layers, strict=False):
-        arrays, section = layer.arrays, layer.section
-        own = dict(unit.named_parameters(recurse=False))
-        weight = arrays.get("weight", arrays["bias"] if "bias" in arrays else arrays["scale"])
-        if section.kind == "local":
-            weight = weight.flatten(2)
-        given, wanted = (_words(t, n) for t, n in ((weight, "scale" in arrays), (own["weight"], norm_name is not None)))
-        if given != wanted:
-            raise InputError(
-                f"{section.place}: layer {section.index} ([{section.kind}]) is {given}, but {name} is {wanted}; "
-                "the configuration is not that network's"
-            )
-        state[f"{name}.weight"] = weight
-        if norm_name is None:
-            state[f"{name}.bias"] = arrays["bias"]
-            continue
-        parts = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-        state |= {f"{norm_name}.{ours}": arrays[theirs] for ours, theirs in parts.items()}
-    if len(units) != len(layers):
-        raise InputError(
-            f"{origin}: {len(layers)} layers with weights, but the detector has {len(units)}; "
-            "the configuration is not that network's"
-        )
-    return state
-
-
-def _units(module: nn.Module) -> list[tuple[str, nn.Module, str | None]]:
-    """Name and module of each layer with a weight that is no norm, and the name of its batch norm."""
-    units: list[tuple[str, nn.Module, str | None]] = []
-    for name, part in module.named_modules():
-        own = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
-        if "running_var" in own:
-            units[-1] = (*units[-1][:2], name)
-        elif "weight" in own:
-            units.append((name, part, None))
-    return units
-
-
-def _words(weight: Tensor, norm: bool) -> str:
-    return f"{' x '.join(map(str, weight.shape))} {'with' if norm else 'without'} batch norm"

@@ -31,8 +31,8 @@ from boxwright.weights.darknet.files import (
     read_cfg,
     read_darknet,
     read_sections,
-    state_in_order,
 )
+from boxwright.weights.darknet.matching import check_convolutions, state_in_order
 from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet.yolov2 import yolov2_config, yolov2_state
 from boxwright.weights.darknet.yolov3 import yolov3_config, yolov3_state
@@ -64,6 +64,8 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
         config = yolov2_config(sections)
     else:
         config = yolov3_config(sections)
+    if kind != "detection":
+        check_convolutions(sections, kind)
     with torch.device("meta"):  # only the order of its layers is needed
         detector = build_detector(config, classes)
     if isinstance(detector, YOLOv1):

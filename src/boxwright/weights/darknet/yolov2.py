@@ -14,7 +14,8 @@ from boxwright.anchors.matching.cell_matcher import YOLOv2AssignConfig
 from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2, YOLOv2Config, YOLOv2HeadConfig
 from boxwright.structures import InputError
-from boxwright.weights.darknet.files import DarknetNetwork, Section, check_classes, state_in_order
+from boxwright.weights.darknet.files import DarknetNetwork, Section
+from boxwright.weights.darknet.matching import check_classes, state_in_order
 
 TRUNK = {True: 18, False: 7}
 """Number of convolutions of Darknet-19 without its classifier, and of the tiny backbone."""

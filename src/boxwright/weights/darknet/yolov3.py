@@ -14,7 +14,8 @@ from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov3 import YOLOv3, YOLOv3AssignConfig, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.structures import InputError
-from boxwright.weights.darknet.files import DarknetNetwork, Section, state_in_order
+from boxwright.weights.darknet.files import DarknetNetwork, Section
+from boxwright.weights.darknet.matching import state_in_order
 
 
 def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
