@@ -112,21 +112,18 @@ def convert(
     ] = False,
     cut: Annotated[
         bool,
-        Parameter(
-            help="Cut boxes to their image in YOLO and VOC (the default).", negative="--no-cut", show_default=False
-        ),
+        Parameter(help="Cut boxes to their image in YOLO and VOC (the default).", show_default=False),
     ] = True,
     voc_fractions: Annotated[
         bool,
         Parameter(
             help="Keep fractions of pixels in VOC files, where many programs expect whole numbers.",
-            negative="",
             show_default=False,
         ),
     ] = False,
     outside_images: Annotated[
         bool,
-        Parameter(help="Also take images outside the data set's folder.", negative="", show_default=False),
+        Parameter(help="Also take images outside the data set's folder.", show_default=False),
     ] = False,
     json: Json = False,
 ) -> int:
