@@ -54,7 +54,10 @@ _NEVER_READ = {
 }
 """Lower-case suffixes of image files that are not read, with the name of what they hold."""
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".flv", ".h264", ".hevc", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov"}
+    | {".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
 """Lower-case suffixes of videos, which `boxwright detect` reads."""
 
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
@@ -62,6 +65,10 @@ _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informat
 # Formats of Pillow that are read also under the suffix of another format. Camera raw files are not among them: Pillow
 # takes most of them for TIFF files and reads a small preview.
 _COMMON_FORMATS = frozenset({"BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})
+# Pillow hands these to other programs, such as Ghostscript, which executes what is in the file.
+_EXECUTED = frozenset({"EPS", "WMF"})
+# Formats whose further frames are shown one after the other, or are further pages.
+_ANIMATED = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 
 # Errors that Pillow raises for damaged content, besides OSError: those of the parsers of its plugins.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
@@ -94,6 +101,15 @@ def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> t
         # Pillow returns the size of a TIFF after its orientation.
         turned = image.format != "TIFF" and (orientation(image) or 1) >= 5
         return (width, height) if turned else (height, width)
+
+
+def frame_count(path: str | os.PathLike[str]) -> int:
+    """Return the number of frames of an animation or of pages, of which `read_image` reads the first; 1 for others."""
+    with _opened(path, None) as image:
+        try:
+            return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+        except _DAMAGE:
+            return 1
 
 
 def image_header(path: str | os.PathLike[str]) -> tuple[str, int | None]:
@@ -209,6 +225,8 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> Iterator[Im
         reason = unreadable_reason(path)
         if reason is not None and image.format not in _COMMON_FORMATS:
             raise InputError(f"{path}: {reason}")
+        if image.format in _EXECUTED:
+            raise InputError(f"{path}: drawings in {image.format} are not read; convert it to PNG or JPEG")
         width, height = image.size
         if width * height > limit:
             raise InputError(
@@ -226,6 +244,9 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError:
         if (reason := address_reason(os.fspath(path))) is not None:
             raise InputError(reason) from None
+        if os.path.islink(path):
+            target = os.path.realpath(path)
+            raise InputError(f"{path}: this is a link to {target}, which does not exist; restore that file") from None
         raise InputError(f"{path}: there is no such image; correct the path or restore the file") from None
     except (ValueError, NotADirectoryError):  # a null character in the name; a file in place of a folder
         raise InputError(f"{os.fspath(path)!r}: there cannot be such a file; correct the path") from None
@@ -250,7 +271,7 @@ def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
             raise InputError(f"{path}: {reason}") from None
         if size and os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
             raise InputError(f"{path}: this is a video, not an image; `boxwright detect` reads videos") from None
-        what = "the file is empty" if size == 0 else f"this is none of the image formats that Pillow {pillow} reads"
+        what = "the file is empty" if size == 0 else _content(stream)
         raise InputError(
             f"{path}: {what}; fetch it again, convert it to PNG or JPEG, or remove it from the data set"
         ) from error
@@ -260,6 +281,17 @@ def _read_header(path: str | os.PathLike[str], stream: BinaryIO) -> Image.Image:
         raise InputError(
             f"{path}: the image's header is damaged ({_reason(error)}); fetch it again or remove it from the data set"
         ) from error
+
+
+def _content(stream: BinaryIO) -> str:
+    """Say what a file that is no image holds instead, if it is something that often takes the place of images."""
+    stream.seek(0)
+    head = stream.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a pointer of Git LFS in place of the image, which `git lfs pull` fetches"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "this is a web page, not an image"
+    return f"this is none of the image formats that Pillow {pillow} reads"
 
 
 class _LiftedLimit:

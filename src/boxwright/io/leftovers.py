@@ -34,7 +34,7 @@ def temporary_path(path: Path) -> Path:
 
     It keeps the suffix of ``path``, by which writers of images and videos choose the format.
     """
-    stem = path.stem.encode()[:200].decode(errors="ignore")  # a file system takes 255 bytes in a name
+    stem = path.stem.encode(errors="ignore")[:200].decode(errors="ignore")  # a file system takes 255 bytes in a name
     temporary = path.absolute().with_name(f".{stem}.{_host()}-{os.getpid()}.part{path.suffix}")
     _own.add(str(temporary))
     return temporary

@@ -2,7 +2,10 @@
 
 import csv
 import json
-from fractions import Fraction
+import os
+import re
+import struct
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -13,33 +16,10 @@ from PIL import Image
 from rich.console import Console
 
 from boxwright.app.detection.batches import BatchRunner
-from boxwright.app.detection.predict import Prediction, PredictSummary
-from boxwright.app.detection.results import ResultFolder
-from boxwright.app.detection.sources import find_sources
-from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
 from boxwright.cli.detect import print_predicted
 from boxwright.detections import Detections
-from boxwright.io.files import WriteError
 from boxwright.structures import Classes, InputError
-
-CLASSES = Classes(("spot", "other"), (7, 9))
-
-
-def spot_image(x: int, y: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """A white square of 10 pixels at x, y on grey."""
-    image = Image.new("RGB", size, (90, 90, 90))
-    image.paste((255, 255, 255), (x, y, x + 10, y + 10))
-    return image
-
-
-def find_spot(images: list[np.ndarray], classes: Classes = CLASSES) -> list[Detections]:
-    found = []
-    for pixels in images:
-        rows, columns = np.nonzero(pixels.min(axis=2) > 200)
-        boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if len(rows) else []
-        scores, labels = np.full(len(boxes), 0.75), np.zeros(len(boxes))
-        found.append(Detections(np.array(boxes), scores, labels, classes, pixels.shape[:2]))
-    return found
+from tests.support.spots import find_spot, run, spot_image
 
 
 class Counting:
@@ -53,15 +33,6 @@ class Counting:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
         self.batches.append(len(images))
         return find_spot(images)
-
-
-def run(
-    sources, output: Path, detect=find_spot, settings=None, batch_size=2, classes=CLASSES, **options
-) -> PredictSummary:
-    runner = BatchRunner(detect, torch.device("cpu"), batch_size)
-    overwrite = options.pop("overwrite", False)
-    folder = ResultFolder(output, settings or {"threshold": 0.5}, overwrite)
-    return Prediction(runner, classes, folder, **options).run(find_sources(sources, recursive=True))
 
 
 @pytest.fixture
@@ -178,101 +149,71 @@ def test_other_errors_pass():
         BatchRunner(broken, torch.device("cpu"), 4)([np.asarray(spot_image(0, 0))])
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """Ten frames, 10 a second, in which the square moves 4 pixels a frame."""
-    pytest.importorskip("av")
-    path = tmp_path / "clip.mp4"
-    with VideoWriter(path, Fraction(10)) as writer:
-        for k in range(10):
-            writer.write(spot_image(4 * k, 20))
-    return path
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "png"])
+def test_the_further_frames_of_an_animation_are_spoken_of(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+):
+    frames = [spot_image(x, 20) for x in (5, 20, 40)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    summary = run([path], tmp_path / "out")
+    assert (summary.images, summary.failed) == (1, [])
+    assert summary.notes == [f"{path}: of its 3 frames or pages, only the first is read"]
+    assert f"note: {summary.notes[0]}" in capsys.readouterr().err
+    (found,) = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert abs(found["bbox"][0] - 5) <= 1
 
 
-def test_a_video_gives_rows_by_frame_and_a_drawn_video(clip: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    summary = run([clip], out, every=3, batch_size=3)
-    assert (summary.frames, summary.pictures, summary.failed) == (4, 4, [])
-    rows = list(csv.DictReader((out / "detections.csv").open()))
-    assert [row["frame"] for row in rows] == ["0", "3", "6", "9"]
-    assert [row["time"] for row in rows] == ["0.000", "0.300", "0.600", "0.900"]
-    assert [abs(float(row["x1"]) - 4 * int(row["frame"])) <= 1 for row in rows] == [True] * 4
-    assert video_facts(out / "videos" / "clip.mp4").frames == 4
-    drawn = next(read_frames(out / "videos" / "clip.mp4")).pixels
-    assert np.abs(drawn.astype(int) - np.asarray(spot_image(0, 20)).astype(int)).max() > 60
-    assert run([clip], out, every=3).skipped == 1
-
-
-def test_frames_are_upright_and_numbered(clip: Path):
-    frames = list(read_frames(clip, every=4))
-    assert [(f.number, round(f.time, 3), f.pixels.shape) for f in frames] == [
-        (0, 0.0, (48, 64, 3)),
-        (4, 0.4, (48, 64, 3)),
-        (8, 0.8, (48, 64, 3)),
-    ]
-    with pytest.raises(InputError, match="every 0 frames"):
-        next(read_frames(clip, every=0))
-
-
-def test_a_file_that_is_no_video_is_named(photos: Path, tmp_path: Path):
-    (photos / "noise.mp4").write_bytes(b"not a video" * 50)
-    pytest.importorskip("av")
+def test_bad_images_amid_a_folder_are_named_and_the_others_done(photos: Path, tmp_path: Path):
+    whole = (photos / "2.jpg").read_bytes()
+    bad = {
+        "b.jpg": (whole[:-40], "the image is damaged"),
+        "c.png": (b"", "the file is empty"),
+        "d.png": (png_header(100_000, 100_000), r"100000x100000 is 10,000,000,000 pixels, more than the limit"),
+        "e.png": (png_header(0, 10), "none of the image formats"),
+        "f.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS .* `git lfs pull`"),
+        "g.jpg": (b"\n<!DOCTYPE html><html>404</html>", "this is a web page, not an image"),
+        "h.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "drawings in EPS are not read"),
+    }
+    for name, (content, _) in bad.items():
+        (photos / name).write_bytes(content)
+    (photos / "dead.jpg").symlink_to("nowhere.jpg")
+    Image.new("RGB", (30_000, 1)).save(photos / "thin.png")
     summary = run([photos], tmp_path / "out")
-    assert summary.images == 4
-    assert "noise.mp4" in summary.failed[0].message
+    assert summary.images == 5
+    messages = {Path(failure.path).name: failure.message for failure in summary.failed}
+    assert set(messages) == {*bad, "dead.jpg"}
+    for name, (_, words) in bad.items():
+        assert re.search(f"{re.escape(name)}: .*{words}", messages[name])
+    assert re.search(r"dead\.jpg: this is a link to .*nowhere\.jpg, which does not exist", messages["dead.jpg"])
 
 
-def test_a_video_that_cannot_be_written_ends_the_run(clip: Path, tmp_path: Path):
-    (tmp_path / "out" / "videos" / "clip.mp4").mkdir(parents=True)
-    with pytest.raises(WriteError, match=r"clip.mp4: cannot be written"):
-        run([clip], tmp_path / "out")
-
-
-def test_a_video_cut_short_leaves_no_half_video(tmp_path: Path):
-    pytest.importorskip("av")
-
-    def stop_after_one_frame() -> None:
-        with VideoWriter(tmp_path / "x.mp4", Fraction(5)) as writer:
-            writer.write(spot_image(1, 1))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stop_after_one_frame()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_video_without_frames_is_not_written(tmp_path: Path):
-    pytest.importorskip("av")
-    with VideoWriter(tmp_path / "x.mp4", Fraction(5)):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_pyav_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, clip: Path):
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(InputError, match=r"boxwright\[video\]"):
-        video_facts(clip)
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and has no pixels."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")))
+    parts = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_hostile_names_of_classes_and_files_are_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Nothing fails, no cell of the table is a formula, and no escape code reaches the terminal."""
-    classes = Classes(("=cmd|'/c calc'!A0\n\x1b[31m", "+1"), (7, 9))
+    classes = Classes(("=cmd|'/c calc'!A0", "+1"), (7, 9))
     folder = tmp_path / "photos"
     folder.mkdir()
-    names = ("=1+1\x1b[2J.png", "-a\nb.png", "\u202egnp.exe.png")
+    names = ("=1+1\x1b[2J.png", "-a\nb.png", os.fsdecode(b"caf\xe9.png"), "\u202egnp.exe.png")
     for name in names:
         spot_image(5, 6).save(folder / name)
     (folder / "@\x1b]0;title\x07.jpg").write_bytes(b"damaged")
     summary = run([folder], tmp_path / "out", partial(find_spot, classes=classes), classes=classes)
-    assert (summary.images, summary.detections, len(summary.failed)) == (3, 3, 1)
+    assert (summary.images, summary.detections, len(summary.failed)) == (4, 4, 1)
     with (tmp_path / "out" / "detections.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["class"] for row in rows} == {r"'=cmd|'/c calc'!A0\n\x1b[31m"}
-    assert {row["file"] for row in rows} == {r"'=1+1\x1b[2J.png", r"'-a\nb.png", r"\u202egnp.exe.png"}
+    assert {row["class"] for row in rows} == {"'=cmd|'/c calc'!A0"}
+    assert {row["file"] for row in rows} == {r"'=1+1\x1b[2J.png", r"'-a\nb.png", r"caf\xe9.png", r"\u202egnp.exe.png"}
     images = json.loads((tmp_path / "out" / "images.json").read_text())
     assert {image["file_name"] for image in images["images"]} == set(names)  # as they are, for programs
     assert images["categories"][0]["name"] == classes.names[0]
-    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 4
     print_predicted(summary, Console(soft_wrap=True))
     captured = capsys.readouterr()
     assert r"@\x1b]0;title\x07.jpg" in captured.out

@@ -57,12 +57,14 @@ def test_a_file_whose_name_has_glob_characters_is_taken_as_it_is(tmp_path: Path)
     [
         ("photos/c.png", r"no such file or folder; did you mean 'b\.png'\?"),
         ("elsewhere/c.png", "elsewhere does not exist either"),
+        ("dead.jpg", r"dead\.jpg: this is a link to .*nowhere\.jpg, which does not exist"),
         ("photos/*.tiff", "no image or video matches"),
         ("empty", "no image or video in this folder; include its subfolders with --recursive"),
     ],
 )
 def test_an_empty_selection_is_an_error_with_a_remedy(photos: Path, pattern: str, words: str):
     (photos.parent / "empty").mkdir()
+    (photos.parent / "dead.jpg").symlink_to("nowhere.jpg")
     with pytest.raises(InputError, match=words):
         find_sources([photos.parent / pattern])
 

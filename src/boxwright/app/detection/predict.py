@@ -23,7 +23,7 @@ from boxwright.app.detection.video import VideoWriter, read_frames, video_facts
 from boxwright.app.load import file_digest, for_inference, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.requests.inference import DetectRequest
-from boxwright.data.images import read_image
+from boxwright.data.images import frame_count, read_image
 from boxwright.detections import Detections
 from boxwright.detectors.contract.augmented import check_views, detect_augmented
 from boxwright.io.files import WriteError
@@ -58,6 +58,8 @@ class PredictSummary:
     seconds: float = 0.0
     batch_size: int = 0
     failed: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Remarks on files that were read in part, such as animations."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -142,6 +144,10 @@ class Prediction:
         self._summary.failed.append(Failure(str(source.path), message))
         bar.say(f"skipped: {message if str(source.path.name) in message else f'{source.path}: {message}'}")
 
+    def _note(self, text: str, bar: ProgressBar) -> None:
+        self._summary.notes.append(text)
+        bar.say(f"note: {text}")
+
     def _run_images(self, images: list[MediaFile], bar: ProgressBar) -> None:
         saving: deque[tuple[MediaFile, Record, Future[None] | None]] = deque()
         # Portrait and landscape images are batched apart, because a batch of both would be mostly padding.
@@ -162,19 +168,22 @@ class Prediction:
     def _read_ahead(
         self, images: list[MediaFile], pool: ThreadPoolExecutor, bar: ProgressBar
     ) -> Iterator[tuple[MediaFile, np.ndarray]]:
-        reading: deque[tuple[MediaFile, Future[np.ndarray]]] = deque()
+        reading: deque[tuple[MediaFile, Future[tuple[np.ndarray, int]]]] = deque()
         rest = iter(images)
         while True:
             while len(reading) < max(4, 2 * self._runner.size):
                 source = next(rest, None)
                 if source is None:
                     break
-                reading.append((source, pool.submit(read_image, source.path)))
+                reading.append((source, pool.submit(_read, source.path)))
             if not reading:
                 return
             source, future = reading.popleft()
             try:
-                yield source, future.result()
+                pixels, frames = future.result()
+                if frames > 1:
+                    self._note(f"{source.path}: of its {frames} frames or pages, only the first is read", bar)
+                yield source, pixels
             except (InputError, OSError) as error:
                 self._fail(source, error, bar)
                 bar.advance()
@@ -230,15 +239,25 @@ class Prediction:
         name = video.name if video.path.suffix.lower() == ".mp4" else f"{video.name}.mp4"
         target = self._folder.folder / "videos" / name
         records: list[Record] = []
+        damaged: list[int] = []
         frames = read_frames(video.path, self._every)
         with VideoWriter(target, rate) if self._pictures else contextlib.nullcontext() as writer:
             while batch := list(itertools.islice(frames, self._runner.size)):
                 for frame, found in zip(batch, self._runner([f.pixels for f in batch]), strict=True):
                     records.append(Record.of(found, frame.number, frame.time))
+                    if frame.damaged:
+                        damaged.append(frame.number)
                     if writer is not None:
                         writer.write(found.draw(frame.pixels))
                 self._summary.frames += len(batch)
                 bar.advance(len(batch))
             if not records:
                 raise InputError(f"{video.path}: no frame of this video could be decoded")
+        if damaged:
+            self._note(f"{video.path}: {len(damaged)} frames are damaged (the first: {damaged[0]})", bar)
         return records
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    """Return the pixels of an image, and the number of frames or pages in its file."""
+    return read_image(path), frame_count(path)

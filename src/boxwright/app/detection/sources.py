@@ -37,7 +37,8 @@ def find_sources(patterns: Iterable[str | Path], recursive: bool = False) -> lis
     found: dict[Path, tuple[Literal["image", "video"], str]] = {}
     for pattern in patterns:
         for path, name in _expand(str(pattern), recursive):
-            found.setdefault(path.resolve(), ("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", name))
+            real = path.resolve() if path.exists() else path.absolute()  # a link that leads nowhere is named itself
+            found.setdefault(real, ("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", name))
     if not found:
         raise InputError("no files given; give images, videos, folders, or globs such as 'photos/*.jpg'")
     _refuse_unreadable([path for path, (kind, _) in found.items() if kind == "image"], len(found))
@@ -67,6 +68,8 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
         raise InputError(reason)
     elif path.exists():
         raise InputError(f"{pattern}: this is a pipe or device, not a file; save the image or video and name the file")
+    elif path.is_symlink():
+        raise InputError(f"{pattern}: this is a link to {path.resolve()}, which does not exist; restore that file")
     elif glob.has_magic(pattern):
         hits = [Path(hit) for hit in glob.glob(str(path), recursive=True)]
         files = sorted((hit for hit in hits if hit.is_file() and _is_media(hit)), key=lambda p: natural_key(str(p)))

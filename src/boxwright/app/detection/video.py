@@ -13,17 +13,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from boxwright.data.images import pixel_limit
 from boxwright.io.files import atomic_path
 from boxwright.structures import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: its number in the video from 0, its time in seconds, its RGB pixels uint8 ``[H, W, 3]``."""
+    """One frame: its number in the video from 0, its time in seconds, its RGB pixels uint8 ``[H, W, 3]``.
+
+    ``damaged``: the decoder had to fill in parts of it.
+    """
 
     number: int
     time: float
     pixels: np.ndarray
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ def video_facts(path: Path) -> VideoFacts:
 def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
     """Yield every ``every``-th frame from the first, rotated upright as the file specifies.
 
-    Raises ``InputError`` naming the file, and the frame at which decoding failed.
+    A frame without a time in the file gets that of its number at the video's rate. Raises ``InputError`` naming the
+    file, and the frame at which decoding failed or after which the file ends too soon.
     """
     if every < 1:
         raise InputError(f"every {every} frames: must be at least 1")
@@ -56,18 +62,27 @@ def read_frames(path: Path, every: int = 1) -> Iterator[Frame]:
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        number = 0
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        number, first, last = 0, 0.0, 0.0
         try:
             for frame in container.decode(stream):
+                last = number / rate if frame.time is None else float(frame.time)
+                first = first if number else last
                 if number % every == 0:
                     pixels = frame.to_ndarray(format="rgb24")
                     turns = round((frame.rotation or 0) / 90) % 4  # counter-clockwise, as numpy turns
-                    yield Frame(number, float(frame.time or 0.0), np.ascontiguousarray(np.rot90(pixels, turns)))
+                    upright = np.ascontiguousarray(np.rot90(pixels, turns))
+                    yield Frame(number, last, upright, frame.is_corrupt)
                 number += 1
         except av.error.FFmpegError as error:
             raise InputError(
                 f"{path}: frame {number} cannot be decoded ({error.strerror}); is the file complete?"
             ) from error
+        # A header can count frames that an edit of the video has left out, but then their time is left out as well.
+        seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        missing = seconds - (last - first + 1 / rate)
+        if number and number < 0.98 * stream.frames and missing > max(0.5, 0.02 * seconds):
+            raise InputError(f"{path}: ends after {number} of {stream.frames} frames; the file is incomplete")
 
 
 class VideoWriter:
@@ -135,8 +150,14 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: not a readable video ({error.strerror or error})") from error
+        empty = path.is_file() and path.stat().st_size == 0
+        reason = "the file is empty" if empty else f"not a readable video ({error.strerror or error})"
+        raise InputError(f"{path}: {reason}; fetch or record it again") from error
     with container:
         if not container.streams.video:
-            raise InputError(f"{path}: no video in this file, only {', '.join(s.type for s in container.streams)}")
+            kinds = ", ".join(dict.fromkeys(s.type for s in container.streams)) or "nothing that can be read"
+            raise InputError(f"{path}: no video in this file, only {kinds}")
+        width, height = container.streams.video[0].width, container.streams.video[0].height
+        if width * height > pixel_limit():
+            raise InputError(f"{path}: frames of {width}x{height} are more than the limit of {pixel_limit():,} pixels")
         yield container
