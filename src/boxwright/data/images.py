@@ -154,6 +154,11 @@ def unreadable_reason(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def is_hidden(name: str) -> bool:
+    """Return True for names that are no data: those that begin with a dot, and folders that systems make."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
 def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
     """Return the files of a folder, with ``recursive`` those of its subfolders too, sorted by path.
 
@@ -175,7 +180,7 @@ def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[P
         entered.add(real)
         linked: list[str] = []
         for entry in _entries(here):
-            if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
+            if is_hidden(entry.name):
                 continue
             if os.path.isfile(entry.path) or (entry.is_symlink() and not os.path.exists(entry.path)):
                 found.append(Path(entry.path))

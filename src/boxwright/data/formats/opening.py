@@ -29,7 +29,7 @@ from boxwright.data.formats.voc.reader import read_voc
 from boxwright.data.formats.yolo.bare import find_bare, load_bare
 from boxwright.data.formats.yolo.layout import YoloLayout, find_yolo, load_yolo, names_classes
 from boxwright.data.formats.yolo.reader import read_yolo
-from boxwright.data.images import unreadable_reason, walk_files, walk_images
+from boxwright.data.images import is_hidden, unreadable_reason, walk_files, walk_images
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import InputError
 
@@ -164,7 +164,7 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
     if source is not None:
         _name_unused(source, target, coco, files, log)
         return source
-    found = sorted(p.name + ("/" if p.is_dir() else "") for p in target.iterdir() if not p.name.startswith("."))
+    found = sorted(p.name + ("/" if p.is_dir() else "") for p in target.iterdir() if not is_hidden(p.name))
     listing = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") if found else "nothing"
     advice = hint(target)
     raise InputError(
@@ -234,7 +234,7 @@ def _unannotated(target: Path, splits: Mapping[str, object]) -> dict[str, str]:
     absent: dict[str, str] = {}
     if not {split_name(split) for split in splits} <= set(KNOWN_SPLITS):
         return absent  # the images of a split may be in the folder of another name
-    for folder in sorted(p for p in target.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in target.iterdir() if p.is_dir() and not is_hidden(p.name)):
         name = split_name(folder.name)
         if name in KNOWN_SPLITS and name not in map(split_name, splits) and (images := walk_images(folder)):
             message = f"{folder.name}/ holds {len(images)} images but no annotation file; add it, or remove the folder"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from boxwright.data.images import is_image_name
+from boxwright.data.images import is_image_name, unreadable_reason, walk_files
 
 _IMAGE_FOLDERS = ("", "images", "JPEGImages")
 
@@ -41,11 +41,17 @@ class ImageFinder:
         return self._home / os.path.basename(file_name.replace("\\", "/"))
 
 
-def images_by_stem(folder: Path) -> dict[str, list[str]]:
-    """Return the image names of a folder, by stem."""
+def images_by_stem(folder: Path, recursive: bool = False) -> dict[str, list[str]]:
+    """Return the names of the images in a folder by stem, with ``recursive`` as paths below it.
+
+    An image of a format that is not read is given where no other has its stem.
+    """
     found: dict[str, list[str]] = {}
+    unread: dict[str, list[str]] = {}
     if folder.is_dir():
-        for name in sorted(os.listdir(folder)):
-            if is_image_name(name):
-                found.setdefault(os.path.splitext(name)[0], []).append(name)
-    return found
+        for path in walk_files(folder, recursive):
+            if is_image_name(path):
+                found.setdefault(path.stem, []).append(path.relative_to(folder).as_posix())
+            elif unreadable_reason(path) is not None:
+                unread.setdefault(path.stem, []).append(path.relative_to(folder).as_posix())
+    return {**unread, **found}

@@ -72,6 +72,8 @@ def looks_like_coco(file: Path) -> bool:
             start = start.replace(b"\0", b"")
         if start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] != b"{" or b'"imagePath"' in start or b'"shapes"' in start:
             return False
+        if _holds(content, b'"items"', wide) and not _holds(content, b'"images"', wide):
+            return False  # Datumaro
         return sum(_holds(content, key, wide) for key in (b'"images"', b'"annotations"', b'"categories"')) >= 2
 
 

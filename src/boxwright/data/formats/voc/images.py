@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from pathlib import Path
 
+from boxwright.data.formats.lists import composed
 from boxwright.data.formats.places import images_by_stem
 from boxwright.data.formats.problems import ProblemLog
 
-_FOLDERS = ("JPEGImages", "images", "Images")
+_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case
 _ANNOTATION_FOLDERS = {"annotations", "annotation", "labels", "xml", "xmls"}
 
 
@@ -21,6 +21,7 @@ class VocImages:
         self.root = root
         self.log = log
         self._stems: dict[Path, dict[str, list[str]]] = {}
+        self._homes: dict[Path, list[Path]] = {}
 
     def find(self, xml: Path, file_name: str) -> Path:
         """Return the image of an XML file, or the path where it is expected if there is none.
@@ -45,13 +46,25 @@ class VocImages:
     def _folders(self, xml: Path) -> list[Path]:
         """Return the folders that may hold the image of an XML file, the nearest first."""
         bases = (self.root, xml.parent, xml.parent.parent, self.root.parent, self.root.parent.parent)
-        folders = [*(base / n for base in bases for n in _FOLDERS), xml.parent, self.root]
-        annotations = next((p for p in xml.parents if p.name == "Annotations"), None)
+        folders = [*(folder for base in bases for folder in self._image_folders(base)), xml.parent, self.root]
+        annotations = next((p for p in xml.parents if p.name.lower() in _ANNOTATION_FOLDERS), None)
         if annotations is not None and xml.parent != annotations:  # Annotations/a/1.xml is of JPEGImages/a/1.jpg
-            mirrored = [annotations.parent / n / xml.parent.relative_to(annotations) for n in _FOLDERS]
-            if any(folder.is_dir() for folder in mirrored):
+            inner = xml.parent.relative_to(annotations)
+            mirrored = [folder / inner for folder in self._image_folders(annotations.parent)]
+            mirrored = [folder for folder in mirrored if folder.is_dir()]
+            if mirrored:
                 return mirrored
         return list(dict.fromkeys(folders))
+
+    def _image_folders(self, base: Path) -> list[Path]:
+        """Return the folders of images in a folder, in the order of their usual names."""
+        if base not in self._homes:
+            try:
+                names = sorted(os.listdir(base))
+            except OSError:
+                names = []
+            self._homes[base] = [base / name for kind in _FOLDERS for name in names if name.lower() == kind]
+        return self._homes[base]
 
     def _among(self, folders: list[Path], xml: Path, name: str) -> Path | None:
         """Return the image in the given folders; None without one."""
@@ -73,20 +86,22 @@ class VocImages:
 
     def _lookup(self, folders: list[Path], xml: Path, stem: str, name: str) -> Path | None:
         for folder in folders:
-            if names := self._listing(folder).get(unicodedata.normalize("NFC", stem)):
-                if len(names) > 1 and name not in names:
+            if names := self._listing(folder).get(composed(stem)):
+                same = [other for other in names if os.path.basename(other) == name]
+                if len(names) > 1 and len(same) != 1:
                     self.log.refuse(
                         "two-images", xml, "filename",
                         f"does not tell which image it is of: {folder} holds {' and '.join(names)}; name one there",
                     )  # fmt: skip
-                return folder / (name if name in names else names[0])
+                return folder / (same or names)[0]
         return None
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         """Return the image names of a folder by stem, in composed Unicode."""
         if folder not in self._stems:
             listing: dict[str, list[str]] = {}
-            for stem, names in images_by_stem(folder).items():
-                listing.setdefault(unicodedata.normalize("NFC", stem), []).extend(names)
+            inner = folder.name.lower() in _FOLDERS  # a root has masks in other folders, of the same names
+            for stem, names in images_by_stem(folder, recursive=inner).items():
+                listing.setdefault(composed(stem), []).extend(names)
             self._stems[folder] = listing
         return self._stems[folder]

@@ -10,7 +10,7 @@ from pathlib import Path
 from boxwright.data.formats.lists import composed, read_list
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, several, split_name, split_rank
-from boxwright.data.images import is_image_name, walk_files
+from boxwright.data.images import is_hidden, is_image_name, walk_files
 from boxwright.structures import InputError
 
 _FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")  # of XML files, in any case, the first that has some
@@ -42,12 +42,16 @@ def find_voc(path: Path, log: ProblemLog | None = None) -> VocLayout | None:
         )
     homes: list[tuple[str, Path]] = []
     found: dict[Path, list[Path]] = {}
-    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name)):
         inner = _annotation_folder(folder) or folder
+        if inner != folder and _split_lists(folder):
+            return None  # a data set of its own, such as VOC2012
         deep = inner != folder or split_name(folder.name) in KNOWN_SPLITS
         if files := _xml_files(inner, deep):
             homes.append((split_name(folder.name), folder))
             found[folder] = files
+    if len(homes) == 1 and homes[0][0] not in KNOWN_SPLITS:
+        return None
     if homes:
         return VocLayout(path, {split: found[folder] for split, folder in distinct_splits(path, homes).items()})
     files = _xml_files(path, deep=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from boxwright.data.formats.entries.class_names import named_classes
 from boxwright.data.formats.lists import read_lines
+from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.yolo.yaml_file import Entries, Items, Text, Value
 from boxwright.structures import Classes, InputError
 
 
-def read_classes(file: Path, content: Entries) -> Classes:
+def read_classes(file: Path, content: Entries, log: ProblemLog) -> Classes:
     """Return the classes in ``names``: a list, a mapping from 0, 1, ..., or the path of a text file.
 
     Names are taken as they are written. Raises ``InputError`` naming the line for missing, empty, nested and repeated
@@ -21,7 +23,8 @@ def read_classes(file: Path, content: Entries) -> Classes:
         raise InputError(
             f"{file}: has no key `names`; add the class names as a list, in the order of the class numbers"
         )
-    place = f"{file}, line {value.line}, key `names`"
+    line = value.line
+    place = f"{file}, line {line}, key `names`"
     if isinstance(value, Text):
         value = _from_file(file, value, place)
     if isinstance(value, Entries):
@@ -42,10 +45,7 @@ def read_classes(file: Path, content: Entries) -> Classes:
         lines[text] = name.line
         names.append(text)
     _check_count(file, content.get(Text("nc")), len(names))
-    try:
-        return Classes.from_names(names)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+    return named_classes(names, file, f"line {line}, key `names`", log)
 
 
 def _from_file(file: Path, value: Text, place: str) -> Items:

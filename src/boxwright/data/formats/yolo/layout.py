@@ -86,7 +86,7 @@ def load_yolo(file: Path, log: ProblemLog | None = None) -> YoloLayout:
 
 def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
     """Return the layout that the content of a data.yaml describes."""
-    classes = read_classes(file, content)
+    classes = read_classes(file, content, log)
     root = _root(file, content)
     splits: dict[str, list[Entry]] = {}
     absent: dict[str, Problem] = {}
