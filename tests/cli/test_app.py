@@ -60,3 +60,24 @@ def test_debug_shows_the_traceback_of_an_error(tmp_path: Path, monkeypatch, caps
     monkeypatch.setenv("BOXWRIGHT_DEBUG", "1")
     assert main(words) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", "none\x1b[31m\x9b2J\u202e"],
+        ["data", "show", "none\x1b[31m\x9b2J\u202e"],
+        ["train", "faster-rcnn-detnet-small-fpn", "--data", "none\x1b[31m\x9b2J\u202e"],
+        ["evaluate", "none\x1b[31m\x9b2J\u202e", "--data", "none"],
+        ["detect", "none", "none\x1b[31m\x9b2J\u202e.jpg"],
+        ["detect", "none", "rtsp://none\x1b[31m\x9b2J\u202e"],
+    ],
+)
+@pytest.mark.parametrize("json", [False, True])
+def test_no_error_sends_control_characters_to_the_terminal(
+    words: list[str], json: bool, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*words, *(["--json"] if json and words[0] != "train" else [])]) == 2
+    text = "".join(capsys.readouterr())
+    assert "none" in text
+    assert all(character.isprintable() for line in text.splitlines() for character in line)

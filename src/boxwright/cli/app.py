@@ -23,6 +23,7 @@ from boxwright.cli.common import NEGATIVES, is_main_process, print_json
 from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
 from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
 from boxwright.cli.entry.words import read_words
+from boxwright.io.text import printable_lines
 
 EPILOGUE = """
 Start with `boxwright demo`. On your own data: `boxwright data check PATH`, then
@@ -105,7 +106,7 @@ def _fail(error: BaseException, interrupted: bool, debug: bool, json: bool) -> i
         failure = failure_of(error)
         if debug or failure.kind == "fault":
             traceback.print_exception(error)
-        print(f"error: {failure.message}", file=sys.stderr)
+        print(printable_lines(f"error: {failure.message}"), file=sys.stderr)
     if json and is_main_process():
         print_json(failure.to_dict())
         sys.stdout.flush()
@@ -121,4 +122,4 @@ def _unread() -> int:
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
     """Print a warning to the user without its position in the code."""
     if issubclass(category, UserWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(printable_lines(f"warning: {message}"), file=sys.stderr)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from boxwright.app.requests.training import DemoRequest
 from boxwright.cli.common import FLAT, Json, examples, print_json
+from boxwright.io.text import printable
 
 if TYPE_CHECKING:
     from boxwright.app.demo import DemoResult
@@ -33,7 +34,7 @@ def print_demo(result: DemoResult, console: Console) -> None:
     total = duration(sum(result.timings.values()))
     metrics = f"AP50 {percent(result.stats['AP50'])} %, AP {percent(result.stats['AP'])} %"
     console.print(f"{metrics} on the test scenes, after {total}.", highlight=False)
-    console.print(f"The report: {result.report}", highlight=False)
+    console.print(printable(f"The report: {result.report}"), markup=False, highlight=False)
     console.print("\nNow on your own data, in COCO, VOC or YOLO format:")
     for purpose, command in result.commands.items():
         console.print(f"  {purpose}\n     {command}", markup=False, highlight=False)
