@@ -45,7 +45,12 @@ def test_there_and_back(tmp_path: Path, first: str, second: str) -> None:
 
 def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
     content = coco_content(2)
-    content["annotations"][0] |= {"difficult": 1, "segmentation": [[2, 3, 9, 3, 9, 9]], "caption": "x"}
+    content["annotations"][0] |= {
+        "difficult": 1,
+        "segmentation": [[2, 3, 9, 3, 9, 9]],
+        "bbox": [2, 3, 8.4, 6],
+        "caption": "x",
+    }
     content["annotations"][1] |= {"iscrowd": 1}
     write_coco_files(tmp_path / "in", content)
     said = {to: convert_dataset(tmp_path / "in", tmp_path / to, to).announcements for to in ("coco", "voc", "yolo")}  # type: ignore[arg-type]
@@ -62,7 +67,7 @@ def test_crowd_difficult_masks_and_ids(tmp_path: Path) -> None:
     assert said["yolo"][1:4] == (
         "train: 1 crowd regions are left out, because YOLO cannot mark them",
         "train: 1 difficult boxes become ordinary ones",
-        "train: boxes become those of the polygons, moving sides by up to 13.9 pixels",
+        "train: boxes become those of the polygons, moving sides by up to 1.4 pixels",
     )
     kept = open_splits(tmp_path / "coco")["train"]
     assert kept.difficult.tolist() == [True, False]
@@ -75,6 +80,7 @@ def test_bad_masks_are_left_out_only_when_asked(tmp_path: Path) -> None:
     content = coco_content(2)
     triangle = [2, 3, 9, 3, 9, 9]
     content["annotations"][0]["segmentation"] = [triangle, [2, 3, 9, 3]]
+    content["annotations"][0]["bbox"] = [2, 3, 7, 6]
     content["annotations"][1]["segmentation"] = [[2, 3]]
     write_coco_files(tmp_path / "in", content)
     with pytest.raises(InputError, match=r"annotation id 1, .*convert DATA NEW --format coco --skip-bad-masks"):

@@ -331,8 +331,8 @@ def test_boxes_that_begin_at_zero(tmp_path: Path) -> None:
 
 
 def test_boxes_in_fractions(tmp_path: Path) -> None:
-    root = single(tmp_path, voc_xml("a.jpg", [("cat", 0.1, 0.2, 0.9, 0.8)]))
-    with pytest.raises(InputError, match=r"a\.xml: all 1 boxes lie within 0\.\.1: fractions of the image"):
+    root = single(tmp_path, voc_xml("a.jpg", [("cat", 0.1, 0.2, 0.9, 0.8)] * 2))
+    with pytest.raises(InputError, match=r"a\.xml: all 2 boxes lie within 0\.\.1: fractions of the image"):
         open_dataset(root)
 
 

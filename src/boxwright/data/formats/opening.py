@@ -128,7 +128,7 @@ def read_source(
         case YoloLayout() as layout:
             indexes = read_yolo(layout, splits, log=log)
         case files:
-            indexes = {split: read_coco(files[split], split, log) for split in splits}
+            indexes = {split: read_coco(files[split], split, log, source.path) for split in splits}
     for split, index in indexes.items():
         if not len(index):
             log.refuse("no-images", source.path, f"split {split}", "has no images; add some or leave the split out")

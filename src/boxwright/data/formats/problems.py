@@ -13,6 +13,7 @@ from boxwright.data.images import pixel_limit
 from boxwright.structures import InputError
 
 Severity = Literal["error", "warning", "info"]
+_RANK: tuple[Severity, ...] = ("info", "warning", "error")
 
 _MOST_ITEMS = 20  # in one line
 _SLACK = 1.0  # pixels that a box may extend over the edge unreported: formats count from 0 or 1, and tools round
@@ -46,6 +47,7 @@ class _Line:
     """Content of a line that `ProblemLog.gather` composes; ``position`` among the problems."""
 
     position: int
+    severity: Severity
     file: str
     message: str
     announced: bool
@@ -104,11 +106,12 @@ class ProblemLog:
         """
         line = self._gathered.get(kind)
         if line is None:
-            line = self._gathered[kind] = _Line(len(self.problems), str(file), message, announced)
+            line = self._gathered[kind] = _Line(len(self.problems), severity, str(file), message, announced)
             self.problems.append(Problem(kind, severity, str(file), "", ""))
         line.items[item] += 1
         line.files.add(str(file))
-        self.problems[line.position] = Problem(kind, severity, line.file, "", line.text())
+        line.severity = _RANK[max(_RANK.index(line.severity), _RANK.index(severity))]
+        self.problems[line.position] = Problem(kind, line.severity, line.file, "", line.text())
 
     def announce(self) -> None:
         """Warn once of all corrections: the number of each kind and its first case."""
@@ -131,11 +134,28 @@ class ProblemLog:
         )
 
 
+def note_zero_id(log: ProblemLog, file: Path, what: str) -> None:
+    """Note an id 0 of ``what`` (images, annotations, categories), in one line for the whole data set."""
+    message = "ids of {items} begin at 0, which some tools take for none; count from 1 for them"
+    log.gather("id-zero", "info" if what == "categories" else "warning", file, what, message)
+
+
 def size_defect(height: int, width: int) -> str | None:
     """Describe a stated size of an image that no image can have; None if there is no defect."""
     if height * width > (limit := pixel_limit()):
         return f"is {width}x{height}, more than the {limit:,} pixels that an image may have; correct it"
     return None
+
+
+def refuse_fractions(log: ProblemLog, file: Path, boxes: int) -> bool:
+    """Refuse ``boxes`` boxes that all lie within 0..1, where the format holds pixels. A single one is only noted."""
+    if boxes == 1:
+        message = "its one box lies within 0..1, less than a pixel; if that is in fractions of the image, convert it"
+        log.correct("not-pixels", "warning", file, "", message)
+        return False
+    message = f"all {boxes} boxes lie within 0..1: fractions of the image? The format holds pixels, convert them"
+    log.refuse("not-pixels", file, "", message)
+    return True
 
 
 def box_defect(

@@ -18,14 +18,14 @@ class ImageUses:
 
     def earlier(self, path: Path, place: str) -> tuple[str, Path] | None:
         """Return the place and path of an earlier entry of the same file; None for the first one, which is kept."""
-        key = _identity(path)
+        key = identity(path)
         if key in self._first:
             return self._first[key]
         self._first[key] = (place, path)
         return None
 
 
-def _identity(path: Path) -> object:
+def identity(path: Path) -> object:
     """Return what tells a file from others. Hard links count as copies, since copying a folder makes them so."""
     try:
         status = os.stat(path)

@@ -17,7 +17,7 @@ from boxwright.data.formats.entries.class_names import named_classes, note_chang
 from boxwright.data.formats.entries.image_uses import ImageUses
 from boxwright.data.formats.entries.values import flag, number
 from boxwright.data.formats.parsing import parse_xml, shown
-from boxwright.data.formats.problems import ProblemLog, box_defect, size_defect
+from boxwright.data.formats.problems import ProblemLog, box_defect, refuse_fractions, size_defect
 from boxwright.data.formats.texts import read_text
 from boxwright.data.formats.voc.images import VocImages
 from boxwright.data.formats.voc.layout import VocLayout
@@ -120,8 +120,7 @@ def _check_corners(root: Path, contents: Mapping[Path, _ImageFile], one_based: b
         )
         log.note("zero-based", "info", zero[0], "", message)
     if files and all(0 <= v <= 1 for _, corners in files for v in corners):
-        message = f"all {len(files)} boxes lie within 0..1: fractions of the image? VOC holds pixels, convert them"
-        log.refuse("not-pixels", files[0][0], "", message)
+        refuse_fractions(log, files[0][0], len(files))
 
 
 class _Assembler:
