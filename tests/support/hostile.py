@@ -70,7 +70,7 @@ def assert_read_or_refused(read: Callable[[bytes], Any], inputs: Sequence[bytes]
 def _run_child(read: Callable[[bytes], Any], inputs: Sequence[bytes], first: int, outcome: Outcome) -> int:
     """Run a child from input ``first`` on until it ends or dies; return the input from which the next one continues."""
     ours, theirs = os.pipe()
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", errors="backslashreplace") as log:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
@@ -128,18 +128,18 @@ def _child(read: Callable[[bytes], Any], inputs: Sequence[bytes], first: int, pi
             report = _outcome(read, data)
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.write(pickle.dumps(report))
+        os._exit(0)
     except BaseException:
         traceback.print_exc(file=log)
         log.flush()
+    finally:  # whatever happens, the child must not go on as a second run of the tests
         os._exit(3)
-    os._exit(0)
 
 
 def _outcome(read: Callable[[bytes], Any], data: bytes) -> tuple[str, str, str, bytes]:
     try:
         read(data)
     except InputError as error:
-        str(error).encode()  # a message is printed, so it must be text
         if len(str(error)) < MESSAGE:
             return "refused", "", "", b""
         trace = traceback.format_list(traceback.extract_tb(error.__traceback__)[-3:])

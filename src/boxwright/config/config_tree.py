@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from boxwright.config.bounds import check_bounds, shortened
 from boxwright.config.moved import MOVED, KeyPath, Moves, Renewal, entry_type
 from boxwright.fields import (
     choose,
@@ -56,6 +57,7 @@ def from_tree(
     ``trained``: drop deleted options that acted in training alone, whatever their value.
     Raises InputError naming the key, its origin and the nearest right key.
     """
+    check_bounds(tree, describe)
     tree = renewed(kind, tree, describe, moves=moves, trained=trained)
     for path, value in _leaves(tree):
         if isinstance(value, datetime.date | datetime.time):  # TOML has them, JSON has not
@@ -75,7 +77,7 @@ def renewed(
 
 def located(describe: Describe, path: KeyPath, message: str) -> InputError:
     """Return an error whose ``message`` begins with the origin of the value at ``path``."""
-    origin = describe(path)
+    origin, message = describe(path), shortened(message, 2000)
     return InputError(f"{origin}: {message}" if origin else message)
 
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.backbones.build import named_backbone
+from boxwright.config.bounds import DEEPEST, check_bounds, shortened
 from boxwright.config.config_tree import dotted, from_tree, renewed, to_tree
 from boxwright.config.moved import MOVED, KeyPath, Moves
 from boxwright.structures import InputError
 
 T = TypeVar("T")
 
+_LARGEST = 1_000_000
+"""Bytes of a file, and characters of an option."""
 _BARE_WORD = re.compile(r"[A-Za-z_][\w./:+-]*")
 
 
@@ -38,39 +41,60 @@ def read_overlay(path: Path | str) -> Overlay:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return Overlay(str(path), tomllib.load(file))
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise InputError(f"{path}: more than {_LARGEST // 1000} kB; give the path of a recipe's TOML file")
+        tree = tomllib.loads(text.decode())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        raise InputError(f"{path}: not valid TOML: {_told(error)}") from None
+    check_bounds(tree, lambda _: str(path))
+    return Overlay(str(path), tree)
 
 
 def parse_set(text: str) -> Overlay:
     """``a.b.0.c=VALUE``, the argument of ``--set``. VALUE is TOML; a bare word is text."""
-    origin = f"--set {text}"
+    origin = f"--set {shortened(text)}"
     key, equals, value = text.partition("=")
     keys = [k.strip() for k in key.split(".")]
     if not equals or not all(keys):
         raise InputError(f"{origin}: must have the form KEY=VALUE, for example data.batch_size=8")
+    if len(text) > _LARGEST or len(keys) > DEEPEST:
+        raise InputError(f"{origin}: too long; put it into a TOML file and give that with --config")
     tree: Any = _parse_value(value.strip(), origin)
     for k in reversed(keys):
         tree = {k: tree}
+    check_bounds(tree, lambda _: origin)
     return Overlay(origin, tree)
 
 
 def _parse_value(text: str, origin: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+        if len(parsed) > 1:  # lines after the value would be passed over
+            raise ValueError("more than one value")
+        return parsed["value"]
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, tomllib.TOMLDecodeError):
+            raise InputError(f"{origin}: {_told(error)}") from None
         if _BARE_WORD.fullmatch(text):
             return text
         key = origin.removeprefix("--set ").partition("=")[0]
         raise InputError(
-            f"{origin}: {text!r} is not a TOML value; text other than one word, such as a path, needs quotes that the "
-            f"shell leaves in place: --set '{key}=\"TEXT\"'"
+            f"{origin}: {shortened(text)!r} is not a TOML value; text other than one word, such as a path, needs "
+            f"quotes that the shell leaves in place: --set '{key}=\"TEXT\"'"
         ) from None
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "too many tables or lists in one another"
+    return "a number with too many digits" if "integer string conversion" in str(error) else str(error)
 
 
 def apply_overlays(base: T, overlays: Sequence[Overlay], moves: Moves = MOVED) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from boxwright.config.bounds import shortened
 from boxwright.config.config_tree import Describe, from_tree, to_tree
 from boxwright.config.recipe import Recipe
 from boxwright.structures import InputError
@@ -25,8 +26,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def load_recipe(text: str, origin: str = "recipe") -> Recipe:
     """Return the recipe in the JSON ``text``; ``origin`` names the source of the text in errors."""
+    return recipe_from_tree(parse_json(text, origin), lambda path: origin)
+
+
+def parse_json(text: str | bytes, origin: str) -> Any:
+    """Return the value of the JSON ``text``; raises InputError that begins with ``origin`` if it is none."""
     try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{origin}: not valid JSON: {error}") from None
-    return recipe_from_tree(tree, lambda path: origin)
+        return json.loads(text)
+    except RecursionError:
+        raise InputError(f"{origin}: not valid JSON: too many tables or lists in one another") from None
+    except ValueError as error:  # also of a number of thousands of digits, and of bytes that are not UTF-8
+        raise InputError(f"{origin}: not valid JSON: {shortened(str(error))}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ from torch.optim import Optimizer
 from boxwright.backbones.build import build_backbone
 from boxwright.backbones.classifier import Classifier
 from boxwright.checkpoints.backbone_files import read_card, save_pretrained
-from boxwright.checkpoints.checkpoint import SUFFIX
+from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX
 from boxwright.config.config_tree import to_tree
 from boxwright.config.pretrain_recipe import PretrainRecipe, dump_pretrain, pretrain_from_tree
+from boxwright.config.reading import parse_json
 from boxwright.config.recipe import FitStage, Stage
 from boxwright.data.classification.folders import ClassFolders
 from boxwright.data.transforms.crops import ClassBatch, CropPass, CropStream
@@ -261,7 +261,8 @@ def stored_recipe(state: dict[str, Any], folder: Path) -> PretrainRecipe:
     """Return the recipe of a training state. Raises InputError if the run is not one of classification."""
     if "pretrain" not in state:
         raise InputError(f"{folder}: the run of a detector; resume it with boxwright train")
-    return pretrain_from_tree(json.loads(state["pretrain"]))
+    origin = str(folder / f"last{TRAIN_SUFFIX}")
+    return pretrain_from_tree(parse_json(state["pretrain"], origin), lambda path: origin)
 
 
 def mixed(pixels: Tensor, recipe: PretrainRecipe, step: int) -> tuple[Tensor, bool, float]:
