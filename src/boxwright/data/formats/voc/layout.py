@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boxwright.data.formats.lists import composed, read_list
 from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, several, split_name, split_rank
+from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, is_held_back, several, split_name, split_rank
 from boxwright.data.images import is_hidden, is_image_name, walk_files
 from boxwright.structures import InputError
 
@@ -50,7 +50,7 @@ def find_voc(path: Path, log: ProblemLog | None = None) -> VocLayout | None:
         if files := _xml_files(inner, deep):
             homes.append((split_name(folder.name), folder))
             found[folder] = files
-    if len(homes) == 1 and homes[0][0] not in KNOWN_SPLITS:
+    if len(homes) == 1 and homes[0][0] not in KNOWN_SPLITS and not is_held_back(homes[0][0]):
         return None
     if homes:
         return VocLayout(path, {split: found[folder] for split, folder in distinct_splits(path, homes).items()})
