@@ -344,5 +344,5 @@ def test_sets_without_a_data_yaml(tmp_path: Path, layout: str) -> None:
 def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     write_set(tmp_path)
     os.symlink("/nowhere/b.png", tmp_path / "images/train/b.png")
-    with pytest.raises(InputError, match=r"images/train/b\.png: there is no such image"):
+    with pytest.raises(InputError, match=r"images/train/b\.png: this is a link to /nowhere/b\.png, which does not exist"):
         open_splits(tmp_path)
