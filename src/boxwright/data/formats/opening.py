@@ -23,7 +23,7 @@ from boxwright.data.formats.coco.layout import CocoFiles, coco_split, coco_split
 from boxwright.data.formats.coco.reader import read_coco
 from boxwright.data.formats.hints import hint
 from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.formats.splits import KNOWN_SPLITS, several, split_name
+from boxwright.data.formats.splits import KNOWN_SPLITS, is_held_back, several, split_name
 from boxwright.data.formats.voc.layout import VocLayout, find_voc, voc_folders
 from boxwright.data.formats.voc.reader import read_voc
 from boxwright.data.formats.yolo.bare import find_bare, load_bare
@@ -176,9 +176,10 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
 
 def _near_source(target: Path, coco: CocoFiles, files: list[Path], log: ProblemLog) -> Source | None:
     """Return the data set whose files are where a data set has them."""
-    if coco.near:
-        splits = coco_splits(target, coco.near)
-        return Source("coco", target, splits, _unannotated(target, splits))
+    splits = coco_splits(target, coco.near)
+    found = Source("coco", target, splits, _unannotated(target, splits)) if splits else None
+    if found is not None and not all(is_held_back(split) for split in splits):
+        return found  # else the training data may be in another format
     yamls = [file for file in files if file.parent == target and file.suffix.lower() != ".json"]
     if (file := find_yolo(target, [f for f in yamls if f.suffix.lower() != ".xml"], log)) is not None:
         return _yolo_source(target, load_yolo(file, log))
@@ -186,7 +187,7 @@ def _near_source(target: Path, coco: CocoFiles, files: list[Path], log: ProblemL
         return Source("voc", target, layout, _unannotated(target, layout.splits))
     if (file := find_bare(target)) is not None:
         return _yolo_source(target, load_bare(file, log))
-    return None
+    return found
 
 
 def _far_source(target: Path, coco: CocoFiles, files: list[Path], log: ProblemLog) -> Source | None:
@@ -263,9 +264,19 @@ def _name_unused(source: Source, target: Path, coco: CocoFiles, files: list[Path
         )
     if coco.other_tasks:
         names = ", ".join(file.name for file in coco.other_tasks[:4])
-        log.note("unused-file", "info", target, "", f"not read, since they are of other tasks than detection: {names}")
-    for message in source.absent.values() if source.format != "yolo" else ():
-        log.correct("no-annotations", "warning", target, "", message.removeprefix(f"{target}: "))
+        log.note(
+            "unused-file",
+            "info",
+            target,
+            "",
+            f"not read, since they are for other tasks or have no annotations: {names}",
+        )
+    for split, message in source.absent.items() if source.format != "yolo" else ():
+        text = message.removeprefix(f"{target}: ")
+        if split == "test":  # as COCO's own
+            log.note("no-annotations", "info", target, "", text)
+        else:
+            log.correct("no-annotations", "warning", target, "", text)
 
 
 def _below(file: Path, target: Path) -> str:

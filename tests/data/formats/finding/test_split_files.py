@@ -1,6 +1,7 @@
 """Splits by files and folders: none vanishes, two of one name are refused, and none is read in another's place."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_two_coco_files_of_one_split(tmp_path: Path, names: tuple[str, ...], mes
         (["annotations/instances_train.json", "val.json"], ["train", "val"]),
         (["Annotations/train.json", "Annotations/val.json"], ["train", "val"]),
         (["train/annotations/train_0213.json", "valid/x.json"], ["train", "val"]),
+        (["train/a/b/c.json", "valid/x.json"], ["train", "val"]),
         (["annotations/train/a.json", "annotations/val/b.json"], ["train", "val"]),
         (["instances_train2014.json", "instances_train2017.json"], ["train2014", "train2017"]),
         (["export/train/_annotations.coco.json", "export/valid/_annotations.coco.json"], ["train", "val"]),
@@ -92,6 +94,36 @@ def test_coco_files_of_all_splits_are_used(tmp_path: Path, files: list[str], spl
     assert counts(tmp_path) == dict.fromkeys(splits, (1, 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train/_annotations.coco.json", "", "the file is empty; create it again"),
+        ("annotations/instances_train.json", "[]", "not a COCO annotation file (a list of 0 entries)"),
+        ("annotations/train.json", '{"shapes": []}', "not a COCO annotation file (no list `images`)"),
+    ],
+)
+def test_a_damaged_coco_file_is_not_passed_over(tmp_path: Path, name: str, text: str, message: str) -> None:
+    val = tmp_path / name.replace("train", "val", 1)
+    coco_split(val.parent, val.name)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        training_splits(tmp_path)
+    assert [(p.kind, Path(p.file).name) for p in check_dataset(tmp_path).problems if p.severity == "error"] == [
+        ("unreadable", Path(name).name)
+    ]
+
+
+def test_coco_of_the_validation_set_alone_gives_way_to_a_data_yaml(tmp_path: Path) -> None:
+    coco_split(tmp_path / "annotations", "instances_val.json")
+    write_drawn(tmp_path / "images/train/a.png")
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "labels/train/a.txt").write_text(yolo_line())
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [red]\n")
+    with pytest.warns(DatasetWarning, match=r"read as YOLO; not read: COCO in annotations/instances_val\.json"):
+        assert counts(tmp_path) == {"train": (1, 1)}
+
+
 def test_coco_files_elsewhere_are_named(tmp_path: Path) -> None:
     coco_split(tmp_path / "annotations", "instances_train.json", "instances_val.json", "captions_val.json")
     coco_split(tmp_path / "new/part2", "labels.json")
@@ -99,7 +131,7 @@ def test_coco_files_elsewhere_are_named(tmp_path: Path) -> None:
         assert list(open_splits(tmp_path)) == ["train", "val"]
     messages = [p.message for p in check_dataset(tmp_path).problems if p.kind == "unused-file"]
     assert len(messages) == 2
-    assert messages[1].endswith("other tasks than detection: captions_val.json")
+    assert messages[1].endswith("other tasks or have no annotations: captions_val.json")
 
 
 def write_voc(root: Path, stems: dict[str, str], xml: str = "Annotations", images: str = "JPEGImages") -> None:

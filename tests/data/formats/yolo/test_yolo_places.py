@@ -97,6 +97,15 @@ def test_links_are_followed_and_end(tmp_path: Path) -> None:
     assert counts(root) == {"train": (3, 3), "val": (1, 1)}
 
 
+def test_a_link_that_was_saved_as_text_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    (tmp_path / "images/train/cam2").write_text("../../../elsewhere/images/cam2")
+    with pytest.warns(
+        DatasetWarning, match=r"images/train/cam2: holds the path \.\./\.\./\.\./elsewhere/images/cam2: a link"
+    ):
+        assert counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
+
+
 def test_labels_behind_a_link_of_the_images_alone(tmp_path: Path) -> None:
     root, other = tmp_path / "set", tmp_path / "elsewhere"
     write_set(root)
@@ -204,6 +213,16 @@ def test_lines_of_lists(tmp_path: Path, encoding: str, line: str) -> None:
     (tmp_path / "train.txt").write_bytes(text.encode(encoding))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert counts(tmp_path)["train"] == (1, 1)
+
+
+@pytest.mark.parametrize("start", ["/home/x/data/", "C:\\data\\set\\"])
+def test_folders_of_another_machine(tmp_path: Path, start: str) -> None:
+    path = "images/train".replace("/", start[-1])
+    write_set(tmp_path, f"train: {start}{path}\nval: images/val\nnames: [red]\n")
+    with pytest.warns(
+        DatasetWarning, match=r"line 1, key `train`: .* does not exist; .*/images/train is read in its place"
+    ):
         assert counts(tmp_path)["train"] == (1, 1)
 
 
@@ -344,5 +363,7 @@ def test_sets_without_a_data_yaml(tmp_path: Path, layout: str) -> None:
 def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     write_set(tmp_path)
     os.symlink("/nowhere/b.png", tmp_path / "images/train/b.png")
-    with pytest.raises(InputError, match=r"images/train/b\.png: this is a link to /nowhere/b\.png, which does not exist"):
+    with pytest.raises(
+        InputError, match=r"images/train/b\.png: this is a link to /nowhere/b\.png, which does not exist"
+    ):
         open_splits(tmp_path)

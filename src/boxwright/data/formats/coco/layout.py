@@ -28,12 +28,16 @@ def find_coco(folder: Path, files: Iterable[Path]) -> CocoFiles:
     Near are those in the folder itself, in ``annotations/``, and in the folder of a split. Files of other tasks are
     taken only where a data set has no others.
     """
-    found = [file for file in files if file.suffix.lower() == ".json" and looks_like_coco(file)]
-    others = [file for file in found if file.name.startswith(_OTHER_TASKS)]
+    jsons = [file for file in files if file.suffix.lower() == ".json"]
+    found = [file for file in jsons if looks_like_coco(file)]
+    others = [file for file in found if file.name.startswith(_OTHER_TASKS) or not _holds(file, b'"annotations"')]
     own = [file for file in found if file not in others]
     if not own:
         own = [file for file in others if file.name.startswith("person_keypoints_")]
         others = [file for file in others if file not in own]
+    # A file with the name of one is read too, so that its defect is reported.
+    own += [file for file in jsons if file not in found and _is_named(file, folder, any_split=bool(own))]
+    own.sort()
     near = [file for file in own if _is_near(file.relative_to(folder).parts[:-1])]
     return CocoFiles(near, [file for file in own if file not in near], others)
 
@@ -63,27 +67,35 @@ def coco_split(file: Path, folder: Path, files: Sequence[Path] = ()) -> str:
 
 def looks_like_coco(file: Path) -> bool:
     """Return True if a JSON file looks like COCO detections. It is not parsed, since it may be large or damaged."""
+    with file.open("rb") as stream:
+        start = stream.read(2048).replace(b"\0", b"")  # the zeros of UTF-16
+    if start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] != b"{" or b'"imagePath"' in start or b'"shapes"' in start:
+        return False
+    images, annotations, categories = (_holds(file, key) for key in (b'"images"', b'"annotations"', b'"categories"'))
+    if annotations and categories and not images:
+        return not _holds(file, b'"items"')  # Datumaro
+    return images and (annotations or categories)
+
+
+def _holds(file: Path, key: bytes) -> bool:
+    """Return True if a file has a key, in UTF-8 or UTF-16."""
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content[:2048]
-        wide = start[:2] in (b"\xff\xfe", b"\xfe\xff") or start[1:2] == b"\0" or start[:1] == b"\0"
-        if wide:  # UTF-16
-            start = start.replace(b"\0", b"")
-        if start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] != b"{" or b'"imagePath"' in start or b'"shapes"' in start:
-            return False
-        if _holds(content, b'"items"', wide) and not _holds(content, b'"images"', wide):
-            return False  # Datumaro
-        return sum(_holds(content, key, wide) for key in (b'"images"', b'"annotations"', b'"categories"')) >= 2
+        if b"\0" not in content[:4]:
+            return content.find(key) >= 0
+        return any(content.find(key.decode().encode(encoding)) >= 0 for encoding in ("utf-16-le", "utf-16-be"))
 
 
-def _holds(content: mmap.mmap, key: bytes, wide: bool) -> bool:
-    if not wide:
-        return content.find(key) >= 0
-    return any(content.find(key.decode().encode(encoding)) >= 0 for encoding in ("utf-16-le", "utf-16-be"))
+def _is_named(file: Path, folder: Path, any_split: bool) -> bool:
+    """Return True for the name and place of a COCO file: ``instances_*``, or with ``any_split`` that of a split."""
+    if not _is_near(file.relative_to(folder).parts[:-1]) or file.name.startswith(_OTHER_TASKS):
+        return False
+    explicit = file.stem.startswith(("instances_", "_annotations.coco"))
+    return explicit or (any_split and split_name(file.stem) in KNOWN_SPLITS)
 
 
 def _is_near(folders: tuple[str, ...]) -> bool:
     """Return True for the folders of an annotation file where a data set has it: none, annotations/, train/."""
     kinds = ["split" if split_name(name) in KNOWN_SPLITS else name.lower() in _FOLDERS for name in folders]
-    return kinds in ([], [True], ["split"], ["split", True], [True, "split"])
+    return kinds in ([], [True], [True, "split"]) or kinds[0] == "split"

@@ -27,7 +27,7 @@ class Entry:
     place: Path
 
 
-def find_entry(file: Path, root: Path, key: Text, value: Text) -> Entry | Problem:
+def find_entry(file: Path, root: Path, key: Text, value: Text, log: ProblemLog) -> Entry | Problem:
     """Return the place that the value of a split names, or the problem if there is none.
 
     Paths are relative to ``root`` or to the folder of the data.yaml ``file``. Roboflow writes ``../train/images`` for a
@@ -45,6 +45,8 @@ def find_entry(file: Path, root: Path, key: Text, value: Text) -> Entry | Proble
     inside = next(filter(None, map(names.existing, inner)), None)
     if place is not None and inside is not None and forms[-1].startswith("../") and place != inside:
         raise InputError(f"{file}, {where}: {value} can mean {place} and {inside}; write the absolute path")
+    if place is None and inside is not None and not forms[-1].startswith("../"):
+        log.correct("moved-path", "info", file, where, f"{value} does not exist; {inside} is read in its place")
     place = place or inside
     if place is None:
         looked = ", ".join(dict.fromkeys(str(c) for c in (*candidates, *inner[:2])))

@@ -102,7 +102,7 @@ def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
                 f"{file}, line {key.line}: `{keys[name]}` and `{key}` are both the split {name}; name the one you mean"
             )
         keys[name] = key
-        found = [find_entry(file, root, key, text) for text in _texts(file, key, value)]
+        found = [find_entry(file, root, key, text, log) for text in _texts(file, key, value)]
         missing = [entry for entry in found if isinstance(entry, Problem)]
         if missing:
             absent[name] = missing[0]
@@ -178,6 +178,15 @@ def _split_images(layout: YoloLayout, entries: list[Entry], log: ProblemLog) -> 
         reason = unreadable_reason(path)
         if reason is not None and str(path.with_suffix("")) not in taken:  # a raw file beside its JPEG is no loss
             log.correct("unread-image", "error", path, "", f"{reason}; left out")
+    for path in found:
+        if path.suffix == "" and (link := _link_as_text(path)):
+            log.correct(
+                "link-as-text",
+                "warning",
+                path,
+                "",
+                f"holds the path {link}: a link that was saved as text? make it anew",
+            )
     unique: dict[str, Path] = {}
     parents: dict[Path, str] = {}
     for path in images:
@@ -189,3 +198,12 @@ def _split_images(layout: YoloLayout, entries: list[Entry], log: ProblemLog) -> 
         if unique.setdefault(real, path).is_symlink() and not path.is_symlink():
             unique[real] = path
     return sorted(unique.values()) if len(entries) == 1 and entries[0].place.is_dir() else list(unique.values())
+
+
+def _link_as_text(path: Path) -> str | None:
+    """Return the content of a small file that is a relative path, as Git writes a link on some systems."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.stat().st_size < 300 else ""
+    except (OSError, ValueError):
+        return None
+    return text if text.startswith("../") and "\n" not in text else None
