@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from cyclopts import Parameter
 
-from boxwright.cli import data, demo, detect, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train.train,
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "detect": detect.detect,
     "models": models.models,
     "demo": demo.demo,
+    "env": env.env,
     "data check": data.check,
     "data show": data.show,
     "data convert": data.convert,
@@ -42,7 +43,8 @@ HEAD = """\
 
 This page is generated from the help of the command line by `docs/_commands.py`; `boxwright COMMAND --help` and
 `boxwright help COMMAND` show the same. `python -m boxwright` is `boxwright`. `--debug`, or `BOXWRIGHT_DEBUG=1`, shows
-where in the code an error comes from.
+where in the code an error comes from. `boxwright --install-completion` lets bash, zsh, fish or PowerShell complete
+commands and options; it names the files that it writes, and no other command writes them.
 
 | exit code | meaning |
 |---|---|

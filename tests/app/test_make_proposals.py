@@ -53,7 +53,7 @@ def test_a_detector_without_a_proposal_network(scenes: Path) -> None:
 def test_without_opencv(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "p.safetensors"
     assert main(["proposals", "--data", str(scenes), "--split", "train", "--output", str(out)]) == 2
-    assert "pip install boxwright[selective-search]" in capsys.readouterr().err
+    assert "pip install 'boxwright[selective-search]'" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -157,4 +157,4 @@ def test_rcnn_searches_proposals_to_detect(
 
     monkeypatch.setattr(importlib, "import_module", without_opencv)
     assert main([*detect, str(tmp_path / "none")]) == 2
-    assert "`pip install boxwright[selective-search]`" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "`pip install 'boxwright[selective-search]'`" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -15,11 +15,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 import boxwright
-from boxwright.cli import data, demo, detect, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
 from boxwright.cli.common import NEGATIVES, is_main_process, print_json
+from boxwright.cli.entry.completion import completion_command
 from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
 from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
 from boxwright.cli.entry.words import read_words
@@ -47,11 +48,13 @@ app.command(data.data_app)
 app.command(weights.weights_app)
 app.command(demo.demo, help_epilogue=demo.EXAMPLES)
 app.command(detect.detect, help_epilogue=detect.EXAMPLES)
+app.command(env.env, help_epilogue=env.EXAMPLES)
 app.command(evaluate.evaluate, help_epilogue=evaluate.EXAMPLES)
 app.command(models.models, help_epilogue=models.EXAMPLES)
 app.command(pretrain.pretrain, help_epilogue=pretrain.EXAMPLES)
 app.command(proposals.proposals, help_epilogue=proposals.EXAMPLES)
 app.command(train.train, help_epilogue=train.EXAMPLES)
+app.command(completion_command(app), name="--install-completion", group=Group.create_ordered("Shell"), help_epilogue="")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

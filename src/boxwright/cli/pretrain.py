@@ -22,7 +22,7 @@ def pretrain(
     backbone: Annotated[
         str | None,
         Parameter(
-            help="A backbone, or a recipe to pretrain the backbone of its detector. `boxwright models` lists both."
+            help="A backbone, or a recipe for the backbone of its detector. `boxwright models --all` lists both."
         ),
     ] = None,
     /,

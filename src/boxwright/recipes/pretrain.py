@@ -60,6 +60,6 @@ def pretrain_recipe(name: str, preset: Preset = "imagenet") -> PretrainRecipe:
     elif name in NAMED_BACKBONES or name.startswith("timm:"):
         config, pixels = named_backbone(name), base.pixels
     else:
-        near = nearest(name, [*NAMED_BACKBONES, *RECIPES]) or "; `boxwright models` lists them"
+        near = nearest(name, [*NAMED_BACKBONES, *RECIPES]) or "; `boxwright models --all` lists them"
         raise InputError(f"there is no backbone and no recipe {name!r}{near}")
     return replace(base, name=f"{name}-{preset}", backbone=config, pixels=pixels)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from boxwright.app.models.facts import backbone_facts, recipe_facts
 from boxwright.app.models.table import TABLE
 from boxwright.app.progress import ProgressBar
 from boxwright.backbones.count import backbone_rows, built_of_shapes, count_multiply_adds, count_parameters
@@ -30,14 +31,16 @@ LANDSCAPES = [(600, width) for width in range(600, 1201, 10)]
 
 
 def all_rows() -> list[dict[str, Any]]:
-    """Count every named backbone and the detector of every recipe: name, kind, parameters, multiply_adds, input.
+    """Count every named backbone and the detector of every recipe, with the facts of `boxwright.app.models.facts`.
+
+    A row has name, kind, parameters, multiply_adds, input, family, role, description, published and measured_on.
 
     A backbone is counted as a classifier of 1000 classes at 224 by 224 (``input`` 224). A detector is counted with 80
     classes on one image of the size at which its recipe evaluates, ``input`` [height, width], padded as in inference:
     backbone, pyramid, proposal head on every level, and box head on all proposals that the recipe keeps. Only
     convolutions and matrix products have multiply-adds; RoI pooling, NMS and element-wise operations have none.
     """
-    rows = backbone_rows()
+    rows = [{**row, **backbone_facts(row["name"])} for row in backbone_rows()]
     with ProgressBar("counting", len(rows) + len(RECIPES)) as bar:
         bar.advance(len(rows))
         for recipe in RECIPES.values():
@@ -67,6 +70,7 @@ def detector_row(recipe: Recipe) -> dict[str, Any]:
         "parameters": parameters,
         "multiply_adds": multiply_adds,
         "input": list(size),
+        **recipe_facts(recipe),
     }
 
 

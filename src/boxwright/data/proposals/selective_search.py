@@ -37,7 +37,7 @@ def require_opencv() -> Any:
     except (ImportError, AttributeError):
         raise InputError(
             "selective search needs OpenCV with its contributed modules; install them with "
-            "`pip install boxwright[selective-search]` (and uninstall opencv-python, which hides them)"
+            "`pip install 'boxwright[selective-search]'` (and uninstall opencv-python, which hides them)"
         ) from None
     return cv2
 

@@ -78,7 +78,7 @@ def require_liblinear() -> Any:
         return importlib.import_module("sklearn.svm")
     except ImportError:
         raise InputError(
-            "fitting SVMs needs scikit-learn; install it with `pip install boxwright[rcnn]`, or score by the softmax "
+            "fitting SVMs needs scikit-learn; install it with `pip install 'boxwright[rcnn]'`, or score by the softmax "
             "with a recipe that fits none"
         ) from None
 
