@@ -133,4 +133,7 @@ def backbone_label(config: BackboneConfig) -> str:
             return DARKNETS[config.variant] if config.width == 1 else "small Darknet"
         case "mobilenet":
             return f"MobileNetV{config.version}" if config.width == 1 else "small MobileNet"
-    return config.name  # of timm
+        case "darknet_layers":
+            return f"{len(config.layers)} layers of a cfg"
+        case "timm":
+            return config.name
