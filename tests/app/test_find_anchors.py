@@ -1,5 +1,6 @@
 """Anchors of a data set: box sizes at the network's input, and the report."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from boxwright.detectors.yolov2 import YOLOv2Config
 from boxwright.detectors.yolov3 import YOLOv3Config
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes, InputError
+from tests.support.dataset_files import coco_content, write_coco_files
 from tests.support.tiny_index import write_index
 
 
@@ -109,3 +111,15 @@ def test_boxes_below_a_pixel_are_left_out_and_reported(data: Path) -> None:
 def test_refused_with_the_remedy(data: Path, request_: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_anchors(data, AnchorRequest(**request_))  # type: ignore[arg-type]
+
+
+def test_sizes_that_are_wrong_give_no_anchors(tmp_path: Path) -> None:
+    """Boxes are scaled by the stated size of their image. Images that are missing are not asked for."""
+    content = coco_content(4)
+    file = write_coco_files(tmp_path, content)
+    (tmp_path / "images/1.png").unlink()
+    assert find_anchors(file, AnchorRequest(count=1)).boxes == 4
+    content["images"][2] |= {"width": 40, "height": 60}
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"3\.png, split train, image id 3: is 60x40 pixels but"):
+        find_anchors(file, AnchorRequest(count=1))

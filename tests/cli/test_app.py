@@ -45,7 +45,7 @@ def test_long_examples_are_continued_with_backslashes(
 def test_ctrl_c_exits_130_without_traceback(scenes: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     import boxwright.data.formats.check
 
-    def stopped(path):
+    def stopped(path, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(boxwright.data.formats.check, "check_dataset", stopped)

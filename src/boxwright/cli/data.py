@@ -26,18 +26,27 @@ data_app = App(
     default_parameter=NEGATIVES,
 )
 
+VocZeroBased = Annotated[
+    bool,
+    Parameter(
+        help="In VOC files: count pixels from 0, as some tools write them. `data convert --format voc` writes a copy "
+        "that counts from 1.",
+        show_default=False,
+    ),
+]
+
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 @data_app.command(help_epilogue=examples("boxwright data check my_data"))
-def check(data: Data, *, json: Json = False) -> int:
+def check(data: Data, *, voc_zero_based: VocZeroBased = False, json: Json = False) -> int:
     """Report every defect of a data set with its file and position.
 
     Reads all annotations and decodes all images. The exit code is 1 when there are errors.
     """
     from boxwright.data.formats.check import check_dataset
 
-    report = check_dataset(data)
+    report = check_dataset(data, voc_one_based=not voc_zero_based)
     if json:
         print_json(report.to_dict())
     else:
@@ -47,10 +56,12 @@ def check(data: Data, *, json: Json = False) -> int:
 
 def print_check(report: CheckReport, console: Console) -> None:
     """Print the defects, a table of the splits, the classes, and the verdict."""
-    for problem in report.problems:
+    from boxwright.data.formats.checks.lines import gathered
+
+    for problem, more in gathered(report.problems):
         colour = _COLOURS[problem.severity]
         console.print(f"[{colour}]{problem.severity}[/{colour}]", end=" ")
-        console.print(printable(f"[{problem.kind}] {problem}"), markup=False, highlight=False)
+        console.print(printable(f"[{problem.kind}] {problem}{more}"), markup=False, highlight=False)
     title = Text(printable(f"{report.path} ({report.format})"))
     table = Table(
         "split", title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
@@ -82,12 +93,13 @@ def show(
     count: Annotated[int, Parameter(help="Number of images per split.")] = 24,
     seed: Annotated[int, Parameter(help="Seed of the choice of images.")] = 0,
     split: Annotated[str | None, Parameter(help="Show only this split.")] = None,
+    voc_zero_based: VocZeroBased = False,
     json: Json = False,
 ) -> int:
     """Draw sample images of a data set with their boxes and masks on one page."""
     from boxwright.data.formats.show import show_dataset
 
-    page = show_dataset(data, output, count, seed, split)
+    page = show_dataset(data, output, count, seed, split, not voc_zero_based)
     return print_json({"output": str(page)}) if json else say(f"wrote {page}")
 
 
@@ -114,6 +126,7 @@ def convert(
         bool,
         Parameter(help="Cut boxes to their image in YOLO and VOC (the default).", show_default=False),
     ] = True,
+    voc_zero_based: VocZeroBased = False,
     voc_fractions: Annotated[
         bool,
         Parameter(
@@ -137,6 +150,7 @@ def convert(
         images=images,
         masks=masks,
         skip_bad_masks=skip_bad_masks,
+        voc_one_based=not voc_zero_based,
         voc_fractions=voc_fractions,
         cut=cut,
         outside_images=outside_images,

@@ -138,3 +138,32 @@ def test_a_box_too_thin_for_yolo_is_left_out_and_said(tmp_path: Path) -> None:
     report = convert_dataset(tmp_path / "in", tmp_path / "out", "yolo")
     assert report.splits["train"]["boxes"] == 1
     assert "train: 2 boxes are too thin to be written, and are left out" in report.announcements
+
+
+def test_voc_that_counts_from_0_is_written_as_voc_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_voc_files(tmp_path / "in", {"train": ["a"]})
+    (tmp_path / "in/Annotations/a.xml").write_text(voc_xml("a.jpg", [("cat", 0, 0, 20, 10), ("cat", 5, 6, 60, 40)]))
+    arguments = ["data", "convert", str(tmp_path / "in"), str(tmp_path / "out"), "--format", "voc"]
+    assert main([*arguments, "--voc-zero-based"]) == 0
+    assert "cut" not in capsys.readouterr().out
+    assert corners(tmp_path / "out/Annotations/a.xml") == [["1", "1", "20", "10"], ["6", "7", "60", "40"]]
+    boxes = open_splits(tmp_path / "out")["train"].annotations(0).boxes
+    assert boxes.tolist() == [[0, 0, 20, 10], [5, 6, 60, 40]]
+    assert main(["data", "check", str(tmp_path / "in"), "--voc-zero-based"]) == 0
+    assert "zero-based" not in capsys.readouterr().out
+
+
+def test_what_voc_says_of_the_view_stays_in_voc_and_is_named_elsewhere(tmp_path: Path) -> None:
+    write_voc_files(tmp_path / "in", {"train": ["a"]})
+    view = "<pose>Left</pose><truncated>1</truncated><occluded>1</occluded>"
+    objects: list[Any] = [("cat", 2, 3, 30, 20)]
+    (tmp_path / "in/Annotations/a.xml").write_text(voc_xml("a.jpg", objects, extra=view))
+    assert convert_dataset(tmp_path / "in", tmp_path / "out", "voc").announcements == ()
+    text = (tmp_path / "out/Annotations/a.xml").read_text()
+    for part in ("<pose>Left</pose>", "<truncated>1</truncated>", "<occluded>1</occluded>"):
+        assert part in text
+    for to in ("coco", "yolo"):
+        said = convert_dataset(tmp_path / "in", tmp_path / to, to).announcements  # type: ignore[arg-type]
+        assert said == tuple(
+            f"train: 1 objects are no longer marked as {w}" for w in ("truncated", "occluded", "posed")
+        )

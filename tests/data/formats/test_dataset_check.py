@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from boxwright.cli.app import main
 from boxwright.data.formats.check import CheckReport, check_dataset
 from boxwright.structures import InputError
 from tests.support.dataset_files import (
@@ -185,3 +186,36 @@ def test_nwpu_and_bccd(shared_data: Path) -> None:
     assert kinds(check_dataset(shared_data / "bccd/Annotations"), "error") == {
         "no-area": ["BloodImage_00343.xml line 50, object RBC", "BloodImage_00338.xml line 158, object RBC"]
     }
+
+
+def test_lines_that_say_the_same_are_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors keep a line each; the JSON report keeps every place."""
+    content = coco_content(6)
+    for row in content["annotations"][:2]:
+        row["category_id"] = 99
+    write_coco_files(tmp_path, content)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number in (3, 4, 5, 6):
+        write_image(tmp_path / f"images/{number}.png", seed=number, exif=exif)
+    assert main(["data", "check", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("[unknown-category]" in line for line in lines) == 2
+    (turned,) = [line for line in lines if "[exif-orientation]" in line]
+    assert turned.endswith("EXIF orientation 3 is applied when read (and 3 more)")
+    assert main(["data", "check", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert sum(problem["kind"] == "exif-orientation" for problem in report["problems"]) == 4
+    assert report["counts"] == {"error": 2, "warning": 0, "info": report["counts"]["info"]}
+
+
+def test_entries_outside_the_folder_are_named(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"][1]["file_name"] = "../../out.png"
+    write_image(tmp_path / "out.png", seed=9)
+    write_coco_files(tmp_path / "set", coco_content(1))
+    (tmp_path / "set/instances_train.json").write_text(json.dumps(content))
+    outside = [p for p in check_dataset(tmp_path / "set").problems if p.kind == "image-outside"]
+    assert len(outside) == 1
+    assert "out.png" in str(outside[0])
+    assert outside[0].severity == "warning"

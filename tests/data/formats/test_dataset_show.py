@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from boxwright.data.formats.opening import open_dataset
+from boxwright.data.formats.problems import DatasetWarning
 from boxwright.data.formats.show import draw_sample, show_dataset
 from boxwright.data.images import read_image
 from boxwright.structures import InputError
@@ -61,3 +62,20 @@ def test_refusals(tmp_path: Path) -> None:
         show_dataset(tmp_path, tmp_path / "page.pdf")
     with pytest.raises(InputError, match="count 0"):
         show_dataset(tmp_path, tmp_path / "page.html", count=0)
+
+
+def test_boxes_out_of_place_are_said(tmp_path: Path) -> None:
+    """An image that has another size than its annotations say is marked on the page and named in a warning."""
+    content = coco_content(3)
+    content["images"][1] |= {"width": 40, "height": 60}
+    write_coco_files(tmp_path, content)
+    (tmp_path / "images/3.png").unlink()
+    said = (
+        "2.png: is 60x40 pixels but its annotations say 40x60, width and height swapped; correct the annotations (and 1"
+    )
+    with pytest.warns(DatasetWarning, match=re.escape(said)):
+        text = show_dataset(tmp_path, tmp_path / "page.html").read_text()
+    assert text.count('class="wrong"') == 1
+    assert text.count("is 60x40 pixels but its annotations say 40x60") == 1
+    with pytest.warns(DatasetWarning, match=re.escape(said)):
+        show_dataset(tmp_path, tmp_path / "page.png")

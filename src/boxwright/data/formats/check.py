@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.data.formats.checks.outside import outside_files
 from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.formats.opening import Source, find_source, read_source, whole_splits
 from boxwright.data.formats.problems import Problem, ProblemLog
@@ -114,6 +115,7 @@ def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | N
         report.splits[name] = summarise(index)
         _check_annotations(name, index, log)
     _check_classes(indexes, log, source)
+    _check_outside(source, indexes, log)
     strays = find_strays(source, indexes, log)
     _check_images(indexes, strays, log, workers or min(8, os.cpu_count() or 1))
     order = {"error": 0, "warning": 1, "info": 2}
@@ -203,6 +205,13 @@ def _check_classes(indexes: dict[str, DetectionIndex], log: ProblemLog, source: 
             differing = ", ".join(sorted(set(index.classes.names) ^ set(first.classes.names))) or "their ids or order"
             message = f"its classes differ from those of {first.name} ({differing}); give all splits the same classes"
             log.note("classes-differ", "error", source.path, f"split {name}", message)
+
+
+def _check_outside(source: Source, indexes: dict[str, DetectionIndex], log: ProblemLog) -> None:
+    """Note the entries that name files outside the data set, unless the reader has done so."""
+    if not any(problem.kind == "image-outside" for problem in log.problems):
+        for found in outside_files(source, indexes):
+            log.note("image-outside", "warning", found.path, found.place, str(found))
 
 
 def _check_images(indexes: dict[str, DetectionIndex], strays: list[Path], log: ProblemLog, workers: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from boxwright.data.formats.checks.lines import gathered
 from boxwright.data.formats.checks.outside import refuse_outside
 from boxwright.data.formats.checks.sizes import image_sizes, refuse_wrong_sizes
 from boxwright.data.formats.coco.writer import write_coco
@@ -17,7 +18,7 @@ from boxwright.data.formats.opening import (
     same_classes,
     whole_splits,
 )
-from boxwright.data.formats.problems import Problem, ProblemLog
+from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.strays import find_strays
 from boxwright.data.formats.voc.writer import write_voc
 from boxwright.data.formats.writing.output import Written, new_folder
@@ -91,7 +92,9 @@ def convert_dataset(
     for problem in log.problems:
         if problem.kind == "no-labels" and problem.place != "split test":  # test images are often published unlabelled
             raise InputError(f"{problem}; correct the folders, so that objects are not lost")
-    announcements = _announcements(log.problems, cut and to != "coco")
+    unsaid = {"id-zero", "over-edge"} if cut and to != "coco" else {"id-zero"}  # the writers say what they cut
+    said = gathered([problem for problem in log.problems if problem.kind not in unsaid], kinds=True)
+    announcements = [f"{problem}{more}" for problem, more in said]
     try:
         with atomic_folder(target) as partial:
             match to:
@@ -117,17 +120,6 @@ def _refuse_output_among_images(target: Path, source: Source, splits: dict[str, 
     homes = {index.path(i).parent for index in splits.values() for i in range(len(index))}
     if home := next((home for home in homes if target.is_relative_to(home)), None):
         raise InputError(f"{target}: lies in {home}, so its images would be read with those; name another folder")
-
-
-def _announcements(problems: list[Problem], cut: bool) -> list[str]:
-    """Return a sentence for each error, and one for all warnings and remarks of a kind."""
-    groups: dict[tuple[str, str], list[Problem]] = {}
-    for number, problem in enumerate(problems):
-        if problem.kind == "id-zero" or (problem.kind == "over-edge" and cut):
-            continue  # ids are written anew where they are zero; the writer counts what it cuts
-        same = str(number) if problem.severity == "error" else problem.message if problem.severity == "info" else ""
-        groups.setdefault((problem.kind, same), []).append(problem)
-    return [f"{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") for found in groups.values()]
 
 
 def _check_written(partial: Path, target: Path, splits: dict[str, DetectionIndex], written: Written) -> None:

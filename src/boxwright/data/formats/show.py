@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.formats.opening import open_dataset, open_splits
-from boxwright.data.images import read_image
+from boxwright.data.formats.problems import DatasetWarning
+from boxwright.data.images import image_size, read_image
 from boxwright.data.index import DetectionIndex
 from boxwright.drawing import class_colour, draw_boxes
 from boxwright.io.files import write_atomically
@@ -21,6 +24,8 @@ from boxwright.structures import InputError
 
 _SIDE = 720  # long side of an image on the page, in pixels
 _CELL = 480  # side of a cell of the PNG sheet, in pixels
+
+_RED = (192, 57, 43)
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#606a76;--line:#d9dee4;--paper:#f6f7f9;--card:#fff}
@@ -33,6 +38,7 @@ figure{margin:0;background:var(--card);border:1px solid var(--line);border-radiu
 display:flex;flex-direction:column}
 figure img{width:100%;height:340px;object-fit:contain;background:#101214;display:block}
 figcaption{padding:9px 12px;font-size:13px;overflow-wrap:anywhere}figcaption span{color:var(--soft)}
+figcaption .wrong{color:#c0392b}
 .bad{padding:24px 12px;color:#c0392b;min-height:120px}.classes{display:grid;gap:3px 18px;margin-top:10px;
 grid-template-columns:repeat(auto-fill,minmax(min(250px,100%),1fr));font-size:13px}
 .row{display:grid;grid-template-columns:12px 1fr auto;gap:8px;align-items:center}
@@ -42,26 +48,58 @@ color:var(--soft);font-variant-numeric:tabular-nums}
 
 
 def show_dataset(
-    path: Path | str, output: Path | str, count: int = 24, seed: int = 0, split: str | None = None
+    path: Path | str,
+    output: Path | str,
+    count: int = 24,
+    seed: int = 0,
+    split: str | None = None,
+    voc_one_based: bool = True,
 ) -> Path:
     """Draw ``count`` images of each split, or of the named one, onto a page and return its path.
 
     ``seed`` chooses the images. A name ending in ``.html`` gives a self-contained page with class counts, one ending in
     ``.png`` a sheet of the images alone. Masks are drawn if there are any; crowd regions and difficult boxes are
-    dashed. For an image that cannot be read the error is shown. Raises ``InputError`` as `open_dataset` does.
+    dashed. An image that cannot be read, or whose annotations state another size than it has, shows the error and is
+    named in a `DatasetWarning`. Raises ``InputError`` as `open_dataset` does.
     """
     target = Path(output).expanduser()
     if target.suffix.lower() not in (".html", ".htm", ".png"):
         raise InputError(f"{output}: the page is written as .html or .png; give a name with one of these suffixes")
     if count < 1:
         raise InputError(f"count {count}: should be at least 1")
-    splits = open_splits(path) if split is None else {split: open_dataset(path, split)}
+    splits = open_splits(path, voc_one_based) if split is None else {split: open_dataset(path, split, voc_one_based)}
     target.parent.mkdir(parents=True, exist_ok=True)
+    _warn(splits, count, seed)
     if target.suffix.lower() == ".png":
         save_image(_sheet(splits, count, seed), target)
     else:
         write_atomically(target, printable_lines(_page(str(path), splits, count, seed)).encode(), durable=False)
     return target
+
+
+def _warn(splits: dict[str, DetectionIndex], count: int, seed: int) -> None:
+    """Warn of the chosen images that cannot be shown with their boxes in place."""
+    found = [
+        (index.path(i), defect)
+        for index in splits.values()
+        for i in _chosen(index, count, seed)
+        if (defect := _defect(index, i)) is not None
+    ]
+    if found:
+        path, defect = found[0]
+        others = f" (and {len(found) - 1} more of the images shown)" if len(found) > 1 else ""
+        message = f"{path}: {defect}{others}; `boxwright data check` lists all defects"
+        warnings.warn(message, DatasetWarning, stacklevel=3)
+
+
+def _defect(index: DetectionIndex, i: int) -> str | None:
+    """Return why an image cannot be read, or that its boxes are not in place; None if neither."""
+    path, stated = index.path(i), index.size(i)
+    try:
+        found = image_size(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return str(WrongSize(path, stated, found)) if found != stated else None
 
 
 def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image:
@@ -142,6 +180,8 @@ def _figure(index: DetectionIndex, i: int) -> str:
         draw_sample(index, i).save(buffer, format="JPEG", quality=88)
     except InputError as error:
         return f'<figure><div class="bad">{html.escape(str(error))}</div><figcaption>{caption}</figcaption></figure>'
+    if defect := _defect(index, i):
+        caption += f'<br><span class="wrong">{html.escape(defect)}</span>'
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
@@ -164,8 +204,11 @@ def _sheet(splits: dict[str, DetectionIndex], count: int, seed: int) -> Image.Im
         draw.text((left, top + 4), caption, fill=(27, 31, 36), font=font)
         try:
             drawn = draw_sample(index, i, _CELL)
+            if _defect(index, i):
+                marked = ImageDraw.Draw(drawn)
+                marked.text((6, 6), "wrong size", (255, 255, 255), font, stroke_width=3, stroke_fill=_RED)
             sheet.paste(drawn, (left + (_CELL - drawn.width) // 2, top + line))
         except InputError:
-            draw.rectangle((left, top + line, left + _CELL, top + line + 40), fill=(192, 57, 43))
+            draw.rectangle((left, top + line, left + _CELL, top + line + 40), fill=_RED)
             draw.text((left + 10, top + line + 10), "cannot be read", fill=(255, 255, 255), font=font)
     return sheet

@@ -26,14 +26,23 @@ class WrongSize:
         return said + _remedy(self.path, self.stated, self.found)
 
 
-def image_sizes(splits: Mapping[str, DetectionIndex], workers: int | None = None) -> dict[Path, tuple[int, int]]:
-    """Return height and width of every upright image from its header, read in ``workers`` threads (default: 8 at most).
+def image_sizes(splits: Mapping[str, DetectionIndex], lenient: bool = False) -> dict[Path, tuple[int, int]]:
+    """Return height and width of every upright image from its header, read in parallel threads.
 
-    Raises ``InputError`` for the first file that is missing or is no image.
+    Raises ``InputError`` for the first file that is missing or is no image; if ``lenient``, such files are left out.
     """
+
+    def size(path: Path) -> tuple[int, int] | None:
+        try:
+            return image_size(path)
+        except InputError:
+            if not lenient:
+                raise
+            return None
+
     paths = list(dict.fromkeys(index.path(i) for index in splits.values() for i in range(len(index))))
-    with ThreadPoolExecutor(workers or min(8, (os.cpu_count() or 1) + 4)) as pool:
-        return dict(zip(paths, pool.map(image_size, paths), strict=True))
+    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 4)) as pool:
+        return {path: found for path, found in zip(paths, pool.map(size, paths), strict=True) if found is not None}
 
 
 def refuse_wrong_sizes(splits: Mapping[str, DetectionIndex], sizes: Mapping[Path, tuple[int, int]]) -> None:
