@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from boxwright.data.formats.opening import open_dataset
 from boxwright.evaluation import evaluate_detections, load_coco_detections
 from boxwright.structures import InputError
+from tests.support.dataset_files import write_coco_files
 from tests.support.evaluation_helpers import as_columns, random_case, run_pycocotools, two_squares
 
 GOOD = {"image_id": 5, "category_id": 9, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.5}
@@ -43,6 +45,27 @@ def test_a_dict_with_annotations_is_taken(tmp_path: Path) -> None:
     assert evaluate_detections(two_squares(), file).stats["AP50"] == pytest.approx(0.5)
 
 
+def test_ids_may_be_text(tmp_path: Path) -> None:
+    rows = [{**GOOD, "image_id": "5", "category_id": str(GOOD["category_id"])}]
+    columns = load_coco_detections(written(tmp_path / "found.json", rows), two_squares())
+    assert columns.image_ids.tolist() == [5]
+
+
+@pytest.mark.parametrize(("file", "beside"), [("detections.json", "images.json"), ("a.json", "a.images.json")])
+def test_results_of_other_images_under_the_same_ids_are_refused(tmp_path: Path, file: str, beside: str) -> None:
+    """`boxwright detect` counts the images that it is given, also those of other folders."""
+    index = open_dataset(write_coco_files(tmp_path / "data"))
+    path = written(tmp_path / file, [{"image_id": 2, "category_id": 7, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    images = [{"id": 2, "file_name": "2-2.png", "path": "/data/2.png"}, {"id": 99, "file_name": "other.png"}]
+    written(tmp_path / beside, {"images": images, "categories": []})
+    assert len(load_coco_detections(path, index)) == 1
+    images[0]["path"] = "/data/other.png"
+    written(tmp_path / beside, {"images": images, "categories": []})
+    words = rf"{file}: its image id 2 is other\.png \({beside}\), that of the data set is 2\.png; .*--save"
+    with pytest.raises(InputError, match=words):
+        load_coco_detections(path, index)
+
+
 def test_tuples_and_columns_are_taken() -> None:
     index = two_squares()
     by_tuple = evaluate_detections(index, [(5, [[10, 10, 50, 50]], [0.5], [0])])
@@ -53,14 +76,20 @@ def test_tuples_and_columns_are_taken() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"image_id": 5,\n "score": ', r"found.json, line 2, column \d+: not JSON.*truncated"),
+        ('[{"image_id": 5,\n "score": ', r"found.json, line 2, column \d+: not valid JSON.*truncated"),
         ({"results": []}, "found.json: not a list of detections"),
         ([GOOD, 7], "entry 1 is int, not an object"),
         ([GOOD, {**GOOD, "image_id": 6}], "entry 1 is of image id 6, which is not in the data set"),
-        ([{**GOOD, "image_id": [5]}], "entry 0 cannot be read"),
+        ([{**GOOD, "image_id": [5]}], r"entry 0 has image_id \[5\]; it must be a number"),
+        ([{**GOOD, "image_id": True}], "entry 0 has image_id true; it must be a number"),
+        ([{**GOOD, "image_id": "5a"}], 'entry 0 has image_id "5a"; it must be a number'),
+        ([{**GOOD, "image_id": 10**400}], "entry 0 is of image id 1000000.*, which is not in the data set"),
+        ([{**GOOD, "bbox": [1, 2, 3, 10**400]}], "entry 0 has bbox .*four finite numbers"),
+        ("[" * 100_000, "found.json: the JSON is nested too deeply"),
+        ("[1" + "0" * 5000 + "]", "found.json, line 1: a number of more than 4300 digits"),
         ([{**GOOD, "category_id": 1}], "entry 0 has category id 1; the data set has 4, 9"),
-        ([{**GOOD, "score": "0.5"}], "entry 0 has score '0.5'"),
-        ('[{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1], "score": NaN}]', "entry 0 has score nan"),
+        ([{**GOOD, "score": "0.5"}], 'entry 0 has score "0.5"'),
+        ('[{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1], "score": NaN}]', "entry 0 has score NaN"),
         ([{**GOOD, "bbox": [1, 2, 3]}], "entry 0 has bbox .*four finite numbers"),
         ([{**GOOD, "bbox": [1, 2, -3, 4]}], "entry 0 has bbox .*negative width"),
         ([{k: v for k, v in GOOD.items() if k != "score"}], "entry 0 has no score"),
@@ -75,12 +104,12 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: Any, mess
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:
     index: Any = two_squares()
-    with pytest.raises(InputError, match=r"missing\.json: no such file"):
+    with pytest.raises(InputError, match=r"missing\.json: there is no such file"):
         load_coco_detections(tmp_path / "missing.json", index)
     (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match=r"photo\.json: not"):
+    with pytest.raises(InputError, match=r"photo\.json, line 1: byte 0 is not UTF-8"):
         load_coco_detections(tmp_path / "photo.json", index)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="this is a folder, not a file"):
         load_coco_detections(tmp_path, index)
     with pytest.raises(InputError, match="entry 0 has no run-length mask"):
         load_coco_detections(written(tmp_path / "boxes.json", [GOOD]), index, "segm")

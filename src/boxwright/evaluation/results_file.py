@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boxwright.data.formats.parsing import parse_json, shown
 from boxwright.evaluation.coco import CocoEvaluation, CocoResult
 from boxwright.evaluation.columns import DetectionColumns
 from boxwright.evaluation.engine import IouType, box_of_mask
@@ -46,7 +47,8 @@ def load_coco_detections(
 
     A COCO dict whose ``annotations`` have scores is read too. Category ids are those of the data set. An entry with
     only a mask gets the box around it. For "segm" every entry needs a run-length mask; None reads masks if every entry
-    has one. Raises InputError with the file and the entry's number, counted from 0.
+    has one. Ids that are text are read as numbers. Raises InputError with the file and the entry's number, counted
+    from 0, and for results of `boxwright detect` whose ids are not those of the data set.
     """
     path = Path(path)
     entries = _read_entries(path)
@@ -57,8 +59,10 @@ def load_coco_detections(
     masks: list[dict[str, Any]] = []
     image_ids, labels = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
     scores, boxes = np.zeros(len(entries)), np.zeros((len(entries), 4))
+    _check_numbering(path, index)
     for number, entry in enumerate(entries):
         try:
+            _read_ids(entry)
             defect = _defect(entry, known_images, label_of_category, iou_type)
             if defect is None:
                 image_ids[number], labels[number] = entry["image_id"], label_of_category[entry["category_id"]]
@@ -74,18 +78,7 @@ def load_coco_detections(
 
 
 def _read_entries(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a COCO results file (JSON)") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file may be truncated"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8; give a COCO results file (JSON)") from error
+    content = parse_json(path)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = content["annotations"]
     if not isinstance(content, list):
@@ -95,26 +88,59 @@ def _read_entries(path: Path) -> list[Any]:
     return content
 
 
+def _check_numbering(path: Path, index: DetectionIndex) -> None:
+    """Compare the files of the image ids with those of the data set, where we wrote them beside the results.
+
+    `boxwright detect` numbers the images it is given, so its ids can be those of other images of the data set.
+    """
+    beside = path.with_name("images.json" if path.name == "detections.json" else f"{path.stem}.images.json")
+    if not beside.is_file():
+        return
+    content = parse_json(beside)
+    images = content.get("images") if isinstance(content, dict) else None
+    files = {index.image_id(i): index.path(i).name for i in range(len(index))}
+    for image in images if isinstance(images, list) else ():
+        if not isinstance(image, dict) or image.get("id") not in files:
+            continue
+        name, expected = Path(str(image.get("path") or image.get("file_name"))).name, files[image["id"]]
+        if name != expected:
+            raise InputError(
+                f"{path}: its image id {image['id']} is {name} ({beside.name}), that of the data set is {expected}; "
+                "the images are numbered differently: save detections for this with `boxwright evaluate --save`"
+            )
+
+
+def _read_ids(entry: Any) -> None:
+    """Replace ids that are text by the whole numbers that they mean."""
+    for key in ("image_id", "category_id"):
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+            entry[key] = int(value)
+
+
 def _defect(entry: Any, known_images: set[int], label_of_category: dict[int, int], iou_type: IouType) -> str | None:
     if not isinstance(entry, dict):
         return f"is {type(entry).__name__}, not an object with image_id, category_id, bbox and score"
     missing = [key for key in ("image_id", "category_id", "score") if key not in entry]
     if missing:
         return f"has no {' and no '.join(missing)}; every detection needs them"
+    for key in ("image_id", "category_id"):
+        if isinstance(entry[key], bool) or not isinstance(entry[key], int | float):
+            return f"has {key} {shown(entry[key])}; it must be a number, as in the data set"
     if entry["image_id"] not in known_images:
-        return f"is of image id {entry['image_id']}, which is not in the data set; give the same split"
+        return f"is of image id {shown(entry['image_id'])}, which is not in the data set; give the same split"
     if entry["category_id"] not in label_of_category:
         ids = sorted(label_of_category)
-        shown = ", ".join(map(str, ids[:10])) + (" ..." if len(ids) > 10 else "")
-        return f"has category id {entry['category_id']}; the data set has {shown}"
+        known = ", ".join(map(str, ids[:10])) + (" ..." if len(ids) > 10 else "")
+        return f"has category id {shown(entry['category_id'])}; the data set has {known}"
     if not _is_number(entry["score"]):
-        return f"has score {entry['score']!r}; it must be a finite number"
+        return f"has score {shown(entry['score'])}; it must be a finite number"
     box = entry.get("bbox")
     if box:
         if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-            return f"has bbox {box!r}; it must be four finite numbers, x y width height"
+            return f"has bbox {shown(box)}; it must be four finite numbers, x y width height"
         if box[2] < 0 or box[3] < 0:
-            return f"has bbox {box!r} with a negative width or height; it must be x y width height"
+            return f"has bbox {shown(box)} with a negative width or height; it must be x y width height"
     is_mask = _has_run_lengths(entry)
     if iou_type == "segm" and not is_mask:
         return "has no run-length mask in segmentation (size and counts); which is needed to score masks"
@@ -129,4 +155,9 @@ def _has_run_lengths(entry: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False

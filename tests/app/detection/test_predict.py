@@ -219,3 +219,26 @@ def test_hostile_names_of_classes_and_files_are_harmless(tmp_path: Path, capsys:
     assert r"@\x1b]0;title\x07.jpg" in captured.out
     assert r"@\x1b]0;title\x07.jpg" in captured.err
     assert not set(captured.out + captured.err) & {"\x1b", "\x07", "\u202e"}
+
+
+@pytest.mark.parametrize(
+    ("line", "content"),
+    [
+        (1, "[]"),
+        (1, '{"settings": 1}'),
+        (2, '{"path": 1}'),
+        (2, '{"path": "a", "name": "a", "records": [1]}'),
+        (2, "[" * 100_000),
+        (2, "1" * 5000),
+        (2, "\udcff"),
+    ],
+)
+def test_a_journal_that_was_edited_is_refused(photos: Path, tmp_path: Path, line: int, content: str):
+    run([photos], tmp_path / "out")
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = journal.read_text().split("\n")
+    lines[line - 1] = content
+    journal.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"journal\.jsonl.*: not a .*--overwrite"):
+        run([photos], tmp_path / "out")
+    assert run([photos], tmp_path / "out", overwrite=True).images == 4

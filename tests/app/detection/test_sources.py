@@ -69,6 +69,13 @@ def test_an_empty_selection_is_an_error_with_a_remedy(photos: Path, pattern: str
         find_sources([photos.parent / pattern])
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(name: str):
+    """A shell gives one for a variable that is not set."""
+    with pytest.raises(InputError, match="an empty name was given"):
+        find_sources([name])
+
+
 def test_no_source_at_all():
     with pytest.raises(InputError, match="no files given"):
         find_sources([])

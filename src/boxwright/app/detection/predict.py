@@ -74,6 +74,10 @@ def detect_files(checkpoint: Path | str, sources: Sequence[str | Path], request:
     """
     if not 0 <= request.threshold <= 1:
         raise InputError(f"threshold {request.threshold:g}: scores lie between 0 and 1")
+    if request.every < 1:
+        raise InputError(f"every {request.every} frames: must be at least 1")
+    if request.output.exists() and not request.output.is_dir():
+        raise InputError(f"{request.output}: is a file; name a folder for the results with --output")
     augment = named_test_time(request.augment, request.merge)
     found = find_sources(sources, request.recursive)
     loaded = load(checkpoint, request.device, request.sets, request.size)

@@ -20,6 +20,7 @@ from boxwright.io.files import appending, atomic_text
 from boxwright.io.text import table_cell
 from boxwright.structures import Classes, InputError
 
+_ANEW = "start over with --overwrite, or name another --output"
 CSV_COLUMNS = ("file", "image_id", "frame", "time", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
 
 
@@ -79,7 +80,7 @@ class ResultFolder:
     def is_done(self, source: MediaFile) -> bool:
         """Return True if the file was finished earlier under the same name and has not changed since."""
         line = self._done.get(str(source.path))
-        return line is not None and line["name"] == source.name and line["stamp"] == _stamp(source.path)
+        return line is not None and line["name"] == source.name and line.get("stamp") == _stamp(source.path)
 
     def add(self, source: MediaFile, records: Sequence[Record]) -> None:
         """Append a finished file to the journal and flush it to disk."""
@@ -130,16 +131,35 @@ def _stamp(path: Path) -> list[int]:
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of a journal. An unfinished last line is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a journal ({error}); {_ANEW}") from error
+    if lines[-1] == "":
+        lines.pop()
     for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 return
-            raise InputError(
-                f"{path}, line {number}: not a journal line ({error.msg}); start over with --overwrite"
-            ) from error
+            raise InputError(f"{path}, line {number}: not a journal line ({error}); {_ANEW}") from error
+        if not _is_journal_line(content, number == 1):
+            raise InputError(f"{path}, line {number}: not a line that boxwright wrote; {_ANEW}")
+        yield content
+
+
+def _is_journal_line(content: Any, first: bool) -> bool:
+    """Return True if a line has the parts that are read from it; the first one holds the settings."""
+    if not isinstance(content, dict):
+        return False
+    if first:
+        return isinstance(content.get("settings"), dict)
+    records = content.get("records")
+    if not isinstance(content.get("path"), str) or not isinstance(content.get("name"), str):
+        return False
+    keys = {"width", "height", "frame", "time", "entries"}
+    return isinstance(records, list) and all(isinstance(r, dict) and keys <= r.keys() for r in records)
 
 
 def _write_csv(file: IO[str], images: list[dict[str, Any]], results: list[dict[str, Any]], classes: Classes) -> None:

@@ -52,6 +52,8 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
+    if not pattern.strip():
+        raise InputError("an empty name was given for a file; is a variable of the shell not set?")
     path = Path(pattern).expanduser()
     if path.is_dir():
         files = _media_in(path, recursive)
