@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.boxwright
+# Another index to take torch and torchvision from, such as https://download.pytorch.org/whl/cpu, which spares a
+# machine without a GPU some GB of CUDA libraries. It is kept with the environment.
+TORCH_INDEX ?= $(shell cat $(VENV)/torch-index 2>/dev/null)
+CUDA_LINES := ^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==
 
-.PHONY: help demo test test-slow test-gpu lint format types docs lock clean env env-dev
+.PHONY: help demo test test-slow test-gpu lint format types docs package lock clean env env-dev
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +43,12 @@ docs: env-dev  ## Build the documentation into docs/_build
 	@$(BIN)/sphinx-build -W -q -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
+package: env-dev  ## Build wheel and sdist into dist, check them, and run the demo from the wheel
+	@rm -rf dist
+	@$(BIN)/uv build -q --no-build-isolation --python $(BIN)/python --out-dir dist
+	@$(BIN)/twine check --strict dist/*
+	@DIST=dist FULL="$(FULL)" TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/pytest -m "slow or not slow" tests/test_package.py
+
 lock: env-dev  ## Resolve the lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate --no-header -q -U \
 		-o requirements/core.lock
@@ -57,14 +67,22 @@ $(VENV)/bin/python:
 	@echo "== making the environment $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
-# The lock files pin every package. On Linux the stock torch brings its CUDA libraries: some GB, once.
+# The lock files pin every package. On Linux the stock torch brings its CUDA libraries: some GB, once. With TORCH_INDEX
+# torch comes from there, in the version of the lock file, and the CUDA libraries are left out.
+define install
+	@echo "== installing the packages of requirements/$(1).lock into $(VENV) (the first time takes some minutes)"
+	@$(if $(TORCH_INDEX),echo "$(TORCH_INDEX)" > $(VENV)/torch-index)
+	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps \
+		--index-url $(TORCH_INDEX) $$(grep -Eo '^(torch|torchvision)==[0-9.]+' requirements/$(1).lock))
+	@grep -Ev '$(if $(TORCH_INDEX),$(CUDA_LINES),^$$)' requirements/$(1).lock > $(VENV)/$(1).txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r $(VENV)/$(1).txt
+endef
+
 $(STAMP)-core: requirements/core.lock pyproject.toml | $(VENV)/bin/python
-	@echo "== installing the packages of requirements/core.lock into $(VENV) (the first time takes some minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements/core.lock
+	$(call install,core)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(STAMP)-dev: requirements/dev.lock $(STAMP)-core | $(VENV)/bin/python
-	@echo "== installing the packages of requirements/dev.lock into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements/dev.lock
+	$(call install,dev)
 	@touch $@
