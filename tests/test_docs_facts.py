@@ -144,7 +144,8 @@ def test_defects_are_all_documented() -> None:
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     documented = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
     call = re.compile(
-        r"\.(?:refuse|correct|note)\(\s*\"([a-z-]+)\"|kind = \"([a-z-]+)\"|\"(missing-image|damaged-image)\""
+        r"(?:\.(?:refuse|correct|note|gather|_leave_out)|Problem)\(\s*\"([a-z-]+)\"|kind = \"([a-z-]+)\""
+        r"|\"(missing-image|damaged-image)\""
     )
     source = "\n".join(p.read_text() for p in (ROOT / "src" / "boxwright" / "data").rglob("*.py"))
     reported = {kind for groups in call.findall(source) for kind in groups if kind}

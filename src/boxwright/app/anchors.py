@@ -11,7 +11,7 @@ from boxwright.anchors.kmeans import kmeans_anchors
 from boxwright.app.requests.data import AnchorRequest
 from boxwright.app.splits import choose_split
 from boxwright.data.formats.checks.sizes import image_sizes, refuse_wrong_sizes
-from boxwright.data.formats.opening import open_splits
+from boxwright.data.formats.opening import find_source, open_dataset
 from boxwright.data.transforms.network_sizes import Resize, network_sizes
 from boxwright.structures import InputError
 
@@ -73,8 +73,8 @@ def find_anchors(data: Path, request: AnchorRequest) -> AnchorReport:
         size = size or (416, 416)
         if min(size) < 1:
             raise InputError(f"--size {size[0]} {size[1]}: height and width must be at least 1 pixel")
-    splits = open_splits(data)
-    index = splits[choose_split(data, splits, request.split, ("train",))]
+    source = find_source(data)
+    index = open_dataset(data, choose_split(data, source.splits, request.split, ("train",), absent=source.absent))
     chosen = {index.name: index}
     refuse_wrong_sizes(chosen, image_sizes(chosen, lenient=True))  # shapes need the boxes alone, not the images
     boxes = network_sizes(index, size, request.resize)

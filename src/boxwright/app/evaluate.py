@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from boxwright.app.requests.inference import SELECTIVE_SEARCH, EvaluateRequest, 
 from boxwright.app.splits import choose_split
 from boxwright.checkpoints.checkpoint import check_classes
 from boxwright.data.formats.opening import Source, find_source, open_dataset
+from boxwright.data.formats.problems import DatasetWarning
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
 from boxwright.data.proposals.files import SUFFIX, ProposalsConfig
@@ -224,7 +226,11 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
             check_writable(target)
     data = request.data
     source = find_source(data)
-    index = open_dataset(data, choose_split(data, source.splits, request.split, ("val", "test")))
+    split = choose_split(data, source.splits, request.split, ("val", "test"), absent=source.absent)
+    if split == "train" and request.split is None:
+        message = f"{data}: has no split for validation, so the metrics are on its only split, train"
+        warnings.warn(message, DatasetWarning, stacklevel=2)
+    index = open_dataset(data, split)
     if request.detections is not None:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")

@@ -19,6 +19,28 @@ def test_linked_folders_of_a_class_are_read(tmp_path: Path) -> None:
     assert split.labels.tolist() == [0, 1, 1]
 
 
+def test_other_words_for_a_split(tmp_path: Path) -> None:
+    for number, place in enumerate(("training/cat", "training/dog", "valid/cat", "valid/dog")):
+        write_image(tmp_path / place / "0.png", seed=number)
+    assert {name: len(split) for name, split in open_folders(tmp_path).items()} == {"train": 2, "val": 2}
+    write_image(tmp_path / "val" / "cat" / "0.png")
+    with pytest.raises(InputError, match="holds val, valid; name the one you mean"):
+        open_folders(tmp_path)
+
+
+def test_a_class_with_the_name_of_a_split(tmp_path: Path) -> None:
+    for number, place in enumerate(("dev", "ops")):
+        write_image(tmp_path / place / "0.png", seed=number)
+    assert open_folders(tmp_path)["train"].classes == ("dev", "ops")
+
+
+def test_validation_images_alone_are_not_trained_on(tmp_path: Path) -> None:
+    for number, place in enumerate(("valid/cat", "valid/dog")):
+        write_image(tmp_path / place / "0.png", seed=number)
+    with pytest.raises(InputError, match="has val but no folder train; put the training images into one"):
+        open_folders(tmp_path)
+
+
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     write_image(tmp_path / "train" / "cat" / "0.png")
     for name in ("1.dng", "2.jxl"):

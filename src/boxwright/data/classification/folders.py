@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.formats.splits import distinct_splits, split_name
 from boxwright.data.images import is_image_name, read_image, unreadable_reason, walk_files
 from boxwright.structures import InputError
 
@@ -68,7 +69,7 @@ class ClassFolders:
 
 
 def open_folders(path: Path | str) -> dict[str, ClassFolders]:
-    """Open the splits below ``path``: ``train``, and ``val`` and ``test`` if they exist.
+    """Open the splits below ``path``: ``train``, and ``val`` and ``test`` if they exist, or ``valid`` for val.
 
     A folder of class folders without splits is ``train`` alone. Files and folders whose names begin with a dot are
     ignored. Raises InputError if no class folder has an image, or if the splits have different classes.
@@ -76,16 +77,19 @@ def open_folders(path: Path | str) -> dict[str, ClassFolders]:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; give one that contains train/CLASS/ and val/CLASS/")
-    present = [name for name in SPLITS if (root / name).is_dir()]
-    others = [name for name in _folders(root) if name not in SPLITS]
+    folders = {folder: split_name(folder) for folder in _folders(root)}
+    # Other words for a split are a split's only if class folders are in it: a class may be called "dev".
+    named = [(s, root / f) for f, s in folders.items() if s in SPLITS and (f == s or _folders(root / f))]
+    present = distinct_splits(root, named)
+    others = [name for name in folders if root / name not in present.values()]
     for name in present:
-        if others and not _folders(root / name):
+        if others and not _folders(present[name]):
             raise InputError(
                 f"{root}: {name} is the name of a split, but beside {', '.join(map(repr, others[:4]))} it seems to be "
                 f"a class, as it has no class folders; rename that class to something other than {', '.join(SPLITS)}, "
                 "or put all class folders into a folder train"
             )
-    splits = {name: _read_split(root, root / name) for name in present} or {"train": _read_split(root, root)}
+    splits = {name: _read_split(root, folder) for name, folder in present.items()} or {"train": _read_split(root, root)}
     if "train" not in splits:
         raise InputError(f"{root}: has {', '.join(splits)} but no folder train; put the training images into one")
     known = splits["train"].classes
