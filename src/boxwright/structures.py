@@ -99,12 +99,15 @@ class Images(NamedTuple):
     neither the device, nor the number of processes, nor earlier draws. None: samples are drawn from torch's state.
     ``proposals``: float32 ``[B, P, 4]``, precomputed proposals in descending order of score, for detectors without a
     proposal network. Rows of zero area are padding. None for detectors that need no precomputed proposals.
+    ``scales``: float32 ``[B, 2]``, the scales of x and y from the original images to these, for detectors that compute
+    in pixels of the original (``post.original_from``). None: both are the same.
     """
 
     pixels: Tensor
     sizes: Tensor
     seeds: Tensor | None = None
     proposals: Tensor | None = None
+    scales: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
         """Copy the batch to another device."""

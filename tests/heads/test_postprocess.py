@@ -165,3 +165,50 @@ def test_export_holds_with_a_dynamic_batch(kind: str) -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PostprocessConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("step", ["never", "nms", "clip", "decoding"])
+def test_steps_in_pixels_of_the_original_image(step: str, scale: float) -> None:
+    """With sides that count one more, NMS and clipping depend on the size of a pixel: by hand, on the original."""
+    original, size = (random_boxes(60, seed=3) * 1.2 - 3) / scale, round(130 / scale)
+    config = PostprocessConfig(
+        score_threshold=0.0,
+        nms_iou=0.3,
+        offset=1.0,
+        min_size=-1e9,
+        detections=60,
+        original_from=step,  # type: ignore[arg-type]
+    )
+    scores, labels = (
+        torch.rand((1, 60), generator=torch.Generator().manual_seed(1)),
+        torch.zeros(1, 60, dtype=torch.int64),
+    )
+    sizes, scales = torch.tensor([[130, 130]]), torch.tensor([[scale, scale]])
+    found = suppress(original[None] * scale, scores, labels, sizes, config, scales)
+
+    clipped = original.clamp(min=0)
+    if step in ("clip", "decoding"):
+        clipped = clipped.clamp(max=size - 1.0)
+    else:
+        clipped = (clipped * scale).clamp(max=129.0) / scale
+    unit = 1.0 if step != "never" else 1 / scale
+    kept: list[int] = []
+    for row in scores[0].argsort(descending=True).tolist():
+        a = clipped[row]
+        for other in kept:
+            b = clipped[other]
+            sides = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2]) + unit).clamp(min=0)
+            areas = [((c[2:] - c[:2]) + unit).prod() for c in (a, b)]
+            if sides.prod() / (areas[0] + areas[1] - sides.prod()) > 0.3:
+                break
+        else:
+            kept.append(row)
+    valid = found.valid[0]
+    torch.testing.assert_close(found.boxes[0, valid], clipped[kept] * scale, atol=1e-3, rtol=1e-4)
+
+
+def test_the_original_image_with_a_limit_per_class_is_refused() -> None:
+    config = PostprocessConfig(per_class=5, original_from="nms")
+    with pytest.raises(InputError, match=r"post.original_from = 'nms' together with post.per_class"):
+        multiclass_detections(probabilities(9, 2), SHEET[None, :9], SIZES, config, torch.ones(1, 2))

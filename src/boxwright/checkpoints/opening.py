@@ -7,6 +7,7 @@ saving it gives an ordinary file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from boxwright.checkpoints.overrides import rebuild_changed
 from boxwright.config.recipe import CosineConfig, Recipe, SGDConfig, Source, Stage
 from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import FlipConfig
+from boxwright.data.transforms.resizing import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.detectors.build import Build
 from boxwright.detectors.contract.detector import Detector
 from boxwright.io.environment import versions
@@ -37,6 +39,8 @@ from boxwright.weights.common.imported import Imported
 from boxwright.weights.import_detector import import_checkpoint
 from boxwright.weights.published.catalogue import PUBLISHERS, Published, find_published, is_name
 from boxwright.weights.published.fetch import require_cached
+
+_RESIZING = (ResizeConfig, LetterboxConfig, WarpConfig)
 
 
 class Opened(NamedTuple):
@@ -180,7 +184,9 @@ def recipe_of(imported: Imported) -> Recipe:
     The file does not say how the publisher trained.
     """
     views, multiple = imported.transforms, imported.pad_multiple
-    data = DataConfig(train=(*views, FlipConfig(p=0.5)), eval=views, pad_multiple=multiple, batch_size=8)
+    # Training keeps whole grey levels, which take a quarter of the memory.
+    train = [replace(view, levels="whole") if isinstance(view, _RESIZING) else view for view in views]
+    data = DataConfig(train=(*train, FlipConfig(p=0.5)), eval=views, pad_multiple=multiple, batch_size=8)
     tune = Stage(length=12, optimiser=SGDConfig(lr=0.002), schedule=CosineConfig())
     note = "Images are prepared as by the publisher; optimiser and schedule are Boxwright's, for fine-tuning."
     return Recipe(name=imported.source, detector=imported.config, data=data, stages=(tune,), source=Source(note=note))

@@ -97,7 +97,7 @@ class FastRCNN(Detector):
         fmap = self.backbone(self.normalise(images))[0]
         table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
-            return self.head.detect(table, proposals, images.sizes)
+            return self.head.detect(table, proposals, images.sizes, images.scales)
         usable = targets.usable(self.config.difficult)
         return self.head.losses(table, proposals, targets, usable, self.sample_seeds(images))
 

@@ -76,7 +76,7 @@ class FasterRCNN(Detector):
         strides, pooled = self._strides(images, maps), self.config.pooled_levels
         table, proposals, losses = first_stage(self.rpn, maps, strides, pooled, images.sizes, step)
         if step is None:
-            return self.head.detect(table, proposals, images.sizes)
+            return self.head.detect(table, proposals, images.sizes, images.scales)
         return losses | self.head.losses(table, proposals, *step)
 
     def features(self, images: Images) -> list[Tensor]:

@@ -84,7 +84,7 @@ class FasterRCNNC4(Detector):
         table = FeatureTable.from_maps([fmap], [self.stride])
         if targets is None:
             found = self.rpn.proposals([fmap], images.sizes, training=False)
-            return self.head.detect(table, found, images.sizes)
+            return self.head.detect(table, found, images.sizes, images.scales)
         usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
         losses: dict[str, Tensor] = {}
         if proposals is None and self._wants("rpn_objectness", "rpn_box"):

@@ -81,7 +81,7 @@ class MaskRCNN(Detector):
         pooled = self.config.pooled_levels
         table, proposals, losses = first_stage(self.rpn, maps, self.strides, pooled, images.sizes, step)
         if step is None:
-            found = self.head.detect(table, proposals, images.sizes)
+            found = self.head.detect(table, proposals, images.sizes, images.scales)
             regions = pool_regions(table, found.boxes, self.config.mask.pooling)  # [B, D, P, P, C]
             return found._replace(masks=self.mask_head.masks(regions, found.labels, found.valid))
         sample = self.head.choose(proposals, *step)

@@ -160,7 +160,7 @@ class RCNN(Detector):
         """Return the fine-tuning loss if ``targets`` are given, else detections; both on ``images.proposals``."""
         pixels = self.normalise(images).float()
         if targets is None:
-            return self._detections(pixels, images.sizes, self.proposals_of(images))
+            return self._detections(pixels, images, self.proposals_of(images))
         boxes, labels, valid = self.sample(given_proposals(images), targets, self.sample_seeds(images))
         logits = self.scores(self.features(self._crops(pixels, images.sizes, boxes))[0]).float()
         entropy = F.cross_entropy(logits, labels.flatten(), reduction="none") * valid.flatten()
@@ -270,12 +270,12 @@ class RCNN(Detector):
         return scores, offsets.unflatten(1, (-1, 4)) * (1.0 if self.config.regress else 0.0)
 
     @torch.no_grad()
-    def _detections(self, pixels: Tensor, sizes: Tensor, proposals: Proposals) -> DetectionBatch:
+    def _detections(self, pixels: Tensor, images: Images, proposals: Proposals) -> DetectionBatch:
         """Score every window as every class, regress its box, and run NMS within each class (§2.2)."""
         post, classes = self.post, len(self.classes)
         parts = []
         for boxes in proposals.boxes.split(self.config.chunk, 1):
-            scored = self.scores_and_deltas(*self.features(self._crops(pixels, sizes, boxes)))
+            scored = self.scores_and_deltas(*self.features(self._crops(pixels, images.sizes, boxes)))
             parts.append([t.unflatten(0, boxes.shape[:2]) for t in scored])
         scores, offsets = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         scores = torch.where(proposals.valid.unsqueeze(-1), scores, 0.0)  # [B, R, K]
@@ -285,4 +285,4 @@ class RCNN(Detector):
         score, index = best_candidates(scores.flatten(1), post)
         delta = take_rows(offsets.flatten(1, 2), index)
         boxes = self.coder.decode(take_rows(proposals.boxes, index // classes), delta)
-        return suppress(boxes, score, index % classes, sizes, post)
+        return suppress(boxes, score, index % classes, images.sizes, post, images.scales)

@@ -247,7 +247,7 @@ class RefineDet(Detector):
         boxes = self.coder.decode(self.refined(anchors, out), out.odm_deltas)
         kept = out.objectness.sigmoid() >= self.config.floor
         scores = out.odm_logits.softmax(-1)[..., :-1] * kept.unsqueeze(-1)
-        return multiclass_detections(scores, boxes, images.sizes, self.config.post)
+        return multiclass_detections(scores, boxes, images.sizes, self.config.post, images.scales)
 
     def losses(self, targets: Targets, out: Outputs, anchors: Tensor, counts: list[int]) -> dict[str, Tensor]:
         """Compute eq. 1. ``anchors`` ``[A, 4]``; ``counts``: anchors on each map."""

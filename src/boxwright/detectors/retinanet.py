@@ -273,4 +273,5 @@ class RetinaNet(Detector):
             scores.append(torch.where(score > least, score, -torch.inf))
             labels.append(label)
             boxes.append(self.coder.decode(reference[anchor], take_rows(delta, anchor)))
-        return suppress(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(labels, 1), images.sizes, config)
+        best = [torch.cat(parts, 1) for parts in (boxes, scores, labels)]
+        return suppress(best[0], best[1], best[2], images.sizes, config, images.scales)

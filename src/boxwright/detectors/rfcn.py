@@ -147,7 +147,7 @@ class RFCN(Detector):
         proposals = self.rpn.proposals(features[:1], images.sizes, training=targets is not None)
         maps = self.head(features[-1])
         if targets is None:
-            return self.head.detect(maps, proposals, images.sizes)
+            return self.head.detect(maps, proposals, images.sizes, images.scales)
         usable, seeds = targets.usable(self.config.difficult), self.sample_seeds(images)
         losses = self.rpn.losses(features[:1], images.sizes, targets, usable, seeds)
         return losses | self.head.losses(maps, proposals, targets, usable, seeds)

@@ -179,7 +179,7 @@ class SSD(Detector):
         if targets is None:
             probabilities = logits.softmax(-1)[..., :-1] if self.columns > len(self.classes) else logits.sigmoid()
             boxes = self.coder.decode(priors, deltas)
-            return multiclass_detections(probabilities, boxes, images.sizes, self.config.post)
+            return multiclass_detections(probabilities, boxes, images.sizes, self.config.post, images.scales)
         counts = [h * w * cell for (h, w), cell in zip(shapes, self.config.priors.per_cell, strict=True)]
         return self.losses(targets, deltas, logits, priors, counts)
 

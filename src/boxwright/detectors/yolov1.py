@@ -213,7 +213,8 @@ class YOLOv1(Detector):
         if self.config.loss.kind == "entropy":
             classes, confidence = classes.softmax(-1), confidence.sigmoid()
         scores = (classes.unsqueeze(2) * confidence.unsqueeze(-1)).flatten(1, 2)  # [B, S * S * n, K]
-        batch = multiclass_detections(scores, predictions.boxes.flatten(1, 2), images.sizes, self.config.post)
+        boxes = predictions.boxes.flatten(1, 2)
+        batch = multiclass_detections(scores, boxes, images.sizes, self.config.post, images.scales)
         # Boxes are clipped last, as in Darknet.
         limited = batch.scores.clamp(max=1) if self.config.clip_scores else batch.scores
         return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes), scores=limited)

@@ -244,7 +244,7 @@ class YOLOv2(Detector):
     def detections(self, predictions: Predictions, images: Images) -> DetectionBatch:
         """Score each box and class by objectness times class probability, and run NMS per class."""
         scores = predictions.objectness.sigmoid().unsqueeze(-1) * predictions.logits.softmax(-1)  # [B, N, K]
-        batch = multiclass_detections(scores, predictions.boxes, images.sizes, self.config.post)
+        batch = multiclass_detections(scores, predictions.boxes, images.sizes, self.config.post, images.scales)
         return batch._replace(boxes=clip_boxes(batch.boxes, images.sizes))  # last, as in Darknet
 
     def losses(self, predictions: Predictions, targets: Targets, shape: tuple[int, int]) -> dict[str, Tensor]:

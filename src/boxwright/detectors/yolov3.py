@@ -179,7 +179,7 @@ class YOLOv3(Detector):
         grid = self.grid([(fmap.shape[2], fmap.shape[3]) for fmap in maps], maps[0].device)
         raw = torch.cat([flatten_map(fmap, 5 + len(self.classes)) for fmap in maps], 1)  # [B, N, 5 + K], float32
         if targets is None:
-            return self.detections(raw, grid, images.sizes)
+            return self.detections(raw, grid, images.sizes, images.scales)
         return self.losses(raw, grid, targets)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
@@ -282,7 +282,7 @@ class YOLOv3(Detector):
             loss = loss * (2 - size.prod(-1) / grid.area)
         return loss * assigned.quality if self.config.assign.method == "aligned" else loss
 
-    def detections(self, raw: Tensor, grid: Grid, sizes: Tensor) -> DetectionBatch:
+    def detections(self, raw: Tensor, grid: Grid, sizes: Tensor, scales: Tensor | None = None) -> DetectionBatch:
         """Score the classes of predictors ``raw`` ``[B, N, 5 + K]`` of sufficient objectness, and run NMS per class."""
         config, post = self.config, self.config.post
         # No class of a predictor scores above its best, so the best pairs are all among these predictors.
@@ -295,5 +295,5 @@ class YOLOv3(Detector):
         scores = torch.where(allowed, objectness * classes, 0.0)  # [B, M, K]
         if not config.multi_label:
             scores = torch.where(classes == classes.amax(-1, keepdim=True), scores, 0.0)
-        batch = multiclass_detections(scores, boxes, sizes, post)
+        batch = multiclass_detections(scores, boxes, sizes, post, scales)
         return batch._replace(boxes=clip_boxes(batch.boxes, sizes))  # last, as in Darknet

@@ -53,6 +53,10 @@ class PostprocessConfig:
     """Added to the far corner of boxes: 1 for inclusive boxes."""
     clip: bool = True
     """Clip boxes to the image before NMS. Caffe's SSD does not."""
+    original_from: Literal["never", "nms", "clip", "decoding"] = "never"
+    """Step from which boxes are in pixels of the original image, not of the resized one: NMS (DetNet_pytorch), clipping
+    (Detectron's RetinaNet), or the decoding of regions (py-faster-rcnn, Detectron). ``offset`` and ``min_size`` count
+    those pixels then, so that it matters where ``offset`` is not 0."""
 
     def __post_init__(self) -> None:
         if self.candidates < self.detections:
@@ -82,13 +86,46 @@ def best_pairs(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return value, row.gather(1, position // classes), position % classes
 
 
-def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, config: PostprocessConfig) -> DetectionBatch:
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    config: PostprocessConfig,
+    scales: Tensor | None = None,
+) -> DetectionBatch:
     """Run NMS per class on the batch and keep the best ``detections`` of each image.
 
     ``boxes`` ``[B, M, 4]``; ``scores`` ``[B, M]``, minus infinity for padding; ``labels`` ``[B, M]``; ``sizes``
-    ``[B, 2]``, heights and widths of the images.
+    ``[B, 2]``, heights and widths of the images; ``scales``: see :class:`~boxwright.structures.Images`.
     """
+    if scales is not None and config.original_from != "never":
+        return _suppress_in_original(boxes, scores, labels, sizes, config, scales)
     boxes, scores = _within_image(boxes, scores, sizes, config)
+    return _suppress(boxes, scores, labels, config)
+
+
+def _suppress_in_original(
+    boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, config: PostprocessConfig, scales: Tensor
+) -> DetectionBatch:
+    """Run :func:`suppress` in pixels of the original images, and return the boxes in those of the input."""
+    factor = box_factor(scales)
+    if config.original_from == "nms":
+        boxes, scores = _within_image(boxes, scores, sizes, config)
+        boxes = boxes / factor
+    else:
+        boxes, scores = _within_image(boxes / factor, scores, (sizes / scales.flip(1)).round(), config)
+    batch = _suppress(boxes, scores, labels, config)
+    return batch._replace(boxes=batch.boxes * factor)
+
+
+def box_factor(scales: Tensor) -> Tensor:
+    """Return ``[B, 1, 4]`` by which boxes of the original images become boxes of the input. ``scales`` ``[B, 2]``."""
+    return torch.where(scales.isfinite(), scales, 1.0).repeat(1, 2).unsqueeze(1)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, config: PostprocessConfig) -> DetectionBatch:
+    """Run NMS per class on boxes that are clipped."""
     if config.nms != "greedy":
         index, scores, boxes = _sequential(boxes, scores, labels, config, config.detections)
         valid = scores > -torch.inf
@@ -99,7 +136,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor, confi
 
 
 def multiclass_detections(
-    probabilities: Tensor, boxes: Tensor, sizes: Tensor, config: PostprocessConfig
+    probabilities: Tensor, boxes: Tensor, sizes: Tensor, config: PostprocessConfig, scales: Tensor | None = None
 ) -> DetectionBatch:
     """Detect from class probabilities and boxes that all classes share. A box can be detected as several classes.
 
@@ -109,7 +146,12 @@ def multiclass_detections(
     if config.per_class is None:
         score, row, label = best_pairs(probabilities, config.candidates)
         score = torch.where(score > config.score_threshold, score, -torch.inf)
-        return suppress(take_rows(boxes, row), score, label, sizes, config)
+        return suppress(take_rows(boxes, row), score, label, sizes, config, scales)
+    if scales is not None and config.original_from != "never":
+        raise InputError(
+            f"post.original_from = {config.original_from!r} together with post.per_class, which no detector needs; "
+            "leave one of them out"
+        )
 
     # For NMS each class of each image is a row of its own, with few boxes and one class.
     batch, total, classes = probabilities.shape

@@ -182,7 +182,7 @@ def test_yolov3_has_every_tensor_in_its_place() -> None:
     imported = import_mmdet(
         {"meta": {"cfg": "dict(type='Resize', scale=(416, 416), keep_ratio=True)"}, "state_dict": on_meta(shapes)}
     )
-    assert imported.transforms == (ResizeConfig(short=(416,), long=416, interpolation="aliased"),)
+    assert imported.transforms == (ResizeConfig(short=(416,), long=416, interpolation="opencv"),)
     assert imported.classes == COCO
     detector = loaded(imported)
     # Both register their layers in the order of yolov3.cfg, but for the heads, which come last there.

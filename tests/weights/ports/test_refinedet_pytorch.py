@@ -108,7 +108,7 @@ def test_the_port_is_recognised_and_imported_whole(reference: Reference) -> None
     assert recognise_refinedet_pytorch(tensors_in(state))
     imported = import_refinedet_pytorch(state, size=512)
     assert imported.classes is CLASSES_OF_VOC
-    assert imported.transforms == (WarpConfig(size=(512, 512), interpolations=("aliased",)),)
+    assert imported.transforms == (WarpConfig(size=(512, 512), interpolations=("opencv",)),)
     built = build_imported(imported, "RefineDet512.pth")
     assert built.config == reference.detector.config
     ours = reference.detector.state_dict()

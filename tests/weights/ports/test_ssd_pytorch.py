@@ -79,7 +79,7 @@ def test_the_port_is_recognised_and_imported_whole(case: GoldenCase, detector: S
     assert recognise_ssd_pytorch(tensors_in(state))
     imported = import_ssd_pytorch(state)
     assert imported.classes is VOC
-    assert imported.transforms == (WarpConfig(size=(300, 300), interpolations=("aliased",)),)
+    assert imported.transforms == (WarpConfig(size=(300, 300), interpolations=("opencv",)),)
     built = build_imported(imported, "ssd300_mAP_77.43_v2.pth")
     assert built.config == detector.config
     assert all(torch.equal(value, detector.state_dict()[name]) for name, value in built.state_dict().items())

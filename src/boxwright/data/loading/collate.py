@@ -80,9 +80,7 @@ def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -
     if padding.max_boxes is not None:
         samples = [_within(sample, padding.max_boxes, padding.too_many, notes) for sample in samples]
     height, width = _padded_size(samples, padding)
-    pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
-    for row, sample in zip(pixels, samples, strict=True):
-        row[:, : sample.size[0], : sample.size[1]] = sample.image.as_subclass(Tensor)
+    pixels = padded_pixels(samples, height, width)
     return (
         Batch(
             images=Images(
@@ -90,6 +88,7 @@ def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -
                 torch.tensor([sample.size for sample in samples], dtype=torch.int64),
                 torch.tensor(seeds, dtype=torch.int64),
                 padded_proposals(samples, padding.proposals),
+                scales_of(samples),
             ),
             targets=_targets(samples, padding, height, width),
             info=BatchInfo(
@@ -101,6 +100,20 @@ def collate(samples: Sequence[Sample], seeds: Sequence[int], padding: Padding) -
         ),
         notes,
     )
+
+
+def padded_pixels(samples: Sequence[Sample], height: int, width: int) -> Tensor:
+    """Pad images with 0 to ``[B, 3, height, width]``: uint8, or float32 where one has fractions of grey levels."""
+    fractions = any(sample.image.is_floating_point() for sample in samples)
+    pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.float32 if fractions else torch.uint8)
+    for row, sample in zip(pixels, samples, strict=True):
+        row[:, : sample.size[0], : sample.size[1]] = sample.image.as_subclass(Tensor)
+    return pixels
+
+
+def scales_of(samples: Sequence[Sample]) -> Tensor:
+    """Return the scales ``[B, 2]`` of x and y from the original images; NaN where there is no map back."""
+    return torch.tensor([sample.to_original[:2] for sample in samples], dtype=torch.float32).abs()
 
 
 def _within(sample: Sample, most: int, too_many: str, notes: list[str]) -> Sample:

@@ -11,19 +11,24 @@ from boxwright.fields import Count, Positive, PositiveShare
 Size = tuple[Count, Count]
 """Height and width in pixels."""
 
-Fill = tuple[
-    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
-]
-"""RGB colour of the pixels outside the image, 0..255 each."""
+_Level = Annotated[int | float, Field(ge=0, le=255)]
+Fill = tuple[_Level, _Level, _Level]
+"""RGB colour of the pixels outside the image, 0..255 each. A fraction counts where levels are fractions."""
+
+Levels = Literal["whole", "fractions"]
+"""Grey levels of a resized image: rounded to whole numbers, or kept as fractions in four times the memory. Darknet,
+torchvision, DetNet_pytorch, Detectron and py-faster-rcnn keep fractions."""
 
 Interpolation = Literal[
-    "bilinear", "aliased", "corners", "nearest", "bicubic", "aliased_bicubic", "area", "lanczos", "lanczos4"
-]
+    "bilinear", "aliased", "opencv", "pillow", "corners", "nearest", "bicubic", "aliased_bicubic", "area", "lanczos",
+    "lanczos4",
+]  # fmt: skip
 """Method of resizing.
 
-"bilinear", "bicubic" and "lanczos" are antialiased. "aliased", "aliased_bicubic" and "lanczos4" are OpenCV's linear,
-cubic and Lanczos methods, which are not; Caffe's detectors and DetNet_pytorch were trained with them. "corners" is
-Darknet's bilinear method: without antialiasing, the corner pixels keep their positions.
+"bilinear", "bicubic" and "lanczos" are antialiased; "pillow" is Pillow's bilinear method, whose levels are whole.
+"aliased", "aliased_bicubic" and "lanczos4" are OpenCV's linear, cubic and Lanczos methods, which are not antialiased;
+Caffe's detectors and DetNet_pytorch were trained with them. "opencv" is its linear method on whole levels, to the bit.
+"corners" is Darknet's bilinear method: without antialiasing, the corner pixels keep their positions.
 """
 
 MEAN = (124, 116, 104)

@@ -6,18 +6,29 @@ the rounded sizes, so a box keeps its position relative to the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Generator
 
-from boxwright.data.transforms.field_types import MEAN, Fill, Interpolation, Interval, Size
+from boxwright.data.transforms.field_types import MEAN, Fill, Interpolation, Interval, Levels, Size
 from boxwright.data.transforms.sample import Sample, integer, placed, resized, uniform
 from boxwright.fields import Count, NotNegative, Share, config
 from boxwright.structures import InputError
 
 SSD_INTERPOLATIONS: tuple[Interpolation, ...] = ("aliased", "area", "nearest", "aliased_bicubic", "lanczos4")
 """Methods that SSD's training draws from for each image: OpenCV's linear, area, nearest, cubic and Lanczos."""
+
+FRACTIONAL: tuple[Interpolation, ...] = ("bilinear", "aliased", "corners", "bicubic")
+"""Methods whose results may stay fractions."""
+
+
+def check_levels(levels: Levels, methods: Sequence[Interpolation]) -> None:
+    """Raise InputError for a method that has no fractions of grey levels."""
+    if levels == "fractions" and (bad := [method for method in methods if method not in FRACTIONAL]):
+        raise InputError(f"levels = 'fractions' with interpolation {bad[0]!r}; give one of {', '.join(FRACTIONAL)}")
 
 
 @config
@@ -33,10 +44,18 @@ class ResizeConfig:
     """Method of resizing."""
     rounding: Literal["nearest", "down"] = "nearest"
     """Rounding of the sides to whole pixels. Torchvision rounds down."""
+    levels: Levels = "whole"
+    """Grey levels of the result."""
+    sampling: Literal["sides", "scale"] = "sides"
+    """Distance of the pixels that are read, and scale of the boxes: the ratio of the whole sides on each axis, or the
+    scale before the sides are rounded, as DetNet_pytorch, Detectron and py-faster-rcnn resize."""
 
     fixed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_levels(self.levels, (self.interpolation,))
+        if self.sampling == "scale" and self.interpolation != "aliased":
+            raise InputError(f"sampling = 'scale' is for interpolation = 'aliased', not {self.interpolation!r}")
         if self.long < max(self.short):
             raise InputError(f"long = {self.long}: should be at least the largest short side, {max(self.short)}")
 
@@ -48,12 +67,16 @@ class ResizeConfig:
         """Return the factor of both sides before rounding; None if the short side is random."""
         if self.output_size(height, width) is None:
             return None
-        scale = min(self.short[0] / min(height, width), self.long / max(height, width))
+        scale = self.scale_for(height, width, self.short[0])
         return scale, scale
+
+    def scale_for(self, height: int, width: int, short: int) -> float:
+        """Return the factor that makes ``short`` of the short side, or less for the limit of the long one."""
+        return min(short / min(height, width), self.long / max(height, width))
 
     def size_for(self, height: int, width: int, short: int) -> Size:
         """Return the size of an image resized to a short side of ``short``."""
-        scale = min(short / min(height, width), self.long / max(height, width))
+        scale = self.scale_for(height, width, short)
         part = 0.5 if self.rounding == "nearest" else 0.0
         return _scaled(height, scale, part), _scaled(width, scale, part)
 
@@ -61,7 +84,8 @@ class ResizeConfig:
 def resize(sample: Sample, config: ResizeConfig, generator: Generator) -> Sample:
     """Resize the short side, keeping the aspect; the long side has a limit."""
     short = config.short[integer(generator, len(config.short)) if len(config.short) > 1 else 0]
-    return resized(sample, *config.size_for(*sample.size, short), config.interpolation)
+    scale = config.scale_for(*sample.size, short) if config.sampling == "scale" else None
+    return resized(sample, *config.size_for(*sample.size, short), config.interpolation, config.levels, scale)
 
 
 def _scaled(side: int, scale: float, part: float = 0.5) -> int:
@@ -83,8 +107,17 @@ class LetterboxConfig:
     """Colour beside the image."""
     interpolation: Interpolation = "bilinear"
     """Method of resizing; "corners" is Darknet's."""
+    levels: Levels = "whole"
+    """Grey levels of the result."""
+    margins: Literal["whole", "halves"] = "whole"
+    """Margin that detections are mapped back by: the whole pixels before the image, or half of all that are free, as
+    Darknet does though it puts the image at whole pixels. Where an odd number is free, its boxes lie half a pixel off.
+    """
 
     fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels, (self.interpolation,))
 
     def output_size(self, height: int, width: int) -> Size | None:
         """Return ``size``."""
@@ -108,9 +141,14 @@ class LetterboxConfig:
 def letterbox(sample: Sample, config: LetterboxConfig) -> Sample:
     """Fit the image into ``config.size`` and centre it."""
     to_height, to_width = config.size
-    inner = resized(sample, *config.inner_size(*sample.size), config.interpolation)
-    top, left = (to_height - inner.size[0]) // 2, (to_width - inner.size[1]) // 2
-    return placed(inner, top=top, left=left, height=to_height, width=to_width, fill=config.fill)
+    inner = resized(sample, *config.inner_size(*sample.size), config.interpolation, config.levels)
+    free = to_height - inner.size[0], to_width - inner.size[1]
+    top, left = free[0] // 2, free[1] // 2
+    whole = placed(inner, top=top, left=left, height=to_height, width=to_width, fill=config.fill)
+    if config.margins == "whole":
+        return whole
+    kx, ky, ox, oy = whole.to_original
+    return replace(whole, to_original=(kx, ky, ox + free[1] / 2 - left, oy + free[0] / 2 - top))
 
 
 @config
@@ -122,8 +160,13 @@ class WarpConfig:
     """Height and width of the result in pixels."""
     interpolations: Annotated[tuple[Interpolation, ...], Field(min_length=1)] = ("bilinear",)
     """Methods of resizing, one drawn for each image; SSD's are `SSD_INTERPOLATIONS`."""
+    levels: Levels = "whole"
+    """Grey levels of the result."""
 
     fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels, self.interpolations)
 
     def output_size(self, height: int, width: int) -> Size | None:
         """Return ``size``."""
@@ -137,7 +180,8 @@ class WarpConfig:
 def warp(sample: Sample, config: WarpConfig, generator: Generator) -> Sample:
     """Stretch the image to ``config.size``."""
     methods = config.interpolations
-    return resized(sample, *config.size, methods[integer(generator, len(methods)) if len(methods) > 1 else 0])
+    method = methods[integer(generator, len(methods)) if len(methods) > 1 else 0]
+    return resized(sample, *config.size, method, config.levels)
 
 
 @config

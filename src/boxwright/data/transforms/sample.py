@@ -21,7 +21,8 @@ from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.images import read_image
-from boxwright.data.transforms.field_types import Fill, Interpolation
+from boxwright.data.transforms.field_types import Fill, Interpolation, Levels
+from boxwright.data.transforms.linear import opencv_linear, stepped_linear
 from boxwright.structures import InputError
 
 if TYPE_CHECKING:
@@ -152,16 +153,26 @@ def select(sample: Sample, keep: Tensor) -> Sample:
     )
 
 
-def resized(sample: Sample, height: int, width: int, interpolation: Interpolation = "bilinear") -> Sample:
-    """Resize the sample, with an own factor for each axis. Masks take the nearest pixel."""
+def resized(
+    sample: Sample,
+    height: int,
+    width: int,
+    interpolation: Interpolation = "bilinear",
+    levels: Levels = "whole",
+    scale: float | None = None,
+) -> Sample:
+    """Resize the sample, with an own factor for each axis. Masks take the nearest pixel.
+
+    ``scale``: the factor of both axes for pixels and boxes, where that is not the ratio of the whole sides.
+    """
     old_height, old_width = sample.size
-    if (height, width) == (old_height, old_width):
+    if (height, width) == (old_height, old_width) and scale in (None, 1.0):
         return sample
-    sx, sy = width / old_width, height / old_height
+    sx, sy = (width / old_width, height / old_height) if scale is None else (scale, scale)
     kx, ky, ox, oy = sample.to_original
     return replace(
         sample,
-        image=_resized_image(sample.image, height, width, interpolation),
+        image=_resized_image(sample.image, height, width, interpolation, levels, scale),
         # Rounding may move an edge beyond the last pixel.
         boxes=clipped(sample.boxes * sample.boxes.new_tensor([sx, sy, sx, sy]), height, width),
         masks=None if sample.masks is None else _resized_masks(sample.masks, height, width),
@@ -170,12 +181,20 @@ def resized(sample: Sample, height: int, width: int, interpolation: Interpolatio
     )
 
 
-def _resized_image(image: tv_tensors.Image, height: int, width: int, how: Interpolation) -> tv_tensors.Image:
+def _resized_image(
+    image: tv_tensors.Image, height: int, width: int, how: Interpolation, levels: Levels, scale: float | None
+) -> tv_tensors.Image:
+    whole = not image.is_floating_point()
+    if levels == "fractions" or scale is not None:
+        made = _resized_fractions(image.as_subclass(Tensor).float(), height, width, how, scale)
+        return tv_tensors.Image(made.round().clamp(0, 255).to(torch.uint8) if whole and levels == "whole" else made)
     # Antialiased if the method supports it, so that shrinking averages pixels and does not skip them. "aliased",
     # "aliased_bicubic" and "lanczos4" are OpenCV's, which SSD trained with; "corners" is Darknet's.
     match how:
         case "bilinear" | "bicubic":
             resized_image = F.resize(image, [height, width], InterpolationMode(how), antialias=True)
+        case "opencv":
+            resized_image = opencv_linear(image.as_subclass(Tensor), height, width)
         case "aliased":
             resized_image = F.resize(image, [height, width], InterpolationMode.BILINEAR, antialias=False)
         case "aliased_bicubic":
@@ -188,10 +207,19 @@ def _resized_image(image: tv_tensors.Image, height: int, width: int, how: Interp
             resized_image = _lanczos4(image.as_subclass(Tensor), height, width)
         case "nearest":
             resized_image = F.resize(image, [height, width], InterpolationMode.NEAREST_EXACT)
-        case "area" | "lanczos":  # torchvision has these for PIL images only
-            method = Resampling.BOX if how == "area" else Resampling.LANCZOS
+        case "area" | "lanczos" | "pillow":  # torchvision has these for PIL images only
+            method = {"area": Resampling.BOX, "lanczos": Resampling.LANCZOS, "pillow": Resampling.BILINEAR}[how]
             resized_image = F.pil_to_tensor(F.to_pil_image(image).resize((width, height), method))
     return tv_tensors.Image(resized_image)
+
+
+def _resized_fractions(pixels: Tensor, height: int, width: int, how: Interpolation, scale: float | None) -> Tensor:
+    """Resize float ``[3, H, W]`` by a method that has fractions, see ``check_fractions``."""
+    if scale is not None:
+        return stepped_linear(pixels, height, width, 1 / scale)
+    if how in ("aliased", "corners"):
+        return interpolate(pixels[None], (height, width), mode="bilinear", align_corners=how == "corners")[0]
+    return F.resize(pixels, [height, width], InterpolationMode(how), antialias=True)
 
 
 def _lanczos4(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -266,7 +294,9 @@ def placed(
     return select(whole, enough & (sides > 0).all(1) & (sides >= min_size).all(1))
 
 
-def _window(planes: Tensor, top: int, left: int, height: int, width: int, fill: Sequence[int] | None = None) -> Tensor:
+def _window(
+    planes: Tensor, top: int, left: int, height: int, width: int, fill: Sequence[float] | None = None
+) -> Tensor:
     """Cut a window out of ``[c, H, W]``; outside it has zeros or one ``fill`` value per plane."""
     window = planes.new_zeros((len(planes), height, width))
     if fill is not None and any(fill):

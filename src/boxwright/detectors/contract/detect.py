@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 
 from boxwright.data.addresses import address_reason
 from boxwright.data.images import read_image
-from boxwright.data.loading.collate import padded_proposals
+from boxwright.data.loading.collate import padded_pixels, padded_proposals, scales_of
 from boxwright.data.pixels import image_to_array
 from boxwright.data.transforms.configs import TransformConfig, build_transform
 from boxwright.data.transforms.sample import Sample
@@ -103,10 +103,8 @@ def batch_of(samples: Sequence[Sample], multiple: int) -> Images:
     """Pad prepared samples to one batch whose sides are multiples of ``multiple``."""
     sizes = [sample.size for sample in samples]
     height, width = (round_up(max(side), multiple) for side in zip(*sizes, strict=True))
-    pixels = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
-    for row, sample in enumerate(samples):
-        pixels[row, :, : sample.size[0], : sample.size[1]] = sample.image
-    return Images(pixels, torch.tensor(sizes), proposals=padded_proposals(samples, 1))
+    pixels = padded_pixels(samples, height, width)
+    return Images(pixels, torch.tensor(sizes), proposals=padded_proposals(samples, 1), scales=scales_of(samples))
 
 
 def found_in(batch: DetectionBatch, samples: Sequence[Sample], threshold: float = 0.0) -> list[Found]:

@@ -26,7 +26,7 @@ from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.class_rows import SHARED, grouped_rows
 from boxwright.heads.losses import box_regression_losses
-from boxwright.heads.postprocess import PostprocessConfig, best_candidates, suppress
+from boxwright.heads.postprocess import PostprocessConfig, best_candidates, box_factor, suppress
 from boxwright.heads.regions.classifier import take_classifier
 from boxwright.heads.regions.configs import CoderConfig, RegionLossConfig
 from boxwright.heads.regions.fits.target_statistics import TargetStatistics
@@ -167,9 +167,11 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         sample = self.choose(proposals, targets, usable, seeds)
         return self.loss(*self.predict(features, sample.boxes), sample)
 
-    def detect(self, features: Features, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
+    def detect(
+        self, features: Features, proposals: Proposals, sizes: Tensor, scales: Tensor | None = None
+    ) -> DetectionBatch:
         """Classify and refine all proposals, then run NMS within each class."""
-        return self.detections(*self.predict(features, proposals.boxes), proposals, sizes)
+        return self.detections(*self.predict(features, proposals.boxes), proposals, sizes, scales)
 
     def class_rows(self) -> dict[str, Tensor]:
         """Class of each row of the layers that tell classes apart, see ``boxwright.heads.class_rows``."""
@@ -240,7 +242,9 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         return {"classification": entropy.sum() / total, "box": self.config.loss.box_weight * box.sum() / total}
 
     @torch.no_grad()
-    def detections(self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor) -> DetectionBatch:
+    def detections(
+        self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes: Tensor, scales: Tensor | None = None
+    ) -> DetectionBatch:
         """Compute softmax scores and refined boxes, then run NMS within each class."""
         classes = self.num_classes
         scores = logits.softmax(-1)[..., :classes]  # [B, R, K]
@@ -251,7 +255,13 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         agnostic = self.config.class_agnostic
         row, column = (region, torch.zeros_like(label)) if agnostic else (index, label)
         delta = take_rows(deltas.flatten(1, 2), row)
-        return suppress(self.coder_of(column).decode(reference, delta), score, label, sizes, self.config.post)
+        coder, post = self.coder_of(column), self.config.post
+        if scales is not None and post.original_from == "decoding":
+            factor = box_factor(scales)
+            boxes = coder.decode(reference / factor, delta) * factor
+        else:
+            boxes = coder.decode(reference, delta)
+        return suppress(boxes, score, label, sizes, post, scales)
 
 
 def linear_of(inputs: int, outputs: int, rank: int) -> nn.Linear | nn.Sequential:

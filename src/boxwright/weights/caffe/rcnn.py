@@ -45,7 +45,7 @@ from boxwright.weights.common.imported import Imported
 DROPOUT = 108
 """Field of a layer with the settings of dropout."""
 
-SIDES = (ResizeConfig(short=(600,), long=1000, interpolation="aliased"),)
+SIDES = (ResizeConfig(short=(600,), long=1000, interpolation="aliased", levels="fractions", sampling="scale"),)
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)
 _SCALES = {9: (128, 256, 512), 12: (64, 128, 256, 512), 15: (32, 64, 128, 256, 512)}
 
@@ -127,7 +127,7 @@ def _layers_config(side: int, offset: float, samples: int, floor: float) -> Laye
         samples=samples,
         loss=RegionLossConfig(normalizer="sampled"),
         coder=CoderConfig(offset=offset, decoded_end=0.0, clamp=None, weights=DEVIATIONS),
-        post=PostprocessConfig(score_threshold=0.05, nms_iou=0.3, offset=1.0, min_size=0.0),
+        post=PostprocessConfig(score_threshold=0.05, nms_iou=0.3, offset=1.0, min_size=0.0, original_from="decoding"),
     )
 
 
@@ -253,6 +253,7 @@ def _rfcn_config(depth: Literal[50, 101, 152], anchors: int, channels: int, side
                 candidates=max(400, 300 * count),
                 offset=1.0,
                 min_size=0.0,
+                original_from="decoding",
             ),
         ),
         pixels=MSRA,

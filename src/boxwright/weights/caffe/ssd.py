@@ -85,7 +85,7 @@ def import_ssd(model: CaffeModel, classes: Classes | None = None) -> Imported:
         ),
         classes=classes or default_classes(count),
         state=state,
-        transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=(size, size), interpolations=("opencv",)),),
         pad_multiple=1,
     )
 
@@ -173,7 +173,7 @@ def import_refinedet(model: CaffeModel, classes: Classes | None = None, size: in
         config=_refinedet_config(depth, coco=count == 80),
         classes=classes or default_classes(count),
         state=state,
-        transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=(size, size), interpolations=("opencv",)),),
         pad_multiple=1,
     )
 

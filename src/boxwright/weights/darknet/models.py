@@ -57,7 +57,9 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
         classes = default_classes(network.of_kind(kind)[0].section.integer("classes", 20))
     size = (network.net.integer("height"), network.net.integer("width"))
     config: DetectorConfig
-    transform: TransformConfig = LetterboxConfig(size=size, interpolation="corners")
+    transform: TransformConfig = LetterboxConfig(
+        size=size, fill=(127.5, 127.5, 127.5), interpolation="corners", levels="fractions", margins="halves"
+    )
     if kind == "detection":
         config = yolov1_config(sections)
     elif kind == "region":
@@ -76,7 +78,7 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
         assert isinstance(detector, YOLOv3)
         state = yolov3_state(detector, network)
     if isinstance(detector, YOLOv1) or (isinstance(detector, YOLOv2) and _of_2016(detector)):
-        transform = WarpConfig(size=size, interpolations=("corners",))
+        transform = WarpConfig(size=size, interpolations=("corners",), levels="fractions")
     return Imported(
         source=f"pjreddie/darknet {Path(cfg).stem} ({_DETECTING[kind]})",
         config=config,

@@ -58,7 +58,7 @@ from boxwright.weights.common.state_checks import (
 from boxwright.weights.common.tensor_names import Renaming
 
 _POOLING = RoIPoolingConfig(aligned=False, level_offset=1.0)
-_POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0)
+_POST = PostprocessConfig(nms_inclusive=True, offset=1.0, min_size=0.0, original_from="decoding")
 _RPN = RPNConfig(
     anchors=AnchorConfig(centre="pixel", rounding="caffe"),
     assign=RPNAssignConfig(straddle=0.0),
@@ -127,7 +127,7 @@ def retinanet_config(depth: Depth = 50, freeze_at: int = 2) -> RetinaNetConfig:
         assign=RetinaNetAssignConfig(low_quality="gap", crowd_ignore=None),
         loss=RetinaNetLossConfig(beta=0.11, normalizer="batch_plus_images"),
         coder=BoxCoder(offset=1.0),
-        post=replace(_POST, candidates=1000),
+        post=replace(_POST, candidates=1000, original_from="clip"),
         top_threshold=0.0,
         pixels=MSRA,
     )
@@ -165,7 +165,9 @@ def import_detectron(content: Mapping[str, Any], classes: Classes | None = None)
         config=config,
         classes=chosen_classes(count, classes, source),
         state=with_statistics(_converted_heads(state)),
-        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="aliased"),),
+        transforms=(
+            ResizeConfig(short=(800,), long=1333, interpolation="aliased", levels="fractions", sampling="scale"),
+        ),
         pad_multiple={"faster_rcnn C4": 1, "retinanet FPN": 128}.get(kind, 32),
     )
 

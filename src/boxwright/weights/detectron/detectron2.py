@@ -104,7 +104,7 @@ def import_detectron2(
         config=config,
         classes=chosen_classes(count, classes, source),
         state=ours,
-        transforms=(ResizeConfig(short=(800,), long=1333),),
+        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="pillow"),),
         pad_multiple=1 if kind in ("c4", "dc5") else 32,
     )
 

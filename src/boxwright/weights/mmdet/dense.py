@@ -175,7 +175,7 @@ def import_retinanet(file: MMDetFile, classes: Classes | None) -> Imported:
         config=replace(config, neck=neck),
         classes=chosen_classes(count, classes or file.classes(count), source),
         state=state,
-        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="aliased"),),
+        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="opencv"),),
     )
 
 
@@ -206,7 +206,7 @@ def import_ssd(file: MMDetFile, classes: Classes | None) -> Imported:
         config=ssd_config(side, round(float(found[1]) * 100) if found else usual),
         classes=chosen_classes(count, classes or file.classes(count), source),
         state=state,
-        transforms=(WarpConfig(size=(side, side), interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=(side, side), interpolations=("opencv",)),),
         pad_multiple=1,
     )
 
@@ -238,5 +238,5 @@ def import_yolov3(file: MMDetFile, classes: Classes | None, side: int | None = N
         config=yolov3_config(),
         classes=chosen_classes(count, classes or file.classes(count), source),
         state=state,
-        transforms=(ResizeConfig(short=(side,), long=side, interpolation="aliased"),),
+        transforms=(ResizeConfig(short=(side,), long=side, interpolation="opencv"),),
     )

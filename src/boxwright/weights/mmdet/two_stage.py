@@ -157,5 +157,5 @@ def _import_two_stage(file: MMDetFile, classes: Classes | None) -> Imported:
         config=replace(config, head=replace(config.head, class_agnostic=agnostic)),
         classes=chosen_classes(columns - 1, classes or file.classes(columns - 1), source),
         state=state,
-        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="aliased"),),
+        transforms=(ResizeConfig(short=(800,), long=1333, interpolation="opencv"),),
     )

@@ -63,9 +63,8 @@ def faster_rcnn_config(
     """Return the configuration that reproduces the port's detectors.
 
     ``classes``: number of classes; every pair of a proposal and a class may enter NMS. ``freeze_at``: number of leading
-    stages that are frozen. ``proposals``: at test, 300, or 1000 with its large-scale settings. Two differences remain:
-    NMS runs on the resized image here and on the original there, where it adds 1 to sides; and images of a batch are
-    padded with zeros here, while a batch of one has no padding there.
+    stages that are frozen. ``proposals``: at test, 300, or 1000 with its large-scale settings. One difference remains:
+    images of a batch are padded with zeros here, while a batch of one has no padding there.
     """
     return FasterRCNNConfig(
         backbone=DetNetConfig(stride_in_1x1=False, norm="frozen_bn", freeze_at=freeze_at),
@@ -90,7 +89,12 @@ def faster_rcnn_config(
             loss=RegionLossConfig(normalizer="sampled"),
             coder=CoderConfig(offset=1.0, decoded_end=0.0, clamp=None),
             post=PostprocessConfig(
-                score_threshold=0.0, nms_iou=0.3, candidates=proposals * classes, offset=1.0, min_size=0.0
+                score_threshold=0.0,
+                nms_iou=0.3,
+                candidates=proposals * classes,
+                offset=1.0,
+                min_size=0.0,
+                original_from="nms",
             ),
         ),
         region_scale="map",
@@ -146,7 +150,15 @@ def import_detnet_pytorch(
         config=faster_rcnn_config(count, proposals=1000 if large_scale else 300, class_agnostic=agnostic),
         classes=classes or default_classes(count),
         state=ours,
-        transforms=(ResizeConfig(short=(800 if large_scale else 600,), long=NO_LIMIT, interpolation="aliased"),),
+        transforms=(
+            ResizeConfig(
+                short=(800 if large_scale else 600,),
+                long=NO_LIMIT,
+                interpolation="aliased",
+                levels="fractions",
+                sampling="scale",
+            ),
+        ),
         pad_multiple=1,
     )
 

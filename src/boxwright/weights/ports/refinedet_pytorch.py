@@ -30,7 +30,7 @@ def refinedet_config() -> RefineDetConfig:
     """Return the configuration that reproduces the port.
 
     Its anchors are not wider or higher than the input, which at 512 changes nothing. The port takes RGB, and resizes by
-    plain bilinear interpolation: ``WarpConfig(size=(320, 320), interpolations=("aliased",))``.
+    OpenCV's linear method: ``WarpConfig(size=(320, 320), interpolations=("opencv",))``.
     """
     return RefineDetConfig(
         l2_eps="root",
@@ -101,7 +101,7 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
         config=refinedet_config(),
         classes=classes or port_classes(count),
         state=ours,
-        transforms=(WarpConfig(size=(size, size), interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=(size, size), interpolations=("opencv",)),),
         pad_multiple=1,
     )
 

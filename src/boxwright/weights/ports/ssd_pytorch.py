@@ -41,8 +41,8 @@ def ssd_config(classes: int = 20) -> SSDConfig:
     """Return the configuration that reproduces the port's model of so many ``classes``.
 
     The port has two tables of default boxes, named after VOC and COCO, and takes the first for 20 classes only. It
-    takes RGB, and resizes by plain bilinear interpolation: ``WarpConfig(size=(300, 300),
-    interpolations=("aliased",))``. It intends to keep 200 detections per image, but keeps all that NMS leaves of the
+    takes RGB, and resizes as OpenCV does: ``WarpConfig(size=(300, 300),
+    interpolations=("opencv",))``. It intends to keep 200 detections per image, but keeps all that NMS leaves of the
     best 200 of each class.
     """
     return SSDConfig(
@@ -107,7 +107,7 @@ def import_ssd_pytorch(state: Mapping[str, Tensor], classes: Classes | None = No
         config=ssd_config(count),
         classes=classes or port_classes(count),
         state=ours,
-        transforms=(WarpConfig(size=(300, 300), interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=(300, 300), interpolations=("opencv",)),),
         pad_multiple=1,
     )
 

@@ -163,14 +163,14 @@ def _ssd(state: dict[str, Tensor], classes: Classes | None) -> Imported:
         config=config,
         classes=classes,
         state=ours,
-        transforms=(WarpConfig(size=config.size, interpolations=("aliased",)),),
+        transforms=(WarpConfig(size=config.size, interpolations=("aliased",), levels="fractions"),),
         pad_multiple=1,
     )
 
 
 def _resize(short: int, long: int) -> ResizeConfig:
     """Return the resizing of torchvision's detectors: without antialiasing, sides rounded down."""
-    return ResizeConfig(short=(short,), long=long, interpolation="aliased", rounding="down")
+    return ResizeConfig(short=(short,), long=long, interpolation="aliased", rounding="down", levels="fractions")
 
 
 def _live(state: Mapping[str, Tensor]) -> bool:
