@@ -24,7 +24,10 @@ from boxwright.backbones.darknet import VARIANTS, DarknetConfig
 from boxwright.backbones.mobilenet import MobileNetConfig, mobilenet_blocks
 from boxwright.checkpoints.checkpoint import KEY as DETECTOR_KEY
 from boxwright.checkpoints.checkpoint import SUFFIX
+from boxwright.checkpoints.contents import check_finite, check_types, load_tensors
+from boxwright.config.bounds import check_bounds, shortened
 from boxwright.config.config_tree import from_tree, to_tree
+from boxwright.config.reading import parse_json
 from boxwright.detectors.contract.capabilities import TakesClassifier
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.pixels import PixelConfig
@@ -78,9 +81,21 @@ def read_card(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: a detector, where a backbone was expected; start from it by --weights {path}")
     if KEY not in metadata:
         raise InputError(f"{path}: no pretrained backbone: its header has no card of `boxwright pretrain`")
-    card = json.loads(metadata[KEY])
+    return _parse_card(metadata[KEY], path)
+
+
+def _parse_card(text: str, path: Path) -> dict[str, Any]:
+    """Read a card. Raises InputError naming the entry that is missing or of another type."""
+    where = f"{path}: its card"
+    card = parse_json(text, where)
+    check_bounds(card, lambda _: where)
+    check_types(card, {"format": int, "backbone": dict, "pixels": dict, "data": dict}, where)
+    check_types(card["data"], {"name": str}, f"{where}: data")
+    check_types(card["backbone"], {"kind": str}, f"{where}: backbone")
     if card["format"] > FORMAT:
         raise InputError(f"{path}: written by a later Boxwright; upgrade Boxwright")
+    if not isinstance(card.get("top1"), float | int | None):
+        raise InputError(f"{where}: top1 = {shortened(repr(card['top1']), 80)}: must be a number or null")
     return card
 
 
@@ -100,7 +115,7 @@ def _header(path: Path) -> dict[str, str]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: truncated or no safetensors file ({path.stat().st_size} bytes; {error}); copy it anew"
         ) from None
@@ -117,12 +132,10 @@ def load_pretrained(source: Path | str) -> PretrainedBackbone:
     path = _located(source)
     if _is_safetensors(path) and _header(path).keys() & {KEY, DETECTOR_KEY}:
         card = read_card(path)
-        try:
-            tensors = safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(f"{path}: truncated ({error}); copy it anew") from None
+        tensors = load_tensors(path, "copy it anew")
     else:
         imported = import_backbone(path)
+        check_finite(imported.state, str(path), "fetch or copy it anew")
         tensors, card = imported.state, _card_of(imported)
     state, classifier = (
         {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -243,15 +256,18 @@ def _check_same(detector: Detector, card: dict[str, Any], source: Path | str) ->
     mine, theirs = to_tree(detector.config.backbone), card["backbone"]
     if mine["kind"] != theirs["kind"]:
         raise InputError(
-            f"{source}: another backbone: a {theirs['kind']} there and a {mine['kind']} here; use another file, or a "
-            f"recipe on a {theirs['kind']} (`boxwright models --kind detector`)"
+            f"{source}: another backbone: a {shortened(theirs['kind'])} there and a {mine['kind']} here; use another "
+            f"file, or a recipe on a {shortened(theirs['kind'])} (`boxwright models --kind detector`)"
         )
     names = [field.name for field in fields(detector.config.backbone) if field.name not in _FREE | _TAKEN_ON]
     differing = {n: theirs[n] for n in names if n in theirs and not _agree(n, theirs[n], mine[n])}
     if differing:
-        shown = ", ".join(f"{n} = {value!r} there and {mine[n]!r} here" for n, value in differing.items())
+        shown = ", ".join(
+            f"{n} = {shortened(repr(value))} there and {mine[n]!r} here" for n, value in differing.items()
+        )
         raise InputError(
-            f"{source}: another backbone: {shown}; use {_settings('backbone', differing)}, or another file"
+            f"{source}: another backbone: {shown}; use {shortened(_settings('backbone', differing), 600)}, or another "
+            "file"
         )
     pixels = to_tree(detector.config.pixels)
     if not _same_pixels(from_tree(PixelConfig, card["pixels"]), detector.config.pixels):

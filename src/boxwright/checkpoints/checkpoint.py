@@ -11,7 +11,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +23,15 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones.timm import TimmConfig
+from boxwright.checkpoints.contents import check_finite, load_tensors, parse_header, read_classes
 from boxwright.config.config_tree import to_tree
 from boxwright.config.reading import recipe_from_tree
 from boxwright.config.recipe import Recipe
 from boxwright.detectors.build import Build, DetectorConfig, build_detector
-from boxwright.detectors.contract.adoption import adopt, misfits, not_finite, unallocated_parameters
+from boxwright.detectors.contract.adoption import adopt, misfits, unallocated_parameters
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.preparation import preparation_of
+from boxwright.detectors.contract.size_limit import TooLargeError, bounded_network
 from boxwright.io.files import write_atomically
 from boxwright.structures import Classes, InputError
 
@@ -96,15 +99,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError(
             f"{path}: written by a later Boxwright (checkpoint format {header['format']}); upgrade Boxwright"
         )
-    try:
-        state = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _broken(path, error) from None
+    state = load_tensors(path, "copy it anew or use another one of the run")
     version = header["meta"].get("versions", {}).get("boxwright", "unknown")
     recipe = recipe_from_tree(
         header["recipe"], lambda _: f"{path}: recipe written by Boxwright {version}", trained=True
     )
-    classes = Classes(tuple(header["classes"]["names"]), tuple(header["classes"]["ids"]))
+    classes = read_classes(header["classes"]["names"], header["classes"]["ids"], str(path))
     return Checkpoint(recipe.detector, classes, state, recipe, header["meta"])
 
 
@@ -115,7 +115,7 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
     MisfitError naming ``path`` if the tensors do not fit, and InputError naming those that hold NaN or infinite values.
     """
     preparation = preparation_of(checkpoint.recipe.data)
-    with unallocated_parameters():
+    with unallocated_parameters(), bounded_by(checkpoint.state, str(path)):
         detector = build_detector(_without_pretraining(checkpoint.detector), checkpoint.classes, preparation, build)
     if faults := misfits(detector, checkpoint.state):
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
@@ -123,13 +123,27 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
         if "imported" in checkpoint.meta:
             what = f"no whole checkpoint of {checkpoint.meta['imported']['source']}"
         raise MisfitError(f"{path}: {what}: {faults}")
-    if named := not_finite(checkpoint.state):
-        raise InputError(
-            f"{path}: values that are NaN or infinite in {named}; take an earlier checkpoint of the training, or "
-            "download the file anew"
-        )
+    if "imported" in checkpoint.meta:  # our own files are checked when they are read
+        check_finite(checkpoint.state, str(path))
     adopt(detector, checkpoint.state)
     return detector.eval()
+
+
+@contextmanager
+def bounded_by(state: Mapping[str, Tensor], path: str) -> Iterator[None]:
+    """Let no network be built in the block that is far larger than the tensors of ``state``.
+
+    A recipe may ask for a million layers. Raises MisfitError naming ``path``.
+    """
+    held = sum(value.numel() for value in state.values())
+    try:
+        with bounded_network(2 * held + 10**7, 2 * len(state) + 1000):
+            yield
+    except TooLargeError as error:
+        raise MisfitError(
+            f"{path}: its tensors do not fit its recipe, which describes a far larger network ({error}) than its "
+            f"{len(state)} tensors of {held:,} values"
+        ) from None
 
 
 def _without_pretraining(config: DetectorConfig) -> DetectorConfig:
@@ -162,11 +176,11 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _broken(path, error) from None
     if KEY not in metadata:
         raise InputError(f"{path}: safetensors, but not a Boxwright checkpoint: its header has no recipe and classes")
-    return json.loads(metadata[KEY])
+    return parse_header(metadata[KEY], path)
 
 
 def _broken(path: Path, error: Exception) -> InputError:

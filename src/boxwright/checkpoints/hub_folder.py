@@ -10,15 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-
 import boxwright
 from boxwright.checkpoints.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from boxwright.checkpoints.contents import check_meta, check_types, load_tensors, read_classes
 from boxwright.checkpoints.hub_cache import CARD, CONFIG, WEIGHTS
 from boxwright.checkpoints.model_card import model_card
+from boxwright.config.bounds import check_bounds, shortened
 from boxwright.config.config_tree import to_tree
-from boxwright.config.reading import recipe_from_tree
+from boxwright.config.reading import parse_json, recipe_from_tree
 from boxwright.io.files import write_atomically, write_error
 from boxwright.structures import Classes, InputError
 
@@ -60,30 +59,33 @@ def load_folder(folder: Path) -> tuple[Checkpoint, Path]:
     config = _read_config(path)
     if not weights.is_file():
         raise InputError(f"{folder}: has {CONFIG} but no {WEIGHTS}; copy the folder anew")
-    try:
-        state = safetensors.torch.load_file(weights)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{weights}: truncated or damaged ({error}); copy it anew") from None
+    state = load_tensors(weights, "copy it anew")
     recipe = recipe_from_tree(config["recipe"], lambda _: str(path), trained=True)
     return Checkpoint(recipe.detector, _read_classes(config, path), state, recipe, config["meta"]), weights
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    config = parse_json(text, f"{path}: cannot be read")
+    check_bounds(config, lambda _: str(path))
     if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
         kind = config.get("library_name") or config.get("model_type") if isinstance(config, dict) else None
+        kind = shortened(str(kind), 80) if kind else None
         raise InputError(
             f"{path}: not a detector of Boxwright{f' but of {kind}' if kind else ''}; its library_name must be "
             f"{LIBRARY!r}"
         )
+    check_types({"format": 0} | config, {"format": int}, str(path))
     if config.get("format", 0) > FORMAT:
         raise InputError(f"{path}: written by a later Boxwright (format {config['format']}); upgrade Boxwright")
     missing = [key for key in ("recipe", "id2label", "category_ids", "meta") if key not in config]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}")
+    check_types(config, {"recipe": dict, "id2label": dict, "category_ids": list, "meta": dict}, str(path))
+    check_meta(config["meta"], str(path))
     return config
 
 
@@ -93,10 +95,7 @@ def _read_classes(config: dict[str, Any], path: Path) -> Classes:
         raise InputError(
             f"{path}: id2label must name the labels 0 to {len(ids) - 1}, one for each of the {len(ids)} category_ids"
         )
-    try:
-        return Classes(tuple(labels[str(k)] for k in range(len(labels))), tuple(ids))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_classes([labels[str(k)] for k in range(len(labels))], ids, str(path))
 
 
 def _without_paths(meta: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from boxwright.checkpoints.contents import check_finite
 from boxwright.detectors.build import DetectorConfig, build_detector
 from boxwright.detectors.contract.adoption import unallocated_parameters
 from boxwright.detectors.contract.capabilities import Fits
@@ -34,6 +35,7 @@ def take_weights(
     class of the same name (with ``carry_classes``), of background, and rows that serve all classes. Rows of others
     keep their initialisation. Raises InputError if nothing fits.
     """
+    check_finite(given, origin)
     own = detector.state_dict()
     others = None if source is None or source[1].names == detector.classes.names else source
     here = detector.class_rows() if others else {}  # the layers that are taken by class

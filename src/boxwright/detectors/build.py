@@ -7,6 +7,7 @@ from typing import TypeAlias, assert_never
 
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.contract.preparation import Preparation
+from boxwright.detectors.contract.size_limit import TooLargeError, bounded_network
 from boxwright.detectors.fast_rcnn import FastRCNN, FastRCNNConfig
 from boxwright.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4, FasterRCNNC4Config
@@ -37,6 +38,9 @@ DetectorConfig: TypeAlias = (
 )
 
 
+_MOST_VALUES, _MOST_TENSORS = 5 * 10**9, 20_000
+"""Parameters of a network that can still be meant: 20 times the largest of the recipes."""
+
 Build: TypeAlias = Callable[[DetectorConfig, Classes], Detector]
 """A function that makes a detector of its configuration and classes, such as `build_detector`."""
 
@@ -47,8 +51,15 @@ def build_detector(
     """Build the detector that ``config`` describes for ``classes``, initialised from torch's random state.
 
     ``preparation``: of images, None for the detector's default. ``build``: makes the detector in place of this library.
+    Raises InputError for a network of a size that cannot be meant.
     """
-    detector = _built(config, classes) if build is None else build(config, classes)
+    try:
+        with bounded_network(_MOST_VALUES, _MOST_TENSORS):
+            detector = _built(config, classes) if build is None else build(config, classes)
+    except TooLargeError as error:
+        raise TooLargeError(
+            f"the detector that is described has {error}; make its channels, layers, classes or image smaller"
+        ) from None
     if preparation is not None:
         detector.preparation = preparation
     return detector

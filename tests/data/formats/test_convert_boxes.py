@@ -129,7 +129,7 @@ def test_thin_boxes_survive_voc(
     report = convert_dataset(tmp_path / "in", tmp_path / "out", "voc")
     assert corners(tmp_path / "out/Annotations/b.xml") == expected
     assert report.splits["train"]["boxes"] == len(expected) == open_splits(tmp_path / "out")["train"].num_boxes
-    said = "1 boxes of a pixel or less were widened" if expected else "1 boxes are too thin to be written"
+    said = "1 boxes of at most one pixel were widened" if expected else "1 boxes are too thin to be written"
     assert any(said in line for line in report.announcements)
 
 

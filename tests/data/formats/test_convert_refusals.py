@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ from tests.support.dataset_files import (
     write_voc_files,
     write_yolo_files,
 )
-from tests.support.processes import start_python
 
 FORMATS: tuple[DatasetFormat, ...] = ("coco", "voc", "yolo")
 
@@ -212,32 +210,3 @@ def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2\.png"):
         convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
     assert not (tmp_path / "out").exists()
-
-
-KILLED = """
-import os, signal, sys
-import boxwright.data.formats.coco.writer as writer
-from boxwright.data.formats.convert import convert_dataset
-placed = writer.place_image
-def place(source, target, images):
-    placed(source, target, images)
-    if target.name == "3.png":
-        os.kill(os.getpid(), signal.SIGKILL)
-writer.place_image = place
-convert_dataset(sys.argv[1], sys.argv[2], "coco")
-"""
-
-
-def test_a_killed_conversion_leaves_nothing_behind_for_good(tmp_path: Path) -> None:
-    """The folder of the killed process is removed by the next conversion; the source is as it was."""
-    write_coco_files(tmp_path / "in", coco_content(5))
-    before = {p: p.read_bytes() for p in (tmp_path / "in").rglob("*") if p.is_file()}
-    process = start_python("-c", KILLED, str(tmp_path / "in"), str(tmp_path / "out"))
-    assert process.wait() == -signal.SIGKILL
-    left = [p.name for p in tmp_path.iterdir() if p.name != "in"]
-    assert len(left) == 1  # a hidden folder, never a half-written `out`
-    assert left[0].startswith(".out.")
-    convert_dataset(tmp_path / "in", tmp_path / "out", "coco")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
-    assert open_splits(tmp_path / "out")["train"].num_boxes == 5
-    assert {p: p.read_bytes() for p in (tmp_path / "in").rglob("*") if p.is_file()} == before

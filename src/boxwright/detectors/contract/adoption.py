@@ -38,7 +38,9 @@ def unallocated_parameters() -> Iterator[None]:
 
 
 def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
-    """Describe how the tensors ``given`` differ from those of ``module`` in name or shape; empty if they agree.
+    """Describe how the tensors ``given`` differ from those of ``module``, in name, shape or kind of number.
+
+    The text is empty if they agree.
 
     Counters of batch norms may be missing.
     """
@@ -46,6 +48,9 @@ def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
     unknown = [name for name in given if name not in own]
     wrong = [name for name in own if name in given and own[name].shape != given[name].shape]
+    odd = [
+        name for name in own if name in given and own[name].is_floating_point() and not given[name].is_floating_point()
+    ]
     faults = []
     if missing:
         faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {missing[0]}")
@@ -57,6 +62,8 @@ def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
             f"{len(wrong)} have another shape, the first {first}: {list(given[first].shape)} and not "
             f"{list(own[first].shape)}"
         )
+    if odd:
+        faults.append(f"{len(odd)} are no floating-point numbers, the first {odd[0]}: {given[odd[0]].dtype}")
     return "; ".join(faults)
 
 
@@ -68,6 +75,8 @@ def not_finite(given: Mapping[str, Tensor]) -> str:
 
 
 def _finite(value: Tensor) -> bool:
+    if value.element_size() == 1:  # float8 has no sums
+        value = value.float()
     # The sum reads every number once and makes no second tensor; only where it overflows each number is looked at.
     if value.is_meta or value.sum(dtype=torch.float32).isfinite():
         return True

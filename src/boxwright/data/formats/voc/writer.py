@@ -12,7 +12,6 @@ from boxwright.data.formats.writing.boxes import (
     Box,
     BoxChanges,
     cut_box,
-    is_thin,
     near_corners,
     reaches_over,
     whole_corners,
@@ -133,10 +132,7 @@ def _corners(
         across, down = whole_corners(x1, x2, width if cut else None), whole_corners(y1, y2, height if cut else None)
     if across is None or down is None:
         return None
-    if fractions:
-        changes.widened += min(x2 - x1, y2 - y1) < 1 + NEAR
-    else:
-        changes.widened += is_thin(x1, x2) or is_thin(y1, y2)
+    changes.widened += x2 - x1 < 1 + NEAR or y2 - y1 < 1 + NEAR
     moved = max(abs(across[0] - 1 - x1), abs(across[1] - x2), abs(down[0] - 1 - y1), abs(down[1] - y2))
     if moved > NEAR:
         changes.rounded += 1

@@ -41,7 +41,7 @@ class BoxChanges:
             ),
             (
                 self.widened,
-                f"{self.widened} boxes of a pixel or less were widened to two, since equal corners are read as no area",
+                f"{self.widened} boxes of at most one pixel were widened, because equal corners are read as no area",
             ),
         )
         return [sentence for count, sentence in found if count]
@@ -85,7 +85,7 @@ def whole_corners(low: float, high: float, size: int | None) -> tuple[int, int] 
     They stay within 1..``size``, if given, and are never equal: a side of at most a pixel becomes two. None if the
     image has no second pixel.
     """
-    first, last = _rounded(low, high)
+    first, last = math.floor(low + 1.5), math.floor(high + 0.5)
     if size is not None:
         first, last = max(first, 1), min(last, size)
     if last > first:
@@ -96,16 +96,6 @@ def whole_corners(low: float, high: float, size: int | None) -> tuple[int, int] 
     if size is None or middle < size:
         return middle, middle + 1
     return (middle - 1, middle) if middle > 1 else None
-
-
-def is_thin(low: float, high: float) -> bool:
-    """Return True if first and last pixel of a side would be equal once rounded."""
-    first, last = _rounded(low, high)
-    return last <= first
-
-
-def _rounded(low: float, high: float) -> tuple[int, int]:
-    return math.floor(low + 1.5), math.floor(high + 0.5)
 
 
 def near_corners(low: float, high: float) -> tuple[float, float]:
