@@ -68,7 +68,7 @@ def test_options_exist() -> None:
     The change log also names options that were renamed, and those of other programs that the command line knows.
     """
     explained = {name for names in RENAMED.values() for name in names} | {f"--{name}" for name in OTHER_OPTIONS}
-    others = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--help"}
+    others = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--index-url", "--help"}
     commands = load_script("_commands")
     known = {
         word
