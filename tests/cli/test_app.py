@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.cli.app import main
+from tests.support.pages import load_script
 
 
 def test_python_m_runs_the_command():
@@ -16,12 +17,46 @@ def test_python_m_runs_the_command():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"], ["detect"], ["demo"], ["models"]])
-def test_help_shows_examples(words: list[str], capsys: pytest.CaptureFixture[str]):
-    assert main([*words, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("Usage: boxwright")
-    assert "boxwright demo" in text or f" boxwright {words[0]} " in text
+PAGES = ["", "data", "weights", "--install-completion", *load_script("_commands").COMMANDS]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_help_fits_80_columns_and_has_examples(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*page.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"Usage: boxwright {page}".rstrip())
+    assert not re.search(r"\[ARGS|Parameters", "\n".join(lines))
+    if page:
+        assert any(line.startswith((f" boxwright {page}", f" torchrun boxwright {page}")) for line in lines)
+        assert not any(re.search(r" --[a-z-]+ \\ *$", line) and "--json" not in line for line in lines)
+    else:
+        assert "boxwright demo" in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("page", "usage"),
+    [
+        ("train", "boxwright train [RECIPE] --data PATH [OPTIONS]"),
+        ("detect", "boxwright detect CHECKPOINT [SOURCES...] [OPTIONS]"),
+        ("data check", "boxwright data check DATA [OPTIONS]"),
+        ("data convert", "boxwright data convert DATA OUTPUT --format FORMAT [OPTIONS]"),
+        ("weights convert", "boxwright weights convert CHECKPOINT --output PATH [OPTIONS]"),
+    ],
+)
+def test_the_first_line_of_a_help_names_the_arguments(page: str, usage: str, capsys: pytest.CaptureFixture[str]):
+    assert main([*page.split(), "--help"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"Usage: {usage}"
+
+
+def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    shown = re.findall(r"^. ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    order = ["demo", "data", "models", "train", "evaluate", "detect", "weights", "pretrain", "proposals", "env"]
+    assert [name for name in shown if name in order] == order
 
 
 @pytest.mark.parametrize(

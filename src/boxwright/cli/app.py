@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Group
 
 import boxwright
 from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.common import NEGATIVES, is_main_process, print_json
+from boxwright.cli.common import NEGATIVES, OPTIONS, examples, is_main_process, print_json
 from boxwright.cli.entry.completion import completion_command
 from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
 from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
@@ -42,19 +42,26 @@ app = App(
     help_format="markdown",
     help_epilogue=EPILOGUE,
     default_parameter=NEGATIVES,
+    group_parameters=OPTIONS,
     suppress_keyboard_interrupt=False,
 )
-app.command(data.data_app)
-app.command(weights.weights_app)
-app.command(demo.demo, help_epilogue=demo.EXAMPLES)
-app.command(detect.detect, help_epilogue=detect.EXAMPLES)
-app.command(env.env, help_epilogue=env.EXAMPLES)
-app.command(evaluate.evaluate, help_epilogue=evaluate.EXAMPLES)
-app.command(models.models, help_epilogue=models.EXAMPLES)
-app.command(pretrain.pretrain, help_epilogue=pretrain.EXAMPLES)
-app.command(proposals.proposals, help_epilogue=proposals.EXAMPLES)
-app.command(train.train, help_epilogue=train.EXAMPLES)
-app.command(completion_command(app), name="--install-completion", group=Group.create_ordered("Shell"), help_epilogue="")
+# In the order in which a newcomer needs them.
+app.command(demo.demo, sort_key=1, help_epilogue=demo.EXAMPLES)
+app.command(data.data_app)  # 2
+app.command(models.models, sort_key=3, help_epilogue=models.EXAMPLES)
+app.command(train.train, sort_key=4, help_epilogue=train.EXAMPLES)
+app.command(evaluate.evaluate, sort_key=5, help_epilogue=evaluate.EXAMPLES)
+app.command(detect.detect, sort_key=6, help_epilogue=detect.EXAMPLES)
+app.command(weights.weights_app)  # 7
+app.command(pretrain.pretrain, sort_key=8, help_epilogue=pretrain.EXAMPLES)
+app.command(proposals.proposals, sort_key=9, help_epilogue=proposals.EXAMPLES)
+app.command(env.env, sort_key=10, help_epilogue=env.EXAMPLES)
+app.command(
+    completion_command(app),
+    name="--install-completion",
+    group=Group.create_ordered("Shell"),
+    help_epilogue=examples("boxwright --install-completion", "boxwright --install-completion --shell zsh"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +94,10 @@ def _run(words: list[str]) -> int:
         from boxwright.cli.entry.usage import refuse_assignments
 
         refuse_assignments(words, app)
+    if not {"--help", "-h"}.isdisjoint(words):
+        from boxwright.cli.entry.usage import state_usage
+
+        state_usage(words, app)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

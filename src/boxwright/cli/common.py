@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from boxwright.app.requests.fields import OUTPUT
 from boxwright.io.text import json_printable, printable_lines
@@ -17,6 +18,9 @@ Json = Annotated[
     Parameter(help="Print the result, or the error, as JSON on stdout.", group=OUTPUT, show_default=False, negative=()),
 ]
 
+OPTIONS = Group("Options", sort_key=1)
+"""The options of a command that belong to no other group of its help."""
+
 NEGATIVES = Parameter(negative_iterable=())
 """Default of all arguments: an option that is on or off has a form with ``--no-``; a list has no negative form."""
 
@@ -25,12 +29,17 @@ FLAT = Parameter(name="*")
 
 
 def examples(*lines: str) -> str:
-    """Format example command lines for the end of a command's help. Long ones are continued with a backslash."""
+    """Format example command lines for the end of a command's help.
+
+    Long ones are continued with a backslash; an option stays with its value.
+    """
+    whole = (re.sub(r"(--[\w-]+) (?!-)", "\\1\N{NO-BREAK SPACE}", line) for line in lines)
     wrapped = (
         textwrap.wrap(line, 74, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in lines
+        for line in whole
     )
-    return "Examples:\n\n" + "\n".join("    " + " \\\n    ".join(parts) for parts in wrapped)
+    text = "\n".join("    " + " \\\n    ".join(parts) for parts in wrapped)
+    return "Examples:\n\n" + text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def print_json(value: Any) -> int:

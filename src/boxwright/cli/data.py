@@ -13,7 +13,7 @@ from rich.text import Text
 
 from boxwright.app.requests.data import AnchorRequest
 from boxwright.app.requests.fields import WHERE, Data
-from boxwright.cli.common import FLAT, NEGATIVES, Json, examples, print_json, say
+from boxwright.cli.common import FLAT, NEGATIVES, OPTIONS, Json, examples, print_json, say
 from boxwright.io.text import printable
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 data_app = App(
     name="data",
     help="Check, show, convert, analyse and generate data sets.",
-    help_epilogue="",
+    help_epilogue=examples(
+        "boxwright data check my_data",
+        "boxwright data show my_data --output samples.html",
+        "boxwright data convert my_data my_coco --format coco",
+    ),
     default_parameter=NEGATIVES,
+    group_parameters=OPTIONS,
+    sort_key=2,
 )
 
 VocZeroBased = Annotated[
@@ -38,7 +44,7 @@ VocZeroBased = Annotated[
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
-@data_app.command(help_epilogue=examples("boxwright data check my_data"))
+@data_app.command(sort_key=1, help_epilogue=examples("boxwright data check my_data"))
 def check(data: Data, *, voc_zero_based: VocZeroBased = False, json: Json = False) -> int:
     """Report every defect of a data set with its file and position.
 
@@ -85,7 +91,7 @@ def print_check(report: CheckReport, console: Console) -> None:
     console.print(f"{counts}, {report.count('info')} remarks: {verdict}")
 
 
-@data_app.command(help_epilogue=examples("boxwright data show my_data --output samples.html --count 12"))
+@data_app.command(sort_key=2, help_epilogue=examples("boxwright data show my_data --output samples.html --count 12"))
 def show(
     data: Data,
     *,
@@ -103,7 +109,7 @@ def show(
     return print_json({"output": str(page)}) if json else say(f"wrote {page}")
 
 
-@data_app.command(help_epilogue=examples("boxwright data convert my_data my_coco --format coco"))
+@data_app.command(sort_key=3, help_epilogue=examples("boxwright data convert my_data my_coco --format coco"))
 def convert(
     data: Data,
     output: Annotated[Path, Parameter(help="A new folder.")],
@@ -165,10 +171,11 @@ def convert(
 
 
 @data_app.command(
+    sort_key=4,
     help_epilogue=examples(
         "boxwright data anchors my_data --count 9 --size 416 416",
         "boxwright data anchors my_data --count 5 --size 416 416 --resize warp --json",
-    )
+    ),
 )
 def anchors(
     data: Data,
@@ -187,7 +194,7 @@ def anchors(
     return print_json(report.to_dict()) if json else say("\n".join(report.lines()))
 
 
-@data_app.command(help_epilogue=examples("boxwright data scenes scenes --train 500 --val 100 --seed 1"))
+@data_app.command(sort_key=5, help_epilogue=examples("boxwright data scenes scenes --train 500 --val 100 --seed 1"))
 def scenes(
     output: Annotated[Path, Parameter(help="A new folder.")],
     *,

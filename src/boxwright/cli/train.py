@@ -25,7 +25,7 @@ def train(
     request: Annotated[TrainRequest, FLAT],
     json: Json = False,
 ) -> int:
-    """Train a detector: boxwright train RECIPE --data PATH.
+    """Train a detector on your own images.
 
     `boxwright models --kind detector` lists the recipes. Ctrl-C stops after the current step, saves a checkpoint and
     prints the command that continues the run. A resumed run keeps its recipe, so do not override settings then.

@@ -10,12 +10,19 @@ from cyclopts import App, Parameter
 
 from boxwright.app.requests.fields import OUTPUT
 from boxwright.app.requests.weights import CheckpointSource, ImportOptions
-from boxwright.cli.common import FLAT, NEGATIVES, Json, examples, print_json, say
+from boxwright.cli.common import FLAT, NEGATIVES, OPTIONS, Json, examples, print_json, say
 
 weights_app = App(
     name="weights",
     help="List, fetch, describe, convert, export and upload checkpoints, also those of other programs.",
     default_parameter=NEGATIVES,
+    group_parameters=OPTIONS,
+    sort_key=7,
+    help_epilogue=examples(
+        "boxwright weights list --publisher torchvision",
+        "boxwright weights show model_final.pkl",
+        "boxwright weights convert model_final.pkl --output model.safetensors",
+    ),
 )
 
 Licence = Annotated[
@@ -25,6 +32,7 @@ Licence = Annotated[
 
 
 @weights_app.command(
+    sort_key=1,
     name="list",
     help_epilogue=examples("boxwright weights list", "boxwright weights list --publisher torchvision --json"),
 )
@@ -58,11 +66,12 @@ def list_weights(
 
 
 @weights_app.command(
+    sort_key=2,
     help_epilogue=examples(
         "boxwright weights fetch torchvision:fasterrcnn_resnet50_fpn",
         "boxwright weights fetch darknet:yolov3 --output weights/",
         "boxwright weights fetch hf:owner/name",
-    )
+    ),
 )
 def fetch(
     name: Annotated[str, Parameter(help="A name that `boxwright weights list` shows, or hf:owner/name.")],
@@ -93,9 +102,10 @@ def fetch(
 
 
 @weights_app.command(
+    sort_key=3,
     help_epilogue=examples(
         "boxwright weights show torchvision:ssd300_vgg16", "boxwright weights show model_final.pkl --json"
-    )
+    ),
 )
 def show(
     checkpoint: CheckpointSource,
@@ -161,12 +171,13 @@ def _view(tree: dict[str, Any]) -> str:
 
 
 @weights_app.command(
+    sort_key=4,
     help_epilogue=examples(
         "boxwright weights convert model_final.pkl --output model.safetensors",
         "boxwright weights convert yolo-mine.weights --classes mine.names --output mine.safetensors",
         "boxwright weights convert run/best.safetensors --output my_detector --licence apache-2.0",
         "boxwright weights convert runs/fast-rcnn-vgg16-1 --ranks 1024 256 --output faster.safetensors",
-    )
+    ),
 )
 def convert(
     checkpoint: CheckpointSource,
@@ -202,10 +213,11 @@ def convert(
 
 
 @weights_app.command(
+    sort_key=5,
     help_epilogue=examples(
         "boxwright weights export runs/faster-rcnn-r50-fpn-1 --format torchvision --output model.pth",
         "boxwright weights export best.safetensors --format detectron2 --output model_final.pth",
-    )
+    ),
 )
 def export(
     checkpoint: CheckpointSource,
@@ -231,10 +243,11 @@ def export(
 
 
 @weights_app.command(
+    sort_key=6,
     help_epilogue=examples(
         "boxwright weights push me/my-detector runs/ssd-small-1 --licence apache-2.0",
         "boxwright weights push me/my-detector best.safetensors --private",
-    )
+    ),
 )
 def push(
     repository: Annotated[

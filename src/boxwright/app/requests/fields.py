@@ -36,9 +36,11 @@ Device = Annotated[
 Precision = Annotated[
     PrecisionName, Parameter(help="Floating-point precision; bf16 is faster where supported.", group=WHERE)
 ]
-LoaderWorkers = Annotated[int | None, Parameter(help="Processes that load images.", group=WHERE)]
-Seed = Annotated[int | None, Parameter(help="Seed of all random numbers.")]
-Epochs = Annotated[float | None, Parameter(help="Length of the training. The schedule is stretched to fit.")]
+LoaderWorkers = Annotated[int | None, Parameter(help="Processes that load images. Default: the recipe's.", group=WHERE)]
+Seed = Annotated[int | None, Parameter(help="Seed of all random numbers. Default: the recipe's.")]
+Epochs = Annotated[
+    float | None, Parameter(help="Length of the training. The schedule is stretched to fit. Default: the recipe's.")
+]
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with changes to the recipe.")]
 Resume = Annotated[Path | None, Parameter(help="Continue the run in this folder.")]
 Augment = Annotated[

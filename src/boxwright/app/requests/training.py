@@ -93,7 +93,10 @@ class PretrainRequest:
     resume: Resume = None
     seed: Seed = None
     licence: Annotated[
-        str, Parameter(name=("--licence", "--license"), help="Licence of the images, for the card in the file.")
+        str,
+        Parameter(
+            name=("--licence", "--license"), help="Licence of the images, for the card in the file.", show_default=False
+        ),
     ] = ""
     device: Device = "auto"
     workers: LoaderWorkers = None

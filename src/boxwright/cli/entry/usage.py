@@ -63,6 +63,30 @@ def usage_error(error: CycloptsError, app: App) -> UsageError:
     return UsageError(str(error).strip())
 
 
+def state_usage(words: Sequence[str], app: App) -> None:
+    """Give the command of a command line the first line of its help: its arguments by name, then its options."""
+    parts = [app.name[0]]
+    for word in words:
+        if word not in app or word in ("--help", "-h"):
+            break
+        app = app[word]
+        parts.append(word)
+    arguments = arguments_of(app)
+    if not arguments:
+        return
+    placed = [argument for argument in arguments if argument.field_info.is_positional]
+    for argument in placed:
+        name = argument.field_info.name.upper()
+        several = "..." if argument.field_info.kind is argument.field_info.VAR_POSITIONAL else ""
+        parts.append(f"{name}{several}" if argument.required else f"[{name}{several}]")
+    required = [argument.names[0] for argument in arguments if argument.required and argument not in placed]
+    parts += [f"{name} {PLACEHOLDERS.get(name, name.removeprefix('--').upper())}" for name in required]
+    app.usage = f"Usage: {' '.join([*parts, '[OPTIONS]'])}"
+
+
+PLACEHOLDERS = {"--data": "PATH", "--output": "PATH", "--count": "N"}
+
+
 def arguments_of(app: App) -> list[Argument]:
     """Return the arguments of a command, those of its request among them."""
     if app.default_command is None:
