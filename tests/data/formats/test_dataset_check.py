@@ -111,7 +111,7 @@ def test_a_broken_split_does_not_hide_the_others(tmp_path: Path) -> None:
     file = write_coco_files(tmp_path, split="val")
     file.write_text(file.read_text()[:-20])
     report = check_dataset(tmp_path)
-    assert kinds(report) == {"unreadable": ["instances_val.json split val"]}
+    assert kinds(report) == {"unreadable": ["instances_val.json split val, line 1, column 382"]}
     assert "not valid JSON" in report.problems[0].message
     assert list(report.splits) == ["train"]
 
@@ -219,3 +219,11 @@ def test_entries_outside_the_folder_are_named(tmp_path: Path) -> None:
     assert len(outside) == 1
     assert "out.png" in str(outside[0])
     assert outside[0].severity == "warning"
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    root = write_voc_files(tmp_path, {"train": ["a"]})
+    (root / "labels.txt").write_bytes("\u5b89\u5168\u5e3d\n".encode("gbk"))
+    (problem,) = check_dataset(root).problems
+    assert (problem.kind, problem.file, problem.place) == ("unreadable", str(root / "labels.txt"), "line 1")
+    assert str(problem).count("labels.txt") == 1

@@ -79,3 +79,10 @@ def test_boxes_out_of_place_are_said(tmp_path: Path) -> None:
     assert text.count("is 60x40 pixels but its annotations say 40x60") == 1
     with pytest.warns(DatasetWarning, match=re.escape(said)):
         show_dataset(tmp_path, tmp_path / "page.png")
+
+
+def test_an_enormous_box_is_drawn_to_the_edge(tmp_path: Path) -> None:
+    content = coco_content(1)
+    content["annotations"][0]["bbox"] = [1, 2, 1e308, 1e200]
+    index = open_dataset(write_coco_files(tmp_path, content))
+    assert (np.asarray(draw_sample(index, 0)) != read_image(index.path(0))).any()

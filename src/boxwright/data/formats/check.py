@@ -160,10 +160,23 @@ def _read_all(source: Source, log: ProblemLog, voc_one_based: bool) -> dict[str,
         try:
             indexes.update(read_source(source, group, log, voc_one_based))
         except InputError as error:
-            file = source.layout[group[0]] if isinstance(source.layout, dict) else source.path
-            message = str(error).removeprefix(f"{file}: ").removeprefix(f"{file}, ")
-            log.note("unreadable", "error", file, "" if source.format == "voc" else f"split {group[0]}", message)
+            file, place, message = _position(error)
+            if file is None:
+                file = source.layout[group[0]] if isinstance(source.layout, dict) else source.path
+            split = "" if source.format == "voc" else f"split {group[0]}"
+            log.note("unreadable", "error", file, ", ".join(filter(None, (split, place))), message)
     return indexes
+
+
+def _position(error: InputError) -> tuple[Path | None, str, str]:
+    """Return the file that a message begins with, the place in it and the rest; no file if it begins otherwise."""
+    text = str(error)
+    for end in (i for i, letter in enumerate(text) if letter == ":" and text[i : i + 2] == ": "):
+        name, _, place = text[:end].partition(", ")
+        for path, inside in ((Path(text[:end]), ""), (Path(name), place)):
+            if path.is_absolute() and os.path.exists(path):  # False for a text that is no path
+                return path, inside, text[end + 2 :]
+    return None, "", text
 
 
 def _check_annotations(name: str, index: DetectionIndex, log: ProblemLog) -> None:

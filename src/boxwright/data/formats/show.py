@@ -124,9 +124,8 @@ def draw_sample(index: DetectionIndex, i: int, side: int = _SIDE) -> Image.Image
         ])  # fmt: skip
     factors = np.array([small[0] / width, small[1] / height] * 2)
     names = index.classes.names
-    return draw_boxes(
-        drawn, rows.boxes * factors, rows.labels, names, masks=masks, crowd=rows.crowd, difficult=rows.difficult
-    )
+    boxes = np.clip(rows.boxes * factors, -1e6, 1e6)  # a side may be infinite in float32
+    return draw_boxes(drawn, boxes, rows.labels, names, masks=masks, crowd=rows.crowd, difficult=rows.difficult)
 
 
 def _chosen(index: DetectionIndex, count: int, seed: int) -> list[int]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from boxwright.data.formats.check import check_dataset
+from boxwright.data.formats.coco.reader import read_coco
 from boxwright.data.formats.convert import convert_dataset
 from boxwright.data.formats.opening import open_dataset
 from boxwright.data.formats.problems import DatasetWarning
 from boxwright.structures import InputError
-from tests.support.dataset_files import coco_content, write_image
+from tests.support.dataset_files import coco_content, write_coco_files, write_image
 
 
 def written(folder: Path, *names: str, file: str = "instances_train.json", **entry: Any) -> Path:
@@ -141,3 +142,14 @@ def test_images_without_sizes_take_one_line(tmp_path: Path) -> None:
     written(tmp_path, "a.png", "b.png", width=None)
     lines = [p.message for p in check_dataset(tmp_path).problems if p.kind == "no-size"]
     assert lines == ["2 images have no width and height; read from the images"]
+
+
+@pytest.mark.parametrize("name", ["a\ud800.png", "", " ", "a\0.png", None, 7])
+def test_names_that_no_file_can_have(tmp_path: Path, name: object) -> None:
+    content = coco_content(2)
+    file = write_coco_files(tmp_path, content)
+    content["images"][1]["file_name"] = name
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"images\[1\]: .*`file_name`"):
+        read_coco(file)
+    assert [p.kind for p in check_dataset(file).problems if p.severity == "error"] == ["bad-image-entry"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -206,4 +207,8 @@ def _image_defect(entry: Any) -> str | None:
         return f"needs a whole `id` of 64 bits, but it is {shown(entry.get('id'))}; number the images from 1"
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"].strip() or "\0" in entry["file_name"]:
         return f"needs the name of an image as `file_name`, but it is {shown(entry.get('file_name'))}"
+    try:
+        os.fsencode(entry["file_name"])
+    except UnicodeEncodeError:
+        return f"has the `file_name` {shown(entry['file_name'])}, with half a Unicode character; correct it"
     return None
