@@ -162,9 +162,24 @@ def import_checkpoint(
     if publisher in _BY_SUFFIX.values():
         ending = next(suffix for suffix, name in _BY_SUFFIX.items() if name == publisher)
         raise InputError(f"{path}: not of {publisher}, whose files end in {ending}; leave the publisher out")
-    state = read_foreign(path)
-    importer = _importer_of(state, path, publisher)
-    return _named(path, lambda: _import_state(importer, state, path, classes, size, any_size))
+    return import_content(read_foreign(path), path, classes, publisher, size, any_size=any_size)
+
+
+def import_content(
+    content: State,
+    path: Path,
+    classes: Classes | None = None,
+    publisher: str | None = None,
+    size: int | None = None,
+    *,
+    any_size: bool = False,
+) -> Imported:
+    """Import the detector in the ``content`` of a file, as :func:`read_foreign` returns it.
+
+    ``path`` names the file in errors. All else is as in :func:`import_checkpoint`.
+    """
+    importer = _importer_of(content, path, publisher)
+    return _named(path, lambda: _import_state(importer, content, path, classes, size, any_size))
 
 
 def _import_state(

@@ -278,3 +278,25 @@ def test_three_published_pickles_are_read(shared_data: Path) -> None:
     for name, (first, count) in expected.items():
         tensors = tensors_in(read_foreign(shared_data / "weight_fixtures" / name))
         assert (next(iter(tensors)), len(tensors)) == (first, count)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "optimizer": {"state": {}}, "epoch": 3},
+        lambda state: {"state_dict": {"model": state}, "meta": {}},
+        lambda state: {"model": "ssd300", "state_dict": {f"model.{name}": value for name, value in state.items()}},
+        lambda state: {f"module.model.{name}": value for name, value in state.items()},
+        lambda state: {"net": {f"_orig_mod.module.{name}": value for name, value in state.items()}},
+        lambda state: {"model": {}, "state_dict_ema": state},
+        lambda state: {"state_dict": {name: value.half() for name, value in state.items()}},
+    ],
+)
+def test_what_programs_put_around_a_state_dict(wrap: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
+    state = {"vgg.0.weight": torch.ones(2), "L2Norm.weight": torch.zeros(3)}
+    torch.save(wrap(state), tmp_path / "checkpoint")
+    tensors = tensors_in(read_foreign(tmp_path / "checkpoint"))
+    assert {name: value.tolist() for name, value in tensors.items()} == {
+        name: value.tolist() for name, value in state.items()
+    }

@@ -175,6 +175,8 @@ def test_yolov2_configurations(shared_golden: Path) -> None:
     assert yolov2_config(parse_cfg(first)).head.narrow is None
     with pytest.raises(InputError, match=r"has no \[region\] layer"):
         yolov2_config(parse_cfg("[net]\nheight=32\nwidth=32\n"))
+    with pytest.raises(InputError, match="a tree of classes, as YOLO9000"):
+        yolov2_config(parse_cfg(texts["darknet_yolov2_voc"].replace("softmax=1", "softmax=1\ntree=9k.tree")))
     with pytest.raises(InputError, match="softmax=1"):
         yolov2_config(parse_cfg(texts["darknet_yolov2_voc"].replace("softmax=1", "softmax=0")))
 

@@ -23,6 +23,8 @@ _ENTRIES = ("model", "state_dict", "blobs", "model_state_dict", "state_dict_ema"
 """Entries in which training programs keep the state dict: detectron2 and torchvision the first, MMDetection the second,
 Detectron the third. The first that exists counts.
 """
+_PREFIXES = ("module.", "_orig_mod.", "model.", "detector.", "net.", "network.", "ema_model.", "ema.")
+"""Beginnings that programs put before the names of all tensors of a network. No published layout has them."""
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """First bytes of torch's files before version 1.6, which introduced zip archives."""
 
@@ -84,13 +86,19 @@ def read_foreign(path: Path | str) -> dict[str, Any]:
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of the model in ``content``, which is a state dict or a training's file with one in an entry.
 
-    The prefix ``module.`` of data-parallel training is removed.
+    Prefixes that programs put before every name are removed: ``module.`` of data-parallel training, ``_orig_mod.`` of
+    compiled models, ``model.`` and the like of programs that hold the network in an attribute.
     """
-    entries = (content[name] for name in _ENTRIES if isinstance(content.get(name), Mapping))
-    inner: Mapping[str, Any] = next(entries, content)
+    inner = content
+    for _ in range(3):  # such as {"state_dict": {"model": ...}}
+        entries = (inner[name] for name in _ENTRIES if isinstance(inner.get(name), Mapping) and inner[name])
+        found: Mapping[str, Any] | None = next(entries, None)
+        if found is None:
+            break
+        inner = found
     tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    while tensors and (prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 

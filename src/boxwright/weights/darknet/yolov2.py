@@ -33,6 +33,8 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
     options, kinds = region[0], [section.kind for section in sections]
     if not options.integer("softmax", 1) or options.integer("coords", 4) != 4:
         raise InputError(f"{options.place}: [region] must have softmax=1 and coords=4 to be YOLOv2's")
+    if "tree" in options.options or "map" in options.options:
+        raise InputError(f"{options.place}: [region] has a tree of classes, as YOLO9000, which no detector here has")
     numbers = options.numbers("anchors")
     passing = "reorg" in kinds
     last = kinds.index("route") if passing and "route" in kinds else len(kinds)
