@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from dataclasses import replace
@@ -145,7 +146,7 @@ def _validation_split(data: Path, source: Source, train_name: str, named: str | 
 
 def refuse_missing_images(index: DetectionIndex) -> None:
     """Raise InputError that counts the images of a split that do not exist, before training comes to the first."""
-    missing = [path for path in map(index.path, range(len(index))) if not path.exists()]
+    missing = [path for path in map(index.path, range(len(index))) if not os.path.exists(path)]
     if missing:
         more = f", nor do {len(missing) - 1} more images of the split {index.name}" if len(missing) > 1 else ""
         raise InputError(

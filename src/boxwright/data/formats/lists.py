@@ -47,13 +47,13 @@ class NameMatcher:
 
     def existing(self, path: Path) -> Path | None:
         """Return the path, or the one with its names in another form, that exists; else None."""
-        if path.exists():
+        if os.path.exists(path):  # which is false for a name that is too long, where Path.exists raises
             return path
         if str(path).isascii():
             return None
         here = Path(path.anchor)
         for part in path.parts[1 if path.anchor else 0 :]:
-            if not (here / part).exists():
+            if not os.path.exists(here / part):
                 name = self._names(here).get(composed(part))
                 if name is None:
                     return None

@@ -14,6 +14,7 @@ without splits has the single split ``all``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def read_source(
 def _refuse_unread(index: DetectionIndex, split: str, log: ProblemLog) -> None:
     """Refuse annotated images of formats that are not read, before training comes to the first of them."""
     unread = [path for path in map(index.path, range(len(index))) if unreadable_reason(path) is not None]
-    unread = [path for path in unread if path.exists()]  # a missing image is reported as missing
+    unread = [path for path in unread if os.path.exists(path)]  # a missing image is reported as missing
     if unread and not log.lenient:  # the check decodes every image and names each
         more = f" (and {len(unread) - 1} more images of the split)" if len(unread) > 1 else ""
         log.refuse("unread-image", unread[0], f"split {split}", f"{unreadable_reason(unread[0])}{more}")
@@ -153,8 +154,8 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
     ``log`` receives the files that seem to belong to a data set but are not read, and defects of a data.yaml.
     """
     log = log or ProblemLog()
-    target = Path(path).expanduser().absolute()
-    if not target.exists():
+    target = Path(os.path.expanduser(path)).absolute()
+    if not os.path.exists(target):
         raise InputError(f"{path}: there is no such file or folder; correct the path")
     if target.is_file():
         return _file_source(target, log)

@@ -75,6 +75,7 @@ def test_names_from_a_file_and_by_an_anchor(tmp_path: Path) -> None:
         ("nc: 1.5\nnames: [cat]\n", "line 2, key `nc`: `1.5` is not a number of classes"),
         ("nc: [1]\nnames: [cat]\n", "line 2, key `nc`: a list or mapping is not a number of classes"),
         ("nc: true\nnames: [cat]\n", "line 2, key `nc`: `true` is not a number of classes"),
+        ("", "has no key `names`; add the class names as a list, in the order of the class numbers"),
         ("nc: 3\n", "has no key `names`; add the class names as a list"),
         ("names: [cat]\ntrain: images/val\n", "line 3: the key `train` stands twice, first in line 1; remove one"),
         (

@@ -290,6 +290,12 @@ def test_a_test_folder_that_is_not_there_stops_no_training(tmp_path: Path, value
         open_dataset(tmp_path / "set", "test")
 
 
+def test_a_pattern_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path, "train: images/train/*.png\nnames: [red]\n")
+    with pytest.raises(InputError, match=r"does not exist .*; patterns are not read, name the folder or a list"):
+        open_splits(tmp_path)
+
+
 @pytest.mark.parametrize("key", ["train", "val"])
 def test_a_missing_folder_that_training_needs(tmp_path: Path, key: str) -> None:
     write_set(tmp_path, YAML.replace(f"images/{key}", "nowhere") + "test: images/val\n")
@@ -367,3 +373,16 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
         InputError, match=r"images/train/b\.png: this is a link to /nowhere/b\.png, which does not exist"
     ):
         open_splits(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody/images", "a\\0b"])
+def test_paths_that_no_system_has(tmp_path: Path, name: str) -> None:
+    file = write_set(tmp_path, f'path: "{name}"\ntrain: images/train\nval: images/val\ntest: "{name}"\nnames: [red]\n')
+    with pytest.warns(DatasetWarning, match=r"key `test`: .* does not exist"):
+        assert counts(file) == {"train": (1, 1), "val": (1, 1)}
+    (tmp_path / "train.txt").write_text(f"{'x' * 300}/a.png\n")
+    file.write_text("train: train.txt\nnames: [red]\n")
+    with pytest.raises(InputError, match=r"train\.txt, line 1: the image x+/a\.png does not exist"):
+        open_splits(file)
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        open_splits(tmp_path / ("x" * 300))

@@ -70,7 +70,7 @@ def _relative(folder: Path, value: Text) -> Text:
     parts = Path(value).parts
     for i in range(len(parts)):
         tail = Text(os.path.join(*parts[i:]))
-        if (folder / tail).exists():
+        if os.path.exists(folder / tail):
             tail.line = value.line
             return tail
     return value

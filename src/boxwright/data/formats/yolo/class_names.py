@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def read_classes(file: Path, content: Entries, log: ProblemLog) -> Classes:
 def _from_file(file: Path, value: Text, place: str) -> Items:
     """Return the lines of the text file that ``names`` names."""
     path = file.parent / value
-    if value.empty or not path.is_file():
+    if value.empty or not os.path.isfile(path):
         raise InputError(f"{place}: `{value}` is one text; give the class names as a list, such as [{value or 'cat'}]")
     names = Items()
     for number, line in read_lines(path):

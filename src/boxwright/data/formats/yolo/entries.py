@@ -50,7 +50,8 @@ def find_entry(file: Path, root: Path, key: Text, value: Text, log: ProblemLog) 
     place = place or inside
     if place is None:
         looked = ", ".join(dict.fromkeys(str(c) for c in (*candidates, *inner[:2])))
-        message = f"{value} does not exist (looked for {looked}); correct the path"
+        remedy = "patterns are not read, name the folder or a list" if "*" in value else "correct the path"
+        message = f"{value} does not exist (looked for {looked}); {remedy}"
         return Problem("no-folder", "error", str(file), where, message)
     if place.is_file():
         _check_kind(file, where, place)
@@ -134,4 +135,4 @@ def _check_kind(file: Path, where: str, place: Path) -> None:
 
 
 def _first(paths: Iterable[Path | None]) -> Path | None:
-    return next((path for path in paths if path is not None and path.is_file()), None)
+    return next((path for path in paths if path is not None and os.path.isfile(path)), None)

@@ -95,7 +95,7 @@ def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
         name = split_name(key)
         if key in _OTHER_KEYS or _is_nothing(value):
             continue
-        if name not in KNOWN_SPLITS and not (isinstance(value, Text) and (root / value).is_dir()):
+        if name not in KNOWN_SPLITS and not (isinstance(value, Text) and os.path.isdir(root / value)):
             continue  # a setting of another tool: a key with another name is a split only if its folder exists
         if name in keys:
             raise InputError(
@@ -141,10 +141,14 @@ def names_classes(file: Path) -> bool:
     except InputError:
         text = read_bytes(file).replace(b"\0", b"")
         return b"names" in text and b"train" in text
-    if not isinstance(content, Entries) or not ({"names", "nc"} & set(content)):
+    if not isinstance(content, Entries):
         return False
+    if not {"names", "nc"} & set(content):
+        return file.stem.lower() in ("data", "dataset") and bool({"train", "val", "test"} & set(content))
     folders = (value for value in content.values() if isinstance(value, Text) and value)
-    return any(key in content for key in ("train", "val", "test")) or any((file.parent / f).is_dir() for f in folders)
+    return any(key in content for key in ("train", "val", "test")) or any(
+        os.path.isdir(file.parent / f) for f in folders
+    )
 
 
 def _root(file: Path, content: Entries) -> Path:
@@ -156,8 +160,8 @@ def _root(file: Path, content: Entries) -> Path:
     value = content.get(Text("path"))
     if isinstance(value, Text) and not value.empty:
         for text in (value, value.replace("\\", "/")):
-            root = Path(os.path.normpath(folder / Path(text).expanduser()))
-            if root.is_dir():
+            root = Path(os.path.normpath(folder / os.path.expanduser(text)))
+            if os.path.isdir(root):
                 return root
     return folder
 
