@@ -201,6 +201,16 @@ def test_detections_that_disagree_are_refused():
 HOSTILE = ("two\nlines", "\x1b[31mred\x07", "a\u202eb", "nul\x00", "[/bold]", "x" * 100_000, "", "caf\udce9", "\ud83d")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_box_that_is_not_finite_is_refused(value: float):
+    with pytest.raises(InputError, match=r"box 1 is \[3\.0, .*cannot be drawn"):
+        draw_boxes(grey(30, 20), [[3, 2, 20, 9], [3, value, 20, 9]], [0, 0], ["x"])
+
+
+def test_a_box_of_any_size_can_be_drawn():
+    assert changed(grey(30, 20), draw_boxes(grey(30, 20), [[-1e30, -5, 1e30, 1e9]], [0], ["x"])).any()
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("size", [(30, 20), (640, 480)])
 def test_any_name_can_be_drawn(name: str, size: tuple[int, int]):

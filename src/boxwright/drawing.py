@@ -81,6 +81,9 @@ def draw_boxes(
     ):
         if values is not None and len(values) != count:
             raise InputError(f"{count} boxes but {len(values)} {what}; give one for each box")
+    if not np.isfinite(corners).all():
+        worst = int(np.flatnonzero(~np.isfinite(corners).all(axis=1))[0])
+        raise InputError(f"box {worst} is {corners[worst].tolist()}; a box that is not finite cannot be drawn")
     canvas = image.convert("RGB")
     if canvas is image:
         canvas = image.copy()

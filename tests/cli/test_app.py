@@ -1,5 +1,7 @@
 """Help, exit codes and errors of the command line as a whole."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.cli.app import main
+from tests.support.dataset_files import write_coco_files
 from tests.support.pages import load_script
 
 
@@ -116,3 +119,15 @@ def test_no_error_sends_control_characters_to_the_terminal(
     text = "".join(capsys.readouterr())
     assert "none" in text
     assert all(character.isprintable() for line in text.splitlines() for character in line)
+
+
+def test_a_terminal_without_unicode_gets_escapes(tmp_path: Path):
+    write_coco_files(tmp_path / "d\u00e9")
+    words = [sys.executable, "-m", "boxwright", "data", "check", str(tmp_path / "d\u00e9")]
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [*words, *more], capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+        )
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode("ascii")
+        assert "d\\xe9" in text or json.loads(text)["path"].endswith("d\u00e9")

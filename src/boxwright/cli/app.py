@@ -8,6 +8,7 @@ progress and messages go to stderr.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -67,6 +68,9 @@ app.command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or file in ASCII gets escapes of what it does not have
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in words or os.environ.get("BOXWRIGHT_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
     with Interrupts() as interrupts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import textwrap
 from typing import Annotated, Any
 
@@ -44,7 +45,8 @@ def examples(*lines: str) -> str:
 
 def print_json(value: Any) -> int:
     """Print one line of JSON on stdout and return exit code 0."""
-    print(json_printable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json_printable(json.dumps(value, ensure_ascii=not unicode, allow_nan=False)))
     return 0
 
 

@@ -242,3 +242,17 @@ def test_a_journal_that_was_edited_is_refused(photos: Path, tmp_path: Path, line
     with pytest.raises(InputError, match=r"journal\.jsonl.*: not a .*--overwrite"):
         run([photos], tmp_path / "out")
     assert run([photos], tmp_path / "out", overwrite=True).images == 4
+
+
+def test_names_as_long_as_they_can_be(tmp_path: Path):
+    """A drawing of a GIF is a PNG, whose name is longer by its suffix."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = ["n" * 250 + "1.gif", "n" * 250 + "2.gif", "\u00e9" * 125 + ".gif", "n" * 251 + ".jpg"]
+    for name in names:
+        spot_image(5, 6).save(folder / name)
+    summary = run([folder], tmp_path / "out")
+    assert (summary.images, summary.failed) == (4, [])
+    drawn = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert len(drawn) == 4
+    assert "n" * 251 + ".jpg" in drawn

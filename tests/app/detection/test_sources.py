@@ -93,6 +93,25 @@ def test_links_to_folders_are_followed_and_no_image_counts_twice(photos: Path):
     assert len({s.path for s in found}) == len(found)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/**/*.jpg", ["10.jpg", "2.jpg", "cam.jpg"]),
+        ("photos/**/2.*", ["2.JPG", "2-2.jpg"]),
+        ("photos/deep/**", ["2.jpg"]),
+        ("p*/**/deep/**/*.jpg", ["2.jpg"]),
+        ("photos/*.jpg", ["10.jpg"]),
+    ],
+)
+def test_globs_at_any_depth_end_in_loops_of_links(photos: Path, pattern: str, expected: list[str]):
+    (photos.parent / "outside").mkdir()
+    (photos.parent / "outside" / "cam.jpg").write_bytes(b"x")
+    (photos / "linked").symlink_to("../outside")
+    for name in ("one", "two"):  # two loops have 2**40 paths before the system ends them
+        (photos / "deep" / name).symlink_to("..")
+    assert [s.name for s in find_sources([photos.parent / pattern])] == expected
+
+
 @pytest.mark.parametrize("name", ["IMG_1.DNG", "a.jxl", "dead.jpg"])
 def test_images_that_cannot_be_read_are_among_the_sources(photos: Path, name: str):
     """Reading them fails, and so they are reported."""

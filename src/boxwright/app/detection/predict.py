@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ from boxwright.io.images import save_image
 from boxwright.structures import Classes, InputError
 
 _READERS = 2
+_LONGEST_NAME = 255  # bytes
 _PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -219,6 +222,7 @@ class Prediction:
         target = self._folder.folder / "pictures" / source.name
         if target.suffix.lower() not in _PICTURE_SUFFIXES:
             target = target.with_name(target.name + ".png")
+        target = _with_short_name(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(found.draw(Image.fromarray(pixels)), target, quality=92)
 
@@ -241,7 +245,7 @@ class Prediction:
     def _detect_in_video(self, video: MediaFile, bar: ProgressBar) -> list[Record]:
         rate = video_facts(video.path).rate / self._every
         name = video.name if video.path.suffix.lower() == ".mp4" else f"{video.name}.mp4"
-        target = self._folder.folder / "videos" / name
+        target = _with_short_name(self._folder.folder / "videos" / name)
         records: list[Record] = []
         damaged: list[int] = []
         frames = read_frames(video.path, self._every)
@@ -260,6 +264,15 @@ class Prediction:
         if damaged:
             self._note(f"{video.path}: {len(damaged)} frames are damaged (the first: {damaged[0]})", bar)
         return records
+
+
+def _with_short_name(path: Path) -> Path:
+    """Shorten a name that is longer than file systems take; the end of a hash keeps it unique."""
+    name = os.fsencode(path.name)
+    if len(name) <= _LONGEST_NAME:
+        return path
+    start = name[: _LONGEST_NAME - 40].decode(errors="ignore")
+    return path.with_name(f"{start}-{hashlib.sha256(name).hexdigest()[:8]}{path.suffix}")
 
 
 def _read(path: Path) -> tuple[np.ndarray, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -73,13 +75,33 @@ def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
     elif path.is_symlink():
         raise InputError(f"{pattern}: this is a link to {path.resolve()}, which does not exist; restore that file")
     elif glob.has_magic(pattern):
-        hits = [Path(hit) for hit in glob.glob(str(path), recursive=True)]
-        files = sorted((hit for hit in hits if hit.is_file() and _is_media(hit)), key=lambda p: natural_key(str(p)))
+        files = sorted((hit for hit in _hits(path) if _is_media(hit)), key=lambda p: natural_key(str(p)))
         if not files:
             raise InputError(f"{pattern}: no image or video matches this pattern")
         yield from ((file, file.name) for file in files)
     else:
         raise InputError(f"{pattern}: no such file or folder{_meant(path)}")
+
+
+def _hits(pattern: Path) -> Iterator[Path]:
+    """Yield the files that match a pattern; ``**`` stands for folders at any depth, linked ones included."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from (Path(hit) for hit in glob.glob(str(pattern)) if os.path.isfile(hit))
+        return
+    first = parts.index("**")
+    for base in glob.glob(os.path.join(*parts[:first])) if first else ["."]:  # glob itself has no end in loops of links
+        if os.path.isdir(base):
+            files = walk_files(base)
+            yield from (file for file in files if _fits(file.relative_to(base).parts, parts[first:]))
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return any(_fits(names[start:], patterns[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
 
 
 def _is_media(path: Path) -> bool:
