@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.data.formats.entries.values import whole
 from boxwright.data.formats.problems import Problem, ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, is_copy, several, split_name, split_rank
 from boxwright.data.formats.texts import read_bytes
@@ -25,7 +26,8 @@ _OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_
 class YoloLayout:
     """Content of a ``data.yaml``; ``splits`` holds the folders, lists and images that each split names.
 
-    ``absent`` holds the defect of each split that names what does not exist.
+    ``absent`` holds the defect of each split that names what does not exist; ``keypoints`` is ``kpt_shape``, the number
+    of keypoints of an object and of the values of each, which are 2 or 3.
     """
 
     file: Path
@@ -34,6 +36,7 @@ class YoloLayout:
     splits: dict[str, list[Entry]]
     absent: dict[str, Problem] = field(default_factory=dict)
     labels: LabelFinder = field(default_factory=lambda: LabelFinder(Path()))
+    keypoints: tuple[int, int] | None = None
     _images: dict[str, list[Path]] = field(default_factory=dict)
 
     def images(self, split: str, log: ProblemLog) -> list[Path]:
@@ -116,7 +119,22 @@ def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
             raise InputError(str(next(iter(absent.values()))))
         raise InputError(f"{file}: none of the keys `train`, `val`, `test` names images; add at least one")
     ordered = dict(sorted(splits.items(), key=lambda item: split_rank(item[0])))
-    return YoloLayout(file, root, classes, ordered, absent, LabelFinder(root))
+    return YoloLayout(file, root, classes, ordered, absent, LabelFinder(root), _keypoints(file, content))
+
+
+def _keypoints(file: Path, content: Entries) -> tuple[int, int] | None:
+    """Return ``kpt_shape``; None without it. Raises ``InputError`` for a value that is no such shape."""
+    value = content.get(Text("kpt_shape"))
+    if value is None or _is_nothing(value):
+        return None
+    shape = [whole(v) for v in value if isinstance(v, Text)] if isinstance(value, Items) else []
+    points, size = shape if len(shape) == 2 else (None, None)
+    if points is None or points < 1 or size not in (2, 3):
+        raise InputError(
+            f"{file}, line {value.line}, key `kpt_shape`: give the number of keypoints and of the values of each, "
+            "2 or 3, such as [17, 3]"
+        )
+    return points, size
 
 
 def _is_nothing(value: Value) -> bool:
