@@ -1,13 +1,18 @@
 """The commands ``boxwright data``."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from boxwright.app.requests.training import TrainRequest
+from boxwright.app.train import resume_command, training_splits
 from boxwright.cli.app import main
+from boxwright.data.formats.opening import open_splits
 from tests.support.command_line import fails, json_output
+from tests.support.dataset_files import voc_xml, write_voc_files
 
 
 def test_data_commands(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -25,7 +30,35 @@ def test_data_commands(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert done["splits"]["val"]["images"] == 3
     assert any("mask" in announcement for announcement in done["announcements"])
     assert "not empty" in fails(capsys, "data", "convert", scenes, tmp_path / "voc", "--format", "coco")
-    assert "not an empty folder" in fails(capsys, "data", "scenes", tmp_path / "voc")
+    assert "is not empty" in fails(capsys, "data", "scenes", tmp_path / "voc")
+
+
+def test_voc_files_that_count_from_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_voc_files(tmp_path / "voc", {"train": ["a", "b"]})
+    for stem in ("a", "b"):
+        (data / f"Annotations/{stem}.xml").write_text(voc_xml(f"{stem}.jpg", [("cat", 0, 3, 30, 20)]))
+    flag = "--voc-zero-based"
+    assert main(["data", "check", str(data)]) == 0
+    assert "2 of 2 boxes begin at 0" in capsys.readouterr().out
+    assert main(["data", "check", str(data), flag]) == 0
+    assert "begin at 0" not in capsys.readouterr().out
+    json_output(capsys, "data", "convert", data, tmp_path / "coco", "--format", "coco", flag, "--json")
+    assert open_splits(tmp_path / "coco")["train"].annotations(0).boxes.tolist() == [[0, 3, 30, 20]]
+    json_output(capsys, "data", "show", data, "--output", tmp_path / "page.html", flag, "--json")
+    json_output(capsys, "data", "anchors", data, "--count", 1, flag, "--json")
+    results = [{"image_id": i, "category_id": 1, "bbox": [0, 3, 30, 17], "score": 0.9} for i in (1, 2)]
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    words = ["evaluate", "--detections", tmp_path / "found.json", "--data", data, "--split", "train"]
+    exact = json_output(capsys, *words, flag, "--json")
+    rough = json_output(capsys, *words, "--json")
+    assert isinstance(exact, dict)
+    assert isinstance(rough, dict)
+    assert exact["stats"]["AP"] == 1
+    assert rough["stats"]["AP"] < 1
+    request = TrainRequest(data=data, voc_zero_based=True)
+    assert resume_command(request, Path("run")) == f"boxwright train --data {data} --resume run {flag}"
+    train, _ = training_splits(data, voc_one_based=False)
+    assert train.annotations(0).boxes.tolist() == [[0, 3, 30, 20]]
 
 
 def test_data_check_exits_1_for_defects(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -74,7 +74,8 @@ def find_anchors(data: Path, request: AnchorRequest) -> AnchorReport:
         if min(size) < 1:
             raise InputError(f"--size {size[0]} {size[1]}: height and width must be at least 1 pixel")
     source = find_source(data)
-    index = open_dataset(data, choose_split(data, source.splits, request.split, ("train",), absent=source.absent))
+    split = choose_split(data, source.splits, request.split, ("train",), absent=source.absent)
+    index = open_dataset(data, split, not request.voc_zero_based)
     chosen = {index.name: index}
     refuse_wrong_sizes(chosen, image_sizes(chosen, lenient=True))  # shapes need the boxes alone, not the images
     boxes = network_sizes(index, size, request.resize)

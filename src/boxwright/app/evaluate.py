@@ -230,7 +230,7 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
     if split == "train" and request.split is None:
         message = f"{data}: has no split for validation, so the metrics are on its only split, train"
         warnings.warn(message, DatasetWarning, stacklevel=2)
-    index = open_dataset(data, split)
+    index = open_dataset(data, split, not request.voc_zero_based)
     if request.detections is not None:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")

@@ -62,7 +62,7 @@ def make_proposals(request: ProposalsRequest) -> Made:
         raise InputError(f"--output {output}: name a file that ends in {SUFFIX}")
     if most < 1:
         raise InputError(f"--most {most}: at least 1")
-    index = open_dataset(request.data, request.split)
+    index = open_dataset(request.data, request.split, not request.voc_zero_based)
     check_writable(output)
     if request.method == SELECTIVE_SEARCH:
         # Named by setting, so that a search with other settings does not overwrite it.

@@ -35,7 +35,9 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
     if request.resume is not None:
         check_resume(name, request)
     recipe = None if name is None else requested_recipe(name, request)
-    train_index, val_index = training_splits(request.data, request.train_split, request.val_split)
+    train_index, val_index = training_splits(
+        request.data, request.train_split, request.val_split, not request.voc_zero_based
+    )
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
     return train(
         recipe,
@@ -102,7 +104,7 @@ def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
 
 
 def training_splits(
-    data: Path, train_split: str | None = None, val_split: str | None = None
+    data: Path, train_split: str | None = None, val_split: str | None = None, voc_one_based: bool = True
 ) -> tuple[DetectionIndex, DetectionIndex | None]:
     """Open the training and the validation split: those named, else ``train`` (or the only one) and ``val``.
 
@@ -115,7 +117,7 @@ def training_splits(
     train_name = choose_split(data, source.splits, train_split, ("train",), "--train-split", source.absent)
     val_name = _validation_split(data, source, train_name, val_split)
     names = [train_name] if val_name in (None, train_name) else [train_name, val_name]
-    splits = read_source(source, names, log)
+    splits = read_source(source, names, log, voc_one_based)
     same_classes(data, splits)
     for index in splits.values():
         refuse_missing_images(index)
@@ -173,6 +175,8 @@ def resume_command(request: TrainRequest, output: Path) -> str:
     for option, value in (("--train-split", request.train_split), ("--val-split", request.val_split)):
         if value is not None:
             parts += [option, value]
+    if request.voc_zero_based:
+        parts.append("--voc-zero-based")
     if request.device != "auto":
         parts += ["--device", request.device]
     return shlex.join(parts)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from boxwright.app.requests.data import AnchorRequest
-from boxwright.app.requests.fields import WHERE, Data
+from boxwright.app.requests.fields import WHERE, Data, VocZeroBased
 from boxwright.cli.common import FLAT, NEGATIVES, OPTIONS, Json, examples, print_json, say
 from boxwright.io.text import printable
 
@@ -31,15 +31,6 @@ data_app = App(
     group_parameters=OPTIONS,
     sort_key=2,
 )
-
-VocZeroBased = Annotated[
-    bool,
-    Parameter(
-        help="In VOC files: count pixels from 0, as some tools write them. `data convert --format voc` writes a copy "
-        "that counts from 1.",
-        show_default=False,
-    ),
-]
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from boxwright.app.requests.fields import TrainSplit
+from boxwright.app.requests.fields import TrainSplit, VocZeroBased
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class AnchorRequest:
         ),
     ] = "letterbox"
     split: TrainSplit = None
+    voc_zero_based: VocZeroBased = False
     distance: Annotated[
         Literal["iou", "euclid"],
         Parameter(help="Distance that k-means minimises: 1 - IoU, or Euclidean between the sides."),

@@ -27,6 +27,14 @@ Checkpoint = Annotated[
 Data = Annotated[
     Path, Parameter(help="The data set: a folder, a COCO .json or a YOLO data.yaml. The format is detected.")
 ]
+VocZeroBased = Annotated[
+    bool,
+    Parameter(
+        help="In VOC files: count pixels from 0, as some tools write them. `data convert --format voc` writes a copy "
+        "that counts from 1.",
+        show_default=False,
+    ),
+]
 TrainSplit = Annotated[str | None, Parameter(help="Default: train, or the only split.")]
 TestSplit = Annotated[str | None, Parameter(help="Default: val, else test, else the only split.")]
 Device = Annotated[

@@ -19,6 +19,7 @@ from boxwright.app.requests.fields import (
     Precision,
     TestSettings,
     TestSplit,
+    VocZeroBased,
 )
 
 SELECTIVE_SEARCH = "selective-search"
@@ -33,6 +34,7 @@ class EvaluateRequest:
 
     data: Data
     split: TestSplit = None
+    voc_zero_based: VocZeroBased = False
     detections: Annotated[Path | None, Parameter(help="Evaluate this COCO results file instead of a checkpoint.")] = (
         None
     )
@@ -106,6 +108,7 @@ class ProposalsRequest:
 
     data: Data
     split: Annotated[str | None, Parameter(help="The split. May be omitted if there is only one.")] = None
+    voc_zero_based: VocZeroBased = False
     method: Annotated[
         str,
         Parameter(help="selective-search, or the checkpoint of a detector with a proposal network, by path or name."),

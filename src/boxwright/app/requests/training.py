@@ -18,6 +18,7 @@ from boxwright.app.requests.fields import (
     Resume,
     Seed,
     TrainSplit,
+    VocZeroBased,
 )
 
 
@@ -61,6 +62,7 @@ class TrainRequest:
     seed: Seed = None
     train_split: TrainSplit = None
     val_split: Annotated[str | None, Parameter(help="Default: val, else test, else none.")] = None
+    voc_zero_based: VocZeroBased = False
     device: Device = "auto"
     workers: LoaderWorkers = None
     tensorboard: Annotated[

@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 
 class LineReader:
-    """Reader of the label files of a data set; ``keypoints`` is the shape of the keypoints that the data.yaml states."""
+    """Reader of the label files of a data set; ``keypoints`` is the data.yaml's shape of keypoints."""
 
     def __init__(self, num_classes: int, keypoints: tuple[int, int] | None, log: ProblemLog) -> None:
         self.num_classes = num_classes
@@ -119,8 +119,8 @@ class LineReader:
         if self.keypoints is not None and count != 4:
             points, size = self.keypoints
             return (
-                f"with kpt_shape [{points}, {size}] a line has {5 + points * size}: class cx cy w h and {points} keypoints "
-                f"of {size} numbers; correct the line or kpt_shape"
+                f"with kpt_shape [{points}, {size}] a line has {5 + points * size}: class cx cy w h and {points} "
+                f"keypoints of {size} numbers; correct the line or kpt_shape"
             )
         if count == 4 or (count >= 6 and count % 2 == 0):
             if count == 6 and values[5] >= 2 and values[5].is_integer() and max(map(abs, values[:5])) <= 1:
