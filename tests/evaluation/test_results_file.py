@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from boxwright.data.formats.opening import open_dataset
+from boxwright.data.formats.problems import DatasetWarning
 from boxwright.evaluation import evaluate_detections, load_coco_detections
 from boxwright.structures import InputError
 from tests.support.dataset_files import write_coco_files
@@ -88,11 +89,29 @@ def test_tuples_and_columns_are_taken() -> None:
         ("[" * 100_000, "found.json: the JSON is nested too deeply"),
         ("[1" + "0" * 5000 + "]", "found.json, line 1: a number of more than 4300 digits"),
         ([{**GOOD, "category_id": 1}], "entry 0 has category id 1; the data set has 4, 9"),
-        ([{**GOOD, "score": "0.5"}], 'entry 0 has score "0.5"'),
+        ([{**GOOD, "score": "high"}], 'entry 0 has score "high"'),
         ('[{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1], "score": NaN}]', "entry 0 has score NaN"),
         ([{**GOOD, "bbox": [1, 2, 3]}], "entry 0 has bbox .*four finite numbers"),
         ([{**GOOD, "bbox": [1, 2, -3, 4]}], "entry 0 has bbox .*negative width"),
         ([{k: v for k, v in GOOD.items() if k != "score"}], "entry 0 has no score"),
+        ([{**GOOD, "image_id": 2**70}], "entry 0 is of image id 1180591620717411303424"),
+        ([{**GOOD, "category_id": 1e300}], r"entry 0 has category id 1e\+300"),
+        ([{**GOOD, "category_id": "cat"}], 'entry 0 has category_id "cat"; it must be'),
+        ([{**GOOD, "score": 10**400}], "entry 0 has score 1000000.*; it must be a finite"),
+        ([{**GOOD, "bbox": [1, 2, "x", 4]}], r'entry 0 has bbox \[1, 2, "x", 4\]'),
+        ([{**GOOD, "bbox": [1, 2, True, 4]}], "entry 0 has bbox"),
+        ([{**GOOD, "bbox": 7}], "entry 0 has bbox 7"),
+        ([{**GOOD, "bbox": None, "segmentation": {"size": [3, 4], "counts": [12]}}], "entry 0 has a mask .*size"),
+        (
+            [{**GOOD, "bbox": [], "segmentation": {"size": [120, 120], "counts": [0, 10**9]}}],
+            "covers 1000000000 pixels",
+        ),
+        ([{**GOOD, "bbox": [], "segmentation": {"size": [120, 120], "counts": "\u00ff"}}], "is invalid"),
+        (
+            {"images": [], "annotations": [{k: v for k, v in GOOD.items() if k != "score"}]},
+            "an annotation file, not det",
+        ),
+        ('[{"image_id": 5, "image_id": 5}]', 'the key "image_id" stands twice'),
         ([{k: v for k, v in GOOD.items() if k != "bbox"}], "entry 0 has neither bbox nor a run-length mask"),
     ],
 )
@@ -113,3 +132,23 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
         load_coco_detections(tmp_path, index)
     with pytest.raises(InputError, match="entry 0 has no run-length mask"):
         load_coco_detections(written(tmp_path / "boxes.json", [GOOD]), index, "segm")
+
+
+def test_numbers_as_text(tmp_path: Path) -> None:
+    row = {"image_id": "5", "category_id": "9.0", "bbox": ["10", "1e1", 40, "40.0"], "score": " 0.5 "}
+    found = load_coco_detections(written(tmp_path / "found.json", [row]), two_squares())
+    assert (found.image_ids.tolist(), found.labels.tolist(), found.scores.tolist()) == ([5], [0], [0.5])
+    assert found.boxes.tolist() == [[10, 10, 40, 40]]
+
+
+def test_repeated_entries_and_empty_files_are_said(tmp_path: Path) -> None:
+    other = {**GOOD, "score": 0.4}
+    with pytest.warns(DatasetWarning, match=r"found\.json: 2 of 4 detections repeat others exactly"):
+        load_coco_detections(written(tmp_path / "found.json", [GOOD, other, GOOD, GOOD]), two_squares())
+    with pytest.warns(DatasetWarning, match=r"found\.json: holds no detections"):
+        assert len(load_coco_detections(written(tmp_path / "found.json", []), two_squares())) == 0
+
+
+def test_a_file_in_utf16_with_scores_above_1(tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text(json.dumps([{**GOOD, "score": 87.5}]), encoding="utf-16")
+    assert load_coco_detections(tmp_path / "found.json", two_squares()).scores.tolist() == [87.5]

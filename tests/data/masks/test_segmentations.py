@@ -53,7 +53,6 @@ def test_run_lengths_compressed_and_not(seed: int) -> None:
         ([[1, 2, 9, 2, 9, True]], "coordinate 'True', which is no number"),
         ([[1, 2, 9, 2, 9, 1e300]], "coordinate 1e+300, far outside its image"),
         ([[1, 2, 9, 2, 9, 10**1000]], "far outside its image"),
-        ({"size": [24, 31], "counts": [744]}, "empty mask"),
         ({"size": [24, 31], "counts": [743, True]}, "text or a list"),
         ({"size": [24, 31], "counts": "o" * 100_000}, "a number is too long"),
         ("poly", "not str"),

@@ -191,6 +191,7 @@ def test_a_mask_without_a_box(tmp_path: Path, box: Any) -> None:
         ([{"x": 1, "y": 2}] * 3, "the segmentation is one list of 3 values"),
         ([[1, 2, "a", 2, 9, 9]], r"segmentation\[0\]: a polygon has the coordinate 'a', which is no number"),
         ("1 2 9 2", "not str"),
+        ({"size": [40, 60], "counts": [2400]}, "the mask is empty"),
         (5, "not int"),
     ],
 )

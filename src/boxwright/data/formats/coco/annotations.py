@@ -169,6 +169,9 @@ class AnnotationReader:
         if (defect := mask_tools.defect(value, image.height, image.width)) is not None:
             self._bad_mask(where, defect)
             return None
+        if not mask_tools.area(value):
+            self._bad_mask(where, "the mask is empty")
+            return None
         return value
 
     def _bad_mask(self, where: str, defect: str) -> None:
