@@ -12,6 +12,7 @@ import torch
 
 from boxwright.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from boxwright.cli.app import main
+from boxwright.cli.weights import _view
 from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
@@ -222,3 +223,20 @@ def test_a_published_backbone_is_no_detector(cache: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "published   top-1 76.1 top-5 92.9 on ImageNet val" in shown
     assert "no; fetch it: boxwright weights fetch torchvision:resnet50" in shown
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"kind": "warp", "size": [300, 320]}, "stretched to 300 x 320 pixels (height x width)"),
+        ({"kind": "letterbox", "size": [416, 416]}, "fitted into 416 x 416 pixels (height x width), with margins"),
+        (
+            {"kind": "resize", "short": [800], "long": 1333},
+            "resized to a short side of 800 pixels, long side at most 1333",
+        ),
+        ({"kind": "resize", "short": [600], "long": 65536}, "resized to a short side of 600 pixels"),
+        ({"kind": "flip"}, "flip"),
+    ],
+)
+def test_the_preparation_of_images_in_words(tree: dict[str, object], words: str):
+    assert _view(tree) == words

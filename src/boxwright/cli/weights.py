@@ -125,6 +125,9 @@ def show(
     return print_json(facts) if json else _show(facts)
 
 
+UNNAMED = " (the file has no names; give them by --classes)"
+
+
 def _show(facts: dict[str, Any]) -> int:
     if not facts["fetched"]:
         rows = [
@@ -142,7 +145,7 @@ def _show(facts: dict[str, Any]) -> int:
         rows = [
             ("from", facts["source"]),
             ("detector", f"{facts['detector']} on {facts['backbone']}, {facts['parameters'] / 1e6:.1f} M parameters"),
-            ("classes", f"{len(names)}: {shown}"),
+            ("classes", f"{len(names)}: {shown}" + (UNNAMED if names[0] == "class_0" else "")),
             ("images", ", ".join(_view(view) for view in facts["images"]["eval"]) or "unchanged"),
             ("licence", imported.get("licence") or "not stated in the file"),
             ("file", f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)"),
@@ -163,11 +166,15 @@ def _metrics(figures: dict[str, float], kind: str) -> str:
 
 def _view(tree: dict[str, Any]) -> str:
     """Format one transform of the image preparation."""
-    shown = {key: value if isinstance(value, list) else [value] for key, value in tree.items()}
-    marks = {"size": " x ", "short": "/", "long": "/"}
-    sides = {key: mark.join(map(str, shown[key])) for key, mark in marks.items() if key in shown}
-    settings = ", ".join(f"{key} {value}" for key, value in sides.items())
-    return f"{tree['kind']} {settings}".strip()
+    match tree:
+        case {"kind": "warp", "size": [height, width]}:
+            return f"stretched to {height} x {width} pixels (height x width)"
+        case {"kind": "letterbox", "size": [height, width]}:
+            return f"fitted into {height} x {width} pixels (height x width), with margins"
+        case {"kind": "resize", "short": list(short), "long": long}:
+            limit = f", long side at most {long}" if long < 2**16 else ""
+            return f"resized to a short side of {' or '.join(map(str, short))} pixels{limit}"
+    return str(tree["kind"])
 
 
 @weights_app.command(
