@@ -178,8 +178,12 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "checkpoint", "words"),
     [
-        (("cat", "dog"), ("cat", "dog", "cow"), ["(2)", "(3)", "the data lacks 'cow'", "Rename or filter"]),
-        (("cat", "emu"), ("cat", "dog"), ["lacks 'dog'; the checkpoint lacks 'emu'", "train a checkpoint"]),
+        (
+            ("cat", "dog"),
+            ("cat", "dog", "cow"),
+            ["(2)", "(3)", "the data lacks 'cow'", "in the labels.txt of a VOC folder"],
+        ),
+        (("cat", "emu"), ("cat", "dog"), ["lacks 'dog'; the checkpoint lacks 'emu'", "Rename or filter"]),
         (("dog", "cat"), ("cat", "dog"), ["another order: class 0 is 'dog' in the data and 'cat'", "'cat', 'dog'"]),
         (tuple(map(str, range(30))), ("x",), ["'11' and 18 more"]),
     ],

@@ -245,9 +245,14 @@ def check_classes(
         for lacks, names in (("the data lacks", difference.missing), (f"{what} lacks", difference.unknown))
         if names
     ]
+    remedy = "Rename or filter the data's classes, or train a checkpoint on this data"
+    if not difference.unknown:  # no object of some classes: VOC has no other place for their names
+        remedy = (
+            f"List the classes of {what} in the data too: in the labels.txt of a VOC folder, one a line, or by name"
+        )
     raise InputError(
         f"the classes of {data_name} ({len(data)}) and of {checkpoint_name} ({len(checkpoint)}) differ: "
-        f"{'; '.join(parts)}. Rename or filter the data's classes, or train a checkpoint on this data"
+        f"{'; '.join(parts)}. {remedy}"
     )
 
 
