@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from boxwright.backbones.timm import TimmConfig
-from boxwright.checkpoints.contents import check_finite, load_tensors, parse_header, read_classes
+from boxwright.checkpoints.contents import check_finite, check_types, load_tensors, parse_header, read_classes
+from boxwright.config.bounds import shortened
 from boxwright.config.config_tree import to_tree
 from boxwright.config.reading import recipe_from_tree
 from boxwright.config.recipe import Recipe
@@ -205,10 +206,11 @@ def load_train_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is cut short or is something else
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = shortened(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise InputError(f"{path}: truncated or not a training state ({path.stat().st_size} bytes; {first})") from None
     if not isinstance(state, dict) or "boxwright_format" not in state:
         raise InputError(f"{path}: not a training state of Boxwright; resume takes the folder of a run")
+    check_types(state, {"boxwright_format": int}, str(path))
     if state["boxwright_format"] > FORMAT:
         raise InputError(f"{path}: written by a later Boxwright; upgrade Boxwright")
     return state

@@ -48,6 +48,10 @@ class Plan:
         """Number of gradient steps, which is the number of batches that the run takes of the training data."""
         return sum(s.steps for s in self.stages if s.schedule is not None)
 
+    def batches_after(self, step: int) -> int:
+        """Return the number of batches that the run has taken of the training data after ``step``."""
+        return sum(min(max(step - s.first, 0), s.steps) for s in self.stages if s.schedule is not None)
+
     @property
     def has_fit_stage(self) -> bool:
         """True if a stage fits a part of the network."""

@@ -24,6 +24,7 @@ from boxwright.training.logging.progress import Clock, Log, Reporter, open_repor
 from boxwright.training.logging.run_folder import describe_run, finish_run, read_run, run_folder
 from boxwright.training.logging.run_log import RunLog
 from boxwright.training.session import Session
+from boxwright.training.state_checks import StateError, check_outline
 from boxwright.training.tasks.task import Task
 
 PLOT_SECONDS = 30
@@ -51,8 +52,7 @@ def run_task(
     with processes(device) as joined, StopRequest() as stop, ExitStack() as holding:
         locks = holding.enter_context(run_folder(output, resume)) if joined.main else True
         joined.gather(None)  # no process reads or writes before the folder is checked
-        state = load_train_state(output / f"last{TRAIN_SUFFIX}") if resume else None
-        session = Session(open_task(joined, state), state)
+        session = _open_session(open_task, joined, output / f"last{TRAIN_SUFFIX}" if resume else None)
         record = _compare_data(session, output, resume)
         if not locks:
             session.notes.append(
@@ -62,6 +62,20 @@ def run_task(
         if joined.main:
             write_atomically(output / FILE, record)
         return session, run.go()
+
+
+def _open_session(
+    open_task: Callable[[Processes, State | None], Task[Any]], joined: Processes, path: Path | None
+) -> Session[Any]:
+    """Begin a run, or go to the training state in the file ``path``; errors about its entries name the file."""
+    if path is None:
+        return Session(open_task(joined, None), None)
+    state = load_train_state(path)
+    try:
+        check_outline(state, str(path))
+        return Session(open_task(joined, state), state)
+    except StateError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _compare_data(session: Session[Any], folder: Path, resume: bool) -> bytes:

@@ -18,6 +18,15 @@ from boxwright.training.plan import make_plan
 from boxwright.training.random_state import random_state, restore_random_state, seed_everything
 from boxwright.training.stages.gradient import GradientStage
 from boxwright.training.stages.runner import StageRunner
+from boxwright.training.state_checks import (
+    check_count,
+    check_monitor,
+    check_random,
+    check_row,
+    check_tensors,
+    entry,
+    fault,
+)
 from boxwright.training.tasks.task import Moment, Row, Task
 
 B = TypeVar("B")
@@ -59,8 +68,12 @@ class Session(Generic[B]):
         # A run that is resumed at the end of a stage is still in that stage. The next stage begins with its first step,
         # because it may change weights that a validation still has to see.
         self._enter_stage(max(self.step, 1))
-        if state is not None and state.get("stage", 0) == self.stage:
-            self.runner.load_state_dict(state)
+        if state is not None:
+            if state.get("stage", self.stage) != self.stage:
+                raise fault("stage", f"{state['stage']} after step {self.step}, which is of stage {self.stage}")
+            if state.get("stage", 0) == self.stage:
+                with entry("the stage"):
+                    self.runner.load_state_dict(state)
 
     @property
     def eval_model(self) -> nn.Module:
@@ -190,20 +203,37 @@ class Session(Generic[B]):
         States of earlier versions lack some entries: the stage and the data position of classification runs, the last
         validated step (there it is ``measured``), and the losses since the last row.
         """
-        self.task.load_state_dict(state)
+        with entry("the data"):
+            self.task.load_state_dict(state)
+        step = check_count(state["step"], "step", self.plan.total)
+        check_tensors(self.model, state["model"], "model")
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.stream.load_state_dict(state.get("stream", {"batches": state["step"]}))
+            with entry("ema"):
+                check_count(state["ema"]["updates"], "ema.updates")
+                check_tensors(self.ema.module, state["ema"]["module"], "ema.module")
+                self.ema.load_state_dict(state["ema"])
+        with entry("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        with entry("stream"):
+            stream = state.get("stream", {"batches": step})
+            if check_count(stream["batches"], "stream.batches") != self.plan.batches_after(step):
+                raise fault("stream.batches", f"{stream['batches']} batches after {step} steps")
+            self.stream.load_state_dict(stream)
         if state["world"] == self.processes.world:
-            restore_random_state(state["random"][self.processes.rank], self.processes.device)
+            check_random(state["random"], state["world"])
+            with entry("random"):
+                restore_random_state(state["random"][self.processes.rank], self.processes.device)
         else:
             self.notes.append(
                 f"the run had {state['world']} process(es) and now has {self.processes.world}: it continues, but not "
                 "bit for bit"
             )
-        self.step, self.best, self.last_validation = state["step"], state["best"], state.get("last_validation")
+        for key in ("best", "last_validation"):
+            check_row(state.get(key), key, self.task.metric, step)
+        if "monitor" in state:
+            check_monitor(state["monitor"])
+        self.step, self.best, self.last_validation = step, state["best"], state.get("last_validation")
         self.saved = self.step
         last = 0 if self.last_validation is None else self.last_validation["step"]
         self.validated = state.get("validated", state.get("measured", last))

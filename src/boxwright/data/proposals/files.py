@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "boxwright proposals 1"
 SUFFIX = ".safetensors"
+_KINDS = {"boxes": "f", "scores": "f", "offsets": "i", "image_ids": "i", "sizes": "i"}
 _TOLERANCE = 0.01  # pixels, more than float32 rounds a corner at the edge of a large image
 
 
@@ -225,18 +226,24 @@ def read_proposals(path: Path | str) -> ProposalSet:
             if header.get("format") != FORMAT:
                 raise InputError(f"{path}: not a file of proposals; create one with `boxwright proposals`")
             columns = {key: file.get_tensor(key) for key in ("boxes", "scores", "offsets", "image_ids", "sizes")}
+            if odd := [key for key, kind in _KINDS.items() if columns[key].dtype.kind != kind or not columns[key].ndim]:
+                raise ValueError(f"{odd[0]} is {columns[odd[0]].dtype}")
             unseen = np.zeros(len(columns["image_ids"]), np.int64)
+            names = json.loads(header["names"])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("names are no list of texts")
             read = ProposalSet(
                 **columns,
                 marks=file.get_tensor("marks") if "marks" in file.keys() else unseen,  # noqa: SIM118
-                names=np.array(json.loads(header["names"]), dtype=np.str_),
+                names=np.array(names, dtype=np.str_),
                 fingerprint=header["fingerprint"],
                 method=header["method"],
             )
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged, or not a file of proposals ({error}); create it again") from None
+        told = str(error)[:200]
+        raise InputError(f"{path}: damaged, or not a file of proposals ({told}); create it again") from None
     images, rows = len(read.names), len(read.boxes)
     shapes = {
         "boxes": (rows, 4), "scores": (rows,), "offsets": (images + 1,), "image_ids": (images,), "sizes": (images, 2),

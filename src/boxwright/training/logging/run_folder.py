@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from boxwright.checkpoints.checkpoint import SUFFIX, TRAIN_SUFFIX
+from boxwright.config.bounds import check_bounds
+from boxwright.config.reading import parse_json
 from boxwright.io.environment import git_state, machine, versions
 from boxwright.io.files import locked, write_atomically, write_error
 from boxwright.io.leftovers import remove_leftovers
@@ -115,9 +117,15 @@ def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_com
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read run.json; return an empty dict if it is absent."""
+    """Read run.json; return an empty dict if it is absent. Raises InputError if it is damaged."""
     path = folder / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    info = parse_json(path.read_bytes(), str(path))
+    if not isinstance(info, dict) or not isinstance(info.get("sessions", []), list):
+        raise InputError(f"{path}: not the record of a run; delete it to go on with a new one")
+    check_bounds(info, lambda _: str(path))
+    return info
 
 
 def write_run(folder: Path, info: dict[str, Any]) -> None:

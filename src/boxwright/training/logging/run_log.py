@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from boxwright.config.bounds import check_bounds
+from boxwright.config.reading import parse_json
 from boxwright.io.files import appending, write_atomically
 from boxwright.structures import InputError
 
@@ -93,8 +95,22 @@ def read_rows(folder: Path) -> list[Row]:
     path = folder / JSONL
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last newline is incomplete
+    lines = path.read_bytes().split(b"\n")
+    numbered = enumerate(lines[:-1], start=1)  # what follows the last newline is incomplete
+    return [_read_row(line, f"{path}: line {number}") for number, line in numbered if line]
+
+
+def _read_row(line: bytes, where: str) -> Row:
+    """Read a row. Raises InputError that begins with ``where`` for anything else."""
+    row = parse_json(line, where)
+    check_bounds(row, lambda _: where)
+    known = isinstance(row, dict) and row.get("kind") in ("train", "validation")
+    if not known or not isinstance(row.get("step"), int) or isinstance(row["step"], bool):
+        raise InputError(f"{where}: not a row of a run, with kind and step; correct or remove the line")
+    wrong = [key for key, value in row.items() if not isinstance(value, str | int | float | None)]
+    if wrong:
+        raise InputError(f"{where}: values must be numbers, text or null; correct or remove the line")
+    return row
 
 
 def _csv_line(values: list[Any]) -> str:

@@ -28,6 +28,7 @@ from boxwright.training.distributed import Processes
 from boxwright.training.optimisation.ema import EMA
 from boxwright.training.optimisation.optimiser import build_optimiser, freeze, hold_frozen, set_lr
 from boxwright.training.plan import PlannedStage
+from boxwright.training.state_checks import load_optimiser
 from boxwright.training.tasks.task import Stream, Task
 
 B = TypeVar("B")
@@ -101,7 +102,7 @@ class GradientStage(Generic[B]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the optimiser from a training state."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])
 
     def close(self) -> None:
         """Do nothing: the stream belongs to the run."""

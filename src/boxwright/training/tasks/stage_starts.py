@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boxwright.config.recipe import FitStage, Recipe, Stage
 from boxwright.detectors.build import DetectorConfig
+from boxwright.detectors.contract.adoption import not_finite
 from boxwright.detectors.contract.detector import Detector
 from boxwright.detectors.faster_rcnn_c4 import FasterRCNNC4
 from boxwright.structures import Classes, InputError
@@ -65,7 +66,10 @@ class StageStarts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         for name, tensor in self.initial.items():
-            tensor.copy_(state["initial"][name])
+            given = state["initial"][name]
+            if given.shape != tensor.shape or not_finite({name: given}):
+                raise InputError(f"starts.initial: {name} has another shape, or values that are NaN or infinite")
+            tensor.copy_(given)
         self.proposer = None if state["proposer"] is None else self._twin(state["proposer"])
 
     def _twin(self, state: dict[str, Tensor]) -> Detector:
