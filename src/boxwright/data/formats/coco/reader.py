@@ -19,6 +19,7 @@ from boxwright.data.index import DetectionIndex
 from boxwright.data.packing import ImageRecord
 from boxwright.structures import Classes, InputError
 
+_LONGEST_NAME = 4096  # of a path on most systems
 _KNOWN_KEYS: dict[str, set[str]] = {
     "images": {"id", "file_name", "width", "height"},
     "annotations": {
@@ -86,11 +87,11 @@ class _CocoReader:
 
     def _unread(self, content: dict[str, Any]) -> None:
         """Note the content that is not read, so that a conversion can report what it leaves out."""
-        unread = [f"`{key}`" for key, value in sorted(content.items()) if key not in _KNOWN_KEYS and value]
+        unread = [f"`{key[:60]}`" for key, value in sorted(content.items()) if key not in _KNOWN_KEYS and value]
         for part, known in _KNOWN_KEYS.items():
             entries = [entry for entry in content[part] if isinstance(entry, dict)]
             keys = {key for entry in entries for key, value in entry.items() if key not in known and value}
-            unread += [f"`{key}` of {part}" for key in sorted(keys)]
+            unread += [f"`{key[:60]}` of {part}" for key in sorted(keys)]
         for item in unread:
             self.log.gather("unread-key", "info", self.file, item, "not read: {items}")
 
@@ -110,7 +111,11 @@ class _CocoReader:
             used = any(isinstance(a, dict) and whole(a.get("category_id")) == 0 for a in annotations)
             if not used:
                 self.log.note(
-                    "parent-category", "info", self.file, "category 0", f"`{names[0]}` only groups the others; left out"
+                    "parent-category",
+                    "info",
+                    self.file,
+                    "category 0",
+                    f"`{names[0][:60]}` only groups the others; left out",
                 )
                 del names[0]
         if 0 in names:
@@ -205,8 +210,9 @@ def _image_defect(entry: Any) -> str | None:
         return f"is {shown(entry)}, no JSON object; correct or remove it"
     if whole(entry.get("id")) is None:
         return f"needs a whole `id` of 64 bits, but it is {shown(entry.get('id'))}; number the images from 1"
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"].strip() or "\0" in entry["file_name"]:
-        return f"needs the name of an image as `file_name`, but it is {shown(entry.get('file_name'))}"
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name.strip() or "\0" in name or len(name) > _LONGEST_NAME:
+        return f"needs the name of an image as `file_name`, but it is {shown(name)}"
     try:
         os.fsencode(entry["file_name"])
     except UnicodeEncodeError:
