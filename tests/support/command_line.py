@@ -15,14 +15,20 @@ TINY = [
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """Run a command line that must fail with exit code 2 and no traceback, and return its one-line error."""
+    """Run a command line that must fail with exit code 2 and no traceback, and return its one-line error.
+
+    With ``--json`` stdout must hold the same message as JSON, and nothing else.
+    """
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
     captured = capsys.readouterr()
-    assert captured.out == ""
     assert "Traceback" not in captured.err
     errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, captured.err
+    if "--json" in words:
+        assert f"error: {json.loads(captured.out)['error']['message']}" == errors[0]
+    else:
+        assert captured.out == ""
     return errors[0]
 
 

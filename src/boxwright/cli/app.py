@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cyclopts import App, CycloptsError, Group
+from rich.console import Console
 
 import boxwright
 from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
@@ -105,7 +106,8 @@ def _run(words: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+            console = Console()  # of the present width
+            result = app(words, console=console, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         from boxwright.cli.entry.usage import usage_error
 
