@@ -317,6 +317,7 @@ INTERRUPTED = """
 import gc, os, signal, sys
 from pathlib import Path
 from boxwright.data.loading.loader import TrainStream
+from boxwright.data.transforms import sample
 from boxwright.data.transforms.configs import ResizeConfig
 from tests.support.streams import train_stream
 from tests.support.tiny_index import write_index
@@ -335,19 +336,26 @@ gc.disable()  # Python drops an exception in a finaliser
 index, transforms = write_index(Path({folder!r})), [ResizeConfig(short=(40,), long=80)]
 with train_stream(index, transforms, 2) as alone:
     next(alone)
-    path = index.path(int(next(alone).info.indexes[0]))
-path.rename({spare!r})
-os.mkfifo(path)  # the worker that makes the second batch waits here for a writer
+    slow = index.path(int(next(alone).info.indexes[0]))
+pipe, read = Path({pipe!r}), sample.read_image
+os.mkfifo(pipe)
+
+def wait_and_read(path):
+    if path == slow and pipe.exists():
+        pipe.read_bytes()  # the worker that makes the second batch waits here for a writer
+    return read(path)
+
+sample.read_image = wait_and_read
 signal.signal(signal.SIGINT, interrupt)
 signal.signal(signal.SIGALRM, interrupt)
 stream = train_stream(index, transforms, 2, workers=2)
 try:
     next(stream)
-    print(path, flush=True)
+    print(pipe, flush=True)
     next(stream)
 except KeyboardInterrupt:
     before = stream.state_dict()["batches"]
-    sys.stdin.readline()  # until the image is back in its place
+    sys.stdin.readline()  # until the pipe is gone
     next(stream)
     print(before, stream.state_dict()["batches"], flush=True)
 stream.close()
@@ -357,19 +365,18 @@ stream.close()
 @pytest.mark.skipif(os.name != "posix", reason="sends an interrupt to a process group")
 def test_an_interrupt_ends_cleanly_and_leaves_the_position(tmp_path: Path) -> None:
     """Ctrl-C arrives while the second batch is awaited. A FIFO and lines of output fix the order of events."""
-    spare = tmp_path / "spare.png"
     (tmp_path / "images").mkdir()
-    code = INTERRUPTED.format(folder=str(tmp_path / "images"), spare=str(spare))
+    code = INTERRUPTED.format(folder=str(tmp_path / "images"), pipe=str(tmp_path / "pipe"))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = start_python("-c", code, text=True, start_new_session=True, **pipes)
     assert process.stdout is not None
     try:
         path = Path(process.stdout.readline().strip())
-        assert path.suffix == ".png", process.communicate()
+        assert path.name == "pipe", process.communicate()
         with open_for_reader(path, process):
             os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
             assert process.stdout.readline() == "interrupted\n"
-        spare.replace(path)
+            path.unlink()
         out, err = process.communicate("go on\n")
     finally:
         if process.poll() is None:  # it or a worker did not end: kill the whole group
