@@ -33,9 +33,7 @@ class Road(NamedTuple):
 _SHORT = "data.eval.0.short=[{short}]"
 ROADS: dict[str, Road] = {
     "detnet59_fpn_voc": Road(".pth", "model", (_SHORT,)),
-    "refinedet320_vgg16_voc": Road(
-        ".pth", None, ("detector.post.candidates=20000", "detector.post.detections=20000"), 320
-    ),
+    "refinedet320_vgg16_voc": Road(".pth", size=320),
     "ssd300_vgg16_voc": Road(".pth"),
     **{
         f"darknet_{name}": Road(".weights", None, (

@@ -87,6 +87,8 @@ def test_detections_equal_the_ports(reference: Reference, number: int) -> None:
     name = f"img{number}/dets"
     least = reference.spec["outputs"][name]["suggested"]["min_share"]
     compare_share(name, reference.share_found(name, found, (SIDE, SIDE)), least)
+    # The port keeps what is left of each class, with no limit over all of them.
+    assert found.valid.sum().item() == pytest.approx(reference.spec["outputs"][name]["total"], rel=0.005)
 
 
 def test_the_ports_conventions_are_options() -> None:
@@ -96,6 +98,7 @@ def test_the_ports_conventions_are_options() -> None:
     assert replace(ours.head, start="glorot") == theirs.head
     assert replace(ours.assign, forced="parallel", difficult=False) == theirs.assign
     assert (theirs.post.per_class, theirs.post.clip, theirs.pixels.bgr) == (1000, False, False)
+    assert [refinedet_config(classes).post.detections for classes in (3, 20, 80)] == [3000, 20_000, 80_000]
 
 
 def test_keys_may_carry_the_prefix_of_data_parallel(reference: Reference) -> None:

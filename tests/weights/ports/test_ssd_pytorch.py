@@ -114,6 +114,7 @@ def test_default_boxes_of_other_numbers_of_classes(classes: int) -> None:
     first, last = ((30, 60), (264, 315)) if classes == 20 else ((21, 45), (261, 315))
     assert (imported.config.priors.sizes[:2], imported.config.priors.sizes[-2:]) == (first, last)
     assert imported.config.priors.clip == "all"
+    assert imported.config.post.detections == 200 * classes, "all that NMS leaves of the best 200 of each"
     assert imported.config.priors.steps == (8, 16, 32, 64, 100, 300)
     detector = build_imported(imported, "mine.pth")
     assert isinstance(detector, SSD)

@@ -26,11 +26,12 @@ _PER_CELL = 3
 _FC = {31: "fc6", 33: "fc7"}
 
 
-def refinedet_config() -> RefineDetConfig:
-    """Return the configuration that reproduces the port.
+def refinedet_config(classes: int = 20) -> RefineDetConfig:
+    """Return the configuration that reproduces the port's model of so many ``classes``.
 
     Its anchors are not wider or higher than the input, which at 512 changes nothing. The port takes RGB, and resizes by
-    OpenCV's linear method: ``WarpConfig(size=(320, 320), interpolations=("opencv",))``.
+    OpenCV's linear method: ``WarpConfig(size=(320, 320), interpolations=("opencv",))``. It intends to keep 500
+    detections per image, but keeps all that NMS leaves of the best 1000 of each class.
     """
     return RefineDetConfig(
         l2_eps="root",
@@ -39,7 +40,15 @@ def refinedet_config() -> RefineDetConfig:
         filtered="positives",
         assign=RefineDetAssignConfig(forced="parallel", difficult=False),
         pixels=SSD_RGB,
-        post=PostprocessConfig(score_threshold=0.01, nms_iou=0.45, per_class=1000, detections=500, clip=False),
+        post=PostprocessConfig(
+            score_threshold=0.01,
+            nms_iou=0.45,
+            per_class=1000,
+            candidates=1000 * classes,
+            detections=1000 * classes,
+            clip=False,
+            min_size=0,
+        ),
     )
 
 
@@ -98,7 +107,7 @@ def import_refinedet_pytorch(state: Mapping[str, Tensor], classes: Classes | Non
     check_class_count(count, classes)
     return Imported(
         source=f"RefineDet.PyTorch refinedet{size}_vgg16",
-        config=refinedet_config(),
+        config=refinedet_config(count),
         classes=classes or port_classes(count),
         state=ours,
         transforms=(WarpConfig(size=(size, size), interpolations=("opencv",)),),

@@ -29,8 +29,6 @@ from boxwright.weights.common.state_checks import refuse_keys, rows_of
 _FC = {31: "fc6", 33: "fc7"}
 COCO_CLASSES = 200
 """Classes of the port's model of COCO, whose configuration says 201 with background."""
-
-
 VOC_SIZES = (30, 60, 111, 162, 213, 264, 315)
 """Sizes of the port's default boxes for 20 classes."""
 COCO_SIZES = (21, 45, 99, 153, 207, 261, 315)
@@ -52,7 +50,13 @@ def ssd_config(classes: int = 20) -> SSDConfig:
         assign=SSDAssignConfig(forced="parallel", difficult=False),
         pixels=SSD_RGB,
         post=PostprocessConfig(
-            score_threshold=0.01, nms_iou=0.45, per_class=200, candidates=4000, detections=4000, clip=False, min_size=0
+            score_threshold=0.01,
+            nms_iou=0.45,
+            per_class=200,
+            candidates=200 * classes,
+            detections=200 * classes,
+            clip=False,
+            min_size=0,
         ),
     )
 
