@@ -12,6 +12,7 @@ from typing import Any
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
 from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
+from boxwright.data.formats.entries.image_uses import identity
 from boxwright.data.formats.opening import Source, find_source, read_source, same_classes
 from boxwright.data.formats.problems import DatasetWarning, ProblemLog
 from boxwright.data.formats.splits import is_held_back
@@ -159,8 +160,8 @@ def refuse_missing_images(index: DetectionIndex) -> None:
 
 def _warn_of_shared_images(data: Path, train_index: DetectionIndex, val_index: DetectionIndex) -> None:
     """Warn of images that are in both splits, which makes the metrics meaningless."""
-    paths = {train_index.path(i) for i in range(len(train_index))}
-    shared = sum(val_index.path(i) in paths for i in range(len(val_index)))
+    files = {identity(train_index.path(i)) for i in range(len(train_index))}
+    shared = sum(identity(val_index.path(i)) in files for i in range(len(val_index)))
     if shared:
         message = (
             f"{data}: {shared} of the {len(val_index)} images of {val_index.name} are in {train_index.name} too, which "

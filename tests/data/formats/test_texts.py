@@ -9,7 +9,7 @@ from boxwright.data.formats.opening import open_dataset
 from boxwright.data.formats.parsing import parse_json, parse_xml
 from boxwright.data.formats.texts import read_text
 from boxwright.structures import InputError
-from tests.support.dataset_files import voc_xml, write_image
+from tests.support.dataset_files import voc_xml, write_coco_files, write_image
 
 HELMET = "\u5b89\u5168\u5e3d"  # safety helmet
 NAMES = {
@@ -101,3 +101,10 @@ def test_text_that_is_not_unicode(tmp_path: Path) -> None:
             read(tmp_path / "a.json")
     with pytest.raises(InputError, match="this is a folder"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig"])
+def test_coco_in_any_unicode_encoding_is_found(tmp_path: Path, encoding: str) -> None:
+    file = write_coco_files(tmp_path)
+    file.write_bytes(file.read_text().encode(encoding))
+    assert len(open_dataset(tmp_path)) == 2

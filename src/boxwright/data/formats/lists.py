@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from boxwright.data.formats.texts import read_text
-from boxwright.data.images import is_image_name
+from boxwright.data.images import is_hidden, is_image_name
 
 _LINE = re.compile(r"\r\n|\r|\n")
 
@@ -32,6 +33,25 @@ def read_list(file: Path) -> list[tuple[int, str]]:
             line = line[1:-1].strip()
         entries.append((number, line))
     return entries
+
+
+def read_image_list(file: Path, bases: Iterable[Path]) -> list[tuple[int, str]]:
+    """Return the entries of a list of images as `read_list`, without those that are no data by their names.
+
+    A list that is written from a folder often holds the copies in ``.ipynb_checkpoints`` and the ``._`` files of macOS.
+    Paths are relative to ``bases``; of an absolute path only the part below one of them counts, else the last name.
+    If all entries are such, the data set itself is in a hidden folder, and all are returned.
+    """
+    entries = read_list(file)
+    starts = [f"{base}/" for base in bases]
+    return [entry for entry in entries if not _is_hidden_path(entry[1].replace("\\", "/"), starts)] or entries
+
+
+def _is_hidden_path(path: str, starts: Iterable[str]) -> bool:
+    if path.startswith("/") or path[1:2] == ":":
+        start = next((start for start in starts if path.startswith(start)), None)
+        path = path.rsplit("/", 1)[-1] if start is None else path.removeprefix(start)
+    return any(is_hidden(part) for part in path.split("/") if part not in (".", ".."))
 
 
 def composed(text: str) -> str:

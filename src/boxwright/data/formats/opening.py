@@ -22,6 +22,7 @@ from typing import Literal
 
 from boxwright.data.formats.coco.layout import CocoFiles, coco_split, coco_splits, find_coco, looks_like_coco
 from boxwright.data.formats.coco.reader import read_coco
+from boxwright.data.formats.entries.links import note_dead_links
 from boxwright.data.formats.hints import hint
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, is_held_back, several, split_name
@@ -159,7 +160,10 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
         raise InputError(f"{path}: there is no such file or folder; correct the path")
     if target.is_file():
         return _file_source(target, log)
-    files = [file for file in walk_files(target) if file.suffix.lower() in (".json", ".yaml", ".yml", ".xml")]
+    everything = walk_files(target)
+    dead = note_dead_links(everything, target, log)
+    files = [file for file in everything if file.suffix.lower() in (".json", ".yaml", ".yml", ".xml")]
+    files = [file for file in files if file not in dead]
     coco = find_coco(target, files)
     source = _near_source(target, coco, files, log) or _far_source(target, coco, files, log)
     if source is not None:
@@ -167,7 +171,7 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
         return source
     found = sorted(p.name + ("/" if p.is_dir() else "") for p in target.iterdir() if not is_hidden(p.name))
     listing = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") if found else "nothing"
-    advice = hint(target)
+    advice = next((f"{file.relative_to(target)}: {text}" for file, text in dead.items()), None) or hint(target)
     raise InputError(
         f"{path}: no data set found. Looked for COCO JSON files (here, in annotations/, in train/ valid/ test/), "
         f"a YOLO data.yaml, and VOC XML files (in Annotations/, here, in train/ val/). Found {listing}"

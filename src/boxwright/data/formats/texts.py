@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
 from pathlib import Path
 
@@ -27,13 +28,20 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; correct the path") from None
+        raise InputError(f"{path}: {dead_link(path) or 'there is no such file; correct the path'}") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a file; correct the path") from None
     except PermissionError:
         raise InputError(f"{path}: there is no permission to read the file; grant it") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the disk and the path") from error
+
+
+def dead_link(path: Path) -> str | None:
+    """Describe a link whose target does not exist, with the remedy; None for anything else."""
+    if not path.is_symlink() or os.path.exists(path):
+        return None
+    return f"this is a link to {os.path.realpath(path)}, which does not exist; restore that, or remove the link"
 
 
 def read_text(path: Path) -> str:

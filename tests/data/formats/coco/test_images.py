@@ -153,3 +153,19 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: object) -> None:
     with pytest.raises(InputError, match=r"images\[1\]: .*`file_name`"):
         read_coco(file)
     assert [p.kind for p in check_dataset(file).problems if p.severity == "error"] == ["bad-image-entry"]
+
+
+@pytest.mark.parametrize("folder", ["Images", "IMAGES/Train", "Train", "images/TRAIN", "JpegImages"])
+def test_folders_of_images_in_any_case(tmp_path: Path, folder: str) -> None:
+    image = write_image(tmp_path / folder / "a.png")
+    written(tmp_path / "Annotations", "a.png", file="Instances_Train.json")
+    assert open_dataset(tmp_path, "train").path(0) == image
+
+
+def test_the_folder_as_it_is_written_goes_first(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "images/a.png")
+    if (tmp_path / "Images").exists():
+        pytest.skip("names do not differ in case here")
+    write_image(tmp_path / "Images/a.png", seed=1)
+    written(tmp_path / "annotations", "a.png")
+    assert open_dataset(tmp_path, "train").path(0) == image

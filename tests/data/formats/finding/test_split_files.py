@@ -182,6 +182,15 @@ def test_voc_lists_that_name_paths(tmp_path: Path) -> None:
         assert counts(tmp_path) == {"train": (3, 3)}
 
 
+def test_voc_lists_that_name_hidden_files(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": "", "b": ""})
+    lists = tmp_path / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n._a\n.ipynb_checkpoints/b-checkpoint\nb\n")
+    assert counts(tmp_path) == {"train": (2, 2)}
+    assert check_dataset(tmp_path).problems == []
+
+
 def test_annotations_beside_annotations(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": ""})
     (tmp_path / "annotations").mkdir()

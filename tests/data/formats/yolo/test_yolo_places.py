@@ -53,6 +53,8 @@ def counts(path: Path) -> dict[str, tuple[int, int]]:
         ("images/train/B.PNG", "labels/train/b.txt"),
         ("images/train/deep/b.png", "labels/train/deep/b.txt"),
         ("images/train/deep/b.png", "images/train/deep/b.txt"),
+        ("images/train/b.png", "images/train/labels/b.txt"),
+        ("images/train/b.png", "images/labels/train/b.txt"),
         ("images/train/deep/images/b.png", "labels/train/deep/images/b.txt"),
         ("images/train/deep/images/b.png", "images/train/deep/labels/b.txt"),
         ("images/train/b.c.png", "labels/train/b.c.txt"),

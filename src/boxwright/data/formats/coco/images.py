@@ -32,10 +32,11 @@ class CocoImages:
         names = [n for n in dict.fromkeys(split_folders) if n]
         inner = [*names, *(f"images/{n}" for n in names), *_IMAGE_FOLDERS]
         bases = [file.parent, *list(file.parent.parents)[:2]]
-        folders = [p for p in (base / name if name else base for base in bases for name in inner) if p.is_dir()]
+        find = _Folders().find
+        folders = [folder for base in bases for name in inner for folder in find(base, name)]
         self.inside = [p for p in folders if p.is_relative_to(self.bound)]
         self.outside = [p for p in folders if not p.is_relative_to(self.bound)]
-        self._expected = next((base / n for base in bases for n in inner if n and (base / n).is_dir()), file.parent)
+        self._expected = next((folder for base in bases for n in inner if n for folder in find(base, n)), file.parent)
 
     def find(self, names: Sequence[str], sizes: Sequence[Size | None]) -> list[Path]:
         """Return the image of each name, or the path where a missing one was expected.
@@ -98,6 +99,37 @@ class CocoImages:
                     self.log.gather("file-name", "info", self.file, f"{name} as {matches[0]}", message, True)
                     return matches[0]
         return None
+
+
+class _Folders:
+    """Finds folders by names in any case. Reads each folder once."""
+
+    def __init__(self) -> None:
+        self._inner: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, base: Path, name: str) -> list[Path]:
+        """Return the folders of ``name``, a path below ``base``, as it stands if that exists, else in any case."""
+        found = [base] if base.is_dir() else []
+        for part in name.split("/") if name else ():
+            found = [
+                path
+                for folder in found
+                for path in ([folder / part] if (folder / part).is_dir() else self._like(folder, part))
+            ]
+        return found
+
+    def _like(self, folder: Path, name: str) -> list[Path]:
+        if folder not in self._inner:
+            inner: dict[str, list[Path]] = {}
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir():
+                            inner.setdefault(entry.name.lower(), []).append(folder / entry.name)
+            except OSError:
+                inner = {}  # a folder above the data set may be closed to us
+            self._inner[folder] = inner
+        return sorted(self._inner[folder].get(name.lower(), []))
 
 
 def _forms(name: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, split_name
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+_WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _FOLDERS = ("annotations", "annotation", "labels", "json", "coco")  # of annotation files, in any case
 
 
@@ -68,7 +69,7 @@ def coco_split(file: Path, folder: Path, files: Sequence[Path] = ()) -> str:
 def looks_like_coco(file: Path) -> bool:
     """Return True if a JSON file looks like COCO detections. It is not parsed, since it may be large or damaged."""
     with file.open("rb") as stream:
-        start = stream.read(2048).replace(b"\0", b"")  # the zeros of UTF-16
+        start = stream.read(2048).replace(b"\0", b"")  # the zeros of UTF-16 and UTF-32
     if start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] != b"{" or b'"imagePath"' in start or b'"shapes"' in start:
         return False
     images, annotations, categories = (_holds(file, key) for key in (b'"images"', b'"annotations"', b'"categories"'))
@@ -78,13 +79,13 @@ def looks_like_coco(file: Path) -> bool:
 
 
 def _holds(file: Path, key: bytes) -> bool:
-    """Return True if a file has a key, in UTF-8 or UTF-16."""
+    """Return True if a file has a key, in UTF-8, UTF-16 or UTF-32."""
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if b"\0" not in content[:4]:
             return content.find(key) >= 0
-        return any(content.find(key.decode().encode(encoding)) >= 0 for encoding in ("utf-16-le", "utf-16-be"))
+        return any(content.find(key.decode().encode(encoding)) >= 0 for encoding in _WIDE)
 
 
 def _is_named(file: Path, folder: Path, any_split: bool) -> bool:

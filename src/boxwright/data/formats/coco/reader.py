@@ -101,7 +101,9 @@ class _CocoReader:
             place = f"{self.file}, categories[{position}]"
             key = whole(entry.get("id")) if isinstance(entry, dict) else None
             if key is None or not isinstance(entry.get("name"), str):
-                raise InputError(f"{place}: needs a whole `id` and a `name`, but is {shown(entry)}")
+                raise InputError(
+                    f"{place}: needs a whole `id` of 64 bits and a `name`, but is {shown(entry)}; correct it"
+                )
             if key in names:
                 raise InputError(f"{place}: id {key} is used twice; give each its own")
             names[key] = entry["name"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boxwright.data.formats.lists import composed, read_list
+from boxwright.data.formats.lists import composed, read_image_list
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, is_held_back, several, split_name, split_rank
 from boxwright.data.images import is_hidden, is_image_name, walk_files
@@ -162,7 +162,7 @@ def _listed(root: Path, annotations: Path, files: list[Path], lists: dict[str, P
     missing: list[tuple[str, Path, int, str]] = []
     for split, path in lists.items():
         found: list[Path] = []
-        for number, line in read_list(path):
+        for number, line in read_image_list(path, (root,)):
             file = _named(line, by_path, by_name)
             if file is None:
                 missing.append((split, path, number, line))

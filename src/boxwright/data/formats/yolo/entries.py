@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.formats.lists import NameMatcher, read_list
+from boxwright.data.formats.lists import NameMatcher, read_image_list
 from boxwright.data.formats.problems import Problem, ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, split_name
 from boxwright.data.formats.yolo.yaml_file import Text
@@ -69,7 +69,7 @@ def listed_images(file: Path, root: Path, other: Path, log: ProblemLog) -> list[
     names = NameMatcher()
     moved: list[str] = []
     missing: list[tuple[int, str]] = []
-    lines = read_list(file)
+    lines = read_image_list(file, bases)
     if not lines:
         log.refuse("no-images", file, "", "the list is empty; name an image on each line, or leave the split out")
     for number, line in lines:

@@ -103,9 +103,7 @@ class LabelFinder:
             names = sorted(name for name in _names(base) if name.lower() == "labels")
             places += [os.path.join(base, name, *parts[i + 1 :]) for name in names]
         places.append(str(folder))
-        if not replaced:
-            places += [os.path.join(folder, "labels"), os.path.join(folder.parent, "labels", folder.name)]
-        return places
+        return [*places, os.path.join(folder, "labels"), os.path.join(folder.parent, "labels", folder.name)]
 
 
 def stray_labels(

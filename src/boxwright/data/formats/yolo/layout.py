@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.data.formats.entries.links import note_dead_links
 from boxwright.data.formats.entries.values import whole
 from boxwright.data.formats.problems import Problem, ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, is_copy, several, split_name, split_rank
@@ -200,6 +201,8 @@ def _split_images(layout: YoloLayout, entries: list[Entry], log: ProblemLog) -> 
         reason = unreadable_reason(path)
         if reason is not None and str(path.with_suffix("")) not in taken:  # a raw file beside its JPEG is no loss
             log.correct("unread-image", "error", path, "", f"{reason}; left out")
+    known = {problem.file for problem in log.problems if problem.kind == "dead-link"}
+    note_dead_links((path for path in found if str(path) not in known), layout.root, log)
     for path in found:
         if path.suffix == "" and (link := _link_as_text(path)):
             log.correct(
