@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from boxwright.data.images import is_image_name, walk_files
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+"""Lower-case suffixes of archives and compressed files."""
 _HEAD = 20_000  # bytes that are looked at
 _MOST = 2_000  # files that are looked at
 
@@ -36,10 +36,9 @@ def hint(place: Path) -> str:
     """Return what a file or the files of a folder seem to be and how to use them, in one sentence; else empty."""
     if place.is_file():
         return _of_file(place)
-    files = list(itertools.islice(walk_files(place), _MOST))
-    hints = (_of_file(file) for file in files if file.name.lower() not in ("notes.json", "package.json"))
-    for file, text in zip(files, hints, strict=False):
-        if text:
+    files = walk_files(place)[:_MOST]
+    for file in files:
+        if file.name.lower() not in ("notes.json", "package.json") and (text := _of_file(file)):
             return f"{file.relative_to(place).as_posix()} looks like {_article(text)}"
     return _of_names(files)
 
@@ -50,7 +49,7 @@ def _article(text: str) -> str:
 
 def _of_file(file: Path) -> str:
     suffix = file.suffix.lower()
-    if suffix in _ARCHIVES:
+    if suffix in ARCHIVES:
         return "an archive; unpack it and give the folder"
     if suffix in (".tfrecord", ".tfrecords", ".record") or ".tfrecord-" in file.name:
         return "TFRecord; export the data as COCO, VOC or YOLO from the tool that wrote it"

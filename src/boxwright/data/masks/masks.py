@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.data.formats.entries.values import number
+
 Segmentation = list[list[float]] | dict[str, Any]
 
 
 def plain(segmentation: Any) -> Any:
     """Return a segmentation with numbers where it has texts of numbers; anything else unchanged."""
     if isinstance(segmentation, list):
+        if {float, int}.issuperset(map(type, segmentation)):
+            return segmentation  # without a loop over the many numbers of most files
         return [plain(part) if isinstance(part, list) else _numbered(part) for part in segmentation]
     if isinstance(segmentation, dict) and isinstance(segmentation.get("size"), list):
         size = [int(v) if isinstance(v, float) and v.is_integer() else v for v in map(_numbered, segmentation["size"])]
@@ -26,12 +30,8 @@ def plain(segmentation: Any) -> Any:
 
 
 def _numbered(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 def is_no_polygons(segmentation: list[Any]) -> bool:

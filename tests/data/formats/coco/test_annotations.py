@@ -238,3 +238,10 @@ def test_boxes_in_fractions(tmp_path: Path) -> None:
     rows = [{"bbox": [0.1, 0.2, 0.3, 0.4], "area": 0.12}, {"bbox": [0, 0, 1, 1], "area": 1}]
     with pytest.raises(InputError, match=r"all 2 boxes lie within 0\.\.1: fractions of the image"):
         read_coco(written(tmp_path, *rows))
+
+
+def test_text_of_other_languages_is_no_coordinate(tmp_path: Path) -> None:
+    """Python reads "1_0" as 10, which no tool writes."""
+    shape = [["1_0", 8, 40, 8, 40, 32, 10, 32]]
+    with pytest.raises(InputError, match="coordinate '1_0', which is no number"):
+        read_coco(written(tmp_path, {"segmentation": shape}))

@@ -56,3 +56,16 @@ def test_nan_is_a_number_that_is_not_finite() -> None:
         found = number(value)
         assert found is not None
         assert math.isnan(found)
+
+
+@pytest.mark.parametrize("text", ["--nan", "+-inf", "--infinity", "-+nan", "+ inf", "infinit", "naninf"])
+def test_no_number(text: str) -> None:
+    assert number(text) is None
+    assert whole(text) is None
+    assert flag(text) is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("inf", math.inf), ("-Infinity", -math.inf), (" +INF ", math.inf)])
+def test_infinite(text: str, expected: float) -> None:
+    assert number(text) == expected
+    assert whole(text) is None

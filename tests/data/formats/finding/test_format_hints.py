@@ -87,3 +87,10 @@ def test_labels_without_class_names(tmp_path: Path) -> None:
     (tmp_path / "a.xml").unlink()
     with pytest.raises(InputError, match=r"Found nothing$"):
         find_source(tmp_path)
+
+
+def test_the_file_that_is_recognised_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / "table.csv").write_text(OPEN_IMAGES)
+    with pytest.raises(InputError, match=r"table\.csv looks like Open Images CSV"):
+        find_source(tmp_path)

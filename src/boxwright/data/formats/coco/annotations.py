@@ -21,7 +21,7 @@ from boxwright.data.packing import ImageRecord
 _FLAGS = ("iscrowd", "difficult", "ignore")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Row:
     """One annotation. The box is x, y, width, height; ``bounds`` are those of its mask."""
 

@@ -10,6 +10,7 @@ LARGEST_ID = 2**63 - 1
 """Largest id and number of an index, which holds 64 bits."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_NO_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 _FALSE = frozenset({"", "0", "false", "f", "no", "n", "off", "none", "null", "unspecified"})
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
@@ -30,7 +31,7 @@ def number(value: Any) -> float | None:
         text = value.strip()
         if _NUMBER.fullmatch(text):
             return float(text)
-        if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        if _NO_FINITE.fullmatch(text):
             return float(text)
     return None
 

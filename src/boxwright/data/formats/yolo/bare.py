@@ -10,7 +10,7 @@ from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, several, split_name
 from boxwright.data.formats.yolo.layout import YoloLayout, yolo_layout
 from boxwright.data.formats.yolo.yaml_file import Entries, Items, Text
-from boxwright.data.images import is_image_name, walk_images
+from boxwright.data.images import is_image_name, walk_files, walk_images
 from boxwright.structures import InputError
 
 _NAME_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
@@ -86,6 +86,11 @@ def _names(file: Path) -> Items:
     return names
 
 
+def _is_label(file: Path) -> bool:
+    """Return True for a text file that is not one of class names."""
+    return file.suffix.lower() == ".txt" and file.name not in _NAME_FILES
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """Return the folders of images by split, if they have label files.
 
@@ -95,7 +100,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     images = next((p for p in inner if p.name.lower() == "images"), None)
     for folders in ([] if images is None else sorted(p for p in images.iterdir() if p.is_dir()), inner):
         named = {name: p for p in folders if (name := split_name(p.name)) in KNOWN_SPLITS and walk_images(p)}
-        if named and any(root.rglob("*.txt")):
+        if named and any(_is_label(file) for file in walk_files(root)):
             return named
     if images is not None and any(p.name.lower() == "labels" for p in inner):
         return {"all": images}
