@@ -73,3 +73,29 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "file.jpg")
     with pytest.raises(InputError, match=rf"{name}: the folder cannot be read \("):
         walk_files(tmp_path / name)
+
+
+def test_names_decide_which_of_several_links_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which a disk lists a folder decides nothing."""
+    touch(tmp_path / "outside" / "0.jpg")
+    for name in "cabd":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "link").symlink_to("../../outside")
+    straight = walked(tmp_path / "set")
+    listed = os.scandir
+
+    class Turned:
+        def __init__(self, folder: str) -> None:
+            with listed(folder) as entries:
+                self.entries = sorted(entries, key=lambda entry: entry.name)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Turned)
+    assert walked(tmp_path / "set") == straight
+    monkeypatch.setattr(Turned, "__enter__", lambda self: self.entries[::-1])
+    assert walked(tmp_path / "set") == straight == ["d/link/0.jpg"]

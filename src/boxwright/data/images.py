@@ -182,7 +182,10 @@ def walk_files(folder: str | os.PathLike[str], recursive: bool = True) -> list[P
         for entry in _entries(here):
             if is_hidden(entry.name):
                 continue
-            if os.path.isfile(entry.path) or (entry.is_symlink() and not os.path.exists(entry.path)):
+            # The kind of a file is known without asking the disk for each.
+            if entry.is_file(follow_symlinks=False) or (
+                entry.is_symlink() and (os.path.isfile(entry.path) or not os.path.exists(entry.path))
+            ):
                 found.append(Path(entry.path))
             elif recursive and os.path.isdir(entry.path):
                 if not entry.is_symlink():
@@ -206,7 +209,7 @@ def _holds(outer: str, inner: str) -> bool:
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return sorted(entries, key=lambda entry: entry.name)  # the order of the disk is none
     except OSError as error:
         raise InputError(
             f"{folder}: the folder cannot be read ({error.strerror}); correct the path or its permissions"
