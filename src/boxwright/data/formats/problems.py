@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -51,16 +52,17 @@ class _Line:
     file: str
     message: str
     announced: bool
-    items: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    items: dict[str, None] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
 
     def text(self) -> str:
         """Return the message with what was gathered so far."""
-        names = list(self.items)
-        listed = ", ".join(names[:_MOST_ITEMS])
-        listed += f" and {len(names) - _MOST_ITEMS} more" if len(names) > _MOST_ITEMS else ""
+        names = list(itertools.islice(self.items, _MOST_ITEMS))
+        listed = ", ".join(names)
+        listed += f" and {len(self.items) - len(names)} more" if len(self.items) > len(names) else ""
         others = len(self.files) - 1 if "{items}" in self.message else 0
-        text = self.message.format(items=listed, first=names[0], count=self.items.total())
+        text = self.message.format(items=listed, first=names[0], count=self.calls)
         return text + (f" (and in {others} more file{'s' if others > 1 else ''})" if others else "")
 
 
@@ -108,7 +110,8 @@ class ProblemLog:
         if line is None:
             line = self._gathered[kind] = _Line(len(self.problems), severity, str(file), message, announced)
             self.problems.append(Problem(kind, severity, str(file), "", ""))
-        line.items[item] += 1
+        line.calls += 1
+        line.items[item] = None
         line.files.add(str(file))
         line.severity = _RANK[max(_RANK.index(line.severity), _RANK.index(severity))]
         self.problems[line.position] = Problem(kind, line.severity, line.file, "", line.text())

@@ -19,7 +19,7 @@ def find_strays(source: Source, indexes: dict[str, DetectionIndex], log: Problem
         return []  # every image in a YOLO folder belongs to the data set
     used = {index.path(i) for index in indexes.values() for i in range(len(index))}
     found: list[Path] = []
-    for folder in sorted({path.parent for path in used if path.parent.is_dir()}):
+    for folder in sorted(folder for folder in {path.parent for path in used} if folder.is_dir()):
         strays = [p for p in walk_images(folder, recursive=False) if p not in used]
         if strays:
             message = f"{len(strays)} images have no annotations and are not used (the first: {strays[0].name})"

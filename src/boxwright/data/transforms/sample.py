@@ -214,7 +214,7 @@ def _resized_image(
 
 
 def _resized_fractions(pixels: Tensor, height: int, width: int, how: Interpolation, scale: float | None) -> Tensor:
-    """Resize float ``[3, H, W]`` by a method that has fractions, see ``check_fractions``."""
+    """Resize float ``[3, H, W]`` by a method that has fractions, see ``resizing.FRACTIONAL``."""
     if scale is not None:
         return stepped_linear(pixels, height, width, 1 / scale)
     if how in ("aliased", "corners"):

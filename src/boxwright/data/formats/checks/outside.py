@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.data.formats.coco.layout import ANNOTATION_FOLDERS
 from boxwright.data.formats.opening import Source
 from boxwright.data.formats.voc.layout import VocLayout
 from boxwright.data.formats.yolo.layout import YoloLayout
 from boxwright.data.index import DetectionIndex
 from boxwright.structures import InputError
 
-_FOR_ANNOTATIONS = {"annotation", "annotations", "ann", "anns", "labels", "json", "jsons", "coco"}
 _FOR_IMAGES = ("images", "JPEGImages", "Images")
 
 
@@ -73,6 +73,6 @@ def _folders(source: Source, splits: Mapping[str, DetectionIndex]) -> list[str]:
         case files:
             for split, file in files.items():
                 home = file.absolute().parent
-                folders |= {home.parent} if home.name.lower() in _FOR_ANNOTATIONS else {home}
+                folders |= {home.parent} if home.name.lower() in ANNOTATION_FOLDERS else {home}
                 folders |= {home.parent / name for name in (*_FOR_IMAGES, split, f"images/{split}")}
     return sorted({os.path.normpath(folder) for folder in folders})

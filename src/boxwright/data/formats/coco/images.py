@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from boxwright.data.formats.coco.layout import ANNOTATION_FOLDERS
 from boxwright.data.formats.entries.image_uses import identity
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.images import image_size
 from boxwright.structures import InputError
 
 _IMAGE_FOLDERS = ("", "images", "JPEGImages")
-_ANNOTATION_FOLDERS = {"annotations", "annotation", "labels", "json", "jsons"}
 
 Size = tuple[int, int]
 
@@ -28,7 +28,7 @@ class CocoImages:
         self.log = log
         self.given = root.is_dir()
         base = root if self.given else file.parent
-        self.bound = base.parent if base.name.lower() in _ANNOTATION_FOLDERS else base
+        self.bound = base.parent if base.name.lower() in ANNOTATION_FOLDERS else base
         names = [n for n in dict.fromkeys(split_folders) if n]
         inner = [*names, *(f"images/{n}" for n in names), *_IMAGE_FOLDERS]
         bases = [file.parent, *list(file.parent.parents)[:2]]

@@ -11,7 +11,8 @@ from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, split_n
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-_FOLDERS = ("annotations", "annotation", "labels", "json", "coco")  # of annotation files, in any case
+ANNOTATION_FOLDERS = ("annotations", "annotation", "ann", "anns", "labels", "json", "jsons", "coco")
+"""Lower-case names of folders of COCO files, with the images beside the folder."""
 
 
 @dataclass(frozen=True)
@@ -98,5 +99,5 @@ def _is_named(file: Path, folder: Path, any_split: bool) -> bool:
 
 def _is_near(folders: tuple[str, ...]) -> bool:
     """Return True for the folders of an annotation file where a data set has it: none, annotations/, train/."""
-    kinds = ["split" if split_name(name) in KNOWN_SPLITS else name.lower() in _FOLDERS for name in folders]
+    kinds = ["split" if split_name(name) in KNOWN_SPLITS else name.lower() in ANNOTATION_FOLDERS for name in folders]
     return kinds in ([], [True], [True, "split"]) or kinds[0] == "split"

@@ -9,9 +9,9 @@ from pathlib import Path
 from boxwright.data.formats.lists import composed
 from boxwright.data.formats.places import images_by_stem
 from boxwright.data.formats.problems import ProblemLog
+from boxwright.data.formats.voc.layout import ANNOTATION_FOLDERS
 
 _FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case
-_ANNOTATION_FOLDERS = {"annotations", "annotation", "labels", "xml", "xmls"}
 
 
 class VocImages:
@@ -22,6 +22,7 @@ class VocImages:
         self.log = log
         self._stems: dict[Path, dict[str, list[str]]] = {}
         self._homes: dict[Path, list[Path]] = {}
+        self._searched: dict[Path, tuple[list[Path], list[Path]]] = {}  # all, and those in the data set
 
     def find(self, xml: Path, file_name: str) -> Path:
         """Return the image of an XML file, or the path where it is expected if there is none.
@@ -29,9 +30,11 @@ class VocImages:
         Refuses an image that cannot be told: the names of the XML file and in it are of two images.
         """
         name = re.split(r"[/\\]", file_name)[-1]
-        bound = self.root.parent if self.root.name.lower() in _ANNOTATION_FOLDERS else self.root
-        folders = self._folders(xml)
-        inside = [f for f in folders if f.is_relative_to(bound)]
+        if xml.parent not in self._searched:
+            bound = self.root.parent if self.root.name.lower() in ANNOTATION_FOLDERS else self.root
+            every = self._folders(xml)
+            self._searched[xml.parent] = every, [folder for folder in every if folder.is_relative_to(bound)]
+        folders, inside = self._searched[xml.parent]
         found = self._among(inside, xml, name)
         if found is None and not any(self._listing(f) for f in inside):
             found = self._among([f for f in folders if f not in inside], xml, name)
@@ -47,7 +50,7 @@ class VocImages:
         """Return the folders that may hold the image of an XML file, the nearest first."""
         bases = (self.root, xml.parent, xml.parent.parent, self.root.parent, self.root.parent.parent)
         folders = [*(folder for base in bases for folder in self._image_folders(base)), xml.parent, self.root]
-        annotations = next((p for p in xml.parents if p.name.lower() in _ANNOTATION_FOLDERS), None)
+        annotations = next((p for p in xml.parents if p.name.lower() in ANNOTATION_FOLDERS), None)
         if annotations is not None and xml.parent != annotations:  # Annotations/a/1.xml is of JPEGImages/a/1.jpg
             inner = xml.parent.relative_to(annotations)
             mirrored = [folder / inner for folder in self._image_folders(annotations.parent)]

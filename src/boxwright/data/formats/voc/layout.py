@@ -13,7 +13,8 @@ from boxwright.data.formats.splits import KNOWN_SPLITS, distinct_splits, is_held
 from boxwright.data.images import is_hidden, is_image_name, walk_files
 from boxwright.structures import InputError
 
-_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")  # of XML files, in any case, the first that has some
+ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")
+"""Lower-case names of folders of XML files; the first that has some counts."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ def find_voc(path: Path, log: ProblemLog | None = None) -> VocLayout | None:
     Raises ``InputError`` for two folders or lists of one meaning.
     """
     log = log or ProblemLog()
-    if path.name.lower() in _FOLDERS and any(_folders(path.parent, n) for n in ("imagesets", "jpegimages", "images")):
+    if path.name.lower() in ANNOTATION_FOLDERS and any(
+        _folders(path.parent, n) for n in ("imagesets", "jpegimages", "images")
+    ):
         path = path.parent
     annotations = _annotation_folder(path)
     if annotations is not None:
@@ -65,7 +68,7 @@ def voc_folders(files: Iterable[Path]) -> dict[Path, Path]:
     roots: dict[Path, Path] = {}
     for folder in sorted(folder for folder, file in first.items() if _is_annotation(file)):
         root = folder
-        home = next((p for p in (folder, *folder.parents) if p.name.lower() in _FOLDERS), None)
+        home = next((p for p in (folder, *folder.parents) if p.name.lower() in ANNOTATION_FOLDERS), None)
         if home is not None and len(folder.parts) - len(home.parts) < 3:
             root = home.parent
         if split_name(root.name) in KNOWN_SPLITS:
@@ -77,7 +80,7 @@ def voc_folders(files: Iterable[Path]) -> dict[Path, Path]:
 
 def _annotation_folder(root: Path) -> Path | None:
     """Return the folder of XML files in a root. Raises ``InputError`` for ``Annotations`` beside ``annotations``."""
-    for name in _FOLDERS:
+    for name in ANNOTATION_FOLDERS:
         found = [folder for folder in _folders(root, name) if _xml_files(folder)]
         if len(found) > 1:
             raise InputError(f"{root}: {several(root, found)}, both with XML files; name the one you mean")

@@ -8,6 +8,7 @@ corners into VOC files; ``one_based=False`` reads those unchanged.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from xml.etree import ElementTree
 from boxwright.data.formats.entries.class_names import named_classes, note_changed
 from boxwright.data.formats.entries.image_uses import ImageUses
 from boxwright.data.formats.entries.values import flag, number
+from boxwright.data.formats.lists import read_lines
 from boxwright.data.formats.parsing import parse_xml, shown
 from boxwright.data.formats.problems import ProblemLog, box_defect, refuse_fractions, size_defect
-from boxwright.data.formats.texts import read_text
 from boxwright.data.formats.voc.images import VocImages
 from boxwright.data.formats.voc.layout import VocLayout
 from boxwright.data.images import image_size
@@ -103,7 +104,7 @@ def _once(layout: VocLayout, split: str, log: ProblemLog) -> list[Path]:
     """Return the XML files of a split, each once."""
     files = list(dict.fromkeys(layout.splits[split]))
     if (more := len(layout.splits[split]) - len(files)) > 0:
-        twice = next(file for file in files if layout.splits[split].count(file) > 1)
+        twice = next(file for file, count in Counter(layout.splits[split]).items() if count > 1)
         message = f"{more} entries stand more than once, the first {twice.stem}; each is read once"
         log.correct("listed-twice", "warning", layout.root, f"split {split}", message)
     return files
@@ -201,8 +202,7 @@ def _classes(root: Path, names: Sequence[str] | None, contents: Mapping[Path, _I
         return Classes.from_names(tuple(names))
     for file in (root / n for n in _CLASS_FILES):
         if file.is_file():
-            lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-            return named_classes(lines, file, "", log)
+            return named_classes([line for _, line in read_lines(file)], file, "", log)
     found = sorted({box.name for content in contents.values() for box in content.objects})
     file = next((file for file, content in contents.items() if content.objects), root)
     return named_classes(found, file, "", log)

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.data.formats.hints import ARCHIVES
 from boxwright.data.formats.lists import NameMatcher, read_image_list
 from boxwright.data.formats.problems import Problem, ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, split_name
 from boxwright.data.formats.yolo.yaml_file import Text
-from boxwright.data.images import is_image_name, unreadable_reason
+from boxwright.data.images import VIDEO_SUFFIXES, is_image_name, unreadable_reason
 from boxwright.structures import InputError
-
-_VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,9 @@ def _check_kind(file: Path, where: str, place: Path) -> None:
         raise InputError(f"{file}, {where}: {place.name}: {reason}")
     what = "not a list of images"
     remedy = "name a folder of images, or a .txt file with a path per line"
-    if suffix in _ARCHIVES:
+    if suffix in ARCHIVES:
         what, remedy = "an archive", "unpack it, and name the folder of images"
-    elif suffix in _VIDEOS:
+    elif suffix in VIDEO_SUFFIXES:
         what, remedy = "a video", "save its frames as images with a label file each, and name their folder"
     elif suffix == ".json":
         what, remedy = "a JSON file", "for COCO annotations, give the JSON file itself as the data"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boxwright.data.formats.lists import composed
 from boxwright.data.formats.problems import ProblemLog
-from boxwright.data.images import is_image_name, unreadable_reason, walk_files
+from boxwright.data.images import is_hidden, is_image_name, unreadable_reason, walk_files
 from boxwright.structures import InputError
 
 _IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # in any case
@@ -37,6 +37,7 @@ class LabelFinder:
         self.root = root
         self.owners: dict[Path, Path] = {}  # image by label file
         self._listings: dict[str, dict[str, str]] = {}
+        self._folded: dict[str, dict[tuple[int, str], str]] = {}
         self._folders: dict[str, list[str]] = {}
 
     def find(self, image: Path, log: ProblemLog) -> Path | None:
@@ -74,7 +75,7 @@ class LabelFinder:
     def listing(self, folder: str) -> dict[str, str]:
         """Return the names of the label files in a folder, by composed stem."""
         if folder not in self._listings:
-            names = (name for name in sorted(os.listdir(folder)) if not name.startswith("."))
+            names = (name for name in sorted(os.listdir(folder)) if not is_hidden(name))
             self._listings[folder] = {
                 composed(os.path.splitext(name)[0]): name for name in names if name.lower().endswith(".txt")
             }
@@ -87,10 +88,18 @@ class LabelFinder:
         if found:
             return found
         for folder in folders:
-            for other, name in self.listing(folder).items():
-                if len(other) == len(stem) and other.casefold() == stem.casefold():
-                    return [Path(folder, name)]
+            if (name := self._any_case(folder).get((len(stem), stem.casefold()))) is not None:
+                return [Path(folder, name)]
         return []
+
+    def _any_case(self, folder: str) -> dict[tuple[int, str], str]:
+        """Return the names of the label files in a folder, by length and letters of the stem; the first of several."""
+        if folder not in self._folded:
+            folded: dict[tuple[int, str], str] = {}
+            for stem, name in self.listing(folder).items():
+                folded.setdefault((len(stem), stem.casefold()), name)
+            self._folded[folder] = folded
+        return self._folded[folder]
 
     def _places(self, folder: Path) -> list[str]:
         parts = folder.parts
@@ -118,10 +127,9 @@ def stray_labels(
     ``folders``: those that a split names; ``images``: its images; ``others``: gives those of the other splits.
     """
     searched: dict[str, str] = {}
-    for place in (place for folder in folders for place in finder.folders(folder)):
-        for file in walk_files(place):
-            if file.suffix.lower() == ".txt":
-                searched.setdefault(os.path.realpath(file.parent), str(file.parent))
+    for place in dict.fromkeys(place for folder in folders for place in finder.folders(folder)):
+        for home in dict.fromkeys(file.parent for file in walk_files(place) if file.suffix.lower() == ".txt"):
+            searched.setdefault(os.path.realpath(home), str(home))
     found = _without_image(finder, searched, images)
     if found:
         found = _without_image(finder, {real: searched[real] for real in found}, (*images, *others()))

@@ -20,7 +20,8 @@ from boxwright.data.formats.yolo.yaml_file import Entries, Items, Text, Value, p
 from boxwright.data.images import is_image_name, unreadable_reason, walk_files
 from boxwright.structures import Classes, InputError
 
-_OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
+OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
+"""Keys of a data.yaml that are no split."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def yolo_layout(file: Path, content: Entries, log: ProblemLog) -> YoloLayout:
     keys: dict[str, Text] = {}
     for key, value in content.items():
         name = split_name(key)
-        if key in _OTHER_KEYS or _is_nothing(value):
+        if key in OTHER_KEYS or _is_nothing(value):
             continue
         if name not in KNOWN_SPLITS and not (isinstance(value, Text) and os.path.isdir(root / value)):
             continue  # a setting of another tool: a key with another name is a split only if its folder exists
@@ -213,15 +214,20 @@ def _split_images(layout: YoloLayout, entries: list[Entry], log: ProblemLog) -> 
                 f"holds the path {link}: a link that was saved as text? make it anew",
             )
     unique: dict[str, Path] = {}
+    linked: set[str] = set()
     parents: dict[Path, str] = {}
     for path in images:
         if path.is_symlink():
             real = os.path.realpath(path)
+            if real not in unique:
+                linked.add(real)
         else:
             folder = parents.get(path.parent) or parents.setdefault(path.parent, os.path.realpath(path.parent))
             real = os.path.join(folder, path.name)
-        if unique.setdefault(real, path).is_symlink() and not path.is_symlink():
-            unique[real] = path
+            if real in linked:  # the file itself is named rather than a link to it
+                linked.discard(real)
+                unique[real] = path
+        unique.setdefault(real, path)
     return sorted(unique.values()) if len(entries) == 1 and entries[0].place.is_dir() else list(unique.values())
 
 

@@ -14,12 +14,11 @@ from boxwright.data.formats.splits import split_rank
 from boxwright.data.formats.writing.boxes import Box, BoxChanges, cut_box, cut_polygon, reaches_over
 from boxwright.data.formats.writing.names import check_splits, unique_names
 from boxwright.data.formats.writing.output import ImageTransfer, Written, lost_views, place_image, write_text_file
+from boxwright.data.formats.yolo.layout import OTHER_KEYS
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.contours import one_polygon, outlines
 from boxwright.data.masks.masks import Segmentation, rasterise
 
-_OTHER_KEYS = ("path", "names", "nc", "download", "roboflow", "yaml_file", "kpt_shape", "flip_idx", "channels")
-"""Keys of a data.yaml that are no split."""
 _PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_ /-]*[A-Za-z0-9_])?")
 _NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"}
 """Words that YAML, in one of its versions, or a program that reads it, takes for a value other than text."""
@@ -42,7 +41,7 @@ def write_yolo(
     split that cannot name a folder or that has the name of another key.
     """
     root = Path(folder).absolute()
-    check_splits(splits, taken=_OTHER_KEYS)
+    check_splits(splits, taken=OTHER_KEYS)
     names, renamed = unique_names(splits, one_folder=False)
     written = Written(announcements=renamed)
     for split, index in splits.items():
