@@ -63,6 +63,9 @@ class YOLOv1HeadConfig:
     layout: Literal["flat", "cells"] = "flat"
     """Order of the outputs. "flat": class values of all cells, all confidences, all boxes (Darknet). "cells": for each
     cell x y w h and confidence of each box, then the class values (§2)."""
+    sides: Literal["roots", "shares"] = "roots"
+    """Outputs of a box's width and height: the square roots of its shares of the input (§2.2), or the shares
+    themselves (Darknet's sqrt=0)."""
     start: Literal["normal", "cells"] = "normal"
     """Initial weights of the last layer. "cells": a 1x1 convolution, so that all cells share them at first. It needs a
     map of S x S positions and no hidden layer."""
@@ -84,9 +87,9 @@ class DetectionLossConfig:
     """Weight of the classification loss."""
     rescore: bool = True
     """Confidence target of a responsible predictor: the IoU of its box, or 1 if false."""
-    kind: Literal["squared", "entropy"] = "squared"
-    """"squared": linear outputs. "entropy": a sigmoid for the confidence and a softmax for the classes, trained with
-    cross-entropy."""
+    kind: Literal["squared", "softmax", "entropy"] = "squared"
+    """"squared": linear outputs. "softmax": a softmax for the classes, trained with cross-entropy (Darknet's
+    softmax=1). "entropy": that, and a sigmoid for the confidence, trained alike."""
     overlap: OverlapLoss | None = None
     """Overlap loss of the boxes, added to the squared errors. Alone it would shrink a box to a point, where the square
     of a root has no gradient."""
@@ -203,15 +206,18 @@ class YOLOv1(Detector):
             boxes = boxes.unflatten(2, (each, 5))
             parts, coded = (last, boxes[..., 4]), boxes[..., :4]
         corner = cell_corners(config.grid, config.grid, out.device).unsqueeze(1)  # [S * S, 1, 2]
-        boxes = torch.cat([(coded[..., :2] + corner) * config.cell, coded[..., 2:].square() * self.side], dim=-1)
+        sides = coded[..., 2:].square() if config.head.sides == "roots" else coded[..., 2:]
+        boxes = torch.cat([(coded[..., :2] + corner) * config.cell, sides * self.side], dim=-1)
         return Predictions(*parts, coded, cxcywh_to_xyxy(boxes))
 
     @torch.no_grad()
     def detections(self, predictions: Predictions, images: Images) -> DetectionBatch:
         """Score each box and class by confidence times class value (eq. 1), and run NMS per class."""
         classes, confidence = predictions.classes, predictions.confidence
+        if self.config.loss.kind != "squared":
+            classes = classes.softmax(-1)
         if self.config.loss.kind == "entropy":
-            classes, confidence = classes.softmax(-1), confidence.sigmoid()
+            confidence = confidence.sigmoid()
         scores = (classes.unsqueeze(2) * confidence.unsqueeze(-1)).flatten(1, 2)  # [B, S * S * n, K]
         boxes = predictions.boxes.flatten(1, 2)
         batch = multiclass_detections(scores, boxes, images.sizes, self.config.post, images.scales)
@@ -228,11 +234,13 @@ class YOLOv1(Detector):
         config, batch = self.config.loss, len(predictions.classes)
         weight = config.object_scale * assigned.positive + config.noobject_scale * assigned.background
         goal = torch.where(assigned.positive, assigned.iou if config.rescore else 1.0, 0.0)
-        if config.kind == "squared":
+        if config.kind == "entropy":
+            confidence = F.binary_cross_entropy_with_logits(predictions.confidence, goal, reduction="none")
+        else:
             confidence = 0.5 * (predictions.confidence - goal).square()
+        if config.kind == "squared":
             classes = 0.5 * (predictions.classes - assigned.classes).square().sum(-1)
         else:
-            confidence = F.binary_cross_entropy_with_logits(predictions.confidence, goal, reduction="none")
             classes = -(assigned.classes * predictions.classes.log_softmax(-1)).sum(-1)
         box = 0.5 * config.coord_scale * (predictions.coded - self.encode(assigned.truth)).square().sum(-1)
         if config.overlap is not None:
@@ -245,10 +253,12 @@ class YOLOv1(Detector):
         }
 
     def encode(self, truth: Tensor) -> Tensor:
-        """Encode boxes ``[B, S * S, n, 4]`` in pixels as the x y sqrt w sqrt h of their cells."""
+        """Encode boxes ``[B, S * S, n, 4]`` in pixels as the x y sqrt w sqrt h of their cells, see ``head.sides``."""
         boxes = xyxy_to_cxcywh(truth)
         corner = cell_corners(self.config.grid, self.config.grid, truth.device).unsqueeze(1)
-        return torch.cat([boxes[..., :2] / self.config.cell - corner, (boxes[..., 2:] / self.side).sqrt()], dim=-1)
+        sides = boxes[..., 2:] / self.side
+        sides = sides.sqrt() if self.config.head.sides == "roots" else sides
+        return torch.cat([boxes[..., :2] / self.config.cell - corner, sides], dim=-1)
 
     def _initialise(self, shape: tuple[int, int]) -> None:
         """Initialise the fully connected layers. ``shape``: rows and columns of the map before them."""
@@ -271,7 +281,7 @@ class YOLOv1(Detector):
             with torch.no_grad():
                 coded = self.predictions(self.output.bias.unsqueeze(0)).coded  # views of the bias, unless meta
                 coded[..., :2] = 0.5
-                coded[..., 2:] = head.start_size**0.5
+                coded[..., 2:] = head.start_size**0.5 if head.sides == "roots" else head.start_size
 
     @torch.no_grad()
     def _share_cells(self) -> None:

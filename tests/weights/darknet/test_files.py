@@ -223,3 +223,8 @@ def test_a_file_that_is_too_long_for_a_cfg(tmp_path: Path) -> None:
     (tmp_path / "a.cfg").write_bytes(b"#" * 5_000_000)
     with pytest.raises(InputError, match=r"a\.cfg: is no Darknet cfg: it has more than 4,194,304 bytes"):
         read_cfg(tmp_path / "a.cfg")
+
+
+def test_of_an_option_given_twice_the_first_counts() -> None:
+    _, section = parse_cfg("[net]\nheight=8\n[convolutional]\nfilters = 4\nsize=3\nfilters=9\n")
+    assert section.integer("filters") == 4

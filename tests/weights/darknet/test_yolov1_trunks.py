@@ -1,5 +1,6 @@
 """YOLOv1 on trunks that are none of Darknet's own: read from the cfg, or refused by the name of a layer."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 from boxwright.checkpoints.opening import load_detector
 from boxwright.detectors.build import build_detector
 from boxwright.detectors.yolov1 import YOLOv1
-from boxwright.structures import Classes, InputError
+from boxwright.structures import Classes, Images, InputError, Targets
 from boxwright.weights.darknet.files import parse_cfg
+from boxwright.weights.darknet.matching import classes_of
 from boxwright.weights.darknet.yolov1 import yolov1_config
 
 TRUNK = """[net]
@@ -133,3 +135,59 @@ def test_layers_that_are_not_read_are_named(change: tuple[str, str], message: st
     text = TRUNK.replace(*change)
     with pytest.raises(InputError, match=message):
         build_detector(yolov1_config(parse_cfg(text)), Classes.from_names(["a", "b"]))
+
+
+@pytest.mark.parametrize("sqrt", [0, 1])
+@pytest.mark.parametrize("softmax", [0, 1])
+@torch.inference_mode()
+def test_both_forms_of_classes_and_sides(sqrt: int, softmax: int) -> None:
+    text = TRUNK.replace("softmax=0", f"softmax={softmax}").replace("sqrt=1", f"sqrt={sqrt}")
+    detector = build_detector(yolov1_config(parse_cfg(text)), Classes.from_names(["a", "b"])).eval()
+    assert isinstance(detector, YOLOv1)
+    out = torch.zeros(1, 63)  # 9 cells: 18 class values, 9 confidences, 9 boxes
+    out[0, 2 * 5 : 2 * 5 + 2] = torch.tensor([0.4, 1.4])
+    out[0, 18 + 5] = 0.5
+    out[0, 27 + 4 * 5 : 27 + 4 * 5 + 4] = torch.tensor([0.5, 0.25, 0.5, 0.25])  # the last cell of the second row
+    predictions = detector.predictions(out)
+    width, height = (0.25 * 48, 0.0625 * 48) if sqrt else (0.5 * 48, 0.25 * 48)
+    box = torch.tensor([40 - width / 2, 20 - height / 2, 40 + width / 2, 20 + height / 2])
+    torch.testing.assert_close(predictions.boxes[0, 5, 0], box)
+    torch.testing.assert_close(detector.encode(predictions.boxes)[0, 5, 0], predictions.coded[0, 5, 0])
+    found = detector.detections(predictions, Images(torch.zeros(1, 3, 48, 48), torch.tensor([[48, 48]])))
+    second = 1 / (1 + math.exp(0.4 - 1.4)) if softmax else 1.4
+    assert found.valid.sum() == 2
+    assert found.labels[0, 0] == 1
+    assert found.scores[0, :2].tolist() == pytest.approx([0.5 * second, 0.5 * (1 - second if softmax else 0.4)])
+    torch.testing.assert_close(found.boxes[0, 0], box.clamp(max=48))
+
+
+def test_a_softmax_is_trained_as_in_darknet() -> None:
+    """Its gradient is class_scale * (softmax - target) in cells with an object, as Darknet sets it."""
+    text = TRUNK.replace("softmax=0", "softmax=1\nclass_scale=3")
+    detector = build_detector(yolov1_config(parse_cfg(text)), Classes.from_names(["a", "b"]))
+    assert isinstance(detector, YOLOv1)
+    out = torch.rand(1, 63, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    predictions = detector.predictions(out)
+    boxes = torch.tensor([[[17.0, 18.0, 30.0, 31.0]]])  # its centre is in cell 4
+    yes, no = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
+    targets = Targets(boxes, torch.tensor([[1]]), yes, no, no)
+    assigned = detector.assign(predictions.boxes, targets, torch.zeros(1, dtype=torch.int64))
+    detector.losses(predictions, assigned)["classification"].backward()
+    assert out.grad is not None
+    expected = torch.zeros(9, 2)
+    expected[4] = 3 * (out.detach()[0, 8:10].softmax(0) - torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(out.grad[0, :18].unflatten(0, (9, 2)), expected)
+
+
+def test_options_that_are_left_out_are_darknets() -> None:
+    named = ("sqrt=1", "softmax=0", "classes=2")
+    text = TRUNK.replace("output=63", "output=54")  # of one class
+    for option in named:
+        assert f"{option}\n" in text
+        text = text.replace(f"{option}\n", "")
+    sections = parse_cfg(text)
+    assert classes_of(sections[-1]) == 1
+    config = yolov1_config(sections)
+    assert config.head.sides == "shares"
+    assert (config.loss.kind, config.loss.rescore) == ("squared", False)
+    assert (config.loss.coord_scale, config.loss.noobject_scale) == (1, 1)

@@ -133,7 +133,7 @@ def parse_cfg(text: str, origin: str = "cfg") -> list[Section]:
             raise InputError(f"{place}: {raw.strip()[:60]!r} is neither a [section] nor an option = value inside one")
         else:
             key, value = line.split("=", 1)
-            options[key] = value
+            options.setdefault(key, value)  # of an option given twice Darknet takes the first
     if not sections or sections[0].kind != "net":
         raise InputError(f"{origin}: is no Darknet cfg; it must begin with the section [net]")
     return sections

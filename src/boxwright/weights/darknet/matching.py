@@ -37,9 +37,14 @@ def check_convolutions(sections: Sequence[Section], outputs: str) -> None:
             raise InputError(f"{section.place}: [shortcut] has an activation, where this network has none")
 
 
+def classes_of(section: Section) -> int:
+    """Return the number of classes of the output layer ``section``, 1 of YOLOv1's where it is not said."""
+    return section.count("classes", 1 if section.kind == "detection" else 20)
+
+
 def check_classes(section: Section, count: int) -> None:
     """Raise InputError if the output layer ``section`` has another number of classes than ``count``."""
-    classes = section.integer("classes", 20)
+    classes = classes_of(section)
     if classes != count:
         raise InputError(
             f"{section.place}: is for {classes} classes, but the detector has {count} names; give one name per class, "

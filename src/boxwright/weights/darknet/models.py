@@ -32,7 +32,7 @@ from boxwright.weights.darknet.files import (
     read_darknet,
     read_sections,
 )
-from boxwright.weights.darknet.matching import check_convolutions, state_in_order
+from boxwright.weights.darknet.matching import check_convolutions, classes_of, state_in_order
 from boxwright.weights.darknet.yolov1 import yolov1_config, yolov1_state
 from boxwright.weights.darknet.yolov2 import yolov2_config, yolov2_state
 from boxwright.weights.darknet.yolov3 import yolov3_config, yolov3_state
@@ -54,7 +54,7 @@ def import_darknet(cfg: Path | str, weights: Path | str, classes: Classes | None
         raise InputError(f"{cfg}: has no [detection], [region] or [yolo] layers of one kind, so that it is no YOLO")
     (kind,) = kinds
     if classes is None:
-        classes = default_classes(network.of_kind(kind)[0].section.integer("classes", 20))
+        classes = default_classes(classes_of(network.of_kind(kind)[0].section))
     size = (network.net.integer("height"), network.net.integer("width"))
     config: DetectorConfig
     transform: TransformConfig = LetterboxConfig(

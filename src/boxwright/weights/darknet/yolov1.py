@@ -31,8 +31,8 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
     if not detection:
         raise InputError(f"{net.place}: has no [detection] layer, so that it is no YOLOv1")
     options = detection[0]
-    if options.integer("softmax", 0) or not options.integer("sqrt", 0) or options.integer("coords", 4) != 4:
-        raise InputError(f"{options.place}: [detection] must have softmax=0, sqrt=1 and coords=4 to be YOLOv1's")
+    if options.integer("coords", 1) != 4:
+        raise InputError(f"{options.place}: [detection] must have coords=4 to be YOLOv1's")
     grid, height, width = options.integer("side", 7), net.integer("height"), net.integer("width")
     if height != width or height % grid:
         raise InputError(f"{net.place}: the input of {height} x {width} is no square of {grid} x {grid} cells")
@@ -41,6 +41,8 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
         DarknetLayersConfig(size=(height, width), layers=layers),
         YOLOv1HeadConfig(hidden=(), dropout=0.0),
     )
+    if not options.integer("sqrt", 0):
+        head = replace(head, sides="shares")
     return YOLOv1Config(
         backbone=backbone,
         head=head,
@@ -49,11 +51,12 @@ def yolov1_config(sections: Sequence[Section]) -> YOLOv1Config:
         boxes=options.integer("num", 1),
         clip_scores=False,
         loss=DetectionLossConfig(
-            coord_scale=options.number("coord_scale", 5),
+            coord_scale=options.number("coord_scale", 1),
             object_scale=options.number("object_scale", 1),
-            noobject_scale=options.number("noobject_scale", 0.5),
+            noobject_scale=options.number("noobject_scale", 1),
             class_scale=options.number("class_scale", 1),
-            rescore=bool(options.integer("rescore", 1)),
+            rescore=bool(options.integer("rescore", 0)),
+            kind="softmax" if options.integer("softmax", 0) else "squared",
         ),
     )
 

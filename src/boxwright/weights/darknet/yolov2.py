@@ -31,7 +31,7 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
     if not region:
         raise InputError(f"{place}: has no [region] layer, so that it is no YOLOv2")
     options, kinds = region[0], [section.kind for section in sections]
-    if not options.integer("softmax", 1) or options.integer("coords", 4) != 4:
+    if not options.integer("softmax", 0) or options.integer("coords", 4) != 4:
         raise InputError(f"{options.place}: [region] must have softmax=1 and coords=4 to be YOLOv2's")
     if "tree" in options.options or "map" in options.options:
         raise InputError(f"{options.place}: [region] has a tree of classes, as YOLO9000, which no detector here has")
@@ -54,15 +54,15 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
         ),
         anchors=tuple((numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, 2)),
         assign=YOLOv2AssignConfig(
-            quiet=options.number("thresh", 0.6),
-            match="anchor" if options.integer("bias_match", 1) else "prediction",
+            quiet=options.number("thresh", 0.5),
+            match="anchor" if options.integer("bias_match", 0) else "prediction",
         ),
         loss=RegionLossConfig(
             coord_scale=options.number("coord_scale", 1),
-            object_scale=options.number("object_scale", 5),
+            object_scale=options.number("object_scale", 1),
             noobject_scale=options.number("noobject_scale", 1),
             class_scale=options.number("class_scale", 1),
-            rescore=bool(options.integer("rescore", 1)),
+            rescore=bool(options.integer("rescore", 0)),
             favour_small=True,  # as the current code does that reads these files
         ),
     )

@@ -15,7 +15,7 @@ from boxwright.detectors.yolov3 import YOLOv3, YOLOv3AssignConfig, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section
-from boxwright.weights.darknet.matching import state_in_order
+from boxwright.weights.darknet.matching import check_classes, state_in_order
 
 
 def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
@@ -57,10 +57,5 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
 def yolov3_state(detector: YOLOv3, network: DarknetNetwork) -> dict[str, Tensor]:
     """Return the state dict of ``detector`` from ``network``. Raises InputError where their layers differ."""
     for layer in network.of_kind("yolo"):
-        classes = layer.section.integer("classes", 20)
-        if classes != len(detector.classes):
-            raise InputError(
-                f"{layer.section.place}: is for {classes} classes, but the detector has {len(detector.classes)} names; "
-                "give one name per class, in the order of the file that trained it (coco.names, voc.names)"
-            )
+        check_classes(layer.section, len(detector.classes))
     return state_in_order(detector, network, network.net.place)
