@@ -98,6 +98,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put([1, 2], "random", 0, "python"), "random: damaged"),
     (put([[1.0]], "monitor", "since_row"), "monitor.since_row: damaged"),
     (put([[NAN, NAN]], "monitor", "since_row"), "monitor.since_row: damaged"),
+    (put([[10**400, 1.0]], "monitor", "since_row"), "monitor.*: damaged"),
     (put({"step": 99, "AP": 0.5}, "best"), "best.step: damaged"),
     (put({"step": 3, "AP": "0.5"}, "best"), "best.AP: damaged"),
     (put({"step": 3}, "best"), "best.AP: damaged"),

@@ -230,9 +230,11 @@ class Session(Generic[B]):
                 "bit for bit"
             )
         for key in ("best", "last_validation"):
-            check_row(state.get(key), key, self.task.metric, step)
+            with entry(key):
+                check_row(state.get(key), key, self.task.metric, step)
         if "monitor" in state:
-            check_monitor(state["monitor"])
+            with entry("monitor"):
+                check_monitor(state["monitor"])
         self.step, self.best, self.last_validation = step, state["best"], state.get("last_validation")
         self.saved = self.step
         last = 0 if self.last_validation is None else self.last_validation["step"]
