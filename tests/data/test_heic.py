@@ -86,6 +86,34 @@ def test_without_pillow_heif_the_message_has_the_remedy(
         )
 
 
+class Hook:
+    """Forbids to find pillow-heif."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pillow_heif":
+            raise ImportError("forbidden")
+
+
+@pytest.mark.parametrize("way", ["hook", "broken"])
+def test_a_pillow_heif_that_does_not_load_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    path = write_heic(tmp_path / "a.heic", scene())
+    hide_pillow_heif(monkeypatch)
+    monkeypatch.delitem(sys.modules, "pillow_heif")
+    if way == "hook":
+        monkeypatch.setattr(sys, "meta_path", [Hook(), *sys.meta_path])
+    else:
+        (tmp_path / "pillow_heif.py").write_text("raise ImportError('libheif.so is not there')")
+        monkeypatch.syspath_prepend(tmp_path)
+    assert is_image_name(path) == (way == "broken")
+    with pytest.raises(
+        InputError, match=r"needs pillow-heif; install it with: pip install 'boxwright\[heic\]'"
+    ) as caught:
+        read_image(path)
+    assert ("(it fails to load: libheif.so is not there)" in str(caught.value)) == (way == "broken")
+
+
 def test_reading_other_images_does_not_load_pillow_heif(tmp_path: Path) -> None:
     Image.fromarray(scene()).save(tmp_path / "a.png")
     code = (

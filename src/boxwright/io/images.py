@@ -28,7 +28,10 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 def heif_installed() -> bool:
     """Return True if pillow-heif is installed."""
-    return importlib.util.find_spec("pillow_heif") is not None
+    try:
+        return importlib.util.find_spec("pillow_heif") is not None
+    except (ImportError, ValueError):  # an import hook forbids it
+        return False
 
 
 def open_image(stream: BinaryIO) -> Image.Image:
@@ -47,7 +50,7 @@ def open_image(stream: BinaryIO) -> Image.Image:
     try:
         import pillow_heif
     except ImportError as error:
-        raise InputError(HEIF_REMEDY if not heif_installed() else f"pillow-heif cannot be loaded: {error}") from error
+        raise InputError(f"{HEIF_REMEDY} (it fails to load: {error})" if heif_installed() else HEIF_REMEDY) from error
     pillow_heif.register_heif_opener()
     stream.seek(0)
     try:
