@@ -8,6 +8,7 @@ are converted by :mod:`boxwright.weights.import_backbone` and get a card with wh
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -168,7 +169,7 @@ def _is_plain_vgg(backbone: Mapping[str, Any]) -> bool:
 
 def _located(source: Path | str) -> Path:
     """Return the path of the file that ``source``, a path or a published name, refers to."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.exists() or not is_name(str(source)):
         return path
     entry = find_published(str(source))

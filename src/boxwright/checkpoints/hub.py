@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def save_pretrained(model: Model, folder: Path | str, *, name: str | None = None
     abbreviation, such as "apache-2.0"; with None the card says that none is stated. Every command takes the folder as
     a checkpoint.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     return save_folder(_checkpoint_of(model), folder, name or folder.resolve().name, licence)
 
 
@@ -58,7 +59,7 @@ def from_pretrained(
     ``token``: for private repositories.
     """
     text = str(source)
-    if not Path(source).expanduser().exists() and _is_repository(text):
+    if not Path(os.path.expanduser(source)).exists() and _is_repository(text):
         owner_name, inner = split_repository(text)
         chosen = revision or inner
         text = f"{HUB_PREFIX}{owner_name}{f'@{chosen}' if chosen else ''}"

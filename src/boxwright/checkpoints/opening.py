@@ -6,6 +6,7 @@ saving it gives an ordinary file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def open_checkpoint(
     Raises InputError for what is absent, not fetched (with the command that fetches it), damaged or not understood.
     Nothing is downloaded.
     """
-    text, path = str(source), Path(source).expanduser()
+    text, path = str(source), Path(os.path.expanduser(source))
     names = classes if classes is None or isinstance(classes, Classes) else Classes.from_names(list(classes))
     if not path.exists():
         if text.startswith(HUB_PREFIX):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def show_dataset(
     dashed. An image that cannot be read, or whose annotations state another size than it has, shows the error and is
     named in a `DatasetWarning`. Raises ``InputError`` as `open_dataset` does.
     """
-    target = Path(output).expanduser()
+    target = Path(os.path.expanduser(output))
     if target.suffix.lower() not in (".html", ".htm", ".png"):
         raise InputError(f"{output}: the page is written as .html or .png; give a name with one of these suffixes")
     if count < 1:

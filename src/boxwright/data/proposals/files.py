@@ -217,7 +217,7 @@ class ProposalSet:
 
 def read_proposals(path: Path | str) -> ProposalSet:
     """Read a file of proposals. Raises InputError if it is missing, damaged, or something else."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; create it with `boxwright proposals`, or correct the path")
     try:

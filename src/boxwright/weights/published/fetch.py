@@ -56,7 +56,7 @@ def cache_folder() -> Path:
     not exist.
     """
     if own := os.environ.get("BOXWRIGHT_CACHE"):
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "boxwright"
 

@@ -36,7 +36,7 @@ def lost_views(index: DetectionIndex) -> list[str]:
 
 def new_folder(path: Path | str) -> Path:
     """Return the full path of a folder to write. Raises InputError if it holds anything or cannot be a folder."""
-    target = Path(path).expanduser().absolute()
+    target = Path(os.path.expanduser(path)).absolute()
     if target.is_symlink() and not target.exists():
         raise InputError(f"{path}: is a link that points nowhere; name a new folder")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
