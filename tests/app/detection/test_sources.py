@@ -69,6 +69,11 @@ def test_an_empty_selection_is_an_error_with_a_remedy(photos: Path, pattern: str
         find_sources([photos.parent / pattern])
 
 
+def test_the_home_of_nobody_is_no_fault():
+    with pytest.raises(InputError, match=r"^~nobody_here/c\.png: no such file or folder"):
+        find_sources(["~nobody_here/c.png"])
+
+
 @pytest.mark.parametrize("name", ["", "  "])
 def test_an_empty_name_is_not_the_current_folder(name: str):
     """A shell gives one for a variable that is not set."""
@@ -172,7 +177,16 @@ def test_a_device_is_no_source(tmp_path: Path):
 def test_a_list_names_images_and_videos(photos: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str):
     """Paths are relative to the list's folder or else to the current one, or absolute."""
     (photos / "grüße 1.jpg").write_bytes(b"x")
-    lines = ["b.png", "", "  deep/2.jpg ", "deep\\2.jpg", str(photos / "clip.mp4"), "photos/10.jpg", "grüße 1.jpg"]
+    lines = [
+        "# a remark",
+        '"b.png"',
+        "",
+        "  deep/2.jpg ",
+        "deep\\2.jpg",
+        str(photos / "clip.mp4"),
+        "photos/10.jpg",
+        "grüße 1.jpg",
+    ]
     (photos / "list.txt").write_bytes((end.join(lines)).encode(encoding))
     monkeypatch.chdir(photos.parent)
     assert names(find_sources([photos / "list.txt"])) == [
@@ -192,6 +206,9 @@ def test_a_list_names_images_and_videos(photos: Path, monkeypatch: pytest.Monkey
         (b"b.png\nhttps://example.org/a.jpg", r"line 2: https://example\.org/a\.jpg: addresses .* are not read"),
         (b"b.png\ndeep\n", r"line 2: deep: this is a folder; a list names files"),
         (b"\n  \n", r"list\.txt: this list is empty; write the path"),
+        (b"b.png\n" + b"x" * 300 + b".jpg", r"list\.txt, line 2: x{300}\.jpg: no such file in"),
+        (b"b.png\n" + b"x" * 5000, r"list\.txt, line 2: has 5,000 characters, too many for a path or a name"),
+        (b"~nobody_here/a.jpg", r"list\.txt, line 1: ~nobody_here/a\.jpg: no such file in"),
         (b"b.png\ngr\xfc\xdfe.jpg", r"list\.txt, line 2: byte 8 is not UTF-8 text; save it as UTF-8"),
     ],
 )

@@ -83,7 +83,7 @@ def test_bad_lines_name_file_and_line(tmp_path: Path, line: str, message: str) -
         ("train: images/train\nnames: [cat\n", r"data\.yaml, line \d+, column \d+: not valid YAML"),
         ("train: images/train\nnames: []\n", "key `names`"),
         ("train: images/train\nnames: {0: cat, 2: dog}\n", "key `names`: the keys must be 0 to 1"),
-        ("train: images/train\nnames: [cat, cat]\n", "key `names`: class name cat appears more than once"),
+        ("train: images/train\nnames: [cat, cat]\n", 'key `names`: class name "cat" appears more than once'),
         ("train: images/train\nnames: [cat, dog]\nnc: 3\n", "nc is 3 but `names` has 2"),
         ("train: images/nowhere\nnames: [cat, dog]\n", "key `train`: images/nowhere does not exist"),
         ("train: 5\nnames: [cat, dog]\n", "line 1, key `train`: 5 does not exist"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from boxwright.data.addresses import address_reason
-from boxwright.data.formats.texts import read_text
+from boxwright.data.formats.lists import read_list
 from boxwright.data.images import VIDEO_SUFFIXES, image_size, is_image_name, unreadable_reason, walk_files
 from boxwright.fields import nearest
 from boxwright.structures import InputError
@@ -56,7 +56,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 def _expand(pattern: str, recursive: bool) -> Iterator[tuple[Path, str]]:
     if not pattern.strip():
         raise InputError("an empty name was given for a file; is a variable of the shell not set?")
-    path = Path(pattern).expanduser()
+    path = Path(os.path.expanduser(pattern))  # which leaves the home of a user that does not exist as it is
     if path.is_dir():
         files = _media_in(path, recursive)
         if not files:
@@ -117,16 +117,13 @@ def _media_in(folder: Path, recursive: bool) -> list[Path]:
 def _listed(file: Path) -> list[Path]:
     """Return the files of a list with one path a line, relative to the list's folder or the current one."""
     found: list[Path] = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        text = line.strip()
-        if not text:
-            continue
-        spellings = (line, text, text.replace("\\", "/"))  # the last for lists that were written on Windows
-        candidates = [base / Path(s).expanduser() for s in spellings for base in (file.parent, Path())]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    for number, text in read_list(file):
+        spellings = (text, text.replace("\\", "/"))  # the second for lists that were written on Windows
+        candidates = [base / os.path.expanduser(s) for s in spellings for base in (file.parent, Path())]
+        path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
         if path is None:
             reason = address_reason(text)
-            if reason is None and any(candidate.is_dir() for candidate in candidates):
+            if reason is None and any(map(os.path.isdir, candidates)):
                 reason = f"{text}: this is a folder; a list names files, so give the folder to the command itself"
             if reason is None:
                 also = "" if Path(text).is_absolute() else f" in {file.parent} or in {Path.cwd()}"

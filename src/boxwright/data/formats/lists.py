@@ -10,17 +10,25 @@ from pathlib import Path
 
 from boxwright.data.formats.texts import read_text
 from boxwright.data.images import is_hidden, is_image_name
+from boxwright.structures import InputError
 
 _LINE = re.compile(r"\r\n|\r|\n")
+_LONGEST = 2000  # characters, more than any path or class name has
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
     """Return the lines of a text file that are not blank, with their numbers, without spaces at their ends.
 
-    Raises ``InputError`` as `read_text`.
+    Raises ``InputError`` as `read_text`, and for a line that is too long for a path or a name.
     """
     lines = enumerate(_LINE.split(read_text(file).removeprefix("\ufeff")), start=1)
-    return [(number, line.strip()) for number, line in lines if line.strip()]
+    found = [(number, line.strip()) for number, line in lines if line.strip()]
+    for number, line in found:
+        if len(line) > _LONGEST:
+            raise InputError(
+                f"{file}, line {number}: has {len(line):,} characters, too many for a path or a name; write one a line"
+            )
+    return found
 
 
 def read_list(file: Path) -> list[tuple[int, str]]:

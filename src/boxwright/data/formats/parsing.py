@@ -59,7 +59,7 @@ def _json_defect(path: Path, text: str, place: str, error: json.JSONDecodeError)
 def shown(value: Any, limit: int = 60) -> str:
     """Return a value from a file as JSON on one line, shortened, for a message."""
     try:
-        text = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from boxwright.data.formats.entries.class_names import named_classes
 from boxwright.data.formats.lists import read_lines
+from boxwright.data.formats.parsing import shown
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.yolo.yaml_file import Entries, Items, Text, Value
 from boxwright.structures import Classes, InputError
@@ -42,7 +43,8 @@ def read_classes(file: Path, content: Entries, log: ProblemLog) -> Classes:
         if not text:
             raise InputError(f"{at}: class {number} has no name; give it one")
         if text in lines:
-            raise InputError(f"{at}: class name {text} appears more than once, first in line {lines[text]}; rename one")
+            first = f"first in line {lines[text]}"
+            raise InputError(f"{at}: class name {shown(text)} appears more than once, {first}; rename one")
         lines[text] = name.line
         names.append(text)
     _check_count(file, content.get(Text("nc")), len(names))
@@ -53,7 +55,7 @@ def _from_file(file: Path, value: Text, place: str) -> Items:
     """Return the lines of the text file that ``names`` names."""
     path = file.parent / value
     if value.empty or not os.path.isfile(path):
-        raise InputError(f"{place}: `{value}` is one text; give the class names as a list, such as [{value or 'cat'}]")
+        raise InputError(f"{place}: {shown(value)} is one text; give the class names as a list, such as [cat, dog]")
     names = Items()
     for number, line in read_lines(path):
         name = Text(line)
@@ -67,7 +69,7 @@ def _in_order(names: Entries, place: str) -> Items:
     numbered: dict[int, Value] = {}
     for key, name in names.items():
         if not re.fullmatch(r"\d{1,9}", key):
-            raise InputError(f"{place}: the key `{key}` in line {key.line} is not a class number; count from 0")
+            raise InputError(f"{place}: the key {shown(key)} in line {key.line} is not a class number; count from 0")
         if int(key) in numbered:
             raise InputError(f"{place}: the class number {int(key)} stands twice; give each class its own")
         numbered[int(key)] = name
@@ -88,7 +90,7 @@ def _check_count(file: Path, value: Value | None, number: int) -> None:
         return
     place = f"{file}, line {value.line}, key `nc`"
     if not isinstance(value, Text) or not re.fullmatch(r"\d{1,9}(\.0*)?", value.strip()):
-        shown = f"`{value}`" if isinstance(value, Text) else "a list or mapping"
-        raise InputError(f"{place}: {shown[:60]} is not a number of classes; write {number}, or remove the line")
+        what = shown(value) if isinstance(value, Text) else "a list or mapping"
+        raise InputError(f"{place}: {what} is not a number of classes; write {number}, or remove the line")
     if int(float(value)) != number:
         raise InputError(f"{place}: nc is {value} but `names` has {number} names; correct one of them")

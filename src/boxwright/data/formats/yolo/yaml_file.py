@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
+from boxwright.data.formats.parsing import shown
 from boxwright.data.formats.texts import decode_text, read_bytes
 from boxwright.structures import InputError
 
@@ -102,14 +103,14 @@ class _Reader:
             self._refuse(event, f"more than {_DEEPEST} values in one another", "write the file anew")
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                self._refuse(event, f"the alias *{event.anchor} has no anchor above it", "write the value itself")
+                self._refuse(event, f"the alias {shown(event.anchor)} has no anchor above it", "write the value itself")
             value, size = self.anchors[event.anchor]
             self._counted(event, size)
             return value
         tag = getattr(event, "tag", None)
         if tag not in (None, "", "!", *_PLAIN_TAGS):
-            shown = str(tag).replace("tag:yaml.org,2002:", "!!")
-            self._refuse(event, f"the tag {shown} is not read, for safety", "remove it")
+            short = str(tag).replace("tag:yaml.org,2002:", "!!")[:60]
+            self._refuse(event, f"the tag {short} is not read, for safety", "remove it")
         if isinstance(event, yaml.ScalarEvent):
             value = Text(event.value)
             value.plain = event.style in (None, "")
@@ -135,7 +136,7 @@ class _Reader:
                 continue
             if key in entries:
                 first = next(other for other in entries if other == key)
-                message = f"the key `{key}` stands twice, first in line {first.line}"
+                message = f"the key {shown(key)} stands twice, first in line {first.line}"
                 self._refuse(event, message, "remove one of them")
             entries[key] = value
         for other in merged:
