@@ -13,6 +13,20 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 _HEAD = 20_000  # bytes that are looked at
 _MOST = 2_000  # files that are looked at
 
+# How a text file with boxes begins; then what it is, and the way in.
+_TEXTS = (
+    (
+        r"[A-Za-z_]+ [\d.-]+ -?\d ([\d.-]+ ){11}[\d.-]+( [\d.-]+)?\s",
+        "KITTI labels; convert them to COCO, for example with FiftyOne",
+    ),
+    (
+        r"(imagesource:.*\n|gsd:.*\n)*([\d.-]+ ){8}\S+ [0-2]\s",
+        "DOTA labels, rotated boxes; convert them to upright ones in COCO JSON",
+    ),
+    (r"\d+,-?\d+(,-?[\d.]+){7,8}\s", "boxes of MOT Challenge; convert them to COCO JSON"),
+    (r"\S+\.(jpe?g|png)\s*\n\d+\s*\n\d+ \d+ \d+ \d+", "WIDER FACE boxes; convert them to COCO JSON"),
+)
+
 # Words that a JSON file has near its start, the first row that fits; then what it is, and the way in.
 _JSON = (
     (("imagePath", "shapes"), "LabelMe JSON, one file an image; convert it to COCO with labelme2coco"),
@@ -55,6 +69,9 @@ def _of_file(file: Path) -> str:
         return "TFRecord; export the data as COCO, VOC or YOLO from the tool that wrote it"
     if suffix in (".json", ".jsonl", ".ndjson"):
         return _of_json(_start(file))
+    if suffix == ".txt":
+        start = _start(file)
+        return next((text for pattern, text in _TEXTS if re.match(pattern, start)), "")
     if suffix == ".xml":
         return _of_xml(_start(file))
     if suffix in (".csv", ".tsv"):

@@ -28,7 +28,7 @@ from boxwright.data.formats.problems import ProblemLog
 from boxwright.data.formats.splits import KNOWN_SPLITS, is_held_back, several, split_name
 from boxwright.data.formats.voc.layout import VocLayout, find_voc, voc_folders
 from boxwright.data.formats.voc.reader import read_voc
-from boxwright.data.formats.yolo.bare import find_bare, load_bare
+from boxwright.data.formats.yolo.bare import bare_files, find_bare, load_bare
 from boxwright.data.formats.yolo.layout import YoloLayout, find_yolo, load_yolo, names_classes
 from boxwright.data.formats.yolo.reader import read_yolo
 from boxwright.data.images import is_hidden, unreadable_reason, walk_files, walk_images
@@ -165,13 +165,19 @@ def find_source(path: Path | str, log: ProblemLog | None = None) -> Source:
     files = [file for file in everything if file.suffix.lower() in (".json", ".yaml", ".yml", ".xml")]
     files = [file for file in files if file not in dead]
     coco = find_coco(target, files)
-    source = _near_source(target, coco, files, log) or _far_source(target, coco, files, log)
+    source = _near_source(target, coco, files, log) or _far_source(
+        target, coco, [file for file in everything if file not in dead], log
+    )
     if source is not None:
         _name_unused(source, target, coco, files, log)
         return source
     found = sorted(p.name + ("/" if p.is_dir() else "") for p in target.iterdir() if not is_hidden(p.name))
     listing = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") if found else "nothing"
-    advice = next((f"{file.relative_to(target)}: {text}" for file, text in dead.items()), None) or hint(target)
+    advice = next((f"{file.relative_to(target)}: {text}" for file, text in dead.items()), None)
+    if advice is None and coco.other_tasks:
+        name = coco.other_tasks[0].relative_to(target).as_posix()
+        advice = f"{name} is COCO without boxes: for another task, or without `annotations`"
+    advice = advice or hint(target)
     raise InputError(
         f"{path}: no data set found. Looked for COCO JSON files (here, in annotations/, in train/ valid/ test/), "
         f"a YOLO data.yaml, and VOC XML files (in Annotations/, here, in train/ val/). Found {listing}"
@@ -210,7 +216,8 @@ def _far_source(target: Path, coco: CocoFiles, files: list[Path], log: ProblemLo
         raise InputError(f"{target}: holds {names}; give the path of one of them")
     if roots and (layout := find_voc(roots[0], log)) is not None:
         return Source("voc", roots[0], layout)
-    return None
+    bare = bare_files(files)
+    return _yolo_source(target, load_bare(bare[0], log)) if len(bare) == 1 else None
 
 
 def _file_source(file: Path, log: ProblemLog) -> Source:

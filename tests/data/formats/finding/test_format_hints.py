@@ -51,12 +51,18 @@ OPEN_IMAGES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n0,x,/m/0
         ("train.tfrecord", b"\0\1", "TFRecord; export the data as COCO"),
         ("train.tfrecord-00000-of-00010", b"\0\1", "TFRecord"),
         ("set.zip", b"PK\3\4", "an archive; unpack it and give the folder"),
+        ("labels/a.txt", "Car 0.00 0 -1.57 10.0 8.0 40.0 32.0 1.5 1.6 3.9 1.0 2.0 3.0 0.1\n", "KITTI labels"),
+        ("labels/a.txt", "1 2 3 4 5.5 6 7 8 small-vehicle 0\n", "DOTA labels, rotated boxes"),
+        ("labels/a.txt", "imagesource:GoogleEarth\ngsd:0.1\n1 2 3 4 5 6 7 8 plane 1\n", "DOTA labels"),
+        ("gt/gt.txt", "1,1,10,8,30,24,1,1,1\n", "boxes of MOT Challenge"),
+        ("gt.txt", "0--Parade/a.jpg\n1\n449 330 122 149 0 0 0 0 0 0\n", "WIDER FACE boxes"),
         ("a.jsonl", '{"file_name": "a.png", "objects": {"bbox": []}}\n', "JSON Lines"),
     ],
 )
 def test_hints(tmp_path: Path, name: str, content: Any, message: str) -> None:
     write_drawn(tmp_path / "images/a.png")
     file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
     if not isinstance(content, bytes):
         content = (content if isinstance(content, str) else json.dumps(content)).encode()
     file.write_bytes(content)
@@ -93,4 +99,14 @@ def test_the_file_that_is_recognised_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text("{}")
     (tmp_path / "table.csv").write_text(OPEN_IMAGES)
     with pytest.raises(InputError, match=r"table\.csv looks like Open Images CSV"):
+        find_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["image_info_test.json", "train.json", "deep/instances_test.json"])
+def test_coco_without_boxes_is_named(tmp_path: Path, name: str) -> None:
+    write_drawn(tmp_path / "images/a.png")
+    (tmp_path / "deep").mkdir()
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "red"}]}
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"no data set found.*{name} is COCO without boxes"):
         find_source(tmp_path)

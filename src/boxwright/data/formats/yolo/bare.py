@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from boxwright.data.formats.lists import read_lines
@@ -18,7 +20,7 @@ _NAME_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
 
 def find_bare(folder: Path) -> Path | None:
     """Return the ``.data`` file of Darknet in a folder, else its ``classes.txt`` if it has label files, or None."""
-    described = sorted(p for p in folder.glob("*.data") if not p.name.startswith(".") and p.is_file())
+    described = sorted(p for p in folder.glob("*.data") if not p.name.startswith(".") and p.is_file() and _describes(p))
     if len(described) > 1:
         raise InputError(f"{folder}: {several(folder, described)}; name the one you mean")
     if described:
@@ -28,6 +30,21 @@ def find_bare(folder: Path) -> Path | None:
         if file.is_file() and _split_folders(folder):
             return file
     return None
+
+
+def bare_files(files: Iterable[Path]) -> list[Path]:
+    """Return what `find_bare` finds in the folders that hold some of ``files``, except in those of single splits."""
+    found = (file for file in files if file.name in _NAME_FILES or (file.suffix == ".data" and _describes(file)))
+    homes = dict.fromkeys(file.parent.parent if file.parent.name.lower() == "labels" else file.parent for file in found)
+    whole = [home for home in homes if split_name(home.name) not in KNOWN_SPLITS]
+    return [file for file in map(find_bare, whole) if file is not None]
+
+
+def _describes(file: Path) -> bool:
+    """Return True for an ``obj.data`` and for what has its line of class names; other programs write ``.data`` too."""
+    with file.open("rb") as stream:
+        start = stream.read(4096).replace(b"\0", b"")
+    return file.name == "obj.data" or re.search(rb"(?m)^\W*names\s*=", start) is not None
 
 
 def load_bare(file: Path, log: ProblemLog) -> YoloLayout:
