@@ -1,6 +1,7 @@
 """The statements of the documentation are true: names, options, defaults, links and figures exist."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from boxwright.app.models.table import model_rows
@@ -9,6 +10,7 @@ from boxwright.cli.data import data_app
 from boxwright.cli.entry.words import OTHER_OPTIONS, RENAMED
 from boxwright.cli.weights import weights_app
 from boxwright.config.config_tree import leaf_paths, to_tree
+from boxwright.data.transforms.resizing import LetterboxConfig, ResizeConfig, WarpConfig
 from boxwright.recipes import RECIPES
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.weights.published.catalogue import find_published
@@ -103,7 +105,7 @@ def test_parameters_in_the_readme_are_true() -> None:
 
 
 def test_convention_options_exist() -> None:
-    """The second column of the tables of conventions names settings of a detector."""
+    """The second column of the tables of conventions names settings of a detector or of resizing."""
     text = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
     short = {"post.": "head.post.", "pooling.": "head.pooling."}
     keys = {
@@ -114,6 +116,7 @@ def test_convention_options_exist() -> None:
     }
     fits = [stage for recipe in RECIPES.values() for stage in to_tree(recipe)["stages"] if stage["kind"] == "fit"]
     keys |= {f"{stage['name']}.{key}" for stage in fits for key in stage["fit"]}
+    keys |= {f.name for transform in (ResizeConfig, LetterboxConfig, WarpConfig) for f in fields(transform)}
     cells = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and "| option |" not in line]
     named = [name for cell in cells for name in re.findall(r"`([a-z_.0-9]+)`", cell)]
     named = [next((full + n.removeprefix(s) for s, full in short.items() if n.startswith(s)), n) for n in named]

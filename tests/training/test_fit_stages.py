@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(data: Any, tmp_path: P
         return real("no_such_module" if "sklearn" in name else name, *more)
 
     monkeypatch.setattr(importlib, "import_module", without_sklearn)
-    refuses(whole, r"pip install boxwright\[rcnn\]")
+    refuses(whole, r"pip install 'boxwright\[rcnn\]'")
     with pytest.raises(InputError, match=r"validation\.patience = 3 would end the run"):
         replace(whole, validation=ValidationConfig(patience=3))
 

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from boxwright.cli.common import say
 from boxwright.cli.entry.errors import UsageError
-from boxwright.io.files import atomic_path, atomic_text
+from boxwright.io.files import atomic_text, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +90,5 @@ def _add_line(path: Path, line: str, first: bool) -> bool:
     if added in before.splitlines():
         return False
     joined = b"" if not before or before.endswith(b"\n") else b"\n"
-    content = added + b"\n" + before if first else before + joined + added + b"\n"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o777)
+    write_atomically(path, added + b"\n" + before if first else before + joined + added + b"\n")
     return True
