@@ -103,4 +103,4 @@ def check_detected(case: GoldenCase, number: int, detector: Detector, least: flo
     """Compare the detections of the whole detector, from the image on, with the stored ones."""
     found = detector.detect_samples([prepared(sample_of(case.picture(number)), detector.preparation.transforms)])[0]
     share = share_detected(case, f"img{number}/dets", found.labels, found.scores, found.boxes)
-    compare_share(f"img{number}/dets, from the picture on", share, least)
+    compare_share(f"img{number}/dets, from the pixels on", share, least)

@@ -341,7 +341,7 @@ def read_names(path: Path) -> Classes:
             f"{path}: cannot be read: {error.strerror}; give a text file with one class per line"
         ) from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; give a file with one class per line") from None
+        raise InputError(f"{path}: is no text in UTF-8; save it as UTF-8, with one class per line") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f"{path}: no names in it; give a file with one class per line")

@@ -228,3 +228,11 @@ def test_a_file_that_is_too_long_for_a_cfg(tmp_path: Path) -> None:
 def test_of_an_option_given_twice_the_first_counts() -> None:
     _, section = parse_cfg("[net]\nheight=8\n[convolutional]\nfilters = 4\nsize=3\nfilters=9\n")
     assert section.integer("filters") == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_cfg_in_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    start = "" if encoding == "utf-16" else "\ufeff"
+    (tmp_path / "n.cfg").write_bytes(f"{start}[net]\nheight=8\nwidth=8\n".encode(encoding))
+    with pytest.raises(InputError, match=r"n.cfg: is text in UTF-16; save it as UTF-8"):
+        read_cfg(tmp_path / "n.cfg")

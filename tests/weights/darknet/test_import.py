@@ -178,6 +178,13 @@ def test_darknet53_ends_after_74_layers(tmp_path: Path) -> None:
         (("activation=linear", "activation=logistic"), "has activation=logistic, where this network has linear"),
         (("mask =", "scale_x_y=1.05\nmask ="), r"\[yolo\] has scale_x_y=1.05, which is not read"),
         (("pad=1", "pad=1\ngroups=1\ndilation=2"), "with groups or dilation"),
+        (
+            ("mask = 3,4,5", "mask = 3,4,9"),
+            r"network.cfg, line \d+: \[yolo\] has 9 in its mask; the 6 anchors count from 0",
+        ),
+        (("mask = 3,4,5", "mask = 3,4,4.5"), r"has 4.5 in its mask"),
+        (("mask = 3,4,5\n", ""), r"line \d+: layer 15 \(\[convolutional\]\) is 255 x"),
+        (("319", ""), r"\[yolo\] has 11 numbers as anchors; give pairs"),
     ],
 )
 def test_what_shapes_do_not_tell(change: tuple[str, str], message: str, shared_golden: Path, tmp_path: Path) -> None:

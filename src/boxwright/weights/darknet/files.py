@@ -236,6 +236,8 @@ def read_cfg(cfg: Path | str) -> list[Section]:
         raise InputError(f"{cfg}: cannot be read: {error.strerror}") from None
     if len(data) > MOST_BYTES:
         raise InputError(f"{cfg}: is no Darknet cfg: it has more than {MOST_BYTES:,} bytes")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{cfg}: is text in UTF-16; save it as UTF-8")
     return parse_cfg(data.decode("utf-8", errors="replace").removeprefix("\ufeff"), str(cfg))
 
 

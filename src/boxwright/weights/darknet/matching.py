@@ -42,6 +42,17 @@ def classes_of(section: Section) -> int:
     return section.count("classes", 1 if section.kind == "detection" else 20)
 
 
+def anchors_of(section: Section) -> tuple[tuple[float, float], ...]:
+    """Return the anchors of the output layer ``section``. Raises InputError unless they are pairs above 0."""
+    numbers = section.numbers("anchors")
+    if not numbers or len(numbers) % 2 or min(numbers) <= 0:
+        raise InputError(
+            f"{section.place}: [{section.kind}] has {len(numbers)} numbers as anchors; give pairs of a width and a "
+            "height above 0"
+        )
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
 def check_classes(section: Section, count: int) -> None:
     """Raise InputError if the output layer ``section`` has another number of classes than ``count``."""
     classes = classes_of(section)

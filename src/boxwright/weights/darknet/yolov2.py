@@ -15,7 +15,7 @@ from boxwright.backbones.darknet import DarknetConfig
 from boxwright.detectors.yolov2 import RegionLossConfig, YOLOv2, YOLOv2Config, YOLOv2HeadConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section
-from boxwright.weights.darknet.matching import check_classes, state_in_order
+from boxwright.weights.darknet.matching import anchors_of, check_classes, state_in_order
 
 TRUNK = {True: 18, False: 7}
 """Number of convolutions of Darknet-19 without its classifier, and of the tiny backbone."""
@@ -35,7 +35,6 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
         raise InputError(f"{options.place}: [region] must have softmax=1 and coords=4 to be YOLOv2's")
     if "tree" in options.options or "map" in options.options:
         raise InputError(f"{options.place}: [region] has a tree of classes, as YOLO9000, which no detector here has")
-    numbers = options.numbers("anchors")
     passing = "reorg" in kinds
     last = kinds.index("route") if passing and "route" in kinds else len(kinds)
     filters = [section.integer("filters", 1) for section in sections if section.kind == "convolutional"]
@@ -52,7 +51,7 @@ def yolov2_config(sections: Sequence[Section]) -> YOLOv2Config:
             narrow=before.integer("filters", 1) if before is not None and before.kind == "convolutional" else None,
             merged=filters[-2] if len(filters) > 1 else 1,
         ),
-        anchors=tuple((numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, 2)),
+        anchors=anchors_of(options),
         assign=YOLOv2AssignConfig(
             quiet=options.number("thresh", 0.5),
             match="anchor" if options.integer("bias_match", 0) else "prediction",

@@ -15,7 +15,7 @@ from boxwright.detectors.yolov3 import YOLOv3, YOLOv3AssignConfig, YOLOv3Config
 from boxwright.heads.yolo_scales import YOLOScalesConfig
 from boxwright.structures import InputError
 from boxwright.weights.darknet.files import DarknetNetwork, Section
-from boxwright.weights.darknet.matching import check_classes, state_in_order
+from boxwright.weights.darknet.matching import anchors_of, check_classes, state_in_order
 
 
 def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
@@ -30,9 +30,8 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
     place = sections[0].place
     if not layers:
         raise InputError(f"{place}: has no [yolo] layer, so that it is no YOLOv3")
-    numbers = layers[0].numbers("anchors")
-    anchors = tuple((numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, 2))
-    masks = tuple(tuple(int(n) for n in layer.numbers("mask")) for layer in reversed(layers))
+    anchors = anchors_of(layers[0])
+    masks = tuple(_mask(layer, len(anchors)) for layer in reversed(layers))
     kinds = [section.kind for section in sections]
     pools = {section.integer("size", 2) for section in sections if section.kind == "maxpool"}
     assign = YOLOv3AssignConfig(ignore_iou=layers[0].number("ignore_thresh", 0.5))
@@ -52,6 +51,16 @@ def yolov3_config(sections: Sequence[Section]) -> YOLOv3Config:
         f"{place}: {len(layers)} [yolo] layers {'with' if 'shortcut' in kinds else 'without'} shortcuts are neither "
         "yolov3 or yolov3-spp (3, with) nor yolov3-tiny (2, without)"
     )
+
+
+def _mask(layer: Section, anchors: int) -> tuple[int, ...]:
+    """Return which anchors a layer has, all where it does not say. Raises InputError for one that there is not."""
+    mask = layer.numbers("mask") or range(anchors)
+    if unknown := [n for n in mask if n not in range(anchors)]:
+        raise InputError(
+            f"{layer.place}: [yolo] has {unknown[0]:g} in its mask; the {anchors} anchors count from 0 to {anchors - 1}"
+        )
+    return tuple(int(n) for n in mask)
 
 
 def yolov3_state(detector: YOLOv3, network: DarknetNetwork) -> dict[str, Tensor]:
