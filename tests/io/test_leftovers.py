@@ -63,6 +63,19 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(write, tmp_path
     assert names(tmp_path) == ["b.json", "c.json"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of a process as Linux tells it")
+def test_a_killed_process_whose_parent_has_not_waited_is_dead(tmp_path: Path) -> None:
+    child = start_python("-c", WRITING, str(tmp_path), stdin=PIPE, stdout=PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"writing\n"
+    child.send_signal(signal.SIGKILL)
+    assert child.stdout.read() == b"", "it is dead"
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and left as it is
+    remove_leftovers(tmp_path, at_once=True)
+    assert names(tmp_path) == []
+    child.communicate()
+
+
 def test_the_own_temporary_files_stay(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.json") as one, atomic_folder(tmp_path / "set") as two:
         remove_leftovers(tmp_path, at_once=True)

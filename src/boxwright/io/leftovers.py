@@ -78,7 +78,11 @@ def _is_left(path: Path, host: str | None, process: str | None) -> bool:
         return True
     except (OSError, OverflowError):  # it lives, but belongs to another user
         pass
-    return False
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):  # only Linux tells
+        return False
+    return state in (b"Z", b"X")  # dead, but its parent has not asked for its exit status yet
 
 
 def _unchanged_seconds(path: Path) -> float:
