@@ -123,10 +123,10 @@ def test_defects_have_their_own_words(tmp_path: Path, yaml: str, message: str) -
 )  # fmt: skip
 def test_hostile_files_end_soon(tmp_path: Path, yaml: str) -> None:
     file = write(tmp_path, f"train: images/train\n{yaml}")
-    start = time.monotonic()
+    start = time.process_time()  # which other programs do not lengthen
     with pytest.raises(InputError, match=r"data\.yaml"):
         open_dataset(file)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_lines_of_values(tmp_path: Path) -> None:
