@@ -169,11 +169,11 @@ import os, sys, time
 from pathlib import Path
 from boxwright.io.files import locked
 with locked(Path(sys.argv[1]), "busy: {holder}"):
-    print("held", flush=True)
     if os.fork() == 0:  # as workers of a loader, which live on for seconds
         os.close(1)
         time.sleep(60)
         os._exit(0)
+    print("held", flush=True)
     sys.stdin.read()
 """
 

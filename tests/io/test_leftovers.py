@@ -76,6 +76,14 @@ def test_a_killed_process_whose_parent_has_not_waited_is_dead(tmp_path: Path) ->
     child.communicate()
 
 
+def test_long_names_that_differ_at_the_end_have_temporary_files_of_their_own(tmp_path: Path) -> None:
+    one, two = (temporary_path(tmp_path / ("n" * 250 + f"{end}.png")) for end in "12")
+    assert one != two
+    for temporary in (one, two):
+        temporary.write_bytes(b"")  # its name is not too long
+        assert temporary.suffix == ".png"
+
+
 def test_the_own_temporary_files_stay(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.json") as one, atomic_folder(tmp_path / "set") as two:
         remove_leftovers(tmp_path, at_once=True)

@@ -67,6 +67,8 @@ def test_the_detnet_recipe_is_the_papers() -> None:
         "long": 1333,
         "interpolation": "bilinear",
         "rounding": "nearest",
+        "levels": "whole",
+        "sampling": "sides",
     }
     assert tree["stages"][0]["optimiser"]["momentum"] == 0.9
     assert tree["stages"][0]["optimiser"]["weight_decay"] == 1e-4

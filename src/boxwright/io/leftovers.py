@@ -17,6 +17,8 @@ from pathlib import Path
 
 FOREIGN_AGE = 24 * 3600
 """Seconds without a change after which a file of another machine is taken for left over: its processes are unknown."""
+_STEM = 200
+"""Bytes of a file's name that its temporary name keeps; a file system takes 255 in all."""
 _AGAIN = 10
 """Seconds before the same process looks through a folder again."""
 
@@ -34,7 +36,10 @@ def temporary_path(path: Path) -> Path:
 
     It keeps the suffix of ``path``, by which writers of images and videos choose the format.
     """
-    stem = path.stem.encode(errors="ignore")[:200].decode(errors="ignore")  # a file system takes 255 bytes in a name
+    stem = path.stem.encode(errors="ignore")
+    if len(stem) > _STEM:  # two names may differ behind the cut
+        stem = stem[: _STEM - 9] + b"-" + hashlib.blake2b(stem, digest_size=4).hexdigest().encode()
+    stem = stem.decode(errors="ignore")
     temporary = path.absolute().with_name(f".{stem}.{_host()}-{os.getpid()}.part{path.suffix}")
     _own.add(str(temporary))
     return temporary

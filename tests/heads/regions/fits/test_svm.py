@@ -110,7 +110,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(InputError, match=r"pip install boxwright\[rcnn\]"):
+    with pytest.raises(InputError, match=r"pip install 'boxwright\[rcnn\]'"):
         require_liblinear()
 
 
