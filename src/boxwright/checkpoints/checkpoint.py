@@ -120,9 +120,9 @@ def rebuild(checkpoint: Checkpoint, path: Path | str, build: Build | None = None
         detector = build_detector(_without_pretraining(checkpoint.detector), checkpoint.classes, preparation, build)
     if faults := misfits(detector, checkpoint.state):
         version = checkpoint.meta.get("versions", {}).get("boxwright", "unknown")
-        what = f"its tensors do not fit its recipe (written by Boxwright {version})"
+        what = f"its tensors do not fit its recipe (written by Boxwright {shortened(str(version))})"
         if "imported" in checkpoint.meta:
-            what = f"no whole checkpoint of {checkpoint.meta['imported']['source']}"
+            what = f"no whole checkpoint of {shortened(str(checkpoint.meta['imported']['source']))}"
         raise MisfitError(f"{path}: {what}: {faults}")
     if "imported" in checkpoint.meta:  # our own files are checked when they are read
         check_finite(checkpoint.state, str(path))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.adoption import adopt, unallocated_parameters
+from boxwright.detectors.contract.adoption import adopt, misfits, not_finite, unallocated_parameters
 from boxwright.structures import Classes
 from tests.support.detector_cases import CASES
 
@@ -97,3 +97,10 @@ def test_other_threads_build_as_ever() -> None:
         assert nn.Linear(2, 2).weight.is_meta
     assert not made[0].weight.is_meta
     assert not nn.Linear(2, 2).weight.is_meta
+
+
+def test_names_of_any_length_make_no_message_of_that_length() -> None:
+    long = "n" * 5000
+    given = {long: torch.full((2,), torch.nan)}
+    assert misfits(nn.Conv2d(1, 1, 1), given).endswith(f"1 belong to none of its layers, the first {'n' * 100}...")
+    assert not_finite(given) == f"{'n' * 100}..."

@@ -53,25 +53,30 @@ def misfits(module: nn.Module, given: Mapping[str, Tensor]) -> str:
     ]
     faults = []
     if missing:
-        faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {missing[0]}")
+        faults.append(f"{len(missing)} of {len(own)} tensors are missing, the first {_short(missing[0])}")
     if unknown:
-        faults.append(f"{len(unknown)} belong to none of its layers, the first {unknown[0]}")
+        faults.append(f"{len(unknown)} belong to none of its layers, the first {_short(unknown[0])}")
     if wrong:
         first = wrong[0]
         faults.append(
-            f"{len(wrong)} have another shape, the first {first}: {list(given[first].shape)} and not "
+            f"{len(wrong)} have another shape, the first {_short(first)}: {list(given[first].shape)} and not "
             f"{list(own[first].shape)}"
         )
     if odd:
-        faults.append(f"{len(odd)} are no floating-point numbers, the first {odd[0]}: {given[odd[0]].dtype}")
+        faults.append(f"{len(odd)} are no floating-point numbers, the first {_short(odd[0])}: {given[odd[0]].dtype}")
     return "; ".join(faults)
+
+
+def _short(name: str) -> str:
+    """Return the name of a tensor for a message; a damaged file may hold one of any length."""
+    return name if len(name) <= 100 else f"{name[:100]}..."
 
 
 def not_finite(given: Mapping[str, Tensor]) -> str:
     """Name the tensors among ``given`` that hold NaN or infinite values; empty if all values are finite."""
     bad = [name for name, value in given.items() if value.is_floating_point() and not _finite(value)]
     others = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return f"{', '.join(bad[:3])}{others}" if bad else ""
+    return f"{', '.join(_short(name) for name in bad[:3])}{others}" if bad else ""
 
 
 def _finite(value: Tensor) -> bool:
