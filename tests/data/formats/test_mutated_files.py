@@ -2,41 +2,21 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from boxwright.data.formats.check import check_dataset
 from boxwright.data.formats.coco.reader import read_coco
-from boxwright.data.formats.opening import open_splits
 from boxwright.data.formats.problems import ProblemLog
 from boxwright.evaluation.results_file import evaluate_detections
 from tests.support.dataset_files import coco_content, voc_xml, write_coco_files, write_voc_files, write_yolo_files
 from tests.support.hostile import assert_read_or_refused
 from tests.support.mutations import json_mutations, mutations
+from tests.support.whole_sets import whole_reader
 
 pytestmark = pytest.mark.slow
 
 COUNT = 300
-
-
-def whole_reader(data: Path, file: Path) -> Callable[[bytes], None]:
-    """Return a function that replaces a file of a data set, checks the set, and reads it as training does."""
-
-    def read(content: bytes) -> None:
-        file.write_bytes(content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            report = check_dataset(data, workers=1)
-            assert all(len(str(problem)) < 10_000 for problem in report.problems)
-            for index in open_splits(data).values():
-                for i in range(len(index)):
-                    index.annotations(i)
-                    if index.has_masks and index.size(i)[0] * index.size(i)[1] < 1_000_000:
-                        index.masks(i)
-
-    return read
 
 
 def annotated() -> bytes:

@@ -1,18 +1,16 @@
 """Damaged YAML files, lists and files of class names are read or refused, never more, in bounded time and memory."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from boxwright.app.detection.sources import find_sources
-from boxwright.data.formats.check import check_dataset
-from boxwright.data.formats.opening import open_splits
 from boxwright.weights.import_detector import read_names
 from tests.support.dataset_files import write_image, write_voc_files, write_yolo_files
 from tests.support.hostile import assert_read_or_refused
 from tests.support.mutations import mutations, yaml_mutations
+from tests.support.whole_sets import whole_reader
 
 pytestmark = pytest.mark.slow
 
@@ -31,26 +29,12 @@ download: https://example.com/a.zip
 """
 
 
-def reader(data: Path, file: Path) -> Callable[[bytes], None]:
-    """Return a function that replaces a file of a data set, checks the set, and opens it as training does."""
-
-    def read(content: bytes) -> None:
-        file.write_bytes(content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            report = check_dataset(data, workers=1)
-            assert all(len(str(problem)) < 10_000 for problem in report.problems)
-            open_splits(data)
-
-    return read
-
-
 @pytest.mark.parametrize("kind", ["bytes", "tree"])
 def test_yaml(tmp_path: Path, kind: str) -> None:
     file = write_yolo_files(tmp_path / "set", LABELS, YAML.replace("kpt_shape: [2, 3]\nflip_idx: [1, 0]\n", ""))
     change = mutations if kind == "bytes" else yaml_mutations
     inputs = list(change(YAML.encode(), COUNT, seed=21))
-    assert assert_read_or_refused(reader(file, file), inputs, tmp_path).read
+    assert assert_read_or_refused(whole_reader(file, file), inputs, tmp_path).read
 
 
 def yolo_list(folder: Path) -> tuple[Path, Path, str]:
@@ -96,7 +80,7 @@ SETS: dict[str, Callable[[Path], tuple[Path, Path, str]]] = {
 def test_lists_of_a_data_set(kind: str, encoding: str, tmp_path: Path) -> None:
     data, file, text = SETS[kind](tmp_path / "set")
     inputs = list(mutations(text.encode(encoding), COUNT, seed=22))
-    assert assert_read_or_refused(reader(data, file), inputs, tmp_path).read
+    assert assert_read_or_refused(whole_reader(data, file), inputs, tmp_path).read
 
 
 def test_lists_of_files_to_detect_in(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from boxwright.app.train import training_splits
 from boxwright.data.formats.check import check_dataset
 from boxwright.data.formats.opening import open_splits
 from boxwright.structures import InputError
-from tests.support.dataset_files import drawn_box, voc_xml, write_drawn
+from tests.support.dataset_files import voc_xml, write_drawn
+from tests.support.whole_sets import drawn_counts
 
 BOX = (10, 8, 40, 32)
 
@@ -25,15 +26,10 @@ def write_pair(image: Path, xml: Path, box: tuple[int, int, int, int] = BOX, nam
 
 
 def counts(path: Path) -> dict[str, tuple[int, int]]:
-    """Return images and boxes of each split, after comparing each box with the rectangle that is drawn."""
+    """Return images and boxes of each split, as drawn and read without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        splits = open_splits(path)
-    for index in splits.values():
-        for i in range(len(index)):
-            for box in index.annotations(i).boxes.tolist():
-                assert box == pytest.approx(drawn_box(index.path(i)), abs=0.05)
-    return {name: (len(index), index.num_boxes) for name, index in splits.items()}
+        return drawn_counts(path)
 
 
 @pytest.mark.parametrize(

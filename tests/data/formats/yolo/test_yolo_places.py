@@ -12,7 +12,8 @@ from boxwright.data.formats.check import check_dataset
 from boxwright.data.formats.opening import find_source, open_dataset, open_splits
 from boxwright.data.formats.problems import DatasetWarning
 from boxwright.structures import InputError
-from tests.support.dataset_files import drawn_box, write_drawn, yolo_line
+from tests.support.dataset_files import write_drawn, yolo_line
+from tests.support.whole_sets import drawn_counts
 
 YAML = "train: images/train\nval: images/val\nnames: [red]\n"
 
@@ -31,16 +32,6 @@ def write_set(root: Path, yaml: str = YAML) -> Path:
     file = root / "data.yaml"
     file.write_text(yaml)
     return file
-
-
-def counts(path: Path) -> dict[str, tuple[int, int]]:
-    """Return images and boxes of each split, after comparing each box with the rectangle that is drawn."""
-    splits = open_splits(path)
-    for index in splits.values():
-        for i in range(len(index)):
-            for box in index.annotations(i).boxes.tolist():
-                assert box == pytest.approx(drawn_box(index.path(i)), abs=0.05)
-    return {name: (len(index), index.num_boxes) for name, index in splits.items()}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +63,7 @@ def test_labels_of_an_image(tmp_path: Path, image: str, label: str) -> None:
     folder = image.partition("/train/")[0] + "/train" if "/train/" in image else image.rpartition("/")[0]
     write_set(tmp_path, f"train: [images/train, {folder}]\nval: images/val\nnames: [red]\n")
     write_pair(tmp_path / image, tmp_path / label, (20, 10, 30, 36))
-    assert counts(tmp_path) == {"train": (2, 2), "val": (1, 1)}
+    assert drawn_counts(tmp_path) == {"train": (2, 2), "val": (1, 1)}
 
 
 def test_two_label_files_of_an_image(tmp_path: Path) -> None:
@@ -83,7 +74,7 @@ def test_two_label_files_of_an_image(tmp_path: Path) -> None:
         open_splits(tmp_path)  # the same lines
     (tmp_path / "images/train/train0.txt").write_text(yolo_line((1, 1, 5, 5)))
     with pytest.warns(DatasetWarning, match=r"has two different label files; .*labels/train/train0\.txt is read, "):
-        assert counts(tmp_path)["train"] == (1, 1)
+        assert drawn_counts(tmp_path)["train"] == (1, 1)
 
 
 def test_links_are_followed_and_end(tmp_path: Path) -> None:
@@ -96,7 +87,7 @@ def test_links_are_followed_and_end(tmp_path: Path) -> None:
     (root / "images/train/cam1/loop").symlink_to("..")  # a folder that holds the link
     (root / "images/train/cam3").symlink_to("cam1")  # a second way to a folder
     (root / "images/train/again.png").symlink_to("train0.png")  # a second name of an image
-    assert counts(root) == {"train": (3, 3), "val": (1, 1)}
+    assert drawn_counts(root) == {"train": (3, 3), "val": (1, 1)}
 
 
 def test_a_link_that_was_saved_as_text_is_named(tmp_path: Path) -> None:
@@ -105,7 +96,7 @@ def test_a_link_that_was_saved_as_text_is_named(tmp_path: Path) -> None:
     with pytest.warns(
         DatasetWarning, match=r"images/train/cam2: holds the path \.\./\.\./\.\./elsewhere/images/cam2: a link"
     ):
-        assert counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
+        assert drawn_counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
 
 
 def test_labels_behind_a_link_of_the_images_alone(tmp_path: Path) -> None:
@@ -113,7 +104,7 @@ def test_labels_behind_a_link_of_the_images_alone(tmp_path: Path) -> None:
     write_set(root)
     write_pair(other / "images/b.png", other / "labels/b.txt", (20, 10, 30, 36))
     (root / "images/train/cam2").symlink_to(other / "images")
-    assert counts(root)["train"] == (2, 2)
+    assert drawn_counts(root)["train"] == (2, 2)
 
 
 def test_overlapping_folders_count_once(tmp_path: Path) -> None:
@@ -121,7 +112,7 @@ def test_overlapping_folders_count_once(tmp_path: Path) -> None:
         tmp_path, "train: [images/train, images/train/sub, images/train/train0.png]\nval: images/val\nnames: [a]\n"
     )
     write_pair(tmp_path / "images/train/sub/b.png", tmp_path / "labels/train/sub/b.txt")
-    assert counts(tmp_path)["train"] == (2, 2)
+    assert drawn_counts(tmp_path)["train"] == (2, 2)
 
 
 def test_hidden_files_are_no_data(tmp_path: Path) -> None:
@@ -144,7 +135,7 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     report = check_dataset(tmp_path)
     assert report.problems == []
     assert {name: split.images for name, split in report.splits.items()} == {"train": 1, "val": 1}
-    assert counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
+    assert drawn_counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -197,7 +188,7 @@ def test_names_in_other_unicode_forms(tmp_path: Path) -> None:
     (tmp_path / f"{decomposed}.txt").write_text(f"images/train/{composed}.png\nimages/train/train0.png\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert counts(tmp_path)["train"] == (3, 3)
+        assert drawn_counts(tmp_path)["train"] == (3, 3)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
@@ -215,7 +206,7 @@ def test_lines_of_lists(tmp_path: Path, encoding: str, line: str) -> None:
     (tmp_path / "train.txt").write_bytes(text.encode(encoding))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert counts(tmp_path)["train"] == (1, 1)
+        assert drawn_counts(tmp_path)["train"] == (1, 1)
 
 
 @pytest.mark.parametrize("start", ["/home/x/data/", "C:\\data\\set\\"])
@@ -225,7 +216,7 @@ def test_folders_of_another_machine(tmp_path: Path, start: str) -> None:
     with pytest.warns(
         DatasetWarning, match=r"line 1, key `train`: .* does not exist; .*/images/train is read in its place"
     ):
-        assert counts(tmp_path)["train"] == (1, 1)
+        assert drawn_counts(tmp_path)["train"] == (1, 1)
 
 
 @pytest.mark.parametrize("start", ["/home/x/data/", "C:\\data\\set\\", "/content/"])
@@ -234,7 +225,7 @@ def test_lists_of_another_machine(tmp_path: Path, start: str) -> None:
     path = "images/train/train0.png"
     (tmp_path / "train.txt").write_text(start + (path.replace("/", "\\") if "\\" in start else path) + "\n")
     with pytest.warns(DatasetWarning, match=r"1 paths do not exist and are found by their last folders \(the first: "):
-        assert counts(tmp_path)["train"] == (1, 1)
+        assert drawn_counts(tmp_path)["train"] == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +252,7 @@ def test_defects_of_lists(tmp_path: Path, content: bytes, message: str) -> None:
 @pytest.mark.parametrize("value", ["images/train/train0.png", "[images/train/train0.png]"])
 def test_an_image_as_a_split(tmp_path: Path, value: str) -> None:
     write_set(tmp_path, f"train: {value}\nval: images/val\nnames: [red]\n")
-    assert counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
+    assert drawn_counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
 
 
 @pytest.mark.parametrize(
@@ -335,7 +326,7 @@ def test_two_data_yaml(tmp_path: Path, files: list[str], message: str) -> None:
 
 def test_a_data_yaml_further_down(tmp_path: Path) -> None:
     write_set(tmp_path / "export/set")
-    assert counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
+    assert drawn_counts(tmp_path) == {"train": (1, 1), "val": (1, 1)}
 
 
 @pytest.mark.parametrize("layout", ["darknet", "cvat", "classes", "labelimg", "label-studio"])
@@ -364,7 +355,7 @@ def test_sets_without_a_data_yaml(tmp_path: Path, layout: str) -> None:
         expected = {"train": (1, 1), "val": (1, 1)} if layout == "classes" else {"all": (1, 1)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if layout in ("darknet", "cvat") else "error")  # paths by their last folders
-        assert counts(tmp_path) == expected
+        assert drawn_counts(tmp_path) == expected
     assert open_dataset(tmp_path, next(iter(expected))).classes.names == ("no",)
 
 
@@ -381,7 +372,7 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
 def test_paths_that_no_system_has(tmp_path: Path, name: str) -> None:
     file = write_set(tmp_path, f'path: "{name}"\ntrain: images/train\nval: images/val\ntest: "{name}"\nnames: [red]\n')
     with pytest.warns(DatasetWarning, match=r"key `test`: .* does not exist"):
-        assert counts(file) == {"train": (1, 1), "val": (1, 1)}
+        assert drawn_counts(file) == {"train": (1, 1), "val": (1, 1)}
     (tmp_path / "train.txt").write_text(f"{'x' * 300}/a.png\n")
     file.write_text("train: train.txt\nnames: [red]\n")
     with pytest.raises(InputError, match=r"train\.txt, line 1: the image x+/a\.png does not exist"):
