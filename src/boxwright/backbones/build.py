@@ -7,6 +7,7 @@ from typing import TypeAlias
 from boxwright.backbones.darknet import Darknet, DarknetConfig
 from boxwright.backbones.darknet_layers import DarknetLayers, DarknetLayersConfig
 from boxwright.backbones.detnet import DetNetConfig, build_detnet
+from boxwright.backbones.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from boxwright.backbones.layers.blocks import ResidualBackbone
 from boxwright.backbones.mobilenet import MobileNet, MobileNetConfig
 from boxwright.backbones.resnet import ResNetConfig, build_resnet
@@ -24,9 +25,12 @@ BackboneConfig: TypeAlias = (
     | DarknetConfig
     | DarknetLayersConfig
     | MobileNetConfig
+    | EfficientNetLiteConfig
     | TimmConfig
 )
-Backbone: TypeAlias = ResidualBackbone | VGG | ZF | Darknet | DarknetLayers | MobileNet | TimmBackbone
+Backbone: TypeAlias = (
+    ResidualBackbone | VGG | ZF | Darknet | DarknetLayers | MobileNet | EfficientNetLite | TimmBackbone
+)
 
 # A name without a suffix is the usual variant: v1.5 strides for ResNet (torchvision), v1 strides for DetNet (paper).
 NAMED_BACKBONES: dict[str, BackboneConfig] = {
@@ -58,6 +62,10 @@ NAMED_BACKBONES: dict[str, BackboneConfig] = {
     "mobilenet-v1": MobileNetConfig(version=1),
     "mobilenet-v2": MobileNetConfig(version=2),
     "mobilenet-v3": MobileNetConfig(version=3),
+    "efficientnet-lite0": EfficientNetLiteConfig(),
+    "efficientnet-lite1": EfficientNetLiteConfig(version=1),
+    "efficientnet-lite2": EfficientNetLiteConfig(version=2),
+    "efficientnet-lite0-detnet": EfficientNetLiteConfig(output_stride=16, detnet=True, out_levels=(2, 3, 4, 5, 6)),
     # Small enough to train on a CPU. The first two have equal costs, and the others are close to them.
     "detnet-small": DetNetConfig(depths=(1, 1, 2, 1, 1), width=16, stride_in_1x1=False),
     "resnet-small": ResNetConfig(depth=50, blocks=(1, 2, 3, 1), width=16),
@@ -93,6 +101,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return DarknetLayers(config)
         case MobileNetConfig():
             return MobileNet(config)
+        case EfficientNetLiteConfig():
+            return EfficientNetLite(config)
         case TimmConfig():
             return TimmBackbone(config)
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from boxwright.backbones.build import Backbone
 from boxwright.backbones.darknet import Darknet
+from boxwright.backbones.efficientnet_lite import EfficientNetLite, EfficientNetLiteHead
 from boxwright.backbones.mobilenet import MobileNet, MobileNetHead
 from boxwright.backbones.vgg import VGG
 from boxwright.backbones.zf import ZF
@@ -17,7 +18,7 @@ class Classifier(nn.Module):
 
     VGG and ZF up to C5: pool5 and three linear layers with dropout. Darknet-19: a 1x1 convolution and global average
     pooling. MobileNet V2 and V3: their last 1x1 convolution (unless it is the level), global average pooling, dropout
-    and one or two linear layers. All others: global average pooling and one linear layer.
+    and one or two linear layers. EfficientNet-Lite: likewise. All others: global average pooling and one linear layer.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
@@ -41,6 +42,8 @@ def _head(backbone: Backbone, num_classes: int) -> nn.Module:
             return AveragedConv(last.channels, num_classes, 1)
         case MobileNet(version=2 | 3):
             return MobileNetHead(backbone, num_classes)
+        case EfficientNetLite():
+            return EfficientNetLiteHead(backbone, num_classes)
         case _:
             return PooledLinear(last.channels, num_classes)
 

@@ -38,6 +38,7 @@ from boxwright.weights.common.imported_backbone import ImportedBackbone
 from boxwright.weights.import_backbone import import_backbone
 from boxwright.weights.published.catalogue import find_published, is_name
 from boxwright.weights.published.fetch import require_cached
+from boxwright.weights.published.packages import PACKAGED, locate_packaged
 from boxwright.weights.torchvision.classifiers import reduced_layers
 
 FORMAT = 1
@@ -48,7 +49,7 @@ KEY = "boxwright_backbone"
 _FREE = {"freeze_at", "out_levels", "zero_init_residual", "pretrained"}
 # Settings that adapt a network to a detector and leave its tensors alone: the level that is read, pooling, dilation in
 # place of a stride. The stem's pool is among them: Detectron pads that of MSRA's ResNets, which were trained without.
-_TAKEN_ON = {"fc", "fc6_dilation", "pool5", "ceil_mode", "stem_pool", "output_stride", "tap"}
+_TAKEN_ON = {"fc", "fc6_dilation", "pool5", "ceil_mode", "stem_pool", "output_stride", "detnet", "tap"}
 # Trunks with the same tensors: two names of one network, and one that continues where the first ends.
 _SAME_TRUNK = {("tiny_v2", "tiny_v3"), ("tiny_v3", "tiny_v2"), ("extraction", "yolov1")}
 _MEAN_ROUNDING = 2.0
@@ -170,6 +171,8 @@ def _is_plain_vgg(backbone: Mapping[str, Any]) -> bool:
 def _located(source: Path | str) -> Path:
     """Return the path of the file that ``source``, a path or a published name, refers to."""
     path = Path(os.path.expanduser(source))
+    if not path.exists() and str(source) in PACKAGED:
+        return locate_packaged(str(source))
     if path.exists() or not is_name(str(source)):
         return path
     entry = find_published(str(source))
@@ -198,7 +201,7 @@ def for_pretraining(config: BackboneConfig) -> BackboneConfig:
     initialises a detector from it.
     """
     defaults = {field.name: field.default for field in fields(config)}
-    reset = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "tap")
+    reset = ("freeze_at", "out_levels", "fc", "fc6_dilation", "pool5", "output_stride", "detnet", "tap")
     changes: dict[str, Any] = {name: defaults[name] for name in reset if name in defaults}
     if getattr(config, "norm", None) == "frozen_bn":
         changes["norm"] = "bn"

@@ -19,6 +19,7 @@ from boxwright.weights.darknet.models import import_darknet_backbone
 from boxwright.weights.detectron.pretrained_resnet import import_resnet, recognise_resnet
 from boxwright.weights.import_detector import IMPORTERS
 from boxwright.weights.ports.detnet_pytorch import import_detnet_classifier, recognise_detnet_classifier
+from boxwright.weights.ports.efficientnet_lite import import_efficientnet_lite, recognise_efficientnet_lite
 from boxwright.weights.ports.ssd_pytorch import import_reduced_vgg, recognise_reduced_vgg
 from boxwright.weights.torchvision.classifiers import import_torchvision_classifier, recognise_torchvision_classifier
 
@@ -27,7 +28,7 @@ Tensors = Mapping[str, Tensor]
 KNOWN = (
     "torchvision's ResNet, VGG, MobileNetV2 and MobileNetV3-Large (.pth); Caffe's VGG-16, its reduced form, ZF and "
     "ResNet (.caffemodel); Darknet's trunks (.weights, .conv.N); ResNets of Detectron and detectron2 (.pkl); the "
-    "reduced VGG-16 of ssd.pytorch and DetNet-59 of DetNet_pytorch (.pth)"
+    "reduced VGG-16 of ssd.pytorch, DetNet-59 of DetNet_pytorch and EfficientNet-Lite 0 to 2 (.pth)"
 )
 _DARKNET = re.compile(r".*\.(weights|conv\.\d+)")
 _HEAD = 512
@@ -47,6 +48,7 @@ IMPORTERS_OF_BACKBONES: tuple[BackboneImporter, ...] = (
     BackboneImporter(recognise_torchvision_classifier, import_torchvision_classifier),
     BackboneImporter(recognise_resnet, import_resnet),
     BackboneImporter(recognise_reduced_vgg, import_reduced_vgg),
+    BackboneImporter(recognise_efficientnet_lite, import_efficientnet_lite),
 )
 """All importers in the order in which they are asked. Files of Caffe and Darknet are known by their first bytes."""
 

@@ -54,6 +54,10 @@ BACKBONES = {
     "mobilenet-v1": "MobileNetV1",
     "mobilenet-v2": "MobileNetV2",
     "mobilenet-v3": "MobileNetV3-Large",
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "efficientnet-lite1": "EfficientNet-Lite1",
+    "efficientnet-lite2": "EfficientNet-Lite2",
+    "efficientnet-lite0-detnet": "EfficientNet-Lite0 with DetNet's strides",
     "detnet-small": "a small DetNet for the CPU",
     "resnet-small": "a small ResNet of the same cost or less",
     "resnet17-small": "a small ResNet of 17 layers",
@@ -135,5 +139,7 @@ def backbone_label(config: BackboneConfig) -> str:
             return f"MobileNetV{config.version}" if config.width == 1 else "small MobileNet"
         case "darknet_layers":
             return f"{len(config.layers)} layers of a cfg"
+        case "efficientnet_lite":
+            return f"EfficientNet-Lite{config.version}"
         case "timm":
             return config.name

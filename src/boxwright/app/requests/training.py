@@ -48,7 +48,7 @@ class TrainRequest:
         str | None,
         Parameter(
             help="Initialise the backbone from an ImageNet network: a name, a file written by `boxwright pretrain`, or "
-            "one of torchvision, Caffe, Darknet, Detectron and others."
+            "one of torchvision, Caffe, Darknet, Detectron and others. efficientnet-lite0 is installed."
         ),
     ] = None
     carry_classes: Annotated[

@@ -44,5 +44,8 @@ TORCHVISION_SSD = PixelConfig(mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
 SYMMETRIC = PixelConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 """Values in -1..1: SSDlite of torchvision."""
 
+EFFICIENTNET_LITE = PixelConfig(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+"""Values in -1..1: EfficientNet-Lite."""
+
 DARKNET = PixelConfig(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 """Values in 0..1: Darknet's networks."""
