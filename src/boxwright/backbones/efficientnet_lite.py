@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.blocks import check_levels, divisible
 from boxwright.backbones.layers.norm import ConvNormAct, Norm, conv_norm, stage_norm
 from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import InputError, Level
@@ -97,7 +97,7 @@ def lite_blocks(config: EfficientNetLiteConfig) -> list[LiteBlock]:
     inputs, level, dilation = _STEM, 1, 1
     for number, (expansion, kernel, stride, channels, count) in enumerate(_TABLE):
         scaled = 0 < number < len(_TABLE) - 1
-        outputs = _rounded(channels * width)
+        outputs = divisible(channels * width)
         last_stage = number == len(_TABLE) - 1
         level += stride == 2 or (config.detnet and last_stage)
         if level > max(config.out_levels):
@@ -122,12 +122,6 @@ def lite_blocks(config: EfficientNetLiteConfig) -> list[LiteBlock]:
                 dilation = 2
             inputs = outputs
     return blocks
-
-
-def _rounded(channels: float) -> int:
-    """Round to a multiple of 8 that is at most a tenth smaller, as EfficientNet scales its channels."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 class SameConv(ConvNormAct):

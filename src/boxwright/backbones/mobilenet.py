@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.backbones.layers.blocks import check_levels
+from boxwright.backbones.layers.blocks import check_levels, divisible
 from boxwright.backbones.layers.norm import ConvNormAct, Norm, conv_norm, make_norm, set_norm_eps, stage_norm
 from boxwright.fields import Count, CountOrZero, Fraction, config
 from boxwright.structures import InputError, Level
@@ -102,12 +102,6 @@ _V3 = (
     (5, 960, 160, True, True, 1),
 )
 """Table 1 of V3: kernel, expanded channels, outputs, squeeze and excitation, hard swish, stride."""
-
-
-def divisible(channels: float) -> int:
-    """Round ``channels`` to a multiple of 8 that is at least 8 and at most a tenth smaller (V2's rule)."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 def mobilenet_blocks(version: int, width: float, reduced: bool = False) -> tuple[int, list[Block]]:

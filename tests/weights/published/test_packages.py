@@ -78,21 +78,25 @@ def test_the_package_gives_the_whole_classifier() -> None:
     lite0()
 
 
-def test_its_accuracy_on_ten_classes_of_imagenet() -> None:
-    """Of 10 images a class at 128 pixels, enlarged to 224; 982 images give 95.4 % of ten, 63.0 % of all classes."""
+@pytest.mark.parametrize(
+    ("most", "least_of_ten", "least_of_all"),
+    [(10, 0.9, 0.5), pytest.param(None, 0.95, 0.625, marks=pytest.mark.slow)],  # all 982 images: 0.954 and 0.630
+)
+def test_its_accuracy_on_ten_classes_of_imagenet(most: int | None, least_of_ten: float, least_of_all: float) -> None:
+    """Images of 128 pixels, enlarged to 224: among ten classes, and among all 1000."""
     folder = Path(__file__).parents[4] / "shared" / "data" / "imagenette128" / "val"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
-    files = [(path, label) for name, label in IMAGENETTE.items() for path in sorted((folder / name).iterdir())[:10]]
-    images = torch.stack([_pixels(path) for path, _ in files])
+    files = [(path, label) for name, label in IMAGENETTE.items() for path in sorted((folder / name).iterdir())[:most]]
     labels = torch.tensor([label for _, label in files])
+    network = lite0()
     with torch.no_grad():
-        logits = lite0()(images)
+        logits = torch.cat([network(_pixels(path)[None]) for path, _ in files])
     ten = torch.tensor(sorted(IMAGENETTE.values()))
     among_ten = (ten[logits[:, ten].argmax(1)] == labels).float().mean()
     among_all = (logits.argmax(1) == labels).float().mean()
-    assert among_ten >= 0.9
-    assert among_all >= 0.5
+    assert among_ten >= least_of_ten
+    assert among_all >= least_of_all
 
 
 def _pixels(path: Path) -> torch.Tensor:

@@ -56,6 +56,12 @@ def check_levels(out_levels: tuple[int, ...], freeze_at: int, last: int, first: 
         raise InputError(f"freeze_at = {freeze_at}: must be from 0 (nothing) and 1 (stem) to {max(out_levels)}")
 
 
+def divisible(channels: float) -> int:
+    """Round ``channels`` to a multiple of 8 of at least 8, at most a tenth smaller (MobileNetV2, EfficientNet)."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
 def check_zero_init(zero_init_residual: bool, norm: str) -> None:
     """Raise InputError for ``zero_init_residual`` with frozen norms: a frozen zero could never be trained away."""
     if zero_init_residual and norm == "frozen_bn":

