@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from cyclopts import Parameter
 
-from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli.data import anchors, check, convert, scenes, show
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train.train,
@@ -25,11 +26,11 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "models": models.models,
     "demo": demo.demo,
     "env": env.env,
-    "data check": data.check,
-    "data show": data.show,
-    "data convert": data.convert,
-    "data anchors": data.anchors,
-    "data scenes": data.scenes,
+    "data check": check.check,
+    "data show": show.show,
+    "data convert": convert.convert,
+    "data anchors": anchors.anchors,
+    "data scenes": scenes.scenes,
     "weights list": weights.list_weights,
     "weights fetch": weights.fetch,
     "weights show": weights.show,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boxwright.app.models.table import model_rows
 from boxwright.cli.app import app as command_line
-from boxwright.cli.data import data_app
+from boxwright.cli.data.group import data_app
 from boxwright.cli.entry.words import OTHER_OPTIONS, RENAMED
 from boxwright.cli.weights import weights_app
 from boxwright.config.config_tree import leaf_paths, to_tree

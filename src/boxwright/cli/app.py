@@ -20,8 +20,9 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
 import boxwright
-from boxwright.cli import data, demo, detect, env, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
 from boxwright.cli.common import NEGATIVES, OPTIONS, examples, is_main_process, print_json
+from boxwright.cli.data.group import data_app
 from boxwright.cli.entry.completion import completion_command
 from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
 from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
@@ -49,7 +50,7 @@ app = App(
 )
 # In the order in which a newcomer needs them.
 app.command(demo.demo, sort_key=1, help_epilogue=demo.EXAMPLES)
-app.command(data.data_app)  # 2
+app.command(data_app)  # 2
 app.command(models.models, sort_key=3, help_epilogue=models.EXAMPLES)
 app.command(train.train, sort_key=4, help_epilogue=train.EXAMPLES)
 app.command(evaluate.evaluate, sort_key=5, help_epilogue=evaluate.EXAMPLES)

@@ -1,0 +1,1 @@
+"""The commands ``boxwright data``, one file each."""

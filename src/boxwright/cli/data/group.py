@@ -1,0 +1,26 @@
+"""The group of commands ``boxwright data``."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from boxwright.cli.common import NEGATIVES, OPTIONS, examples
+from boxwright.cli.data import anchors, check, convert, scenes, show
+
+data_app = App(
+    name="data",
+    help="Check, show, convert, analyse and generate data sets.",
+    help_epilogue=examples(
+        "boxwright data check my_data",
+        "boxwright data show my_data --output samples.html",
+        "boxwright data convert my_data my_coco --format coco",
+    ),
+    default_parameter=NEGATIVES,
+    group_parameters=OPTIONS,
+    sort_key=2,
+)
+data_app.command(check.check, sort_key=1, help_epilogue=check.EXAMPLES)
+data_app.command(show.show, sort_key=2, help_epilogue=show.EXAMPLES)
+data_app.command(convert.convert, sort_key=3, help_epilogue=convert.EXAMPLES)
+data_app.command(anchors.anchors, sort_key=4, help_epilogue=anchors.EXAMPLES)
+data_app.command(scenes.scenes, sort_key=5, help_epilogue=scenes.EXAMPLES)
