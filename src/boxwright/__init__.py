@@ -5,9 +5,13 @@ The names below are what most programs need; everything else is one import deepe
 
 from __future__ import annotations
 
+from boxwright.io.openmp import wait_without_spinning
+
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself would take half of the time of this import
 
 __version__ = "0.1.0"
+
+wait_without_spinning()  # here, because it has to precede every import of torch
 
 if TYPE_CHECKING:
     from typing import Any

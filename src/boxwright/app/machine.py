@@ -14,6 +14,7 @@ from typing import Any
 
 import boxwright
 from boxwright.io.environment import git_state
+from boxwright.io.openmp import set_here
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pydantic", "cyclopts", "rich", "safetensors", "matplotlib"),
@@ -33,7 +34,19 @@ EXTRAS = {
 }
 """Distributions of each extra, as in ``pip install 'boxwright[video]'``. A test compares them likewise."""
 
-VARIABLES = ("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "KMP_", "CUDA_", "NCCL_", "PYTORCH_", "TORCH_", "BOXWRIGHT_")
+VARIABLES = (
+    "OMP_",
+    "GOMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "NUMEXPR_",
+    "KMP_",
+    "CUDA_",
+    "NCCL_",
+    "PYTORCH_",
+    "TORCH_",
+    "BOXWRIGHT_",
+)
 """Beginnings of the names of environment variables that change how a command runs. None holds a secret."""
 
 
@@ -55,6 +68,7 @@ def describe_environment() -> dict[str, Any]:
         "shared_memory": _space("/dev/shm"),
         "torch": _torch(),
         "driver": _driver(),
+        "set_by_boxwright": dict(set_here),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
     }
 

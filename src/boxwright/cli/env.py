@@ -34,7 +34,10 @@ def lines_of(facts: dict[str, Any]) -> list[str]:
         ("memory", f"{_size(facts['memory'])}, shared memory {_size(facts['shared_memory'])}"),
         *_torch_rows(facts["torch"], facts["driver"]),
     ]
-    rows += list(facts["variables"].items())
+    own = facts["set_by_boxwright"]
+    rows += [
+        (name, f"{value} (set by Boxwright)" if name in own else value) for name, value in facts["variables"].items()
+    ]
     width = max(len(label) for label, _ in rows)
     return [f"{label:{width}}  {value}" for label, value in rows]
 
