@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boxwright.backbones import BackboneConfig, Classifier, build_backbone
 from boxwright.backbones.detnet import DetNetConfig
+from boxwright.backbones.efficientnet_lite import EfficientNetLiteConfig
 from boxwright.checkpoints.backbone_files import save_pretrained
 from boxwright.config.config_tree import to_tree
 from boxwright.detectors.contract.pixels import PixelConfig
@@ -20,7 +21,12 @@ from tests.support import caffe_reference as ref
 
 
 def narrow(config: BackboneConfig) -> BackboneConfig:
-    """Return the configuration with a narrow width, which is a number of channels or a factor."""
+    """Return the configuration with a narrow width, which is a number of channels or a factor.
+
+    EfficientNet-Lite has none, and is small.
+    """
+    if isinstance(config, EfficientNetLiteConfig):
+        return config
     width: Any = getattr(config, "width")  # noqa: B009
     return replace(config, width=8 if isinstance(width, int) else min(width, 0.25))  # type: ignore[call-arg]
 

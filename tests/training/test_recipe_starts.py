@@ -16,18 +16,23 @@ from torch import Tensor
 from boxwright.backbones import NAMED_BACKBONES, BackboneConfig
 from boxwright.backbones.vgg import VGGConfig
 from boxwright.checkpoints import backbone_files as pretrained
-from boxwright.checkpoints.backbone_files import start_backbone
+from boxwright.checkpoints.backbone_files import load_pretrained, start_backbone
 from boxwright.config.overlay import apply_overlays, parse_set
 from boxwright.detectors.build import build_detector
-from boxwright.detectors.contract.pixels import IMAGENET
+from boxwright.detectors.contract.pixels import EFFICIENTNET_LITE, IMAGENET
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.recipes.pretrain import pretrain_recipe
 from boxwright.structures import Classes, InputError
+from boxwright.training.distributed import Processes
+from boxwright.training.tasks.detection import DetectionTask
 from tests.support.backbone_files import classifier_of, narrow, write_pretrained
+from tests.support.toys import toy_index
 
 CLASSES = Classes.from_names(["a", "b"])
 
 STARTS: dict[str, str | None] = {
+    "*-lite0-detnet-fpn": "efficientnet-lite0-detnet",
+    "*-lite0*": "efficientnet-lite0",
     "*-detnet-small*": "detnet-small",
     "*-detnet59*": "detnet59",
     # The name of none: VGG-11 with batch norm, Darknet-53 and Fast YOLO's network at another width or norm.
@@ -76,6 +81,7 @@ OTHER_STARTS = [
     ("faster-rcnn-vgg16", "vgg16-reduced"),
     ("rfcn-r50-voc", "resnet50-dilated"),
     ("faster-rcnn-r50-fpn", "resnet50-dilated"),
+    ("faster-rcnn-lite0-detnet-fpn", "efficientnet-lite0"),
 ]
 
 
@@ -163,7 +169,7 @@ def test_the_pixels_that_the_guide_names_are_all_there_are() -> None:
     """Each recipe has those of `boxwright pretrain` itself, or with one row of settings in docs/training.md."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
     rows = re.findall(r"`((?:--set pixels\.\S+ ?)+)`", page)
-    assert len(rows) == 2
+    assert len(rows) == 3
     plain = pretrain_recipe("vgg16")
     known = [apply_overlays(plain, [parse_set(word) for word in row.split() if word != "--set"]).pixels for row in rows]
     for name, recipe in RECIPES.items():
@@ -185,6 +191,45 @@ def test_recipes_without_a_start_are_on_networks_without_a_name() -> None:
     assert without
     for name in without:
         assert trunk(RECIPES[name].detector.backbone) not in named.values(), name  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("weights", "backbone_weights", "started"),
+    [
+        (None, None, "efficientnet-lite0"),
+        (None, "none", None),
+        (None, "FILE", "FILE"),
+        ("checkpoint", None, None),
+        ("checkpoint", "efficientnet-lite0", "efficientnet-lite0"),
+    ],
+)
+def test_a_recipe_names_the_weights_of_its_backbone(
+    weights: str | None, backbone_weights: str | None, started: str | None, tmp_path: Path
+) -> None:
+    """An option takes their place, and so does a checkpoint to fine-tune from."""
+    recipe = replace(get_recipe("retinanet-lite0"), channels_last=False)
+    file = write_pretrained(tmp_path, NAMED_BACKBONES["efficientnet-lite0"], EFFICIENTNET_LITE)
+    index = toy_index(tmp_path / "data", 3)
+    checkpoint = dict(build_detector(recipe.detector, index.classes).state_dict())
+    task = DetectionTask(
+        recipe,
+        index,
+        None,
+        Processes(0, 1, torch.device("cpu")),
+        build_detector,
+        weights=checkpoint if weights else None,
+        backbone_weights=str(file) if backbone_weights == "FILE" else backbone_weights,
+    )
+    detector = task.build(resumed=False)
+    stem = detector.get_parameter("backbone.stem.0.weight")
+    lines = [note for note in task.notes if note.startswith("backbone from ")]
+    if started is None:
+        assert lines == []
+        assert weights is None or torch.equal(stem, checkpoint["backbone.stem.0.weight"])
+    else:
+        source = file if started == "FILE" else started
+        assert [line.split(":")[0] for line in lines] == [f"backbone from {source}"]
+        assert torch.equal(stem, load_pretrained(source).state["stem.0.weight"])
 
 
 @pytest.mark.parametrize(

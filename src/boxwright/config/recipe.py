@@ -252,6 +252,11 @@ class Recipe:
     """Preparation and batching of images."""
     stages: Annotated[tuple[Stage | FitStage, ...], Field(min_length=1)]
     """Parts of training, in order."""
+    backbone_weights: str | None = None
+    """ImageNet network that the backbone starts from: a name or a file; None starts from random weights.
+
+    ``--backbone-weights`` takes its place (``none``: random weights), and so does a checkpoint given as ``--weights``.
+    """
     ema: EMAConfig | None = None
     """Exponential moving average of the weights; None evaluates the weights themselves."""
     validation: ValidationConfig = ValidationConfig()

@@ -12,6 +12,7 @@ from boxwright.recipes.fast_rcnn import FAST_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn import FASTER_RCNN_RECIPES
 from boxwright.recipes.faster_rcnn_c4 import FASTER_RCNN_C4_RECIPES
 from boxwright.recipes.faster_rcnn_c4_small import FASTER_RCNN_C4_SMALL_RECIPES
+from boxwright.recipes.lite import LITE_RECIPES
 from boxwright.recipes.mask_rcnn import MASK_RCNN_RECIPES
 from boxwright.recipes.rcnn import RCNN_RECIPES
 from boxwright.recipes.refinedet import REFINEDET_RECIPES
@@ -49,6 +50,7 @@ RECIPES: dict[str, Recipe] = by_name(
         *YOLOV1_RECIPES,
         *YOLOV2_RECIPES,
         *YOLOV3_RECIPES,
+        *LITE_RECIPES,
     )
 )
 

@@ -64,7 +64,8 @@ def train(
     ``weights``: a checkpoint, run folder, state dict or import to start from. Tensors are copied by name and shape.
     With ``carry_classes``, rows of classes are copied by class name if the lists of classes differ.
     ``backbone_weights``: an ImageNet network of any publisher that fits the recipe's backbone, see
-    :func:`~boxwright.checkpoints.backbone_files.load_pretrained`. ``log``: "auto" (a bar on a terminal, else lines),
+    :func:`~boxwright.checkpoints.backbone_files.load_pretrained`; None takes the recipe's unless ``weights`` are given,
+    and "none" starts from random weights. ``log``: "auto" (a bar on a terminal, else lines),
     "bar", "lines", "quiet", or a function that takes lines. ``resume_command``: the command that is printed and noted
     for resuming. ``workers``: their number in place of the recipe's; no result depends on it. Under ``torchrun`` every
     process calls this function.

@@ -99,7 +99,7 @@ def role_of(name: str) -> Role:
     """Return the role of a recipe by its name: the paper's, a modern one, a small one for the CPU, or an ablation."""
     if ABLATION.search(name):
         return "ablation"
-    if "-small" in name:
+    if "-small" in name or "-lite" in name:
         return "small"
     return "modern" if name.endswith("-modern") else "paper"
 
@@ -140,6 +140,6 @@ def backbone_label(config: BackboneConfig) -> str:
         case "darknet_layers":
             return f"{len(config.layers)} layers of a cfg"
         case "efficientnet_lite":
-            return f"EfficientNet-Lite{config.version}"
+            return f"EfficientNet-Lite{config.version}" + (" as DetNet" if config.detnet else "")
         case "timm":
             return config.name

@@ -48,7 +48,8 @@ class TrainRequest:
         str | None,
         Parameter(
             help="Initialise the backbone from an ImageNet network: a name, a file written by `boxwright pretrain`, or "
-            "one of torchvision, Caffe, Darknet, Detectron and others. efficientnet-lite0 is installed."
+            "one of torchvision, Caffe, Darknet, Detectron and others. efficientnet-lite0 is installed. Default: the "
+            "recipe's; none starts from random weights."
         ),
     ] = None
     carry_classes: Annotated[

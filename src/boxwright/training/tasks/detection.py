@@ -63,10 +63,16 @@ class DetectionTask:
         backbone_weights: Path | str | None = None,
         carry_classes: bool = True,
     ) -> None:
-        """Train from ``weights`` and ``backbone_weights``, where None means random ones."""
+        """Train from ``weights``, or else from an ImageNet network, or else from random weights.
+
+        ``backbone_weights``: the ImageNet network; None takes the recipe's, and "none" takes random weights.
+        """
         self.recipe, self.index, self.val_index, self.processes = recipe, index, val_index, processes
         self.make_detector, self.carry_classes = build, carry_classes
-        self.weights, self.backbone_weights = weights, backbone_weights
+        if backbone_weights is None and weights is None:
+            backbone_weights = recipe.backbone_weights
+        self.weights = weights
+        self.backbone_weights = None if backbone_weights == "none" else backbone_weights
         self.images = len(index)
         self.validated = val_index is not None
         self.data = data_summary(index)
