@@ -1,9 +1,11 @@
 """Change configurations by TOML files and by ``--set a.b=c``.
 
 Rules of merging. A table changes the keys it names. A list replaces a list; a table whose keys are numbers changes
-those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). A table that names another ``kind`` starts from
-that kind's own defaults. ``"none"`` stands for nothing where a value is optional. A name in place of a backbone's table
-(``--set detector.backbone=vgg16-bn``, ``=timm:NAME``) stands for all of that backbone's table.
+those entries of a list (``[stages.0]``, ``--set stages.0.length=10``). The key ``+`` adds an entry at the end of a list
+and ``+1`` one before entry 1; a word stands for the table of that kind (``--set data.train.+=mixup``). A table that
+names another ``kind`` starts from that kind's own defaults. ``"none"`` stands for nothing where a value is optional. A
+name in place of a backbone's table (``--set detector.backbone=vgg16-bn``, ``=timm:NAME``) stands for all of that
+backbone's table.
 """
 
 from __future__ import annotations
@@ -136,12 +138,26 @@ def _merge_entries(
 ) -> list[Any]:
     merged = list(old)
     for key, value in new.items():
-        index = int(key) if key.isdecimal() else None
-        if index is None or index >= len(old):
-            allowed = f"0 to {len(old) - 1}" if old else "none: the list is empty"
-            raise InputError(f"{origin}: {dotted(path)} is a list; its entries are {allowed}, not {key!r}")
-        merged[index] = _merge(old[index], value, (*path, key), origin, origins)
+        adding = key.startswith("+")
+        number = key.removeprefix("+") or str(len(merged))
+        index = int(number) if number.isdecimal() else None
+        if index is None or index >= len(merged) + adding:
+            allowed = f"0 to {len(merged) - 1}" if merged else "none: the list is empty"
+            raise InputError(
+                f"{origin}: {dotted(path)} is a list; its entries are {allowed}, not {key!r}; + adds one at the end"
+            )
+        if adding:
+            merged[index:index] = _added(value, merged)
+        else:
+            merged[index] = _merge(merged[index], value, (*path, key), origin, origins)
     return merged
+
+
+def _added(value: Any, entries: list[Any]) -> list[Any]:
+    """Return what is added to a list: each entry of a list, and a word as the table of that kind."""
+    with_kind = any(isinstance(entry, dict) and "kind" in entry for entry in entries)
+    values = value if isinstance(value, list) else [value]
+    return [{"kind": one} if with_kind and isinstance(one, str) else one for one in values]
 
 
 def _origin_of(path: KeyPath, origins: dict[KeyPath, str]) -> str:
