@@ -4,6 +4,8 @@ from torch import Generator
 
 from boxwright.data.transforms.augment import cut_to, find_window
 from boxwright.data.transforms.configs import (
+    AffineConfig,
+    CopyPasteConfig,
     DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
@@ -11,6 +13,7 @@ from boxwright.data.transforms.configs import (
     LargeScaleJitterConfig,
     LetterboxConfig,
     MinIoUCropConfig,
+    MixupConfig,
     MosaicConfig,
     PhotometricConfig,
     QuarterTurnConfig,
@@ -45,8 +48,15 @@ GEOMETRIC: list[TransformConfig] = [
     ExpandConfig(p=1.0, ratio=(1.0, 3.0), fill=(0, 0, 0)),
     MinIoUCropConfig(),
     MinIoUCropConfig(keep="visible", min_visible=0.2),
+    AffineConfig(rotate=0, shear=0, scale=(0.5, 2.0), translate=0.3, fill=(0, 0, 0)),
+    AffineConfig(rotate=40, shear=10, fill=(0, 0, 0), min_visible=0),
     MosaicConfig(size=(120, 100), fill=(0, 0, 0)),
+    MixupConfig(p=1.0),
+    CopyPasteConfig(p=1.0),
 ]
+
+MIXING = (MosaicConfig, MixupConfig, CopyPasteConfig)
+"""Transforms that combine images: a label may occur several times, so a colour's bounds can cover several boxes."""
 
 COLOUR: list[TransformConfig] = [PhotometricConfig(), HSVJitterConfig()]
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_for, read_proposals
 from boxwright.data.transforms.configs import FlipConfig, ResizeConfig
-from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
+from boxwright.data.transforms.mixing.mosaic import MosaicConfig, mosaic
 from boxwright.data.transforms.sample import Sample, flipped, placed, resized, turned
 from boxwright.evaluation.proposals import recall_report
 from boxwright.structures import InputError

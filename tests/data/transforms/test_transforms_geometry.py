@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.data.transforms.augment import FREE
 from boxwright.data.transforms.configs import (
+    AffineConfig,
     DarknetJitterConfig,
     ExpandConfig,
     FlipConfig,
@@ -23,7 +24,7 @@ from boxwright.data.transforms.configs import (
 )
 from boxwright.data.transforms.sample import flipped, mask_bounds, placed, resized, select, turned
 from tests.support.tiny_index import COLOURS, generator, painted
-from tests.support.transform_cases import GEOMETRIC, OBJECTS, Others, crop_by, named
+from tests.support.transform_cases import GEOMETRIC, MIXING, OBJECTS, Others, crop_by, named
 
 
 def colour_mask(sample: Sample, label: int) -> Tensor:
@@ -48,8 +49,8 @@ def test_boxes_masks_labels_and_pixels_move_together(config: TransformConfig, se
     assert torch.equal(after.difficult, after.labels >= 2)
     assert bool((after.boxes >= 0).all())
     assert bool((after.boxes <= torch.tensor([width, height, width, height])).all())
-    if isinstance(config, MosaicConfig):
-        return  # a label may occur several times, so a colour's bounds can cover several boxes
+    if isinstance(config, MIXING):
+        return
     for box, label in zip(after.boxes, after.labels.tolist(), strict=True):
         seen = mask_bounds(colour_mask(after, label)[None])[0]
         torch.testing.assert_close(seen, box, atol=2.01, rtol=0)
@@ -62,7 +63,7 @@ def test_an_image_without_objects_passes(config: TransformConfig) -> None:
     assert after.boxes.dtype == torch.float32
     assert after.masks is not None
     assert after.masks.shape == (len(after), *after.size)
-    if not isinstance(config, MosaicConfig):
+    if not isinstance(config, MIXING):
         assert len(after) == 0
 
 
@@ -70,8 +71,10 @@ def test_an_image_without_objects_passes(config: TransformConfig) -> None:
 def test_masks_are_optional_and_boxes_hardly_differ_without(config: TransformConfig) -> None:
     transform = build_transform([config], fetch=Others())
     with_masks = transform(painted(OBJECTS), generator(1))
-    if isinstance(config, MosaicConfig):
-        return  # its other images have masks; a source gives masks to all images or to none
+    if isinstance(config, MIXING):
+        return  # the other images have masks; a source gives masks to all images or to none
+    if isinstance(config, AffineConfig) and config.uses_masks:
+        return  # a rotated mask that is cut leaves a smaller box than its rotated corners
     without = transform(replace(painted(OBJECTS), masks=None), generator(1))
     assert without.masks is None
     torch.testing.assert_close(without.boxes, with_masks.boxes, atol=1.01, rtol=0)
@@ -282,7 +285,7 @@ def test_shrinking_averages_and_does_not_skip() -> None:
 
 
 def test_mosaic_shows_four_pictures_and_leaves_them_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boxwright.data.transforms.mosaic.SPREAD", 0.0)
+    monkeypatch.setattr("boxwright.data.transforms.mixing.mosaic.SPREAD", 0.0)
     first = painted([[0, 0, 90, 60]])
     kept = first.image.clone()
     transform = build_transform([MosaicConfig(size=(60, 90), scale=(1.0, 1.0))], fetch=Others())

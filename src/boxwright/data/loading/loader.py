@@ -28,7 +28,9 @@ from boxwright.data.loading.sampler import (
 )
 from boxwright.data.loading.workers import SampleError, StartMethod, Workers
 from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_of_split
+from boxwright.data.transforms.affine import AffineConfig
 from boxwright.data.transforms.configs import Transform, TransformConfig, build_transform
+from boxwright.data.transforms.mixing.copy_paste import CopyPasteConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig, check_square, with_size
 from boxwright.data.transforms.sample import Sample, SampleSource
 from boxwright.structures import InputError
@@ -54,8 +56,10 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
         seed: int,
         padding: Padding,
         multi_scale: MultiScaleConfig | None = None,
+        masks: bool = True,
     ) -> None:
         self.source = source
+        self.masks = masks
         self.configs = tuple(transforms)
         self.transform = build_transform(self.configs, fetch=source)
         self.multi_scale = multi_scale
@@ -84,7 +88,8 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
 
     def _sample(self, pick: Pick, transform: Transform) -> Sample:
         generator = torch.Generator().manual_seed(sample_seed(self.seed, pick, "transform"))
-        return transform(self.source(pick.image), generator)
+        made = transform(self.source(pick.image), generator)
+        return made if self.masks else replace(made, masks=None)  # read for a transform alone
 
 
 class _RankSlice:
@@ -139,9 +144,9 @@ class TrainStream(Iterator[Batch]):
             repeats=None if threshold is None else repeat_factors(index, members, threshold),
         )
         given, padding = _proposals(data.proposals, "train", index, _padding(data, data.max_boxes))
-        source = SampleSource(index, data.masks, given)
+        source = SampleSource(index, data.masks or transforms_use_masks(data.train, index), given)
         picks = _RankSlice(order, rank, data.batch_size // world)
-        self._batches = _Batches(source, data.train, picks, seed, padding, data.multi_scale)
+        self._batches = _Batches(source, data.train, picks, seed, padding, data.multi_scale, data.masks)
         self._workers = Workers(self._batches, data.workers, pin_memory, prefetch, start_method)
         self._iterator: Iterator[Any] | None = None
         self._identity = {
@@ -212,8 +217,8 @@ class EvalLoader:
     """One pass over a data set in its order, which can be iterated again.
 
     Each of ``world`` ranks takes every world-th batch of ``data.eval_batch_size`` images. Boxes beyond
-    ``data.max_boxes`` are kept, since the metrics need all. A transform that cannot be inverted (flip, quarter turn,
-    mosaic) raises InputError.
+    ``data.max_boxes`` are kept, since the metrics need all. A transform that cannot be inverted (a flip, a
+    rotation, one that combines images) raises InputError.
     """
 
     def __init__(
@@ -249,7 +254,8 @@ class EvalLoader:
             batch = _opened(made)
             if not bool((batch.info.to_original[:, :2] > 0).all()):
                 raise InputError(
-                    "a transform of the evaluation cannot be inverted; leave out flips, quarter turns and mosaics"
+                    "a transform of the evaluation cannot be inverted; leave out flips, rotations and transforms "
+                    "that combine images"
                 )
             yield batch
 
@@ -279,6 +285,22 @@ def _proposals(
     if config is None:
         return None, padding
     return proposals_of_split(config, split, index), replace(padding, proposals=config.most)
+
+
+def transforms_use_masks(transforms: Sequence[TransformConfig], index: DetectionIndex) -> bool:
+    """Return True if the transforms use the masks of ``index``, also for a detector that trains on boxes alone.
+
+    Raises InputError if a transform needs masks and the data set has none.
+    """
+    for position, transform in enumerate(transforms):
+        if isinstance(transform, CopyPasteConfig) and transform.needs_masks and not index.has_masks:
+            place = f"data.train.{position}"
+            raise InputError(
+                f"{place} (copy_paste) cuts objects out by their masks, but {index.root} has boxes only; set "
+                f"{place}.without_masks=boxes to paste whole boxes, or leave the transform out"
+            )
+    using = [t for t in transforms if isinstance(t, AffineConfig | CopyPasteConfig) and t.uses_masks]
+    return index.has_masks and bool(using)
 
 
 def _check_counts(rank: int, world: int, prefetch: int) -> None:

@@ -8,7 +8,9 @@ A new transform is a configuration and a function in a file of its own, a member
 * ``object_scale(height, width)``: the factors on an object's height and width; None if they are random.
 
 Every random choice comes from the generator passed with the sample, so a sample depends only on that
-generator's seed, in any worker. The transforms run in the order given.
+generator's seed, in any worker. The transforms run in the order given. A transform
+that combines images draws others evenly from the whole data set: a mosaic as they are in their files, mixup and
+copy-paste after the transforms that stand before it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TypeAlias, assert_never
 
 from torch import Generator
 
+from boxwright.data.transforms.affine import AffineConfig, affine
 from boxwright.data.transforms.augment import (
     ExpandConfig,
     FlipConfig,
@@ -31,7 +34,9 @@ from boxwright.data.transforms.augment import (
 )
 from boxwright.data.transforms.colour import HSVJitterConfig, PhotometricConfig, hsv_jitter, photometric
 from boxwright.data.transforms.jitter import DarknetJitterConfig, darknet_jitter
-from boxwright.data.transforms.mosaic import MosaicConfig, mosaic
+from boxwright.data.transforms.mixing.copy_paste import CopyPasteConfig, copy_paste
+from boxwright.data.transforms.mixing.mixup import MixupConfig, mixup
+from boxwright.data.transforms.mixing.mosaic import MosaicConfig, mosaic
 from boxwright.data.transforms.resizing import (
     LargeScaleJitterConfig,
     LetterboxConfig,
@@ -44,10 +49,12 @@ from boxwright.data.transforms.resizing import (
     scale_jitter,
     warp,
 )
-from boxwright.data.transforms.sample import Fetch, Sample, SampleSource
+from boxwright.data.transforms.sample import Fetch, Sample, SampleSource, integer
 from boxwright.structures import InputError
 
 __all__ = [
+    "AffineConfig",
+    "CopyPasteConfig",
     "DarknetJitterConfig",
     "ExpandConfig",
     "Fetch",
@@ -56,6 +63,7 @@ __all__ = [
     "LargeScaleJitterConfig",
     "LetterboxConfig",
     "MinIoUCropConfig",
+    "MixupConfig",
     "MosaicConfig",
     "PhotometricConfig",
     "QuarterTurnConfig",
@@ -78,11 +86,14 @@ TransformConfig: TypeAlias = (
     | DarknetJitterConfig
     | FlipConfig
     | QuarterTurnConfig
+    | AffineConfig
     | ExpandConfig
     | MinIoUCropConfig
     | PhotometricConfig
     | HSVJitterConfig
     | MosaicConfig
+    | MixupConfig
+    | CopyPasteConfig
 )
 Transform: TypeAlias = Callable[[Sample, Generator], Sample]
 
@@ -90,22 +101,34 @@ Transform: TypeAlias = Callable[[Sample, Generator], Sample]
 def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = None) -> Transform:
     """Return a function that applies the transforms in order. It can be pickled for workers that are not forked.
 
-    ``fetch`` gives the other images that a mosaic needs. Raises InputError if it is needed and missing.
+    ``fetch`` gives the other images of the transforms that combine images. Raises InputError if it is needed and
+    missing.
     """
-    if fetch is None and any(isinstance(config, MosaicConfig) for config in configs):
-        raise InputError("transform 'mosaic' needs the other images of the data set; pass fetch=SampleSource(index)")
+    mixing = [config.kind for config in configs if isinstance(config, MosaicConfig | MixupConfig | CopyPasteConfig)]
+    if fetch is None and mixing:
+        raise InputError(
+            f"transform {mixing[0]!r} needs the other images of the data set; pass fetch=SampleSource(index)"
+        )
     return partial(_apply_all, configs=tuple(configs), fetch=fetch)
 
 
 def _apply_all(
     sample: Sample, generator: Generator, *, configs: tuple[TransformConfig, ...], fetch: Fetch | None
 ) -> Sample:
-    for config in configs:
-        sample = _apply(sample, config, generator, fetch)
+    for position, config in enumerate(configs):
+        sample = _apply(sample, config, generator, fetch, partial(_other, configs[:position], generator, fetch))
     return sample
 
 
-def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch: Fetch | None) -> Sample:
+def _other(before: tuple[TransformConfig, ...], generator: Generator, fetch: Fetch | None) -> Sample:
+    """Draw an image of the data set, and apply the transforms ``before`` the one that combines it."""
+    assert fetch is not None  # checked by build_transform
+    return _apply_all(fetch(integer(generator, len(fetch))), generator, configs=before, fetch=fetch)
+
+
+def _apply(
+    sample: Sample, config: TransformConfig, generator: Generator, fetch: Fetch | None, other: Callable[[], Sample]
+) -> Sample:
     match config:
         case ResizeConfig():
             return resize(sample, config, generator)
@@ -123,6 +146,8 @@ def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch:
             return flip(sample, config, generator)
         case QuarterTurnConfig():
             return quarter_turn(sample, config, generator)
+        case AffineConfig():
+            return affine(sample, config, generator)
         case ExpandConfig():
             return expand(sample, config, generator)
         case MinIoUCropConfig():
@@ -134,5 +159,9 @@ def _apply(sample: Sample, config: TransformConfig, generator: Generator, fetch:
         case MosaicConfig():
             assert fetch is not None  # checked by build_transform
             return mosaic(sample, config, generator, fetch)
+        case MixupConfig():
+            return mixup(sample, config, generator, other)
+        case CopyPasteConfig():
+            return copy_paste(sample, config, generator, other)
         case _:
             assert_never(config)

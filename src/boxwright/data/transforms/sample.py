@@ -40,9 +40,10 @@ class Sample:
 
     ``image`` uint8 ``[3, H, W]`` RGB; ``boxes`` float32 ``[n, 4]``; ``labels`` int64 ``[n]``; ``crowd`` and
     ``difficult`` bool ``[n]``; ``masks`` bool ``[n, H, W]`` or None; ``proposals`` float32 ``[p, 4]``, best first, or
-    None. ``index`` is the position in the data set,
-    ``original_size`` the height and width of the file. ``to_original`` is scale x, scale y, offset x, offset y with
-    original = (current - offset) / scale; NaN after an operation without such a map (quarter turn, mosaic).
+    None. ``with_mask`` bool ``[n]`` is false for an object whose mask is only its filled box; None counts as all true.
+    ``index`` is the position in the data set, ``original_size`` the height and width of the file. ``to_original`` is
+    scale x, scale y, offset x, offset y with original = (current - offset) / scale; NaN after an operation without such
+    a map (quarter turn, mosaic).
     """
 
     image: tv_tensors.Image
@@ -52,6 +53,7 @@ class Sample:
     difficult: Tensor
     masks: Tensor | None = None
     proposals: Tensor | None = None
+    with_mask: Tensor | None = None
     index: int = -1
     image_id: int = -1
     original_size: tuple[int, int] = (0, 0)
@@ -102,6 +104,7 @@ class SampleSource:
             wrong = WrongSize(path, size, pixels.shape[:2])
             raise InputError(f"{path}: {wrong}; `boxwright data check` lists all defects")
         rows = self.index.annotations(index)
+        drawn = [segmentation is not None for segmentation in rows.segmentations or []]
         sample = Sample(
             image=tv_tensors.Image(torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)),
             boxes=torch.tensor(rows.boxes, dtype=torch.float32).reshape(-1, 4),
@@ -110,6 +113,7 @@ class SampleSource:
             difficult=torch.tensor(rows.difficult, dtype=torch.bool),
             masks=torch.tensor(self.index.masks(index), dtype=torch.bool) if self.masks else None,
             proposals=None if self.proposals is None else torch.tensor(self.proposals.of(index)),
+            with_mask=torch.tensor(drawn, dtype=torch.bool) if self.masks else None,
             index=index,
             image_id=int(self.index.image_id(index)),
             original_size=(int(size[0]), int(size[1])),
@@ -150,6 +154,7 @@ def select(sample: Sample, keep: Tensor) -> Sample:
         crowd=sample.crowd[keep],
         difficult=sample.difficult[keep],
         masks=None if sample.masks is None else sample.masks[keep],
+        with_mask=None if sample.with_mask is None else sample.with_mask[keep],
     )
 
 
@@ -272,7 +277,7 @@ def placed(
     boxes = clipped(moved, height, width)
     if masks is not None and sample.masks is not None:
         cut = (boxes != moved).any(1) & sample.masks.flatten(1).any(1)
-        boxes = torch.where(cut[:, None], _shrunk_to(boxes, masks), boxes)
+        boxes = torch.where(cut[:, None], shrunk_to(boxes, masks), boxes)
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     before = (moved[:, 2:] - moved[:, :2]).clamp(min=0).prod(1)
     enough = sample.crowd | (sides.prod(1) >= min_visible * before)
@@ -353,7 +358,7 @@ def mask_bounds(masks: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2], 1).to(torch.float32)
 
 
-def _shrunk_to(boxes: Tensor, masks: Tensor) -> Tensor:
+def shrunk_to(boxes: Tensor, masks: Tensor) -> Tensor:
     """Clip boxes to the bounds of their masks."""
     bounds = mask_bounds(masks)
     return torch.cat([torch.maximum(boxes[:, :2], bounds[:, :2]), torch.minimum(boxes[:, 2:], bounds[:, 2:])], 1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
-import torch
 from torch import Generator, Tensor
-from torchvision import tv_tensors
 
 from boxwright.data.transforms.field_types import Fill, Interval, Size
+from boxwright.data.transforms.mixing.joining import joined
 from boxwright.data.transforms.sample import (
-    NO_WAY_BACK,
     Fetch,
     Sample,
     chance,
@@ -80,19 +77,7 @@ def mosaic(sample: Sample, config: MosaicConfig, generator: Generator, fetch: Fe
     canvas[:, :y, x:] = tiles[1].image[:, :y, x:]
     canvas[:, y:, :x] = tiles[2].image[:, y:, :x]
     canvas[:, y:, x:] = tiles[3].image[:, y:, x:]
-    masks = [tile.masks for tile in tiles if tile.masks is not None]
-    proposals = [tile.proposals for tile in tiles if tile.proposals is not None]
-    return replace(
-        sample,
-        image=tv_tensors.Image(canvas),
-        boxes=torch.cat([tile.boxes for tile in tiles]),
-        labels=torch.cat([tile.labels for tile in tiles]),
-        crowd=torch.cat([tile.crowd for tile in tiles]),
-        difficult=torch.cat([tile.difficult for tile in tiles]),
-        masks=torch.cat(masks) if len(masks) == 4 else None,
-        proposals=torch.cat(proposals) if len(proposals) == 4 else None,
-        to_original=NO_WAY_BACK,
-    )
+    return joined(tiles, canvas)
 
 
 def _tile(sample: Sample, corner: int, y: int, x: int, zoom: float, config: MosaicConfig) -> Sample:

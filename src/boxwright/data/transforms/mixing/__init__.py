@@ -1,0 +1,1 @@
+"""Transforms that combine several images of the data set: mosaic, mixup and copy-paste."""
