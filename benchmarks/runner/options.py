@@ -1,0 +1,95 @@
+"""Options that the benchmarks of training have in common."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.rows import Rows
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+"""Folder of the tables."""
+
+
+def training_options(
+    doc: str | None,
+    output: str | None,
+    seeds: Sequence[int] = (0,),
+    epochs: float = 12,
+    data: str | None = None,
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of all benchmarks that train; ``output`` is the name of the table.
+
+    ``data``: number of data folders, as for ``nargs``.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs=data)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--epochs", type=float, default=epochs)
+    parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
+    parser.add_argument(
+        "--backbone-weights",
+        help="ImageNet weights that all runs start from: a name, a file, or none; default: those of each recipe",
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a CPU one core each")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images, of each run")
+    parser.add_argument("--keep", type=Path, help="keep the folders of the runs here")
+    parser.add_argument("--only", nargs="+", default=[], help="make only runs whose name contains one of these words")
+    parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
+    default = None if output is None else RESULTS / output
+    parser.add_argument("--output", type=Path, default=default, required=output is None, help="the table to write")
+    return parser
+
+
+def keep_folder(args: argparse.Namespace, prefix: str) -> Path:
+    """Return the folder of the runs, which exists."""
+    keep = args.keep or Path(tempfile.mkdtemp(prefix=f"{prefix}-"))
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep.resolve()
+
+
+def rows_beside(output: Path, packages: Sequence[str] = ("python", "torch", "torchvision")) -> Rows:
+    """Return the rows that are kept beside a table."""
+    return Rows(output.with_suffix(".jsonl"), packages)
+
+
+@contextmanager
+def written_at_end(write: Callable[[], None], output: Path) -> Iterator[None]:
+    """Write the table when the block ends, also if some run failed or the program was stopped, and print it."""
+    try:
+        yield
+    finally:
+        write()
+        print(output.read_text(encoding="utf-8"), flush=True)
+
+
+def asked(name: str, only: Sequence[str]) -> bool:
+    """Return True if a run is to be made."""
+    return not only or any(word in name for word in only)
+
+
+def given(args: argparse.Namespace, *names: str) -> str:
+    """Return the options of these names as they stand on a command line, without those that are not given."""
+    parts = []
+    for name in names:
+        value = getattr(args, name.replace("-", "_"))
+        if value is None or value is False or value == []:
+            continue
+        if name == "set":
+            parts += [f"--set '{setting}'" for setting in value]
+        elif isinstance(value, list):
+            parts.append(f"--{name} {' '.join(map(_shown, value))}")
+        else:
+            parts.append(f"--{name}" if value is True else f"--{name} {_shown(value)}")
+    return " ".join(parts)
+
+
+def _shown(value: object) -> str:
+    """Return a value for the head of a file: a folder by its name, because paths differ between machines."""
+    if isinstance(value, Path):
+        return f"PATH/TO/{value.name}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
