@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from boxwright.app.requests.fields import Data, VocZeroBased
-from boxwright.cli.common import Json, examples, print_json, say
+from boxwright.app.requests.copying import PLAIN_COPY, CopyRequest, FormatName
+from boxwright.app.requests.fields import Data
+from boxwright.cli.common import FLAT, Json, examples, print_json, say
 
 EXAMPLES = examples("boxwright data convert my_data my_coco --format coco")
 
@@ -17,36 +18,8 @@ def convert(
     data: Data,
     output: Annotated[Path, Parameter(help="A new folder.")],
     *,
-    format: Annotated[Literal["coco", "voc", "yolo"], Parameter(help="The format to write.")],
-    images: Annotated[Literal["copy", "link"], Parameter(help="Copy the images, or hard-link them.")] = "copy",
-    masks: Annotated[
-        bool,
-        Parameter(help="Keep masks if the format has them (the default).", show_default=False),
-    ] = True,
-    skip_bad_masks: Annotated[
-        bool,
-        Parameter(
-            help="In COCO files: drop invalid polygons and run lengths instead of stopping. The objects keep their "
-            "boxes, and every dropped mask is reported.",
-            show_default=False,
-        ),
-    ] = False,
-    cut: Annotated[
-        bool,
-        Parameter(help="Cut boxes to their image in YOLO and VOC (the default).", show_default=False),
-    ] = True,
-    voc_zero_based: VocZeroBased = False,
-    voc_fractions: Annotated[
-        bool,
-        Parameter(
-            help="Keep fractions of pixels in VOC files, where many programs expect whole numbers.",
-            show_default=False,
-        ),
-    ] = False,
-    outside_images: Annotated[
-        bool,
-        Parameter(help="Also take images outside the data set's folder.", show_default=False),
-    ] = False,
+    format: Annotated[FormatName, Parameter(help="The format to write.")],
+    request: Annotated[CopyRequest, FLAT] = PLAIN_COPY,
     json: Json = False,
 ) -> int:
     """Write a data set in another format. Everything that the format cannot hold is reported."""
@@ -56,13 +29,13 @@ def convert(
         data,
         output,
         format,
-        images=images,
-        masks=masks,
-        skip_bad_masks=skip_bad_masks,
-        voc_one_based=not voc_zero_based,
-        voc_fractions=voc_fractions,
-        cut=cut,
-        outside_images=outside_images,
+        images=request.images,
+        masks=request.masks,
+        skip_bad_masks=request.skip_bad_masks,
+        voc_one_based=not request.voc_zero_based,
+        voc_fractions=request.voc_fractions,
+        cut=request.cut,
+        outside_images=request.outside_images,
     )
     if json:
         return print_json(report.to_dict())

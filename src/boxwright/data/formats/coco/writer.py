@@ -11,17 +11,24 @@ from boxwright.data.formats.writing.output import ImageTransfer, Written, lost_v
 from boxwright.data.index import DetectionIndex
 
 
-def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images: ImageTransfer = "copy") -> Written:
+def write_coco(
+    folder: Path | str,
+    splits: Mapping[str, DetectionIndex],
+    images: ImageTransfer = "copy",
+    *,
+    names: Mapping[Path, str] | None = None,
+) -> Written:
     """Write ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``.
 
     Returns one sentence for each kind of content that did not fit the format. With ``images="none"`` the images stay
-    where they are: the JSON names them relative to ``folder`` if they are below it, else by the full path. Category
-    ids, annotation ids, crowds, masks and the values of the boxes are written unchanged. Difficult boxes get the key
-    ``difficult``. Existing JSON files are replaced atomically. Raises InputError for a split that cannot name a folder.
+    where they are: the JSON names them relative to ``folder`` if they are below it, else by the full path. ``names``:
+    file names to write instead of the images' own, by path. Category ids, annotation ids, crowds, masks and the values
+    of the boxes are written unchanged. Difficult boxes get the key ``difficult``. Existing JSON files are replaced
+    atomically. Raises InputError for a split that cannot name a folder.
     """
     root = Path(folder).absolute()
     check_splits(splits, taken=("annotations",))
-    names, renamed = unique_names(splits, one_folder=False)
+    file_names, renamed = unique_names(splits, one_folder=False, own=names)
     written = Written(announcements=renamed if images != "none" else [])
     for split, index in splits.items():
         content = index.to_coco()
@@ -30,8 +37,8 @@ def write_coco(folder: Path | str, splits: Mapping[str, DetectionIndex], images:
                 path = index.path(i).absolute()
                 entry["file_name"] = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
             else:
-                entry["file_name"] = names[split][i]
-                place_image(index.path(i), image_folder(root, split) / names[split][i], images)
+                entry["file_name"] = file_names[split][i]
+                place_image(index.path(i), image_folder(root, split) / file_names[split][i], images)
         if (difficult := sum("difficult" in row for row in content["annotations"])) > 0:
             written.announcements.append(
                 f"{split}: {difficult} difficult boxes have the key `difficult`, which COCO tools ignore"

@@ -30,30 +30,32 @@ def write_voc(
     *,
     fractions: bool = False,
     cut: bool = True,
+    names: Mapping[Path, str] | None = None,
 ) -> Written:
     """Write ``Annotations/``, ``ImageSets/Main/SPLIT.txt``, ``labels.txt`` and ``JPEGImages/``.
 
     Corners are written 1-based and inclusive, in whole pixels as VOC has them; ``fractions`` keeps fractions. Boxes are
     cut to their image unless ``cut`` is false. Returns one sentence for each kind of content that the format cannot
     hold. Masks are left out. Crowd regions become difficult boxes, since the evaluations ignore both. Category and
-    annotation ids are lost. With ``images="none"`` the images must already be in ``JPEGImages``. Raises InputError for
-    class names that XML cannot hold, and for a split that cannot name a file.
+    annotation ids are lost. With ``images="none"`` the images must already be in ``JPEGImages``. ``names``: file names
+    to write instead of the images' own, by path. Raises InputError for class names that XML cannot hold, and for a
+    split that cannot name a file.
     """
     root = Path(folder).absolute()
     check_splits(splits)
-    names, renamed = unique_names(splits, one_folder=True)
+    file_names, renamed = unique_names(splits, one_folder=True, own=names)
     written = Written(announcements=renamed)
     for split, index in splits.items():
         _check_names(index.classes)
         changes = BoxChanges()
         written.boxes[split] = 0
         for i in range(len(index)):
-            place_image(index.path(i), image_folder(root, split) / names[split][i], images)
-            stem = os.path.splitext(names[split][i])[0]
+            place_image(index.path(i), image_folder(root, split) / file_names[split][i], images)
+            stem = os.path.splitext(file_names[split][i])[0]
             objects = _objects(index, i, changes, fractions, cut)
-            write_text_file(root / "Annotations" / f"{stem}.xml", _xml(index, i, names[split][i], objects))
+            write_text_file(root / "Annotations" / f"{stem}.xml", _xml(index, i, file_names[split][i], objects))
             written.boxes[split] += len(objects)
-        lines = "".join(os.path.splitext(name)[0] + "\n" for name in names[split])
+        lines = "".join(os.path.splitext(name)[0] + "\n" for name in file_names[split])
         write_text_file(root / "ImageSets" / "Main" / f"{split}.txt", lines)
         write_text_file(root / "labels.txt", "".join(name + "\n" for name in index.classes.names))
         written.announcements += [f"{split}: {said}" for said in (*_lost(index), *changes.sentences())]

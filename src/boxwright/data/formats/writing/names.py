@@ -21,11 +21,14 @@ _LONGEST = 240
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif", "HEIF": ".heic", "AVIF": ".avif"}
 
 
-def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tuple[dict[str, list[str]], list[str]]:
+def unique_names(
+    indexes: Mapping[str, DetectionIndex], one_folder: bool, own: Mapping[Path, str] | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
     """Return the file names to write for the images of each split, and one sentence for each reason to rename any.
 
     A stem is used once in a folder, in any case, Unicode form and with any suffix, since VOC and YOLO find a label file
     by the image's stem. ``one_folder``: all splits share one folder; the same file in two splits keeps one name.
+    ``own``: names to use instead of those of the files, by path.
     """
     taken: dict[str, Path] = {}
     names: dict[str, list[str]] = {}
@@ -37,7 +40,8 @@ def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tup
             taken = {}
         for i in range(len(index)):
             path = index.path(i)
-            usable = _usable_name(path)
+            given = (own or {}).get(path, path.name)
+            usable = _usable_name(path, given)
             first, suffix = os.path.splitext(usable)
             stem, number = first, 1
             while taken.setdefault(unicodedata.normalize("NFC", stem).casefold(), path) != path:
@@ -46,8 +50,8 @@ def unique_names(indexes: Mapping[str, DetectionIndex], one_folder: bool) -> tup
             names[split].append(stem + suffix)
             if number > 1:
                 clashes.append(names[split][-1])
-            elif usable != path.name:
-                unfit.append(f"{path.name!r} to {usable!r}")
+            elif usable != given:
+                unfit.append(f"{given!r} to {usable!r}")
     said = []
     if clashes:
         said.append(f"{len(clashes)} images were renamed, because two had the same name")
@@ -76,9 +80,8 @@ def check_splits(splits: Mapping[str, DetectionIndex], taken: Iterable[str] = ()
             raise InputError(f"splits {first.name!r} and {name!r}: have different classes; give both the same")
 
 
-def _usable_name(path: Path) -> str:
-    """Return the name of an image file, changed where a format or system could not hold it."""
-    name = path.name
+def _usable_name(path: Path, name: str) -> str:
+    """Return the name to write for the image file at ``path``, changed where a format or system could not hold it."""
     if not is_image_name(name) and path.is_file():
         form = image_header(path)[0]
         suffix = _SUFFIXES.get(form, f".{form.lower()}")

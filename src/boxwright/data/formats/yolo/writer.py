@@ -31,25 +31,27 @@ def write_yolo(
     masks: bool = True,
     *,
     cut: bool = True,
+    names: Mapping[Path, str] | None = None,
 ) -> Written:
     """Write ``data.yaml``, ``images/SPLIT/`` and ``labels/SPLIT/``.
 
     Returns one sentence for each kind of content that is lost. Objects with a mask become polygons unless ``masks`` is
     false: several polygons are joined by lines without area, and holes of run-length masks are filled. Boxes and
     polygons are cut to their image unless ``cut`` is false. Crowd regions are left out, since a detector would train on
-    them as on objects. With ``images="none"`` the images must already be in ``images/SPLIT``. Raises InputError for a
-    split that cannot name a folder or that has the name of another key.
+    them as on objects. With ``images="none"`` the images must already be in ``images/SPLIT``. ``names``: file names to
+    write instead of the images' own, by path. Raises InputError for a split that cannot name a folder or that has the
+    name of another key.
     """
     root = Path(folder).absolute()
     check_splits(splits, taken=OTHER_KEYS)
-    names, renamed = unique_names(splits, one_folder=False)
+    file_names, renamed = unique_names(splits, one_folder=False, own=names)
     written = Written(announcements=renamed)
     for split, index in splits.items():
         lost = _Lost(split)
         written.boxes[split] = 0
         for i in range(len(index)):
-            place_image(index.path(i), image_folder(root, split) / names[split][i], images)
-            stem = os.path.splitext(names[split][i])[0]
+            place_image(index.path(i), image_folder(root, split) / file_names[split][i], images)
+            stem = os.path.splitext(file_names[split][i])[0]
             lines = _lines(index, i, masks, cut, lost)
             write_text_file(root / "labels" / split / f"{stem}.txt", "".join(lines))
             written.boxes[split] += len(lines)
