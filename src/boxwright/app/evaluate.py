@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from boxwright.app.augment import named_test_time, run_augmented
+from boxwright.app.choice.holdout import FILE as DIVISION
+from boxwright.app.choice.holdout import divided_split, held_back_of, run_folder_of
 from boxwright.app.load import Loaded, load
 from boxwright.app.progress import ProgressBar
 from boxwright.app.proposals import search
@@ -177,13 +179,14 @@ def images_file(saved: Path) -> Path:
     return saved.with_name(f"{saved.stem}.images.json")
 
 
-def explain_image_ids(path: Path, index: DetectionIndex, source: Source) -> str:
+def explain_image_ids(path: Path, index: DetectionIndex, source: Source, split: str) -> str:
     """Return a sentence on the image ids of the results file ``path``, and write `images_file` where it takes one.
 
-    A COCO data set has its own ids. Those of other formats count the images of the split.
+    ``split``: that of the data set which ``index`` is, or is a part of. A COCO data set has its own ids. Those of other
+    formats count the images of the split.
     """
     if isinstance(source.layout, dict):
-        return f"its image ids are those of {source.layout[index.name]}"
+        return f"its image ids are those of {source.layout[split]}"
     categories = [{"id": i, "name": n} for i, n in zip(index.classes.ids, index.classes.names, strict=True)]
     images = [
         {"id": index.image_id(i), "file_name": index.relative_path(i), "path": str(index.path(i))}
@@ -198,11 +201,16 @@ def explain_image_ids(path: Path, index: DetectionIndex, source: Source) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """An evaluated data set, its scores, and a sentence on the image ids of the saved detections, if there are any."""
+    """An evaluated data set and its scores.
+
+    ``image_ids``: a sentence on the image ids of the saved detections, if there are any. ``note``: which images were
+    evaluated, if not those of a split.
+    """
 
     index: DetectionIndex
     scored: Scored
     image_ids: str | None
+    note: str | None = None
 
 
 def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) -> Evaluated:
@@ -226,11 +234,20 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
             check_writable(target)
     data = request.data
     source = find_source(data)
-    split = choose_split(data, source.splits, request.split, ("val", "test"), absent=source.absent)
-    if split == "train" and request.split is None:
-        message = f"{data}: has no split for validation, so the metrics are on its only split, train"
-        warnings.warn(message, DatasetWarning, stacklevel=2)
-    index = open_dataset(data, split, not request.voc_zero_based)
+    run = None if checkpoint is None or request.split is not None else run_folder_of(checkpoint)
+    split = None if run is None or {"val", "test"} & {*source.splits, *source.absent} else divided_split(run)
+    note = None
+    if run is not None and split is not None and split in source.splits:
+        index = held_back_of(open_dataset(data, split, not request.voc_zero_based), run)
+        note = (
+            f"evaluated on the {len(index)} images of {split} that the run held back from training ({run / DIVISION})"
+        )
+    else:
+        split = choose_split(data, source.splits, request.split, ("val", "test"), absent=source.absent)
+        if split == "train" and request.split is None:
+            message = f"{data}: has no split for validation, so the metrics are on its only split, train"
+            warnings.warn(message, DatasetWarning, stacklevel=2)
+        index = open_dataset(data, split, not request.voc_zero_based)
     if request.detections is not None:
         gives_masks = False
         found = load_coco_detections(request.detections, index, None if _all_have_masks(index) else "bbox")
@@ -250,13 +267,13 @@ def evaluate_request(checkpoint: Path | str | None, request: EvaluateRequest) ->
     image_ids = None
     if request.save is not None:
         save_detections(request.save, index, found)
-        image_ids = explain_image_ids(request.save, index, source)
+        image_ids = explain_image_ids(request.save, index, source, split)
     if request.plots is not None:
         write_plots(request.plots, index, scored)
     if request.report is not None:
         title = str(request.detections if checkpoint is None else checkpoint)
         write_evaluation_report(request.report, title, data, index, scored)
-    return Evaluated(index, scored, image_ids)
+    return Evaluated(index, scored, image_ids, note)
 
 
 def _proposals(request: EvaluateRequest, loaded: Loaded, index: DetectionIndex, folder: Path) -> Path | None:

@@ -63,8 +63,8 @@ def describe_environment() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
-        "memory": _memory(),
+        "usable_cores": usable_cores(),
+        "memory": usable_memory(),
         "shared_memory": _space("/dev/shm"),
         "torch": _torch(),
         "driver": _driver(),
@@ -89,7 +89,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     """Return the number of cores that this process may use: fewer than the machine has in many containers."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count()
@@ -100,7 +100,7 @@ def _usable_cores() -> int | None:
     return allowed
 
 
-def _memory() -> int | None:
+def usable_memory() -> int | None:
     """Return the memory in bytes that this process may use, with the limit of a container."""
     limits = [int(text) for text in _lines("/sys/fs/cgroup/memory.max") if text.isdigit()]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows

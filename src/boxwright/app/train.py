@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from boxwright.app.choice.holdout import FILE as DIVISION
+from boxwright.app.choice.holdout import HeldBack, divide, hold_back, stored_division
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
 from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
@@ -36,9 +38,7 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
     if request.resume is not None:
         check_resume(name, request)
     recipe = None if name is None else requested_recipe(name, request)
-    train_index, val_index = training_splits(
-        request.data, request.train_split, request.val_split, not request.voc_zero_based
-    )
+    train_index, val_index, held = validated_splits(request, recipe)
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
     return train(
         recipe,
@@ -53,7 +53,34 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
         tensorboard=request.tensorboard,
         resume_command=resume_command(request, output),
         workers=request.workers if name is None else None,
+        records={} if held is None or held.record is None else {DIVISION: held.record},
+        notes=[] if held is None else [held.note],
     )
+
+
+def validated_splits(
+    request: TrainRequest, recipe: Recipe | None
+) -> tuple[DetectionIndex, DetectionIndex | None, HeldBack | None]:
+    """Open the training and the validation split as `training_splits`, and hold images back where there is no second.
+
+    A resumed run takes those that it has held back before, if it has. Files of proposals are made for whole splits, so
+    a recipe that takes them is not validated without a split. The third is how images were held back.
+    """
+    if not request.val and request.val_split is not None:
+        raise InputError("--no-val validates nothing, and --val-split names a split for it; leave one of them out")
+    division = None if request.resume is None else stored_division(request.resume)
+    train_index, val_index = training_splits(
+        request.data, request.train_split, request.val_split, not request.voc_zero_based
+    )
+    if not request.val:
+        return train_index, None, None
+    if division is not None and request.resume is not None:
+        held = divide(train_index, division, request.resume)
+    elif val_index is None and request.resume is None and recipe is not None and recipe.data.proposals is None:
+        held = hold_back(train_index)
+    else:
+        return train_index, val_index, None
+    return held.train, held.val, held
 
 
 def check_resume(name: str | None, request: TrainRequest) -> None:
@@ -109,9 +136,9 @@ def training_splits(
 ) -> tuple[DetectionIndex, DetectionIndex | None]:
     """Open the training and the validation split: those named, else ``train`` (or the only one) and ``val``.
 
-    Without ``val``, ``test`` is used for validation. Without either the second is None and the run is not validated.
-    A split called val or test is trained on only if it is named. Other splits are not read. Warns of images that are in
-    both. Raises InputError for a split that is not there, and for images that are missing.
+    Without ``val``, ``test`` is used for validation. Without either the second is None. A split called val or test is
+    trained on only if it is named. Other splits are not read. Warns of images that are in both. Raises InputError for a
+    split that is not there, and for images that are missing.
     """
     log = ProblemLog()
     source = find_source(data, log)
@@ -142,7 +169,7 @@ def _validation_split(data: Path, source: Source, train_name: str, named: str | 
     held_back = [name for name in others if is_held_back(name)]
     if held_back:
         names = ", ".join(held_back)
-        message = f"{data}: has no split `val`, so nothing is validated; choose one of {names} with --val-split"
+        message = f"{data}: has no split `val`; {names} is not read; validate on it with --val-split {held_back[0]}"
         warnings.warn(message, DatasetWarning, stacklevel=2)
     return None
 
@@ -176,6 +203,8 @@ def resume_command(request: TrainRequest, output: Path) -> str:
     for option, value in (("--train-split", request.train_split), ("--val-split", request.val_split)):
         if value is not None:
             parts += [option, value]
+    if not request.val:
+        parts.append("--no-val")
     if request.voc_zero_based:
         parts.append("--voc-zero-based")
     if request.device != "auto":

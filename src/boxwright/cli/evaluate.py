@@ -33,9 +33,14 @@ def evaluate(
 
     done = evaluate_request(checkpoint, request)
     if json:
+        noted = {} if done.note is None else {"note": done.note}
         saved = {} if done.image_ids is None else {"saved": str(request.save), "image_ids": done.image_ids}
-        return print_json({"data": str(request.data), "split": done.index.name, **done.scored.to_dict(), **saved})
+        return print_json(
+            {"data": str(request.data), "split": done.index.name, **noted, **done.scored.to_dict(), **saved}
+        )
     print_scored(done.scored, Console())
+    if done.note is not None:
+        say(done.note)
     if done.image_ids is not None:
         say(f"wrote {request.save}; {done.image_ids}")
     for target in (request.plots, request.report):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def train(
     resume_command: str | None = None,
     build: Build = build_detector,
     workers: int | None = None,
+    records: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> TrainResult:
     """Train a detector by ``recipe`` on ``train_index`` into the folder ``output``, validated on ``val_index``.
 
@@ -67,8 +70,9 @@ def train(
     :func:`~boxwright.checkpoints.backbone_files.load_pretrained`; None takes the recipe's unless ``weights`` are given,
     and "none" starts from random weights. ``log``: "auto" (a bar on a terminal, else lines),
     "bar", "lines", "quiet", or a function that takes lines. ``resume_command``: the command that is printed and noted
-    for resuming. ``workers``: their number in place of the recipe's; no result depends on it. Under ``torchrun`` every
-    process calls this function.
+    for resuming. ``workers``: their number in place of the recipe's; no result depends on it. ``records``: texts to
+    write into the folder of a new run, by file name. ``notes``: lines to show before the first step. Under ``torchrun``
+    every process calls this function.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint to resume from.
@@ -84,12 +88,21 @@ def train(
         if agreed.data.proposals is not None and val_index is not None:
             proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch
         start = (None, None) if resume else (weights, backbone_weights)
-        return DetectionTask(agreed, train_index, val_index, processes, build, *start, carry_classes)
+        task = DetectionTask(agreed, train_index, val_index, processes, build, *start, carry_classes)
+        task.notes += notes
+        return task
 
     own = ["boxwright", "train", "--data", str(train_index.root), "--resume", str(output)]
     command = resume_command or shlex.join(own)
     session, stopped_early = run_task(
-        open_task, output, device=device, resume=resume, command=command, log=log, tensorboard=tensorboard
+        open_task,
+        output,
+        device=device,
+        resume=resume,
+        command=command,
+        log=log,
+        tensorboard=tensorboard,
+        records=records,
     )
     return TrainResult(
         folder=output,

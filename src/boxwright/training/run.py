@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
@@ -43,11 +43,13 @@ def run_task(
     command: str,
     log: Log,
     tensorboard: bool = False,
+    records: Mapping[str, str] | None = None,
 ) -> tuple[Session[Any], bool]:
     """Run a task into the folder ``output``. Returns its last state, and whether it stopped early.
 
     ``open_task`` gets the training state to ``resume``, else None. ``command`` is printed and noted as the way to
-    resume. Raises InputError for bad input, NonFiniteLossError and TrainingInterrupted.
+    resume. ``records``: texts to write into the folder of a new run, by file name. Raises InputError for bad input,
+    NonFiniteLossError and TrainingInterrupted.
     """
     with processes(device) as joined, StopRequest() as stop, ExitStack() as holding:
         locks = holding.enter_context(run_folder(output, resume)) if joined.main else True
@@ -58,7 +60,7 @@ def run_task(
             session.notes.append(
                 f"WARNING: the file system of {output} has no locks: let no second process train into this folder"
             )
-        run = Run(session, output, stop, command, log, tensorboard)
+        run = Run(session, output, stop, command, log, tensorboard, {} if resume else records or {})
         if joined.main:
             write_atomically(output / FILE, record)
         return session, run.go()
@@ -117,7 +119,14 @@ class Run(Generic[B]):
     """A session, with everything that is said and written about it."""
 
     def __init__(
-        self, session: Session[B], folder: Path, stop: StopRequest, command: str, log: Log, tensorboard: bool
+        self,
+        session: Session[B],
+        folder: Path,
+        stop: StopRequest,
+        command: str,
+        log: Log,
+        tensorboard: bool,
+        records: Mapping[str, str],
     ) -> None:
         self.session, self.task, self.plan = session, session.task, session.plan
         self.recipe, self.processes = session.recipe, session.processes
@@ -131,7 +140,7 @@ class Run(Generic[B]):
         self.log: RunLog | None = None
         if self.processes.main:
             self.log = RunLog(folder, session.step, tensorboard, session.owes_validation)
-            describe_run(folder, self.task, self.processes.device, command)
+            describe_run(folder, self.task, self.processes.device, command, records)
         self.reporter: Reporter = open_reporter(log, self.processes.main, self.plan.total, session.step)
 
     def go(self) -> bool:

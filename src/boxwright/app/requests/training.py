@@ -62,7 +62,17 @@ class TrainRequest:
     resume: Resume = None
     seed: Seed = None
     train_split: TrainSplit = None
-    val_split: Annotated[str | None, Parameter(help="Default: val, else test, else none.")] = None
+    val_split: Annotated[
+        str | None, Parameter(help="Default: val, else test, else a fifth of the training images is held back.")
+    ] = None
+    val: Annotated[
+        bool,
+        Parameter(
+            help="Validate, on training images that are held back if the data have no split for it (the default); "
+            "--no-val trains on all images and validates nothing.",
+            show_default=False,
+        ),
+    ] = True
     voc_zero_based: VocZeroBased = False
     device: Device = "auto"
     workers: LoaderWorkers = None

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ FILES = {
     "validation.csv": "validation rows as a table",
     "loss.png": "losses over the steps",
 }
+RECORDS = {
+    "split.json": "images to train on and images held back for validation, of data without a split for it",
+    "choice.json": "reasons for the choice of the recipe",
+}
+"""Files that only some runs have."""
 
 README = """\
 A training run of Boxwright {version}: recipe {name}.
@@ -94,8 +99,10 @@ def _check_folder(folder: Path, resume: bool, own_lock: bool = False) -> None:
         raise InputError(f"{folder}: {what}; {remedy}: a run never overwrites anything")
 
 
-def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_command: str) -> None:
-    """Write recipe.json, run.json and README.txt. A resumed run adds a session to run.json."""
+def describe_run(
+    folder: Path, task: Task[Any], device: torch.device, resume_command: str, records: Mapping[str, str]
+) -> None:
+    """Write recipe.json, run.json, README.txt and the ``records``. A resumed run adds a session to run.json."""
     name = task.recipe.name
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -108,7 +115,10 @@ def describe_run(folder: Path, task: Task[Any], device: torch.device, resume_com
     info |= {"resume_command": resume_command, "status": "running"}
     info["sessions"] = [*info.get("sessions", []), session]
     write_atomically(folder / "recipe.json", task.recipe_json().encode())
-    files = "\n".join(f"{file:<19} {text}" for file, text in (task.files() | FILES).items())
+    for file, content in records.items():
+        write_atomically(folder / file, content.encode())
+    kept = {file: text for file, text in RECORDS.items() if (folder / file).is_file()}
+    files = "\n".join(f"{file:<19} {text}" for file, text in (task.files() | FILES | kept).items())
     readme = README.format(
         version=versions()["boxwright"], name=name, files=files, use=task.use(folder), resume=resume_command
     )
