@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.data import anchors, check, convert, scenes, show
+from boxwright.cli.data import anchors, augment, check, convert, scenes, show
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train.train,
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data check": check.check,
     "data show": show.show,
     "data convert": convert.convert,
+    "data augment": augment.augment,
     "data anchors": anchors.anchors,
     "data scenes": scenes.scenes,
     "weights list": weights.list_weights,

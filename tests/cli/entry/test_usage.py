@@ -20,7 +20,7 @@ COMMANDS = list(SCRIPT.COMMANDS)
     [
         ("trian", "there is no command `trian`; did you mean 'train'?"),
         ("data chek x", "there is no command `data chek`; did you mean 'check'?"),
-        ("data zzz", "there is no command `data zzz`; boxwright data has the commands anchors, check, convert, sc"),
+        ("data zzz", "there is no command `data zzz`; boxwright data has the commands anchors, augment, check, c"),
         ("model=x.pt", "`model=x.pt` is not a command: write the command first, then options as --data PATH"),
         ("--bogus", "unknown option --bogus; `boxwright --help` shows the options"),
         ("train r --dta x", "unknown option --dta; did you mean '--data'?"),

@@ -1,13 +1,14 @@
-"""Request of ``boxwright data anchors``."""
+"""Requests of ``boxwright data anchors`` and ``data augment``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from boxwright.app.requests.fields import TrainSplit, VocZeroBased
+from boxwright.app.requests.fields import OUTPUT, ConfigFile, TrainSplit, VocZeroBased
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +37,25 @@ class AnchorRequest:
     ] = "mean"
     restarts: Annotated[int, Parameter(help="Runs from different initial anchors. The best one is kept.")] = 10
     seed: Annotated[int, Parameter(help="Seed of the initial anchors.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentRequest:
+    """Options of ``boxwright data augment``."""
+
+    recipe: Annotated[str, Parameter(help="The name of a recipe, or a TOML file with the key `base`.")]
+    sets: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            help="Override a setting of the recipe, such as data.train.+=mixup. May be repeated.",
+            show_default=False,
+        ),
+    ] = ()
+    config: ConfigFile = None
+    output: Annotated[Path, Parameter(help="The sheet to write, .png or .jpg.", group=OUTPUT)] = Path("augmented.png")
+    count: Annotated[int, Parameter(help="Number of images.")] = 6
+    versions: Annotated[int, Parameter(help="Number of random versions of each image.")] = 4
+    seed: Annotated[int, Parameter(help="Seed of the choice of images and of the transforms.")] = 0
+    split: TrainSplit = None
+    voc_zero_based: VocZeroBased = False

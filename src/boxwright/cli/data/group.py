@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 from boxwright.cli.common import NEGATIVES, OPTIONS, examples
-from boxwright.cli.data import anchors, check, convert, scenes, show
+from boxwright.cli.data import anchors, augment, check, convert, scenes, show
 
 data_app = App(
     name="data",
@@ -22,5 +22,6 @@ data_app = App(
 data_app.command(check.check, sort_key=1, help_epilogue=check.EXAMPLES)
 data_app.command(show.show, sort_key=2, help_epilogue=show.EXAMPLES)
 data_app.command(convert.convert, sort_key=3, help_epilogue=convert.EXAMPLES)
+data_app.command(augment.augment, sort_key=4, help_epilogue=augment.EXAMPLES)
 data_app.command(anchors.anchors, sort_key=4, help_epilogue=anchors.EXAMPLES)
 data_app.command(scenes.scenes, sort_key=5, help_epilogue=scenes.EXAMPLES)

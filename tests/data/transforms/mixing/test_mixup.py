@@ -22,7 +22,7 @@ class One:
 
 def test_a_blend_is_the_weighted_mean_and_keeps_all_objects() -> None:
     first, other = painted([[10, 10, 50, 50]], 60, 120), painted([[0, 0, 40, 20]], 40, 60, labels=[2])
-    after = mixup(first, MixupConfig(p=1.0, fill=(9, 9, 9)), generator(4), lambda: other)
+    after = mixup(first, MixupConfig(p=1.0), generator(4), lambda: other)
     draws = generator(4)
     torch.rand((), generator=draws, dtype=torch.float64)  # the chance
     weight = symmetric_beta(draws, 1.5)
@@ -36,10 +36,13 @@ def test_a_blend_is_the_weighted_mean_and_keeps_all_objects() -> None:
     red, blue = 255 * weight, 255 * (1 - weight)
     for (y, x), colour in {
         (15, 20): (red, 0, blue),  # both objects
-        (45, 20): (red + 9 * (1 - weight), 9 * (1 - weight), 9 * (1 - weight)),  # below the other image
-        (15, 110): (9 * (1 - weight), 9 * (1 - weight), 9 * (1 - weight)),  # beside it
+        (15, 45): (red, 0, 0),  # the first alone, under the other image
+        (45, 20): (255, 0, 0),  # below the other image
+        (15, 110): (0, 0, 0),  # beside it
     }.items():
-        torch.testing.assert_close(after.image[:, y, x].float(), torch.tensor(colour), atol=0.51, rtol=0)
+        torch.testing.assert_close(
+            after.image[:, y, x].float(), torch.tensor(colour, dtype=torch.float32), atol=0.51, rtol=0
+        )
     assert after.to_original[0] != after.to_original[0]  # no way back
 
 

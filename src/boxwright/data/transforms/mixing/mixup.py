@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from boxwright.data.transforms.field_types import Fill, Size
+from boxwright.data.transforms.field_types import Size
 from boxwright.data.transforms.mixing.joining import joined
 from boxwright.data.transforms.sample import Sample, chance, placed, resized, uniform
 from boxwright.fields import Share, config
@@ -22,8 +22,9 @@ class MixupConfig:
 
     The other image is drawn evenly and prepared by the transforms that stand before this one, with random numbers of
     its own. After transforms that make one size both cover the canvas. Otherwise the canvas is that of the first image,
-    and the other lies at its top left, shrunk if it is larger; the paper takes a canvas that holds both. All objects
-    count fully, however faint their image is.
+    and the other lies at its top left, shrunk if it is larger; beside it the first image stays as it is. (The paper
+    takes a canvas that holds both, and blends with black beside them.) All objects count fully, however faint their
+    image is.
     """
 
     kind: Literal["mixup"] = "mixup"
@@ -31,8 +32,6 @@ class MixupConfig:
     """Probability of a blend."""
     alpha: Annotated[float, Field(gt=0.5, allow_inf_nan=False)] = 1.5
     """The weight of the image is drawn from Beta(alpha, alpha): 1.5 in the paper; 32 is nearly always a half."""
-    fill: Fill = (0, 0, 0)
-    """Colour beside a smaller other image."""
 
     fixed: ClassVar[bool] = False
 
@@ -51,13 +50,15 @@ def mixup(sample: Sample, config: MixupConfig, generator: Generator, other: Call
         return sample
     (height, width), source = sample.size, other()
     scale = min(1.0, height / source.size[0], width / source.size[1])
-    source = resized(source, max(1, round(source.size[0] * scale)), max(1, round(source.size[1] * scale)))
-    pair = [sample, placed(source, top=0, left=0, height=height, width=width, fill=config.fill)]
+    rows, columns = max(1, round(source.size[0] * scale)), max(1, round(source.size[1] * scale))
+    source = resized(source, rows, columns)
     weight = symmetric_beta(generator, config.alpha)
-    first, second = (part.image.as_subclass(Tensor) for part in pair)
-    blend = torch.lerp(second.float(), first.float(), weight)
+    first, second = sample.image.as_subclass(Tensor), source.image.as_subclass(Tensor)
+    blend = torch.lerp(second.float(), first[:, :rows, :columns].float(), weight)
     whole = not (first.is_floating_point() or second.is_floating_point())
-    return joined(pair, blend.round().to(torch.uint8) if whole else blend)
+    pixels = first.clone() if whole else first.float().clone()
+    pixels[:, :rows, :columns] = blend.round() if whole else blend
+    return joined([sample, placed(source, top=0, left=0, height=height, width=width)], pixels)
 
 
 def symmetric_beta(generator: Generator, alpha: float) -> float:

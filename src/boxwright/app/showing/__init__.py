@@ -1,0 +1,1 @@
+"""Images of a data set as commands show them."""
