@@ -50,7 +50,7 @@ def test_resume_refuses_options_without_effect(capsys: pytest.CaptureFixture[str
 
 def test_epochs_stretch_the_schedule(scenes: Path):
     from boxwright.app.requests.training import TrainRequest
-    from boxwright.app.train import requested_recipe
+    from boxwright.app.training.request_recipe import requested_recipe
 
     recipe = requested_recipe("faster-rcnn-r50-fpn", TrainRequest(data=scenes, epochs=12))
     stage = recipe.stages[0]
@@ -60,7 +60,7 @@ def test_epochs_stretch_the_schedule(scenes: Path):
 
 def test_a_toml_file_changes_the_recipe(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from boxwright.app.requests.training import TrainRequest
-    from boxwright.app.train import requested_recipe
+    from boxwright.app.training.request_recipe import requested_recipe
 
     config = tmp_path / "mine.toml"
     config.write_text("seed = 5\n[data]\nbatch_size = 2\n")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.app.train import with_epochs
+from boxwright.app.training.request_recipe import with_epochs
 from boxwright.checkpoints.checkpoint import load_checkpoint, load_train_state
 from boxwright.checkpoints.opening import load_detector
 from boxwright.config.reading import load_recipe

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from boxwright.app.choice.holdout import FILE as DIVISION
 from boxwright.app.choice.holdout import HeldBack, divide, hold_back, stored_division
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
-from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
+from boxwright.app.training.request_recipe import SHORT_OPTIONS, requested_recipe
+from boxwright.config.recipe import Recipe
 from boxwright.data.formats.entries.image_uses import identity
 from boxwright.data.formats.opening import Source, find_source, read_source, same_classes
 from boxwright.data.formats.problems import DatasetWarning, ProblemLog
 from boxwright.data.formats.splits import is_held_back
 from boxwright.data.index import DetectionIndex
-from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
 from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.loop import TrainResult, train
@@ -91,8 +90,7 @@ def check_resume(name: str | None, request: TrainRequest) -> None:
     changes = (
         ("--set", bool(request.sets)),
         ("--config", request.config is not None),
-        ("--epochs", request.epochs is not None),
-        ("--seed", request.seed is not None),
+        *((f"--{name.replace('_', '-')}", getattr(request, name) is not None) for name in SHORT_OPTIONS),
     )
     given = [option for option, present in changes if present and name is None]
     given += ["--weights"] if request.weights is not None else []
@@ -102,33 +100,6 @@ def check_resume(name: str | None, request: TrainRequest) -> None:
             f"{', '.join(given)} with --resume would change nothing: the run keeps its recipe and weights; leave it "
             "out, or start a new run with the old checkpoint as --weights"
         )
-
-
-def requested_recipe(name: str, request: TrainRequest) -> Recipe:
-    """Return the named recipe with all requested overrides. The last of several for one setting counts."""
-    short = []
-    if request.seed is not None:
-        short.append(f"seed={request.seed}")
-    if request.workers is not None:
-        short.append(f"data.workers={request.workers}")
-    recipe = resolve_recipe(name, request.config, [*request.sets, *short])
-    return recipe if request.epochs is None else with_epochs(recipe, request.epochs)
-
-
-def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
-    """Set the length of the one gradient-descent stage to ``epochs``, and scale the milestones of its schedule."""
-    if epochs <= 0:
-        raise InputError(f"--epochs {epochs:g}: give more than 0")
-    steps = [stage for stage in recipe.stages if isinstance(stage, Stage)]
-    if len(steps) != 1:
-        names = ", ".join(stage.name for stage in recipe.stages)
-        raise InputError(f"--epochs: {recipe.name} has the stages {names}; use --set stages.0.length=... for each")
-    stage = steps[0]
-    schedule = stage.schedule
-    if isinstance(schedule, MultiStepConfig):
-        schedule = replace(schedule, milestones=tuple(m / stage.length * epochs for m in schedule.milestones))
-    longer = replace(stage, length=epochs, unit="epochs", schedule=schedule)
-    return replace(recipe, stages=tuple(longer if other is stage else other for other in recipe.stages))
 
 
 def training_splits(

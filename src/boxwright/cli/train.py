@@ -11,7 +11,7 @@ from boxwright.cli.common import FLAT, Json, examples, is_main_process, print_js
 
 EXAMPLES = examples(
     "boxwright train faster-rcnn-detnet-small-fpn --data my_data",
-    "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --set data.batch_size=8",
+    "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --batch-size 8 --size 640",
     "boxwright train faster-rcnn-r50-fpn --data my_data --weights torchvision:fasterrcnn_resnet50_fpn",
     "boxwright train --data my_data --resume runs/faster-rcnn-detnet-small-fpn-1",
     "torchrun --nproc-per-node 8 -m boxwright train faster-rcnn-detnet59-fpn --data coco",

@@ -68,19 +68,28 @@ def resolve_recipe(name: str, overlay: Path | str | None = None, sets: Sequence[
 
     ``name`` may itself be a TOML file, whose key ``base`` names the shipped recipe that it changes.
     """
-    overlays: list[Overlay] = []
-    if name.endswith(".toml"):
-        changes = read_overlay(name)
-        base = changes.tree.get("base")
-        if not isinstance(base, str):
-            raise InputError(
-                f'{name}: lacks the recipe that it changes; add a line such as base = "{next(iter(RECIPES))}"'
-            )
-        recipe = get_recipe(base)
-        overlays.append(Overlay(changes.origin, {k: v for k, v in changes.tree.items() if k != "base"}))
-    else:
-        recipe = get_recipe(name)
-    if overlay is not None:
-        overlays.append(read_overlay(overlay))
-    overlays += [parse_set(text) for text in sets]
-    return apply_overlays(recipe, overlays)
+    recipe, overlays = named_recipe(name)
+    return apply_changes(recipe, overlays, overlay, sets)
+
+
+def named_recipe(name: str) -> tuple[Recipe, list[Overlay]]:
+    """The shipped recipe that ``name`` means or is based on, and the changes to it if ``name`` is a TOML file."""
+    if not name.endswith(".toml"):
+        return get_recipe(name), []
+    changes = read_overlay(name)
+    base = changes.tree.get("base")
+    if not isinstance(base, str):
+        raise InputError(f'{name}: lacks the recipe that it changes; add a line such as base = "{next(iter(RECIPES))}"')
+    return get_recipe(base), [Overlay(changes.origin, {k: v for k, v in changes.tree.items() if k != "base"})]
+
+
+def apply_changes(
+    recipe: Recipe,
+    overlays: Sequence[Overlay],
+    overlay: Path | str | None = None,
+    sets: Sequence[str] = (),
+    last: Sequence[Overlay] = (),
+) -> Recipe:
+    """``recipe`` with ``overlays``, then the TOML file ``overlay``, then each ``--set a.b=c``, then ``last``."""
+    file = [] if overlay is None else [read_overlay(overlay)]
+    return apply_overlays(recipe, [*overlays, *file, *map(parse_set, sets), *last])

@@ -49,6 +49,24 @@ Seed = Annotated[int | None, Parameter(help="Seed of all random numbers. Default
 Epochs = Annotated[
     float | None, Parameter(help="Length of the training. The schedule is stretched to fit. Default: the recipe's.")
 ]
+InputSides = Annotated[
+    str | None,
+    Parameter(
+        help="Size of the network's input in pixels: a side or short side, such as 320, or HEIGHTxWIDTH. The sizes of "
+        "augmentation change in proportion. Default: the recipe's."
+    ),
+]
+BatchSize = Annotated[int | None, Parameter(help="Images per step, over all processes. Default: the recipe's.")]
+LearningRate = Annotated[
+    float | None, Parameter(help="Learning rate, whatever the batch size. Default: the recipe's for the batch size.")
+]
+Patience = Annotated[
+    int | None, Parameter(help="Stop after as many validations without a better metric. Default: the recipe's.")
+]
+TrainPrecision = Annotated[
+    PrecisionName | None,
+    Parameter(help="Floating-point precision of training. Default: the recipe's.", group=WHERE),
+]
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with changes to the recipe.")]
 Resume = Annotated[Path | None, Parameter(help="Continue the run in this folder.")]
 Augment = Annotated[

@@ -10,13 +10,18 @@ from cyclopts import Parameter
 
 from boxwright.app.requests.fields import (
     OUTPUT,
+    BatchSize,
     ConfigFile,
     Data,
     Device,
     Epochs,
+    InputSides,
+    LearningRate,
     LoaderWorkers,
+    Patience,
     Resume,
     Seed,
+    TrainPrecision,
     TrainSplit,
     VocZeroBased,
 )
@@ -24,7 +29,11 @@ from boxwright.app.requests.fields import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """Options of ``boxwright train``. ``epochs``, ``seed`` and ``workers`` are short for settings of the recipe."""
+    """Options of ``boxwright train``.
+
+    ``size``, ``batch_size``, ``epochs``, ``lr``, ``precision``, ``patience``, ``seed`` and ``workers`` are short for
+    settings of the recipe.
+    """
 
     data: Data
     output: Annotated[
@@ -39,7 +48,11 @@ class TrainRequest:
         ),
     ] = ()
     config: ConfigFile = None
+    size: InputSides = None
+    batch_size: BatchSize = None
     epochs: Epochs = None
+    lr: LearningRate = None
+    patience: Patience = None
     weights: Annotated[
         str | None,
         Parameter(help="Fine-tune from this checkpoint, a path or a name. Tensors that do not fit are skipped."),
@@ -75,6 +88,7 @@ class TrainRequest:
     ] = True
     voc_zero_based: VocZeroBased = False
     device: Device = "auto"
+    precision: TrainPrecision = None
     workers: LoaderWorkers = None
     tensorboard: Annotated[
         bool, Parameter(help="Write a TensorBoard log as well.", group=OUTPUT, show_default=False)

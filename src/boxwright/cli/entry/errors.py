@@ -70,7 +70,7 @@ def _machine_message(error: BaseException) -> str | None:
     return None
 
 
-SMALLER = "Use smaller batches (--batch-size; --set data.batch_size=N for training) or smaller images"
+SMALLER = "Use smaller batches (--batch-size; --set batch_size=N for pretrain) or smaller images (--size for train)"
 
 
 def _first_sentence(text: str) -> str:

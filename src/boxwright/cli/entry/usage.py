@@ -11,7 +11,7 @@ from cyclopts.exceptions import ArgumentOrderError, UnknownOptionError, UnusedCl
 
 from boxwright.cli.common import NEGATIVES
 from boxwright.cli.entry.errors import UsageError
-from boxwright.cli.entry.words import OTHER_COMMANDS, OTHER_OPTIONS, assignments
+from boxwright.cli.entry.words import OTHER_COMMANDS, OTHER_OPTIONS, OTHER_TRAINING_OPTIONS, assignments
 from boxwright.fields import nearest
 
 PLAIN = {"int": "a whole number", "float": "a number"}
@@ -128,7 +128,10 @@ def _unknown_option(word: str, command: str, names: Sequence[str]) -> str:
 def _served_by(key: str, names: Iterable[str]) -> list[str]:
     """Return what a command has in place of another program's option."""
     names = set(names)
-    choices = OTHER_OPTIONS.get(key.replace("_", "-"), ())
+    key = key.replace("_", "-")
+    choices = OTHER_OPTIONS.get(key, ())
+    if "--epochs" in names:
+        choices = (*OTHER_TRAINING_OPTIONS.get(key, ()), *choices)
     return [choice for choice in choices if choice.split(",")[0].split(" ")[0] in names]
 
 

@@ -79,10 +79,11 @@ OTHER_COMMANDS: dict[str, str] = {
 }
 """Names of commands in other programs, and the command here."""
 
-SIZE = "--set, for a setting of the recipe such as 'data.train.0.size=[640, 640]'"
+SIZE = "--set, for a setting of the recipe such as 'data.eval.0.size=[640, 640]'"
 OTHER_OPTIONS: dict[str, tuple[str, ...]] = {
-    "batch": ("--batch-size", "--set data.batch_size=8"),
-    "batch-size": ("--batch-size", "--set data.batch_size=8"),
+    "batch": ("--batch-size", "--set batch_size=8"),
+    "batch-size": ("--batch-size", "--set batch_size=8"),
+    "early-stopping-patience": ("--patience",),
     "checkpoint": ("CHECKPOINT", "--weights"),
     "ckpt": ("CHECKPOINT", "--weights"),
     "cfg": ("--config",),
@@ -103,9 +104,9 @@ OTHER_OPTIONS: dict[str, tuple[str, ...]] = {
     "imgsz": (SIZE,),
     "input": ("SOURCES", "--data"),
     "iou": ("--set, for a setting of the recipe such as detector.head.post.nms_iou=0.6",),
-    "learning-rate": ("--set stages.0.optimizer.lr=0.01",),
-    "lr": ("--set stages.0.optimizer.lr=0.01",),
-    "lr0": ("--set stages.0.optimizer.lr=0.01",),
+    "learning-rate": ("--lr", "--set optimiser.lr=0.01"),
+    "lr": ("--lr", "--set optimiser.lr=0.01"),
+    "lr0": ("--lr", "--set optimiser.lr=0.01"),
     "max-epochs": ("--epochs",),
     "model": ("CHECKPOINT", "RECIPE", "BACKBONE"),
     "name": ("--output",),
@@ -124,6 +125,11 @@ OTHER_OPTIONS: dict[str, tuple[str, ...]] = {
     "work-dir": ("--output",),
 }
 """Options of other programs, and what serves here: the first of these that the command has."""
+
+OTHER_TRAINING_OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("img", "img-size", "imgsz", "image-size"), ("--size",)
+)
+"""The same of commands that train: there ``--size`` is for every recipe, elsewhere for files of other programs."""
 
 
 def read_words(words: Sequence[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""From the options of ``boxwright train`` to what it trains."""

@@ -1,0 +1,117 @@
+"""The recipe that the options of ``boxwright train`` ask for.
+
+Short options stand for settings of the recipe. They come after the TOML file and each ``--set``, so they count.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from boxwright.app.requests.training import TrainRequest
+from boxwright.config.input_size import with_input_size
+from boxwright.config.overlay import Overlay
+from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
+from boxwright.recipes import apply_changes, named_recipe
+from boxwright.structures import InputError
+
+SMALLEST, LARGEST = 32, 8192
+"""Sides of an input in pixels that can be meant."""
+
+SHORT_FOR = {
+    "seed": "seed",
+    "workers": "data.workers",
+    "precision": "precision",
+    "patience": "validation.patience",
+}
+"""Options that are short for one setting of the recipe."""
+
+SHORT_OPTIONS = ("size", "batch_size", "epochs", "lr", "precision", "patience", "seed")
+"""Options that change the recipe, and so nothing in a resumed run. The number of workers changes no result."""
+
+
+def requested_recipe(name: str, request: TrainRequest) -> Recipe:
+    """Return the named recipe with all requested overrides. The last of several for one setting counts."""
+    return change_recipe(*named_recipe(name), request)
+
+
+def change_recipe(recipe: Recipe, overlays: Sequence[Overlay], request: TrainRequest) -> Recipe:
+    """Apply ``overlays``, then what ``request`` changes: ``--config``, each ``--set``, and last the short options."""
+    short = [
+        _overlay(f"--{option} {value}", setting, value)
+        for option, setting in SHORT_FOR.items()
+        if (value := getattr(request, option)) is not None
+    ]
+    recipe = apply_changes(recipe, overlays, request.config, request.sets, short)
+    if request.size is not None:
+        recipe = with_input_size(recipe, parse_size(request.size))
+    if request.batch_size is not None:
+        kept = any(text.partition("=")[0].strip() == "accumulation" for text in request.sets)
+        recipe = with_batch_size(recipe, request.batch_size, keep_accumulation=kept)
+    if request.lr is not None:
+        recipe = with_lr(recipe, request.lr)
+    return recipe if request.epochs is None else with_epochs(recipe, request.epochs)
+
+
+def _overlay(origin: str, setting: str, value: Any) -> Overlay:
+    for key in reversed(setting.split(".")):
+        value = {key: value}
+    return Overlay(origin, value)
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Read ``--size``: ``320``, or height and width as ``480x640``."""
+    match = re.fullmatch(r"(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?", text.strip())
+    if match is None:
+        raise InputError(f"--size {text}: give a side in pixels, such as 320, or height and width, such as 480x640")
+    sides = [int(side) for side in match.groups() if side is not None]
+    for side in sides:
+        if not SMALLEST <= side <= LARGEST:
+            raise InputError(f"--size {text}: {side} pixels; give a side from {SMALLEST} to {LARGEST}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def with_batch_size(recipe: Recipe, batch_size: int, keep_accumulation: bool = False) -> Recipe:
+    """Set the images of a step. Micro-batches become fewer if they do not divide it, unless that is excluded."""
+    if batch_size < 1:
+        raise InputError(f"--batch-size {batch_size}: give at least 1")
+    accumulation = recipe.accumulation if keep_accumulation else math.gcd(batch_size, recipe.accumulation)
+    try:
+        return replace(recipe, data=replace(recipe.data, batch_size=batch_size), accumulation=accumulation)
+    except InputError as error:
+        raise InputError(f"--batch-size {batch_size}: {error}") from None
+
+
+def with_lr(recipe: Recipe, lr: float) -> Recipe:
+    """Set the learning rate of the one gradient-descent stage to ``lr``, whatever the batch size."""
+    if not 0 < lr < math.inf:
+        raise InputError(f"--lr {lr:g}: give a number above 0")
+    stage = gradient_stage(recipe, "--lr", "stages.0.optimiser.lr")
+    return _with_stage(recipe, stage, replace(stage, optimiser=replace(stage.optimiser, lr=lr, base_batch=None)))
+
+
+def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
+    """Set the length of the one gradient-descent stage to ``epochs``, and scale the milestones of its schedule."""
+    if not 0 < epochs < math.inf:
+        raise InputError(f"--epochs {epochs:g}: give more than 0")
+    stage = gradient_stage(recipe, "--epochs", "stages.0.length")
+    schedule = stage.schedule
+    if isinstance(schedule, MultiStepConfig):
+        schedule = replace(schedule, milestones=tuple(m / stage.length * epochs for m in schedule.milestones))
+    return _with_stage(recipe, stage, replace(stage, length=epochs, unit="epochs", schedule=schedule))
+
+
+def gradient_stage(recipe: Recipe, option: str, setting: str) -> Stage:
+    """Return the one gradient-descent stage. Raises InputError about ``option``, with a ``setting``, for several."""
+    steps = [stage for stage in recipe.stages if isinstance(stage, Stage)]
+    if len(steps) != 1:
+        names = ", ".join(stage.name for stage in recipe.stages)
+        raise InputError(f"{option}: {recipe.name} has the stages {names}; use --set {setting}=... for each")
+    return steps[0]
+
+
+def _with_stage(recipe: Recipe, stage: Stage, changed: Stage) -> Recipe:
+    return replace(recipe, stages=tuple(changed if other is stage else other for other in recipe.stages))

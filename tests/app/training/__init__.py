@@ -1,0 +1,1 @@
+"""Tests of what the options of ``boxwright train`` ask for."""
