@@ -12,10 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from boxwright.backbones.build import build_backbone, named_backbone
 from boxwright.checkpoints.backbone_files import load_pretrained, read_card
 from boxwright.config.recipe import Recipe, Stage
+from boxwright.data.formats.opening import open_splits
+from boxwright.data.scenes import write_scenes
 from boxwright.recipes import RECIPES, resolve_recipe
 from boxwright.structures import InputError
 
@@ -209,3 +212,88 @@ def test_a_recipe_of_the_line_may_have_its_own_length(word: str, expected: tuple
 def test_wrong_recipes_of_the_line(word: str, message: str, benchmark: Any) -> None:
     with pytest.raises(InputError, match=message):
         benchmark("lineage").own_length(word)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "per_epoch", "final", "expected"),
+    [
+        (10, 0, 0, 56),  # (570 - 10) / (100 * 0.1)
+        (10, 1, 0, 46),  # / (10 + 2)
+        (10, 1, 1, 46),  # 2 seconds less
+        (1, 0.2, 1, 4),  # (57 - 10 - 2) / 10.4
+    ],
+)
+def test_epochs_that_fit_into_minutes(
+    minutes: float, per_epoch: float, final: int, expected: int, benchmark: Any
+) -> None:
+    pace = benchmark("runner.pace").Pace(start=10, train=0.1, val=0.04)
+    assert pace.epochs(minutes, 100, 50, per_epoch, final) == expected
+
+
+def test_minutes_that_no_epoch_fits_into(benchmark: Any) -> None:
+    pace = benchmark("runner.pace").Pace(start=18, train=1, val=0.2)
+    with pytest.raises(InputError, match=r"--minutes 1: one epoch takes 2.4 minutes"):  # (18 + 100 + 2 * 10) / 0.95
+        pace.epochs(1, 100, 50, 1, final=1)
+
+
+def test_a_subset_holds_every_smaller_one(tmp_path: Path, benchmark: Any) -> None:
+    data = write_scenes(tmp_path / "data", {"train": 8, "val": 3}, (64, 64))
+    subset = benchmark("runner.subsets").subset
+    names = []
+    for count in (3, 5):
+        splits = open_splits(subset(data, tmp_path / f"{count}", {"train": count, "val": None}))
+        assert [len(splits[split]) for split in ("train", "val")] == [count, 3]
+        names.append({splits["train"].path(i).name for i in range(count)})
+        assert all(splits["train"].path(i).is_file() for i in range(count))
+    assert names[0] < names[1]
+
+
+def test_detections_of_ultralytics_get_the_ids_of_the_data(tmp_path: Path, benchmark: Any) -> None:
+    write_scenes(tmp_path / "data", {"train": 1, "val": 2}, (64, 64))
+    ids = benchmark("contestants.runs").ids(tmp_path / "data", "val")
+    assert ids["images"] == {"val_000000": 1, "val_000001": 2}
+    row = {"image_id": 1, "file_name": "val_000001.jpg", "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
+    told = benchmark("contestants.yolo11n").renamed(row, {**ids, "categories": [1, 5, 9]})
+    assert told == {"image_id": 2, "category_id": 9, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+def test_torchvisions_ssdlite_is_trained_and_scored(tmp_path: Path, benchmark: Any) -> None:
+    """Two steps of two scenes; its detections are those of both images, in their own pixels."""
+    ssdlite = benchmark("contestants.ssdlite320")
+    splits = open_splits(write_scenes(tmp_path / "data", {"train": 2, "val": 2}, (64, 96)))
+    torch.manual_seed(0)
+    model = ssdlite.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=11)
+    _, steps = ssdlite.fit(model, ssdlite.Images(splits["train"], train=True), epochs=2)
+    assert steps == 2
+    found = ssdlite.detect(model, splits["val"])
+    assert set(found.image_ids.tolist()) == {1, 2}
+    assert set(found.labels.tolist()) <= set(range(10))
+    x, y, w, h = found.boxes.T
+    assert ((x >= 0) & (y >= 0) & (x + w <= 96.01) & (y + h <= 64.01)).all()
+
+
+def scored(ap: float, test: float | None = None) -> dict[str, Any]:
+    """The values of a run of peers with one AP everywhere."""
+    stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), ap)
+    values = {"minutes": 9.5, "epochs": 20, "val": stats, "recipe": "retinanet-lite0"}
+    return values if test is None else {**values, "test": dict.fromkeys(stats, test)}
+
+
+def test_the_table_of_peers_has_a_part_for_each_data_set(tmp_path: Path, benchmark: Any) -> None:
+    rows = benchmark("runner.rows").Rows(tmp_path / "peers.jsonl")
+    rows.add({"pace": "default", "data": "bccd"}, {"start": 8.0})
+    key = {"data": "bccd", "minutes": 10.0}
+    rows.add({**key, "contestant": "yolo11n@320", "seed": 0}, {**scored(0.4, 0.3), "size": 320})
+    rows.add({**key, "contestant": "default", "seed": 0}, scored(0.6, 0.5))
+    rows.add({**key, "contestant": "default", "seed": 1}, scored(0.7, 0.5))
+    rows.add({"data": "aerial", "minutes": 25.0, "contestant": "scratch", "seed": 0}, scored(0.1))
+    lines = benchmark("peers").table(rows)
+    heads = [line for line in lines if line.startswith("#")]
+    assert heads == ["## aerial, 25 minutes", "## bccd, 10 minutes"]
+    assert lines[3] == "| detector | seeds | epochs | AP | AP50 | AP75 | APs | APm | APl | minutes |"
+    first, second = lines[-2:]
+    assert first.startswith(
+        "| Boxwright, default (`retinanet-lite0`), ImageNet weights of its backbone | 2 | 20 | 0.650 ± "
+    )
+    assert first.endswith("| 0.500 ± 0.000 | 0.500 ± 0.000 | 9.5 |")
+    assert second.startswith("| Ultralytics, YOLO11n, 320 pixels, random weights | 1 | 20 | 0.400 |")

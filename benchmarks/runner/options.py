@@ -14,12 +14,8 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 """Folder of the tables."""
 
 
-def training_options(
-    doc: str | None,
-    output: str | None,
-    seeds: Sequence[int] = (0,),
-    epochs: float = 12,
-    data: str | None = None,
+def common_options(
+    doc: str | None, output: str | None, seeds: Sequence[int] = (0,), data: str | None = None
 ) -> argparse.ArgumentParser:
     """Return a parser with the options of all benchmarks that train; ``output`` is the name of the table.
 
@@ -28,6 +24,20 @@ def training_options(
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs=data)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a CPU one core each")
+    parser.add_argument("--keep", type=Path, help="keep the folders of the runs here")
+    parser.add_argument("--only", nargs="+", default=[], help="make only runs whose name contains one of these words")
+    parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
+    default = None if output is None else RESULTS / output
+    parser.add_argument("--output", type=Path, default=default, required=output is None, help="the table to write")
+    return parser
+
+
+def training_options(
+    doc: str | None, output: str | None, seeds: Sequence[int] = (0,), epochs: float = 12, data: str | None = None
+) -> argparse.ArgumentParser:
+    """Return a parser with `common_options` and those of runs by recipes of ours for a number of epochs."""
+    parser = common_options(doc, output, seeds, data)
     parser.add_argument("--epochs", type=float, default=epochs)
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
     parser.add_argument(
@@ -35,13 +45,7 @@ def training_options(
         help="ImageNet weights that all runs start from: a name, a file, or none; default: those of each recipe",
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a CPU one core each")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images, of each run")
-    parser.add_argument("--keep", type=Path, help="keep the folders of the runs here")
-    parser.add_argument("--only", nargs="+", default=[], help="make only runs whose name contains one of these words")
-    parser.add_argument("--note", action="append", default=[], help="a line for the head of the file")
-    default = None if output is None else RESULTS / output
-    parser.add_argument("--output", type=Path, default=default, required=output is None, help="the table to write")
     return parser
 
 
