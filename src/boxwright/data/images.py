@@ -81,17 +81,33 @@ def read_image(path: str | os.PathLike[str], max_pixels: int | None = None) -> n
     ``max_pixels`` pixels (default: `pixel_limit`).
     """
     with _opened(path, max_pixels) as image:
-        try:
-            return image_to_array(image)
-        except MemoryError:
-            height, width = image.height, image.width
-            raise InputError(
-                f"{path}: {width}x{height} pixels do not fit into memory; cut the image into tiles or scale it down"
-            ) from None
-        except _DAMAGE as error:
-            raise InputError(
-                f"{path}: the image is damaged ({_reason(error)}); fetch it again or remove it from the data set"
-            ) from error
+        return _decoded(path, image)
+
+
+def read_reduced(path: str | os.PathLike[str], side: int) -> np.ndarray:
+    """Read an image as `read_image` does, a JPEG at the smallest size with sides of at least ``side``.
+
+    JPEG files can be decoded at a half, a quarter or an eighth of their size in a fraction of the time; images of other
+    formats are returned in full.
+    """
+    with _opened(path, None) as image:
+        image.draft(None, (side, side))
+        return _decoded(path, image)
+
+
+def _decoded(path: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
+    """Decode an open image. Raises ``InputError`` if it is damaged or does not fit into memory."""
+    try:
+        return image_to_array(image)
+    except MemoryError:
+        height, width = image.height, image.width
+        raise InputError(
+            f"{path}: {width}x{height} pixels do not fit into memory; cut the image into tiles or scale it down"
+        ) from None
+    except _DAMAGE as error:
+        raise InputError(
+            f"{path}: the image is damaged ({_reason(error)}); fetch it again or remove it from the data set"
+        ) from error
 
 
 def image_size(path: str | os.PathLike[str], max_pixels: int | None = None) -> tuple[int, int]:
