@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from boxwright.data.formats.checks.outside import outside_files
+from boxwright.data.formats.checks.similar import SeenImage, note_similar
 from boxwright.data.formats.checks.sizes import WrongSize
 from boxwright.data.formats.opening import Source, find_source, read_source, whole_splits
 from boxwright.data.formats.problems import Problem, ProblemLog
@@ -26,6 +27,7 @@ from boxwright.data.formats.strays import find_strays
 from boxwright.data.images import image_header, read_image
 from boxwright.data.index import DetectionIndex
 from boxwright.data.masks.mask_gaps import mask_gap
+from boxwright.data.similarity.thumbnails import thumbnail
 from boxwright.structures import InputError
 
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -100,6 +102,7 @@ class _Inspection:
     size: tuple[int, int] = (0, 0)
     orientation: int | None = None
     format: str = ""
+    thumbnail: np.ndarray | None = None
 
 
 def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | None = None) -> CheckReport:
@@ -117,7 +120,8 @@ def check_dataset(path: Path | str, voc_one_based: bool = True, workers: int | N
     _check_classes(indexes, log, source)
     _check_outside(source, indexes, log)
     strays = find_strays(source, indexes, log)
-    _check_images(indexes, strays, log, workers or min(8, os.cpu_count() or 1))
+    seen = _check_images(indexes, strays, log, workers or min(8, os.cpu_count() or 1))
+    note_similar(source.path, indexes, seen, log)
     order = {"error": 0, "warning": 1, "info": 2}
     report.problems = sorted(
         log.problems, key=lambda problem: order[problem.severity]
@@ -227,8 +231,11 @@ def _check_outside(source: Source, indexes: dict[str, DetectionIndex], log: Prob
             log.note("image-outside", "warning", found.path, found.place, str(found))
 
 
-def _check_images(indexes: dict[str, DetectionIndex], strays: list[Path], log: ProblemLog, workers: int) -> None:
-    """Decode every image once and compare it with its annotations and with the other images; decode the strays."""
+def _check_images(
+    indexes: dict[str, DetectionIndex], strays: list[Path], log: ProblemLog, workers: int
+) -> list[SeenImage]:
+    """Decode every image once, compare it with its annotations and find exact copies; decode the strays."""
+    seen: list[SeenImage] = []
     uses: defaultdict[Path, list[tuple[str, int]]] = defaultdict(list)
     for name, index in indexes.items():
         for i in range(len(index)):
@@ -243,10 +250,13 @@ def _check_images(indexes: dict[str, DetectionIndex], strays: list[Path], log: P
             for (path, places), found in zip(uses.items(), pool.map(_inspect, uses), strict=True):
                 if found.digest:
                     copies[found.digest] += [(name, path, indexes[name].image_id(i)) for name, i in places]
+                if found.thumbnail is not None:
+                    seen.append(SeenImage(path, places, found.digest, found.thumbnail))
                 if str(path) not in reported:
                     _check_image(path, places, found, indexes, log)
     for group in copies.values():
         _check_copies(group, log)
+    return seen
 
 
 def _inspect(path: Path) -> _Inspection:
@@ -264,7 +274,7 @@ def _inspect(path: Path) -> _Inspection:
     except InputError as error:
         return _Inspection(error, digest=digest)
     form, turn = image_header(path)
-    return _Inspection(None, False, digest, pixels.shape[:2], turn, form)
+    return _Inspection(None, False, digest, pixels.shape[:2], turn, form, thumbnail(pixels))
 
 
 def _check_image(
