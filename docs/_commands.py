@@ -16,6 +16,9 @@ from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
 from boxwright.cli.data import anchors, augment, check, convert, scenes, show
+from boxwright.cli.recipe import diff as recipe_diff
+from boxwright.cli.recipe import listing as recipe_listing
+from boxwright.cli.recipe import show as recipe_show
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train.train,
@@ -24,6 +27,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate.evaluate,
     "detect": detect.detect,
     "models": models.models,
+    "recipe list": recipe_listing.list_recipes,
+    "recipe show": recipe_show.show,
+    "recipe diff": recipe_diff.diff,
     "demo": demo.demo,
     "env": env.env,
     "data check": check.check,

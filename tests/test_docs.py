@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def run_command(command: Command, place: str) -> None:
     told = out.getvalue() + err.getvalue()
     assert code == command.code, f"{place}: exit code {code}\n{told}"
     if target is not None:
-        json.loads(out.getvalue())
+        (tomllib if target.suffix == ".toml" else json).loads(out.getvalue())
         target.write_text(out.getvalue())
     plain, found = " ".join(told.split()), 0
     for piece in (part for line in command.shown for part in line.split("...")):  # "..." stands for what is left out

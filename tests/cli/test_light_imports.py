@@ -53,6 +53,7 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["models"],
         ["models", "--kind", "detector", "--json"],
         ["models", "faster-rcnn-r50-fpn"],
+        ["recipe", "list", "retinanet"],
         ["data", "check", "data"],
         ["data", "show", "data", "--output", "page.html"],
         ["data", "show", "data", "--output", "page.png"],

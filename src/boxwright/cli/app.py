@@ -27,6 +27,7 @@ from boxwright.cli.entry.completion import completion_command
 from boxwright.cli.entry.errors import Failure, discard_output, failure_of, output_is_closed
 from boxwright.cli.entry.interrupts import STOPPED, Interrupts, stopped_line
 from boxwright.cli.entry.words import read_words
+from boxwright.cli.recipe.group import recipe_app
 from boxwright.io.text import printable_lines
 
 EPILOGUE = """
@@ -52,6 +53,7 @@ app = App(
 app.command(demo.demo, sort_key=1, help_epilogue=demo.EXAMPLES)
 app.command(data_app)  # 2
 app.command(models.models, sort_key=3, help_epilogue=models.EXAMPLES)
+app.command(recipe_app)  # 3
 app.command(train.train, sort_key=4, help_epilogue=train.EXAMPLES)
 app.command(evaluate.evaluate, sort_key=5, help_epilogue=evaluate.EXAMPLES)
 app.command(detect.detect, sort_key=6, help_epilogue=detect.EXAMPLES)

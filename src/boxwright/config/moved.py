@@ -238,7 +238,7 @@ class Renewal:
         Raises what ``fail`` makes for a deleted option with another value than it always had.
         """
         members = union_members(annotation)
-        if tree == "none" and type(None) in members and str not in members:  # TOML has no null
+        if tree == "none" and type(None) in members:  # TOML has no null
             return None
         if isinstance(tree, list):
             return [self.renew(entry_type(members, i), value, None, (*path, str(i))) for i, value in enumerate(tree)]

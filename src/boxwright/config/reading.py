@@ -24,7 +24,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return json.dumps(to_tree(recipe), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def load_recipe(text: str, origin: str = "recipe") -> Recipe:
+def load_recipe(text: str | bytes, origin: str = "recipe") -> Recipe:
     """Return the recipe in the JSON ``text``; ``origin`` names the source of the text in errors."""
     return recipe_from_tree(parse_json(text, origin), lambda path: origin)
 

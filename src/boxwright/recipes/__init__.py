@@ -80,7 +80,8 @@ def named_recipe(name: str) -> tuple[Recipe, list[Overlay]]:
     base = changes.tree.get("base")
     if not isinstance(base, str):
         raise InputError(f'{name}: lacks the recipe that it changes; add a line such as base = "{next(iter(RECIPES))}"')
-    return get_recipe(base), [Overlay(changes.origin, {k: v for k, v in changes.tree.items() if k != "base"})]
+    recipe = get_recipe(base)
+    return recipe, [_without_base(changes, recipe)]
 
 
 def apply_changes(
@@ -91,5 +92,16 @@ def apply_changes(
     last: Sequence[Overlay] = (),
 ) -> Recipe:
     """``recipe`` with ``overlays``, then the TOML file ``overlay``, then each ``--set a.b=c``, then ``last``."""
-    file = [] if overlay is None else [read_overlay(overlay)]
+    file = [] if overlay is None else [_without_base(read_overlay(overlay), recipe)]
     return apply_overlays(recipe, [*overlays, *file, *map(parse_set, sets), *last])
+
+
+def _without_base(changes: Overlay, recipe: Recipe) -> Overlay:
+    """``changes`` of a file that may name ``recipe`` as the one that it changes. Raises InputError for another name."""
+    base = changes.tree.get("base", recipe.name)
+    if base != recipe.name:
+        raise InputError(
+            f"{changes.origin}: changes the recipe {base!r}, not {recipe.name!r}; give the file in place of the "
+            "recipe's name, or remove its key base"
+        )
+    return Overlay(changes.origin, {key: value for key, value in changes.tree.items() if key != "base"})

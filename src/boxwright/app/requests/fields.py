@@ -24,6 +24,7 @@ Checkpoint = Annotated[
         "weights list`)."
     ),
 ]
+AnyRecipe = Annotated[str, Parameter(help="The name of a recipe, a TOML file, the folder of a run, or a checkpoint.")]
 Data = Annotated[
     Path, Parameter(help="The data set: a folder, a COCO .json or a YOLO data.yaml. The format is detected.")
 ]

@@ -1,0 +1,1 @@
+"""The commands ``boxwright recipe``, one file each."""
