@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import subprocess
@@ -151,6 +152,8 @@ def test_a_run_has_a_key_of_all_that_decides_it(tmp_path: Path, benchmark: Any) 
     others = [
         run(seed=1), run(epochs=3.0), run(recipe="yolov3-small"), run(recipe="ssd-small+ema.decay=0.99"),
         run(sets=("data.batch_size=8",)), run(backbone_weights="none"), run(splits=("val", "test")),
+        run(recipe="retinanet-lite0"), run(recipe="retinanet-lite0", size="192x256"),
+        run(recipe="retinanet-lite0", freeze_at=2),
     ]  # fmt: skip
     keys = [json.dumps(other.key) for other in [run(), *others]]
     assert len(set(keys)) == len(keys)
@@ -297,3 +300,53 @@ def test_the_table_of_peers_has_a_part_for_each_data_set(tmp_path: Path, benchma
     )
     assert first.endswith("| 0.500 ± 0.000 | 0.500 ± 0.000 | 9.5 |")
     assert second.startswith("| Ultralytics, YOLO11n, 320 pixels, random weights | 1 | 20 | 0.400 |")
+
+
+def test_the_length_of_runs_is_that_of_the_slowest_and_paces_are_kept(
+    tmp_path: Path, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, training = benchmark("runner.plan"), benchmark("runner.training")
+    start = benchmark("runner.pace").START
+    data = write_scenes(tmp_path / "data", {"train": 100, "val": 50}, (32, 32))
+    measured = []
+
+    def measure(run: Any, place: Any) -> dict[str, Any]:
+        """80 images at 10 or 5 a second, 8 seconds to start, and two for validation of 50 images."""
+        measured.append(run.recipe)
+        assert run.epochs * 100 == 80
+        speed = 10 if run.recipe == "retinanet-lite0" else 5
+        return {"speed": speed, "minutes": (80 / speed + start + 2) / 60}
+
+    monkeypatch.setattr(training.Training, "measure", measure)
+    runs = [
+        training.Training(data=data, recipe=name, epochs=1, seed=seed, keep=tmp_path, size="64")
+        for name in ("retinanet-lite0", "yolov3-lite0")
+        for seed in (0, 1)
+    ]
+    options = argparse.Namespace(output=tmp_path / "table.md", device="cpu", minutes=5)
+    for _ in range(2):
+        plan = plans.Plan(options)
+        # 0.95 * 300 - 8 - 2 seconds for epochs of 20 and of 10 seconds
+        assert [run.epochs for run in plans.equal_length(runs, options, plan)] == [13.0] * 4
+        assert [run.epochs for run in plans.own_lengths(runs, options, plan)] == [27.0, 27.0, 13.0, 13.0]
+        assert plan.minutes(runs[0]) == pytest.approx((10 + 2 * (start + 2)) / 60)
+    assert measured == ["retinanet-lite0", "yolov3-lite0"]
+
+
+def test_ap_against_the_number_of_images(benchmark: Any) -> None:
+    few = benchmark("few_images")
+    stats = {"AP": 0.4, "AP50": 0.8, "AP75": 0.5}
+    found = {
+        (25, "start"): [stats],
+        (25, "scratch"): [{**stats, "AP": 0.1}],
+        (50, "start"): [stats],
+        (50, "scratch"): [],
+    }
+    names = {"start": "from ImageNet weights", "scratch": "from random weights"}
+    lines = few.table(found, names)
+    assert lines[0].startswith("| images | AP, from ImageNet weights | AP50, from ImageNet weights |")
+    assert lines[2:] == [
+        "| 25 | 0.400 | 0.800 | 0.500 | 0.100 | 0.800 | 0.500 | +0.300 |",
+        "| 50 | 0.400 | 0.800 | 0.500 | – | – | – | – |",
+    ]
+    assert few.plot(found, names, "bccd").startswith(b"\x89PNG")

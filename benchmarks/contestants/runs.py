@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,7 @@ from boxwright.config.recipe import Recipe, Stage
 from boxwright.data.formats.opening import open_splits
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import InputError
-from runner.pace import Pace
+from runner.pace import Pace, pace_of
 from runner.pool import Place
 from runner.rows import Rows, Values
 from runner.subsets import subset
@@ -31,8 +31,6 @@ PROBE = {"train": 48, "val": 16}
 PROBE_EPOCHS = 2
 PROBE_IMAGES = 192
 """Images that the short run of ours is trained on."""
-START = 8.0
-"""Seconds in which a run of ours starts and ends; all that takes longer beside training counts as validation."""
 YOLO_BATCH, YOLO_SIZE = 16, 640
 """Ultralytics' defaults."""
 
@@ -152,12 +150,9 @@ def ours_pace(contest: Contest, place: Place) -> Values:
     command = [*ours_command(contest, place), "--epochs", f"{PROBE_IMAGES / images:.3f}", "--set", "log_every=2"]
     values = trained([*command, "--output", str(folder)], folder, place, contest.data, (), "last")
     recipe = load_recipe((folder / "recipe.json").read_text())
-    train = 1 / values["speed"]
-    beside = max(0.0, 60 * values["minutes"] - PROBE_IMAGES * train)  # start, end and one validation
-    start = min(beside, START)
+    pace = pace_of(values, PROBE_IMAGES, contest.images["val"])
     every = recipe.validation.every * (1 if recipe.validation.unit == "epochs" else recipe.batch_size / images)
-    val = (beside - start) / contest.images["val"]
-    return {"start": start, "train": train, "val": val, "per_epoch": 1 / every}
+    return {**asdict(pace), "per_epoch": 1 / every}
 
 
 def peer_epochs(entry: Entry, place: Place) -> int:

@@ -34,18 +34,45 @@ def common_options(
 
 
 def training_options(
-    doc: str | None, output: str | None, seeds: Sequence[int] = (0,), epochs: float = 12, data: str | None = None
+    doc: str | None,
+    output: str | None,
+    seeds: Sequence[int] = (0,),
+    epochs: float | None = 12,
+    data: str | None = None,
+    choose_start: bool = True,
 ) -> argparse.ArgumentParser:
-    """Return a parser with `common_options` and those of runs by recipes of ours for a number of epochs."""
+    """Return a parser with `common_options` and those of runs by recipes of ours.
+
+    ``epochs`` None and ``choose_start`` False leave out the options for the length and the weights to start from.
+    """
     parser = common_options(doc, output, seeds, data)
-    parser.add_argument("--epochs", type=float, default=epochs)
+    if epochs is not None:
+        parser.add_argument("--epochs", type=float, default=epochs)
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs, as of boxwright train")
-    parser.add_argument(
-        "--backbone-weights",
-        help="ImageNet weights that all runs start from: a name, a file, or none; default: those of each recipe",
-    )
+    if choose_start:
+        parser.add_argument(
+            "--backbone-weights",
+            help="ImageNet weights that all runs start from: a name, a file, or none; default: those of each recipe",
+        )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images, of each run")
+    return parser
+
+
+def planned_options(parser: argparse.ArgumentParser, size: str | None = None) -> argparse.ArgumentParser:
+    """Add the options of runs whose length may be given in minutes and whose networks are changed alike.
+
+    Their length is fixed before they begin, so that results do not depend on the load of the machine.
+    """
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="as many epochs as end within so many minutes on one core, instead of --epochs; paces are kept in "
+        "pace.jsonl beside the table, and one that is missing is measured by ten steps on a quiet core",
+    )
+    parser.add_argument("--calibrate", action="store_true", help="measure missing paces, print minutes, and end")
+    parser.add_argument("--size", default=size, help="size of the networks' input, as of boxwright train")
+    parser.add_argument("--freeze-at", type=int, help="stages of the backbone that are not trained; default: recipe's")
     return parser
 
 

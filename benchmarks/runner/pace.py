@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from boxwright.structures import InputError
 
 RESERVE = 0.95
 """Share of the minutes that is planned, because a pace is never quite steady."""
+START = 8.0
+"""Seconds in which a run of ours starts and ends; all that takes longer beside training counts as validation."""
+
+
+def pace_of(values: dict[str, Any], train_images: int, val_images: int) -> Pace:
+    """Return the pace of a short run on ``train_images`` with one validation, from its minutes and its speed."""
+    train = 1 / values["speed"]
+    beside = max(0.0, 60 * values["minutes"] - train_images * train)  # start, end and one validation
+    start = min(beside, START)
+    return Pace(start, train, (beside - start) / val_images)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,12 @@ def run_all(
     """
     missing = [run for run in runs if rows.find(run.key) is None]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are there already: {rows.path}", flush=True)
-    cores: SimpleQueue[int] = SimpleQueue()
-    for core in _cores(jobs):
-        cores.put(core)
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in cores(jobs):
+        free.put(core)
 
     def make(run: Run) -> None:
-        with _taken(cores) as core:
+        with _taken(free) as core:
             rows.add(run.key, run.measure(Place(device, core)))
         print(_told(run.key), _told(rows.find(run.key) or {}), flush=True)
 
@@ -105,7 +105,7 @@ def run_all(
         raise SystemExit(f"{len(failed)} of {len(missing)} runs failed; the others are kept in {rows.path}")
 
 
-def _cores(jobs: int) -> list[int]:
+def cores(jobs: int) -> list[int]:
     """Return a core for each job, in turn where there are fewer."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return [allowed[job % len(allowed)] for job in range(jobs)]

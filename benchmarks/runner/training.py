@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxwright.app.training.request_recipe import parse_size
+from boxwright.config.input_size import with_input_size
 from boxwright.config.reading import dump_recipe
 from boxwright.config.recipe import Recipe, Stage
 from boxwright.recipes import get_recipe, resolve_recipe
@@ -41,6 +43,10 @@ class Training:
     """Settings that name files, such as proposals. They are no part of the key, because folders differ."""
     backbone_weights: str | None = None
     """ImageNet weights by name or file, or "none"; None leaves the choice to the recipe."""
+    size: str | None = None
+    """Size of the network's input, as for ``--size``; None is that of the recipe."""
+    freeze_at: int | None = None
+    """Stages of the backbone that are not trained; None leaves the choice to the recipe."""
     weights: Path | None = None
     """Checkpoint to start from."""
     splits: tuple[str, ...] = ("val",)
@@ -54,19 +60,27 @@ class Training:
     def settings(self) -> list[str]:
         """All settings but those that name files."""
         base, *changes = self.recipe.split("+")
-        return ["validation.loss=false", *length(get_recipe(base), self.epochs), *self.sets, *changes]
+        frozen = [] if self.freeze_at is None else [f"detector.backbone.freeze_at={self.freeze_at}"]
+        return ["validation.loss=false", *length(get_recipe(base), self.epochs), *frozen, *self.sets, *changes]
+
+    @property
+    def resolved(self) -> Recipe:
+        """The recipe with all settings but those that name files."""
+        recipe = resolve_recipe(self.recipe.split("+")[0], sets=[*self.settings, f"seed={self.seed}"])
+        return recipe if self.size is None else with_input_size(recipe, parse_size(self.size))
 
     @property
     def key(self) -> dict[str, Any]:
         """Everything that tells this run from others. The digest changes whenever a recipe in the package does."""
-        base = self.recipe.split("+")[0]
-        recipe = dump_recipe(resolve_recipe(base, sets=[*self.settings, f"seed={self.seed}"]))
+        recipe = dump_recipe(self.resolved)
         return {
             "data": self.name or self.data.name,
             "recipe": self.recipe,
             "epochs": self.epochs,
             "seed": self.seed,
             "sets": list(self.sets),
+            "size": self.size,
+            "freeze_at": self.freeze_at,
             "backbone_weights": None if self.backbone_weights is None else Path(self.backbone_weights).name,
             "weights": None if self.weights is None else self.weights.name,
             "splits": list(self.splits),
@@ -89,7 +103,8 @@ class Training:
         """Train from the beginning and evaluate."""
         command = ["train", self.recipe.split("+")[0], "--data", str(self.data), "--output", str(self.folder)]
         command += ["--seed", str(self.seed), "--workers", str(self.workers), "--device", place.device]
-        for name, value in (("--backbone-weights", self.backbone_weights), ("--weights", self.weights)):
+        options = {"--backbone-weights": self.backbone_weights, "--weights": self.weights, "--size": self.size}
+        for name, value in options.items():
             command += [name, str(value)] if value is not None else []
         command += [*self.arguments, *set_arguments([*self.settings, *self.files])]
         return trained(command, self.folder, place, self.data, self.splits, "last")
