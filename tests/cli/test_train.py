@@ -48,6 +48,12 @@ def test_resume_refuses_options_without_effect(capsys: pytest.CaptureFixture[str
     assert "--set, --epochs with --resume would change nothing" in message
 
 
+def test_options_that_need_validation_are_refused_without_it(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", RECIPE, "--data", scenes, "--no-val", "--metric", "AR", "--patience", 2]
+    message = fails(capsys, *words)
+    assert "--metric AR, --patience 2: nothing is validated in this run; leave it out, or leave out --no-val" in message
+
+
 def test_epochs_stretch_the_schedule(scenes: Path):
     from boxwright.app.requests.training import TrainRequest
     from boxwright.app.training.request_recipe import requested_recipe

@@ -38,6 +38,8 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
         check_resume(name, request)
     recipe = None if name is None else requested_recipe(name, request)
     train_index, val_index, held = validated_splits(request, recipe)
+    if val_index is None:
+        refuse_unvalidated(request)
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
     return train(
         recipe,
@@ -80,6 +82,14 @@ def validated_splits(
     else:
         return train_index, val_index, None
     return held.train, held.val, held
+
+
+def refuse_unvalidated(request: TrainRequest) -> None:
+    """Raise InputError for options that decide by validations, of a run that has none."""
+    given = [f"--{name} {value}" for name in ("metric", "patience") if (value := getattr(request, name)) is not None]
+    if given:
+        remedy = "leave out --no-val" if not request.val else "name a split with --val-split"
+        raise InputError(f"{', '.join(given)}: nothing is validated in this run; leave it out, or {remedy}")
 
 
 def check_resume(name: str | None, request: TrainRequest) -> None:

@@ -208,8 +208,14 @@ class ValidationConfig:
     """Interval in ``unit``."""
     unit: Unit = "epochs"
     """Unit of ``every``."""
+    metric: str = "AP"
+    """Metric that decides which weights are best, and early stopping.
+
+    ``AP``, ``AP50``, ``AP75``, ``AR`` (at 100 detections an image), the same of masks (``mask AP``), or the name of a
+    class for its AP.
+    """
     patience: Count | None = None
-    """Validations without a better AP after which training stops; None never stops early."""
+    """Validations without a better ``metric`` after which training stops; None never stops early."""
     loss: bool = True
     """Compute the losses on the validation set too."""
 

@@ -174,7 +174,8 @@ class Run(Generic[B]):
             self._save()  # a stopped run of an earlier version may lack the file
         while session.step < self.plan.total:
             if patience is not None and session.validations_since_best >= patience:
-                self.reporter.say(f"stopped early: no better {self.task.metric} in {patience} validations")
+                metric = self.task.shown.get(self.task.metric, self.task.metric)
+                self.reporter.say(f"stopped early: no better {metric} in {patience} validations")
                 return True
             values, positions = self._take_step()
             step = session.step

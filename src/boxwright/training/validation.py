@@ -27,6 +27,7 @@ from boxwright.precision import Precision, autocast
 from boxwright.structures import DetectionBatch, InputError
 from boxwright.training.distributed import Processes
 from boxwright.training.random_state import image_seeds
+from boxwright.training.tasks.best_metric import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,15 @@ class Validation:
         """Sum of the terms, None if they were not computed."""
         return sum(self.losses.values()) if self.losses else None
 
-    def stats(self) -> dict[str, float]:
-        """Return the COCO metrics of the boxes, and of the masks, if any, with ``mask_`` before their names."""
+    def stats(self, metric: Metric = METRICS["AP"]) -> dict[str, float]:
+        """Return the COCO metrics of the boxes, and of the masks, if any, with ``mask_`` before their names.
+
+        The AP of a class is among them if it is the ``metric`` of the run.
+        """
         masks = {} if self.masks is None else self.masks.compute().stats
-        return {**self.evaluation.compute().stats, **{f"mask_{name}": value for name, value in masks.items()}}
+        boxes = self.evaluation.compute()
+        chosen = [(metric.key, row.AP) for row in boxes.per_class if row.name == metric.of_class]
+        return {**boxes.stats, **{f"mask_{name}": value for name, value in masks.items()}, **dict(chosen)}
 
 
 def evaluate_detector(

@@ -44,6 +44,7 @@ def changed(recipe: Recipe, base: Recipe) -> set[str]:
         ("batch_size", 4, "data.batch_size", set()),
         ("lr", 0.003, "stages.0.optimiser.lr", {"stages.0.optimiser.base_batch"}),
         ("precision", "bf16", "precision", set()),
+        ("metric", "mask AP", "validation.metric", set()),
         ("patience", 3, "validation.patience", set()),
         ("seed", 7, "seed", set()),
         ("workers", 0, "data.workers", set()),

@@ -84,5 +84,12 @@ def test_precision_of_masks_is_drawn_where_there_is_some(figures: list[Figure], 
     row = {"step": 1, "AP": 0.2, "AP50": 0.4}
     plot_precision(tmp_path / "ap.png", [row, row | {"step": 2}])
     plot_precision(tmp_path / "ap.png", [row | {"mask_AP": 0.1, "mask_AP50": 0.3}])
+    plot_precision(tmp_path / "ap.png", [row | {"AP of cat": 0.1}], "AP of cat")
+    plot_precision(tmp_path / "ap.png", [row], "AP50")
     labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
-    assert labels == [["AP", "AP50"], ["AP", "AP50", "mask AP", "mask AP50"]]
+    assert labels == [
+        ["AP", "AP50"],
+        ["AP", "AP50", "mask AP", "mask AP50"],
+        ["AP", "AP50", "AP of cat"],
+        ["AP", "AP50"],
+    ]

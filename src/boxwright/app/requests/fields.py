@@ -61,6 +61,13 @@ BatchSize = Annotated[int | None, Parameter(help="Images per step, over all proc
 LearningRate = Annotated[
     float | None, Parameter(help="Learning rate, whatever the batch size. Default: the recipe's for the batch size.")
 ]
+BestMetric = Annotated[
+    str | None,
+    Parameter(
+        help="Metric that selects the best checkpoint and stops early: AP, AP50, AP75, AR, the same of masks (`mask "
+        "AP`), or the name of a class for its AP. Default: the recipe's, which is AP."
+    ),
+]
 Patience = Annotated[
     int | None, Parameter(help="Stop after as many validations without a better metric. Default: the recipe's.")
 ]

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from boxwright.app.requests.fields import (
     OUTPUT,
     BatchSize,
+    BestMetric,
     ConfigFile,
     Data,
     Device,
@@ -31,8 +32,8 @@ from boxwright.app.requests.fields import (
 class TrainRequest:
     """Options of ``boxwright train``.
 
-    ``size``, ``batch_size``, ``epochs``, ``lr``, ``precision``, ``patience``, ``seed`` and ``workers`` are short for
-    settings of the recipe.
+    ``size``, ``batch_size``, ``epochs``, ``lr``, ``precision``, ``metric``, ``patience``, ``seed`` and ``workers`` are
+    short for settings of the recipe.
     """
 
     data: Data
@@ -52,6 +53,7 @@ class TrainRequest:
     batch_size: BatchSize = None
     epochs: Epochs = None
     lr: LearningRate = None
+    metric: BestMetric = None
     patience: Patience = None
     weights: Annotated[
         str | None,

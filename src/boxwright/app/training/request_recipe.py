@@ -25,11 +25,12 @@ SHORT_FOR = {
     "seed": "seed",
     "workers": "data.workers",
     "precision": "precision",
+    "metric": "validation.metric",
     "patience": "validation.patience",
 }
 """Options that are short for one setting of the recipe."""
 
-SHORT_OPTIONS = ("size", "batch_size", "epochs", "lr", "precision", "patience", "seed")
+SHORT_OPTIONS = ("size", "batch_size", "epochs", "lr", "precision", "metric", "patience", "seed")
 """Options that change the recipe, and so nothing in a resumed run. The number of workers changes no result."""
 
 

@@ -46,15 +46,19 @@ def loss_figure(train: Sequence[Row], validation: Sequence[Row]) -> Figure:
     return _finish(figure, (losses,), rates)
 
 
-def plot_precision(path: Path, validation: Sequence[Row]) -> None:
+def plot_precision(path: Path, validation: Sequence[Row], metric: str = "AP") -> None:
     """Write :func:`precision_figure` as PNG."""
-    save_figure(precision_figure(validation), path)
+    save_figure(precision_figure(validation, metric), path)
 
 
-def precision_figure(validation: Sequence[Row]) -> Figure:
-    """Plot AP, AP50, AP75 and AP by object size over the steps, and the AP and AP50 of masks if evaluated."""
+def precision_figure(validation: Sequence[Row], metric: str = "AP") -> Figure:
+    """Plot AP, AP50, AP75 and AP by object size over the steps, and the AP and AP50 of masks if evaluated.
+
+    ``metric``: the entry of the rows that decides which weights are best; it is plotted too.
+    """
     boxes, masks = ("AP", "AP50", "AP75", "APs", "APm", "APl"), ("mask_AP", "mask_AP50")
-    return _metric_figure(validation, boxes, masks, "average precision")
+    more = () if metric in boxes + masks else (metric,)
+    return _metric_figure(validation, boxes + more, masks, "average precision" if metric != "AR100" else "AP and AR")
 
 
 def plot_accuracy(path: Path, validation: Sequence[Row]) -> None:

@@ -34,6 +34,7 @@ from boxwright.training.distributed import Processes, micro_batch_size, synchron
 from boxwright.training.logging.plots import draw_samples, plot_precision
 from boxwright.training.random_state import image_seeds
 from boxwright.training.stages.fit import FitRunner, check_fits
+from boxwright.training.tasks.best_metric import check_masks, chosen_metric
 from boxwright.training.tasks.stage_starts import StageStarts
 from boxwright.training.tasks.task import Moment, Outcome, Row
 from boxwright.training.validation import validate
@@ -45,10 +46,8 @@ Start: TypeAlias = Path | str | Mapping[str, Tensor] | Imported
 
 
 class DetectionTask:
-    """A detector on a data set of boxes, with COCO's AP as metric."""
+    """A detector on a data set of boxes, with COCO's metrics, of which ``validation.metric`` names the decisive one."""
 
-    metric = "AP"
-    shown: Mapping[str, str] = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "mask_AP": "mask AP"}
     best_file = f"best{SUFFIX}"
     last_file: str | None = f"last{SUFFIX}"
 
@@ -73,6 +72,10 @@ class DetectionTask:
             backbone_weights = recipe.backbone_weights
         self.weights = weights
         self.backbone_weights = None if backbone_weights == "none" else backbone_weights
+        self.chosen = chosen_metric(recipe.validation.metric, index, val_index)
+        self.metric = self.chosen.key
+        shown = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "mask_AP": "mask AP"}
+        self.shown: Mapping[str, str] = shown | {self.chosen.key: self.chosen.name}
         self.images = len(index)
         self.validated = val_index is not None
         self.data = data_summary(index)
@@ -96,6 +99,7 @@ class DetectionTask:
         recipe = self.recipe
         preparation = preparation_of(recipe.data)
         detector = build_detector(recipe.detector, self.index.classes, preparation, self.make_detector)
+        check_masks(self.chosen, detector.gives_masks, self.val_index)
         check_inputs(detector, recipe.data)
         if warning := check_anchors(detector, self.index, recipe.data):
             self.notes.append(warning)
@@ -197,7 +201,7 @@ class DetectionTask:
         found = validate(
             cast(Detector, model), index, recipe.data, self.processes, recipe.precision, losses=recipe.validation.loss
         )
-        stats = self.processes.broadcast(found.stats() if self.processes.main else None)
+        stats = self.processes.broadcast(found.stats(self.chosen) if self.processes.main else None)
         terms = {name if name.startswith("loss_") else f"loss_{name}": value for name, value in found.losses.items()}
         shown = (found.masks or found.evaluation).detections
         return Outcome(
@@ -217,8 +221,8 @@ class DetectionTask:
         save_checkpoint(path, model.state_dict(), self.recipe, self.index.classes, meta)
 
     def plot(self, folder: Path, validation: Sequence[Row]) -> None:
-        """Draw AP over the steps."""
-        plot_precision(folder / "ap.png", validation)
+        """Draw AP and the chosen metric over the steps."""
+        plot_precision(folder / "ap.png", validation, self.metric)
 
     def recipe_json(self) -> str:
         """Return the resolved recipe as JSON."""
@@ -231,8 +235,9 @@ class DetectionTask:
 
     def files(self) -> dict[str, str]:
         """Describe the checkpoints, the curve of AP and the samples."""
+        best = f"weights with the best {self.chosen.name} on the validation set"
         return {
-            "best.safetensors": "weights with the best AP on the validation set, with recipe and classes: use these",
+            "best.safetensors": f"{best}, with recipe and classes: use these",
             "last.safetensors": "weights of the last checkpoint",
             "ap.png": "average precision over the steps",
             "samples.jpg": "validation images: annotations left, detections right",
