@@ -5,7 +5,8 @@
         --weights resnet50.safetensors --output results/nwpu_vhr10.md
 
 Settings of a recipe may be changed for an ablation: ``retinanet-small+detector.loss.gamma=0+detector.loss.alpha=1``.
-``--backbone-weights NAME`` or ``none`` gives all runs one start. ``--beside FILE`` adds the rows of an earlier table of
+``--backbone-weights NAME`` or ``none`` gives all runs one start. ``--minutes`` gives all the epochs that the slowest
+ends in that time on one core. ``--beside FILE`` adds the rows of an earlier table of
 the same data, epochs and seeds below the new ones. ``--by-overlap`` adds DetNet's tables 3 and 4, AP and AR by overlap
 and size, and the differences of the first recipe from the others with their standard errors.
 
@@ -23,9 +24,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from boxwright.app.models.counting import detector_row
-from boxwright.recipes import resolve_recipe
 from machine import describe
-from runner.options import asked, given, keep_folder, rows_beside, training_options, written_at_end
+from runner.options import (
+    asked,
+    given,
+    keep_folder,
+    planned_options,
+    rows_beside,
+    training_options,
+    written_at_end,
+)
+from runner.plan import Plan, equal_length
 from runner.pool import run_all
 from runner.rows import Rows, Values
 from runner.tables import FIGURES, difference, markdown, mean, overlap_table, write_lines
@@ -50,7 +59,7 @@ def table(runs: list[Training], rows: Rows, split: str) -> list[str]:
         if masks:
             cells.append(mean(values[split].get("mask_AP") for values in own))
         first = next(run for run in runs if run.recipe == recipe)
-        cost = detector_row(resolve_recipe(recipe.split("+")[0], sets=first.settings))
+        cost = detector_row(first.resolved)
         cells += [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['multiply_adds'] / 1e9:.2f} G"]
         cells.append(mean([next((values["ms"] for values in own if "ms" in values), None)], 1))
         cells += [mean((values[name] for values in own), 1, spread=False) for name in ("speed", "minutes")]
@@ -97,7 +106,7 @@ def beside(path: Path, epochs: float, seeds: int) -> tuple[list[str], list[str]]
 
 
 def main() -> None:
-    parser = training_options(__doc__, None, seeds=(0, 1), epochs=20)
+    parser = planned_options(training_options(__doc__, None, seeds=(0, 1), epochs=20))
     parser.add_argument("--recipes", nargs="+", required=True)
     parser.add_argument("--weights", type=Path, help="a checkpoint that all runs start from")
     parser.add_argument("--split", default="val", help="the split to report")
@@ -116,6 +125,8 @@ def main() -> None:
             keep=keep,
             sets=tuple(args.set),
             backbone_weights=args.backbone_weights,
+            size=args.size,
+            freeze_at=args.freeze_at,
             weights=args.weights,
             splits=(args.split,),
             workers=args.workers,
@@ -123,9 +134,17 @@ def main() -> None:
         for seed in args.seeds  # seed by seed, so that an early end leaves whole rounds
         for recipe in args.recipes
     ]
-    older, origin = beside(args.beside, args.epochs, len(args.seeds)) if args.beside else ([], [])
+    plan = Plan(args)
+    runs = equal_length(runs, args, plan)
+    epochs = args.epochs = runs[0].epochs
+    wanted = [run for run in runs if asked(f"{run.recipe}-{run.seed}", args.only)]
+    if args.calibrate:
+        plan.tell(wanted, rows)
+        return
+    older, origin = beside(args.beside, epochs, len(args.seeds)) if args.beside else ([], [])
     notes = [*args.note, *([f"the last {len(older)} rows are older: {'; '.join(origin)}"] if older else [])]
-    options = given(args, "epochs", "seeds", "set", "backbone-weights", "weights", "split", "by-overlap", "recipes")
+    shared = ("epochs", "seeds", "size", "freeze-at", "set", "backbone-weights", "weights", "split", "by-overlap")
+    options = given(args, *shared, "recipes")
 
     def write() -> None:
         lines = [
@@ -133,8 +152,7 @@ def main() -> None:
             "",
             f"- command: `python benchmarks/compare.py PATH/TO/{args.data.name} {options}`",
             *describe(args.device, threads=1 if args.device == "cpu" else None),
-            f"- {args.epochs:g} epochs, {len(args.seeds)} seeds, means ± standard deviation; "
-            f"{args.jobs} runs at a time",
+            f"- {epochs:g} epochs, {len(args.seeds)} seeds, means ± standard deviation; {args.jobs} runs at a time",
             *(f"- {note}" for note in notes),
             "",
             *table(runs, rows, args.split),
@@ -143,7 +161,6 @@ def main() -> None:
         ]
         write_lines(args.output, lines)
 
-    wanted = [run for run in runs if asked(f"{run.recipe}-{run.seed}", args.only)]
     with written_at_end(write, args.output):
         run_all(wanted, rows, args.jobs, args.device, write)
         keep_times(runs, rows, args.device, args.rounds)

@@ -7,9 +7,11 @@ Mask R-CNN where there are masks.
 
 ``--line lite0`` (the default) has the recipes on EfficientNet-Lite0 with its ImageNet weights, ``--line small`` the
 small networks from random weights; ``--backbone-weights none`` trains the first from random weights too. A recipe may
-have its own number of epochs after a colon. Every run is one ``boxwright train``, validated once after its last step,
-and its last weights are evaluated. R-CNN and Fast R-CNN are trained and tested on proposals of selective search, which
-are made once per split (extra ``selective-search``) and timed separately, on one thread, with the reading of the image.
+have its own number of epochs after a colon, and ``--minutes`` gives each recipe as many epochs as it ends in that time
+on one core. ``--size`` is for all but SSD, whose layers fit one size, and R-CNN, which reads crops. Every run is one
+``boxwright train``, validated once after its last step, and its last weights are evaluated. R-CNN and Fast R-CNN are
+trained and tested on proposals of selective search, which are made once per split (extra ``selective-search``) and
+timed separately, on one thread, with the reading of the image.
 Milliseconds are per image of the validation split at batch 1, with folded norms and post-processing, all detectors in
 turn in one process, on one CPU thread. "With proposals" adds selective search where a detector needs it. A second table
 tests the same runs on more proposals. Each finished run is kept as a line of the file beside the table, with the suffix
@@ -32,11 +34,22 @@ from boxwright.app.train import training_splits
 from boxwright.data.index import DetectionIndex
 from boxwright.data.proposals.files import read_proposals
 from boxwright.data.proposals.selective_search import require_opencv, selective_search
+from boxwright.detectors.rcnn import RCNNConfig
+from boxwright.detectors.ssd import SSDConfig
 from boxwright.evaluation.proposals import recall_report
 from boxwright.recipes import RECIPES, get_recipe
 from boxwright.structures import InputError
 from machine import describe
-from runner.options import asked, given, keep_folder, rows_beside, training_options, written_at_end
+from runner.options import (
+    asked,
+    given,
+    keep_folder,
+    planned_options,
+    rows_beside,
+    training_options,
+    written_at_end,
+)
+from runner.plan import Plan, own_lengths
 from runner.pool import Place, run_all
 from runner.rows import Rows, Values
 from runner.tables import markdown, mean, write_lines
@@ -109,6 +122,19 @@ def needs_proposals(recipe: str) -> bool:
     return get_recipe(recipe).data.proposals is not None
 
 
+def one_size(recipe: str) -> bool:
+    """Return True if ``--size`` is not for the recipe: SSD's layers fit one size, R-CNN takes crops of the image."""
+    return isinstance(get_recipe(recipe).detector, SSDConfig | RCNNConfig)
+
+
+def own_input(run: Training, evaluated: list[int]) -> str:
+    """Return what the network reads in words; ``evaluated``: height and width of an image as the recipe resizes it."""
+    detector = run.resolved.detector
+    if isinstance(detector, RCNNConfig):
+        return f"crops of {detector.warp.size} x {detector.warp.size}"
+    return f"{evaluated[0]} x {evaluated[1]}"
+
+
 def proposal_file(keep: Path, data: str, split: str) -> Path:
     """Return the path of the proposals of a split."""
     return keep / f"selective-search-{data}-{split}.safetensors"
@@ -150,6 +176,8 @@ def runs_of(
             sets=tuple(args.set),
             files=proposals if needs_proposals(recipe) else (),
             backbone_weights=args.backbone_weights,
+            size=None if one_size(recipe) else args.size,
+            freeze_at=args.freeze_at,
             splits=(splits[1],),
             arguments=("--train-split", splits[0], "--val-split", splits[1]),
             workers=args.workers,
@@ -157,6 +185,36 @@ def runs_of(
         for seed in args.seeds
         for recipe, own in recipes.items()
     ]
+
+
+def prepare(runs: list[Training], args: argparse.Namespace, keep: Path, splits: tuple[str, str]) -> None:
+    """Make the proposals that ``runs`` need and that are missing."""
+    if any(needs_proposals(run.recipe) for run in runs):
+        require_opencv()
+        make_proposals(args.data, keep, list(splits), args.jobs)
+
+
+def label(run: Training) -> str:
+    """Return the name of a run for ``--only``."""
+    return f"{run.recipe}-{run.seed}"
+
+
+def with_lengths(
+    runs: list[Training], recipes: dict[str, float | None], args: argparse.Namespace, plan: Plan
+) -> list[Training]:
+    """Return the runs as long as ``--minutes`` allows, if they are given and the recipe has no length of its own.
+
+    Runs that ``--only`` leaves out are left out here if nobody has measured their pace.
+    """
+    if args.minutes is None:
+        return runs
+    lengths: list[Training] = []
+    for run in runs:
+        if recipes[run.recipe] is not None:
+            lengths.append(run)
+        elif asked(label(run), args.only) or plan.known(run):
+            lengths += own_lengths([run], args, plan)
+    return lengths
 
 
 def table(runs: list[Training], rows: Rows, split: str, search: float | None) -> list[str]:
@@ -174,14 +232,14 @@ def table(runs: list[Training], rows: Rows, split: str, search: float | None) ->
     }
     first = next(iter(found))
     heads = [
-        "detector", "recipe", "epochs", "AP", "AP50", *(["mask AP"] if masks else []), "parameters", "multiply-adds",
-        "minutes of training", "ms, network", f"{NAMES.get(first, first)} / this", "ms with proposals",
-        f"{NAMES.get(first, first)} / this, with proposals",
+        "detector", "recipe", "input", "epochs", "AP", "AP50", *(["mask AP"] if masks else []),
+        "parameters", "multiply-adds", "minutes of training", "ms, network", f"{NAMES.get(first, first)} / this",
+        "ms with proposals", f"{NAMES.get(first, first)} / this, with proposals",
     ]  # fmt: skip
     lines = []
     for recipe, own in found.items():
-        cost = detector_row(get_recipe(recipe))
-        cells = [NAMES.get(recipe, "–"), f"`{recipe}`", f"{own[0][0].epochs:g}"]
+        cost = detector_row(own[0][0].resolved)
+        cells = [NAMES.get(recipe, "–"), f"`{recipe}`", own_input(own[0][0], cost["input"]), f"{own[0][0].epochs:g}"]
         cells += [mean(values[split][name] for _, values in own) for name in ("AP", "AP50")]
         if masks:
             cells.append(mean(values[split].get("mask_AP") for _, values in own))
@@ -239,7 +297,7 @@ def proposal_table(runs: list[Training], args: argparse.Namespace, keep: Path, i
 
 
 def main() -> None:
-    parser = training_options(__doc__, "lineage.md", epochs=12)
+    parser = planned_options(training_options(__doc__, "lineage.md", epochs=12))
     parser.add_argument("--line", choices=list(LINES), default="lite0", help="the recipes, unless --recipes names them")
     parser.add_argument("--recipes", nargs="+", metavar="NAME[:EPOCHS]", help="default: the line, as the data allows")
     parser.add_argument("--rounds", type=int, default=10, help="for milliseconds per image; 0 for none")
@@ -248,32 +306,43 @@ def main() -> None:
     )
     parser.add_argument("--search-images", type=int, default=10, help="images that selective search is timed on")
     args = parser.parse_args()
-    keep, rows = keep_folder(args, "lineage"), rows_beside(args.output)
+    keep, rows, plan = keep_folder(args, "lineage"), rows_beside(args.output), Plan(args)
     train_index, val_index = training_splits(args.data)
     if val_index is None:
         raise InputError(f"{args.data}: has no split to validate on")
+    splits = train_index.name, val_index.name
     recipes, notes = chosen(args.recipes, args.line, train_index)
-    runs = runs_of(args, keep, recipes, (train_index.name, val_index.name))
-    wanted = [run for run in runs if asked(f"{run.recipe}-{run.seed}", args.only)]
+    runs = runs_of(args, keep, recipes, splits)
+    if args.minutes is not None or args.calibrate:
+        asked_for = [run for run in runs if asked(label(run), args.only)]
+        prepare([run for run in asked_for if not plan.known(run)], args, keep, splits)
+    runs = with_lengths(runs, recipes, args, plan)
+    wanted = [run for run in runs if asked(label(run), args.only)]
+    if args.calibrate:
+        plan.tell(wanted, rows)
+        return
+    prepare([run for run in wanted if rows.find(run.key) is None], args, keep, splits)
     search = None
     if any(needs_proposals(run.recipe) for run in runs):
         require_opencv()
-        if any(needs_proposals(run.recipe) and rows.find(run.key) is None for run in wanted):
-            make_proposals(args.data, keep, [train_index.name, val_index.name], args.jobs)
         search = search_seconds(val_index, args.search_images)
         images = len(train_index)
         notes.append(
             f"selective search, OpenCV's fast setting: {search:.2f} s an image, {search * images / 60:.1f} minutes for "
             f"the {images} images of training, in no column but the last two"
         )
+    if args.size is not None:
+        notes += [f"{NAMES.get(run.recipe, run.recipe)} has an input of its own" for run in runs if run.size is None]
     more: list[str] = []
+    length = "epochs" if args.minutes is None else "minutes"
+    options = ("line", length, "seeds", "size", "freeze-at", "set", "backbone-weights")
 
     def write() -> None:
         lines = [
             "# The line of detectors on the same data",
             "",
             f"- command: `python benchmarks/lineage.py PATH/TO/{args.data.name} "
-            f"{given(args, 'line', 'epochs', 'seeds', 'set', 'backbone-weights', 'counts', 'recipes')}`",
+            f"{given(args, *options, 'counts', 'recipes')}`",
             *describe(args.device, threads=1 if args.device == "cpu" else None),
             f"- {len(train_index)} images to train on, {len(val_index)} to validate on; {len(args.seeds)} seeds"
             f"{', means ± standard deviation' if len(args.seeds) > 1 else ''}; {args.jobs} runs at a time",

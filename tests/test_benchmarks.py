@@ -350,3 +350,48 @@ def test_ap_against_the_number_of_images(benchmark: Any) -> None:
         "| 50 | 0.400 | 0.800 | 0.500 | – | – | – | – |",
     ]
     assert few.plot(found, names, "bccd").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["refinedet", "focal", "detnet"])
+def test_the_rows_of_a_claim_are_recipes_and_its_gains_are_told(name: str, tmp_path: Path, benchmark: Any) -> None:
+    """The first of two rows of each gain is better by 0.1."""
+    claims = benchmark("claims")
+    claim, rows = claims.CLAIMS[name], benchmark("runner.rows").Rows(tmp_path / "claims.jsonl")
+    options = argparse.Namespace(
+        data=Path("bccd"), epochs=2.0, seeds=[], set=[], backbone_weights=None, size="192x256", freeze_at=2, workers=0
+    )
+    runs = claims.runs_of(options, tmp_path, claim)
+    assert len({json.dumps(run.key) for run in runs}) == len(claim.rows) * len(claim.seeds)
+    assert claims.section(claim, runs, rows) == []
+    order = {row: place for place, row in enumerate(dict.fromkeys(row for gain in claim.gains for row in gain))}
+    for run in runs:
+        row = next(row for row, recipe in claim.rows.items() if recipe == run.recipe)
+        ap = 0.5 - 0.1 * order[row] + 0.001 * run.seed
+        stats = {**dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), ap), "by_iou": tables_by_overlap(ap)}
+        rows.add(run.key, {"val": stats, "minutes": 8.0, "speed": 12.0})
+        assert claims.label(name, run) == f"{name}-{row}-{run.seed}"
+    text = claims.section(claim, runs, rows)
+    assert sum(line.startswith("| ") and "`" in line for line in text) == len(claim.rows)
+    told = [line for line in text if line.startswith("- AP, ")]
+    assert len(told) == len(claim.gains)
+    assert all(": +0." in line for line in told)
+    assert sum("objects" in line and line.startswith("| backbone") for line in text) == 2 * claim.by_overlap
+
+
+def test_runs_of_the_line_have_lengths_of_their_own(
+    tmp_path: Path, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage, training = benchmark("lineage"), benchmark("runner.training")
+    data = write_scenes(tmp_path / "data", {"train": 8, "val": 4}, (32, 32))
+    values = {"speed": 8.0, "minutes": 0.25}
+    monkeypatch.setattr(training.Training, "measure", lambda run, place: values)
+    options = argparse.Namespace(
+        data=data, output=tmp_path / "line.md", device="cpu", minutes=1.0, epochs=12, seeds=[0], set=[], workers=0,
+        backbone_weights=None, size="64", freeze_at=None, only=["yolov2", "ssd"],
+    )  # fmt: skip
+    recipes = {"retinanet-lite0": None, "yolov2-lite0": None, "ssd-lite0": 3.0}
+    runs = lineage.runs_of(options, tmp_path, recipes, ("train", "val"))
+    assert [run.size for run in runs] == ["64", "64", None]
+    planned = lineage.with_lengths(runs, recipes, options, lineage.Plan(options))
+    # 57 seconds less 15 - 1 for the start and validation, and a second for an epoch
+    assert [(run.recipe, run.epochs) for run in planned] == [("yolov2-lite0", 43.0), ("ssd-lite0", 3.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from boxwright.app.train import training_splits
 from boxwright.config.recipe import Stage
@@ -28,16 +29,23 @@ class Plan:
         self.place = Place(args.device, cores(1)[0])
         self._images: dict[str, tuple[int, int]] = {}
 
+    def key(self, run: Training) -> dict[str, Any]:
+        """Return everything that tells a run's pace from others."""
+        key = {name: value for name, value in replace(run, epochs=1.0, seed=0).key.items() if name not in APART}
+        return {**key, "steps": STEPS, "device": self.place.device}
+
+    def known(self, run: Training) -> bool:
+        """Return True if the pace of a run's recipe at its size was measured before."""
+        return self.rows.find(self.key(run)) is not None
+
     def pace(self, run: Training) -> Pace:
         """Return the pace of a run's recipe at its size, measured by a short run if it is not known."""
-        first = replace(run, epochs=1.0, seed=0)
-        key = {name: value for name, value in first.key.items() if name not in APART}
-        key |= {"steps": STEPS, "device": self.place.device}
+        key = self.key(run)
         if (known := self.rows.find(key)) is None:
             train, val = self.images(run)
             seen = min(train, STEPS * run.resolved.batch_size)
             short = replace(
-                first, epochs=seen / train, sets=(*run.sets, "log_every=2"), splits=(), keep=run.keep / "pace"
+                run, seed=0, epochs=seen / train, sets=(*run.sets, "log_every=2"), splits=(), keep=run.keep / "pace"
             )
             known = asdict(pace_of(short.measure(self.place), round(seen * stages(run)), val))
             self.rows.add(key, known)
