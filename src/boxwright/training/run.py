@@ -18,6 +18,7 @@ from boxwright.structures import InputError
 from boxwright.training.data_files import FILE, compare_data
 from boxwright.training.distributed import Processes, processes
 from boxwright.training.interrupt import StopRequest, TrainingInterrupted
+from boxwright.training.logging.forecast import Forecast
 from boxwright.training.logging.monitor import LossMonitor, LossRow
 from boxwright.training.logging.plots import plot_losses
 from boxwright.training.logging.progress import Clock, Log, Reporter, open_reporter
@@ -135,6 +136,7 @@ class Run(Generic[B]):
         if session.loaded_monitor is not None:
             self.monitor.load_state_dict(session.loaded_monitor)
         self.clock = Clock()
+        self.forecast = Forecast()
         self.plotted = time.perf_counter()
         self.pace: float | None = None
         self.log: RunLog | None = None
@@ -253,6 +255,16 @@ class Run(Generic[B]):
             left = (stage.last if self.plan.has_fit_stage else self.plan.total) - row.step
             text = {} if learns else {"stage": stage.stage.name, "figures": row.losses}
             self.reporter.row({**line, **text, "eta": None if pace is None else pace * left})
+            if learns and pace is not None and self.forecast.due():
+                self._tell_end(row.step, pace * left)
+
+    def _tell_end(self, step: int, seconds: float) -> None:
+        """Say when the run will end, or its stage if others are of another kind."""
+        last = self.plan.stages[self.plan.stage_of(step)].last if self.plan.has_fit_stage else self.plan.total
+        steps = range(step + 1, last + 1) if self.task.validated else ()
+        text = self.forecast.text(seconds, sum(map(self.plan.validates, steps)))
+        if text is not None:
+            self.reporter.say(text)
 
     def _validate(self) -> None:
         started = time.perf_counter()
@@ -268,6 +280,7 @@ class Run(Generic[B]):
         mark = "  (best)" if best else ""
         self.reporter.say(f"validation after step {session.step}: {'  '.join(shown)}{mark}")
         self.clock.pause(time.perf_counter() - started)
+        self.forecast.validated(time.perf_counter() - started)
 
     def _save(self) -> None:
         started = time.perf_counter()
