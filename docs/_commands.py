@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.data import anchors, augment, check, convert, scenes, show
+from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show
 from boxwright.cli.recipe import diff as recipe_diff
 from boxwright.cli.recipe import listing as recipe_listing
 from boxwright.cli.recipe import show as recipe_show
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data check": check.check,
     "data show": show.show,
     "data convert": convert.convert,
+    "data filter": filter.filter,
     "data augment": augment.augment,
     "data anchors": anchors.anchors,
     "data scenes": scenes.scenes,

@@ -59,6 +59,7 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["data", "show", "data", "--output", "page.png"],
         ["data", "convert", "data", "as_yolo", "--format", "yolo"],
         ["data", "convert", "data", "as_voc", "--format", "voc"],
+        ["data", "filter", "data", "--output", "part", "--min-size", "1"],
         ["data", "convert", "data", "as_coco", "--format", "coco"],
     ],
     ids=" ".join,

@@ -100,6 +100,19 @@ def test_subset() -> None:
     assert index.subset(range(3)).fingerprint() == index.fingerprint()
 
 
+def test_select_boxes() -> None:
+    index = DetectionIndex.build(CLASSES, records(), root="/d", name="train")
+    assert index.select_boxes(np.ones(3, dtype=bool)).fingerprint() == index.fingerprint()
+    part = index.select_boxes(np.array([True, False, True]))
+    assert [part.annotations(i).ids.tolist() for i in range(3)] == [[5], [], [3]]
+    assert part.annotations(0).segmentations == [SQUARE]
+    assert part.difficult.tolist() == [True, False]
+    bare = index.select_boxes(np.array([False, True, False]))
+    assert not bare.has_masks
+    assert bare.annotations(0).crowd.tolist() == [True]
+    assert [len(bare.annotations(i).labels) for i in range(3)] == [1, 0, 0]
+
+
 def test_fingerprint_sees_content_and_not_the_place() -> None:
     def print_of(**changes: object) -> str:
         first = records()[0]

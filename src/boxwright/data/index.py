@@ -216,6 +216,27 @@ class DetectionIndex:
             text_ends=text_ends,
         )
 
+    def select_boxes(self, keep: np.ndarray) -> DetectionIndex:
+        """Return an index of all images with the boxes where ``keep``, bool ``[M]``, is true."""
+        rows = np.flatnonzero(keep)
+        texts, text_ends = self.texts, None
+        if self.text_ends is not None:
+            text_bytes, text_ends = _gather(self.text_ends, rows)
+            texts = self.texts[text_bytes]
+            if not len(texts):
+                text_ends = None
+        return replace(
+            self,
+            box_ends=np.concatenate([[0], np.cumsum(keep)])[self.box_ends].astype(np.int64),
+            xywh=self.xywh[rows],
+            labels=self.labels[rows],
+            flags=self.flags[rows],
+            areas=self.areas[rows],
+            annotation_ids=self.annotation_ids[rows],
+            texts=texts,
+            text_ends=text_ends,
+        )
+
     def fingerprint(self) -> str:
         """SHA-256, in hex, of image names, sizes, boxes, labels, flags, segmentations and classes.
 
