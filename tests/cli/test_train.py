@@ -44,14 +44,33 @@ def test_resume_continues_and_refuses_an_absent_run(
 
 
 def test_resume_refuses_options_without_effect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    message = fails(capsys, "train", "--data", "any", "--resume", tmp_path, "--epochs", "3", "--set", "seed=1")
-    assert "--set, --epochs with --resume would change nothing" in message
+    message = fails(capsys, "train", "--data", "any", "--resume", tmp_path, "--lr", "3", "--set", "seed=1")
+    assert "--set, --lr with --resume would change nothing" in message
 
 
 def test_options_that_need_validation_are_refused_without_it(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", RECIPE, "--data", scenes, "--no-val", "--metric", "AR", "--patience", 2]
     message = fails(capsys, *words)
     assert "--metric AR, --patience 2: nothing is validated in this run; leave it out, or leave out --no-val" in message
+
+
+def test_a_finished_run_is_extended(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", RECIPE, "--data", str(scenes), "--output", str(run), *TINY]) == 0
+    resume = ["train", "--data", str(scenes), "--resume", str(run), "--device", "cpu"]
+    message = fails(capsys, "train", RECIPE, *resume[1:], "--epochs", "+1")
+    assert f"--epochs +1 extends the run by its own recipe; leave {RECIPE} out" in message
+    assert "--size, --seed with --resume would change nothing" in fails(
+        capsys, *resume, "--epochs", "+1", "--size", 64, "--seed", 1
+    )
+    assert "--epochs 0.01: the run has " in fails(capsys, *resume, "--epochs", "0.01")
+    assert "'+many' is not a number, such as 12 or +10" in fails(capsys, *resume, "--epochs", "+many")
+    outcome = json_output(capsys, *resume, "--epochs", "+1", "--lr", "0.001", "--json")
+    assert isinstance(outcome, dict)
+    stages = json.loads((run / "recipe.json").read_text())["stages"]
+    assert [(s["name"], s["length"]) for s in stages] == [("train", 2), ("extension 1", 1)]
+    assert stages[1]["optimiser"]["lr"] == 0.001
+    assert outcome["steps"] > 2
 
 
 def test_epochs_stretch_the_schedule(scenes: Path):

@@ -10,9 +10,10 @@ from typing import Any
 
 from boxwright.app.choice.holdout import FILE as DIVISION
 from boxwright.app.choice.holdout import HeldBack, divide, hold_back, stored_division
+from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
-from boxwright.app.training.request_recipe import SHORT_OPTIONS, requested_recipe
+from boxwright.app.training.request_recipe import SHORT_OPTIONS, requested_extension, requested_recipe
 from boxwright.config.recipe import Recipe
 from boxwright.data.formats.entries.image_uses import identity
 from boxwright.data.formats.opening import Source, find_source, read_source, same_classes
@@ -56,6 +57,7 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
         workers=request.workers if name is None else None,
         records={} if held is None or held.record is None else {DIVISION: held.record},
         notes=[] if held is None else [held.note],
+        extension=requested_extension(request) if name is None else None,
     )
 
 
@@ -95,12 +97,16 @@ def refuse_unvalidated(request: TrainRequest) -> None:
 def check_resume(name: str | None, request: TrainRequest) -> None:
     """Raise InputError for options that have no effect on a resumed run, which has its recipe and weights already.
 
-    If the recipe is named, its overrides may be repeated. They are then compared with those of the run.
+    If the recipe is named, its overrides may be repeated. They are then compared with those of the run. If it is not,
+    ``--epochs`` extends the run, with ``--lr`` as learning rate.
     """
+    if name is not None and isinstance(request.epochs, MoreEpochs):
+        raise InputError(f"--epochs +{request.epochs:g} extends the run by its own recipe; leave {name} out")
+    extends = () if request.epochs is None else ("epochs", "lr")
     changes = (
         ("--set", bool(request.sets)),
         ("--config", request.config is not None),
-        *((f"--{name.replace('_', '-')}", getattr(request, name) is not None) for name in SHORT_OPTIONS),
+        *((f"--{o.replace('_', '-')}", getattr(request, o) is not None) for o in SHORT_OPTIONS if o not in extends),
     )
     given = [option for option, present in changes if present and name is None]
     given += ["--weights"] if request.weights is not None else []

@@ -161,6 +161,11 @@ class Stage:
     """Prefixes of parameters and buffers that start the stage as they started the run (4-step training)."""
     proposals: Literal["own", "before"] = "own"
     """Network that proposes regions: the trained one, or a copy from before the stage (4-step training)."""
+    cut: Count | None = None
+    """Steps after which the stage ends before its length; the schedule stays that of the whole length.
+
+    Extending a run that patience has ended sets it.
+    """
 
     def __post_init__(self) -> None:
         if self.unit == "steps" and self.length != int(self.length):

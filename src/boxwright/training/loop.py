@@ -16,6 +16,7 @@ from boxwright.data.proposals.files import proposals_of_split
 from boxwright.detectors.build import build_detector
 from boxwright.structures import InputError
 from boxwright.training.distributed import Processes
+from boxwright.training.extension import Extension, added_stages, extended
 from boxwright.training.logging.progress import Log
 from boxwright.training.run import agreed_recipe, run_task
 from boxwright.training.tasks.detection import Build, DetectionTask, Start
@@ -60,6 +61,7 @@ def train(
     workers: int | None = None,
     records: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    extension: Extension | None = None,
 ) -> TrainResult:
     """Train a detector by ``recipe`` on ``train_index`` into the folder ``output``, validated on ``val_index``.
 
@@ -71,17 +73,24 @@ def train(
     and "none" starts from random weights. ``log``: "auto" (a bar on a terminal, else lines),
     "bar", "lines", "quiet", or a function that takes lines. ``resume_command``: the command that is printed and noted
     for resuming. ``workers``: their number in place of the recipe's; no result depends on it. ``records``: texts to
-    write into the folder of a new run, by file name. ``notes``: lines to show before the first step. Under ``torchrun``
-    every process calls this function.
+    write into the folder of a new run, by file name. ``notes``: lines to show before the first step. ``extension``:
+    epochs to add to the run to ``resume``, see :mod:`~boxwright.training.extension`. Under ``torchrun`` every process
+    calls this function.
 
     Raises InputError for bad input, NonFiniteLossError, and TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint to resume from.
     """
     output = Path(output)
+    if extension is not None and not resume:
+        raise InputError("an extension adds epochs to a run; resume it")
 
     def open_task(processes: Processes, state: dict[str, Any] | None) -> DetectionTask:
         stored = None if state is None else _stored_recipe(state, output)
         agreed = agreed_recipe(recipe, stored, output, "a recipe")
+        lines = [*notes]
+        if extension is not None and state is not None:
+            agreed = extended(agreed, state, extension)
+            lines += [f"extended by {s.length:g} epochs, the stage {s.name!r}" for s in added_stages(agreed)[-1:]]
         if workers is not None:
             agreed = replace(agreed, data=replace(agreed.data, workers=workers))
         check_data(train_index, val_index)
@@ -89,7 +98,7 @@ def train(
             proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch
         start = (None, None) if resume else (weights, backbone_weights)
         task = DetectionTask(agreed, train_index, val_index, processes, build, *start, carry_classes)
-        task.notes += notes
+        task.notes += lines
         return task
 
     own = ["boxwright", "train", "--data", str(train_index.root), "--resume", str(output)]
@@ -103,6 +112,7 @@ def train(
         log=log,
         tensorboard=tensorboard,
         records=records,
+        extended=extension is not None,
     )
     return TrainResult(
         folder=output,

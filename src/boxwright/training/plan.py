@@ -91,7 +91,8 @@ def make_plan(recipe: TrainingRecipe, images: int, all_images: int | None = None
         if isinstance(stage, FitStage):
             planned = PlannedStage(stage, first, stage.fit.passes * all_images, 1, None)
         else:
-            steps = steps_of(stage.length, stage.unit, images, batch)
+            whole = steps_of(stage.length, stage.unit, images, batch)
+            steps = whole if stage.cut is None else min(whole, stage.cut)
             planned = PlannedStage(stage, first, steps, batch, build_schedule(stage, images, batch))
         stages.append(planned)
         first = planned.last

@@ -45,12 +45,14 @@ def run_task(
     log: Log,
     tensorboard: bool = False,
     records: Mapping[str, str] | None = None,
+    extended: bool = False,
 ) -> tuple[Session[Any], bool]:
     """Run a task into the folder ``output``. Returns its last state, and whether it stopped early.
 
     ``open_task`` gets the training state to ``resume``, else None. ``command`` is printed and noted as the way to
-    resume. ``records``: texts to write into the folder of a new run, by file name. Raises InputError for bad input,
-    NonFiniteLossError and TrainingInterrupted.
+    resume. ``records``: texts to write into the folder of a new run, by file name. ``extended``: the task's recipe has
+    more steps than that of the resumed run; the state is then saved at once, and patience counts anew. Raises
+    InputError for bad input, NonFiniteLossError and TrainingInterrupted.
     """
     with processes(device) as joined, StopRequest() as stop, ExitStack() as holding:
         locks = holding.enter_context(run_folder(output, resume)) if joined.main else True
@@ -64,6 +66,10 @@ def run_task(
         run = Run(session, output, stop, command, log, tensorboard, {} if resume else records or {})
         if joined.main:
             write_atomically(output / FILE, record)
+        if extended:
+            session.saved = None
+            if session.recipe.validation.patience is not None:
+                session.validations_since_best = 0
         return session, run.go()
 
 
@@ -170,6 +176,8 @@ class Run(Generic[B]):
     def _steps(self) -> bool:
         """Take all remaining steps. Returns True if the patience of the validation ended them."""
         session, patience = self.session, self.recipe.validation.patience
+        if session.step and session.saved is None:  # a stop before the next checkpoint must not lose the extension
+            self._save()
         if session.owes_validation:
             self._validate_and_save()
         elif session.step and self.task.last_file and not (self.folder / self.task.last_file).is_file():

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
-from boxwright.app.training.request_recipe import parse_size, requested_recipe
+from boxwright.app.training.request_recipe import parse_size, requested_extension, requested_recipe
 from boxwright.config.config_tree import to_tree
 from boxwright.config.recipe import Recipe, scaled_lr
 from boxwright.structures import InputError
+from boxwright.training.extension import Extension
 
 SMALL = "faster-rcnn-detnet-small-fpn"
 
@@ -57,6 +59,18 @@ def test_an_option_changes_its_setting_alone(option: str, value: Any, path: str,
     assert changed(recipe, recipe_of()) == {path, *more}
 
 
+def test_epochs_with_a_plus_extend_a_run() -> None:
+    resumed: dict[str, Any] = {"data": Path("data"), "resume": Path("run")}
+    assert requested_extension(TrainRequest(**resumed)) is None
+    assert requested_extension(TrainRequest(data=Path("data"), epochs=3.0)) is None
+    assert requested_extension(TrainRequest(**resumed, epochs=30.0)) == Extension(30.0, in_all=True)
+    assert requested_extension(TrainRequest(**resumed, epochs=MoreEpochs(10), lr=0.1)) == Extension(10.0, lr=0.1)
+    with pytest.raises(InputError, match="--epochs 0: give a number above 0"):
+        requested_extension(TrainRequest(**resumed, epochs=MoreEpochs(0)))
+    with pytest.raises(InputError, match=r"--epochs \+3: extends a run; name it with --resume, or give --epochs 3"):
+        recipe_of(epochs=MoreEpochs(3))
+
+
 def test_an_option_comes_after_file_and_set(tmp_path: Path) -> None:
     config = tmp_path / "mine.toml"
     config.write_text("precision = 'fp16'\n[data]\nbatch_size = 2\n[validation]\npatience = 9\n")
@@ -93,7 +107,7 @@ def test_micro_batches_divide_the_batch(batch_size: int, accumulation: int) -> N
         ),
         (SMALL, {"lr": 0.0}, "--lr 0: give a number above 0"),
         (SMALL, {"lr": float("nan")}, "--lr nan: give a number above 0"),
-        (SMALL, {"epochs": float("inf")}, "--epochs inf: give more than 0"),
+        (SMALL, {"epochs": float("inf")}, "--epochs inf: give a number above 0"),
         (SMALL, {"patience": 0}, "--patience 0: validation.patience = 0: should be"),
         (SMALL, {"seed": -1}, "--seed -1: seed = -1: should be"),
         (SMALL, {"workers": -1}, "--workers -1: data.workers = -1: should be"),

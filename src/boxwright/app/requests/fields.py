@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from boxwright.precision import Precision as PrecisionName
 
@@ -49,6 +50,28 @@ LoaderWorkers = Annotated[int | None, Parameter(help="Processes that load images
 Seed = Annotated[int | None, Parameter(help="Seed of all random numbers. Default: the recipe's.")]
 Epochs = Annotated[
     float | None, Parameter(help="Length of the training. The schedule is stretched to fit. Default: the recipe's.")
+]
+
+
+class MoreEpochs(float):
+    """A number of epochs to add to a run, written with a plus sign: ``--epochs +10``."""
+
+
+def _read_epochs(_: Any, tokens: Sequence[Token]) -> float:
+    text = tokens[0].value.strip()
+    try:
+        return MoreEpochs(text) if text.startswith("+") else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number, such as 12 or +10") from None
+
+
+TrainEpochs = Annotated[
+    float | None,
+    Parameter(
+        help="Length of the training. The schedule is stretched to fit. With --resume: extend a finished run by so "
+        "many, as +10, or to so many in all, as 30. Default: the recipe's.",
+        converter=_read_epochs,
+    ),
 ]
 InputSides = Annotated[
     str | None,

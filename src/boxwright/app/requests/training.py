@@ -22,6 +22,7 @@ from boxwright.app.requests.fields import (
     Patience,
     Resume,
     Seed,
+    TrainEpochs,
     TrainPrecision,
     TrainSplit,
     VocZeroBased,
@@ -51,7 +52,7 @@ class TrainRequest:
     config: ConfigFile = None
     size: InputSides = None
     batch_size: BatchSize = None
-    epochs: Epochs = None
+    epochs: TrainEpochs = None
     lr: LearningRate = None
     metric: BestMetric = None
     patience: Patience = None

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
 from boxwright.config.input_size import with_input_size
+from boxwright.config.lengths import stretched
 from boxwright.config.overlay import Overlay
-from boxwright.config.recipe import MultiStepConfig, Recipe, Stage
+from boxwright.config.recipe import Recipe, Stage
 from boxwright.recipes import apply_changes, named_recipe
 from boxwright.structures import InputError
+from boxwright.training.extension import Extension
 
 SMALLEST, LARGEST = 32, 8192
 """Sides of an input in pixels that can be meant."""
@@ -88,21 +91,34 @@ def with_batch_size(recipe: Recipe, batch_size: int, keep_accumulation: bool = F
 
 def with_lr(recipe: Recipe, lr: float) -> Recipe:
     """Set the learning rate of the one gradient-descent stage to ``lr``, whatever the batch size."""
-    if not 0 < lr < math.inf:
-        raise InputError(f"--lr {lr:g}: give a number above 0")
+    check_positive("--lr", lr)
     stage = gradient_stage(recipe, "--lr", "stages.0.optimiser.lr")
     return _with_stage(recipe, stage, replace(stage, optimiser=replace(stage.optimiser, lr=lr, base_batch=None)))
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
     """Set the length of the one gradient-descent stage to ``epochs``, and scale the milestones of its schedule."""
-    if not 0 < epochs < math.inf:
-        raise InputError(f"--epochs {epochs:g}: give more than 0")
+    check_positive("--epochs", epochs)
+    if isinstance(epochs, MoreEpochs):
+        raise InputError(f"--epochs +{epochs:g}: extends a run; name it with --resume, or give --epochs {epochs:g}")
     stage = gradient_stage(recipe, "--epochs", "stages.0.length")
-    schedule = stage.schedule
-    if isinstance(schedule, MultiStepConfig):
-        schedule = replace(schedule, milestones=tuple(m / stage.length * epochs for m in schedule.milestones))
-    return _with_stage(recipe, stage, replace(stage, length=epochs, unit="epochs", schedule=schedule))
+    return _with_stage(recipe, stage, stretched(stage, epochs))
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise InputError unless ``value`` of ``option`` is a number above 0."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} {value:g}: give a number above 0")
+
+
+def requested_extension(request: TrainRequest) -> Extension | None:
+    """Return the extension of the resumed run that ``--epochs`` asks for, if it does."""
+    if request.resume is None or request.epochs is None:
+        return None
+    check_positive("--epochs", request.epochs)
+    if request.lr is not None:
+        check_positive("--lr", request.lr)
+    return Extension(float(request.epochs), not isinstance(request.epochs, MoreEpochs), request.lr)
 
 
 def gradient_stage(recipe: Recipe, option: str, setting: str) -> Stage:
