@@ -27,10 +27,11 @@ def main() -> None:
     told = json.loads((folder / "demo.json").read_text())
     stats, timings, options = told["stats"], told["timings"], told["options"]
     total = sum(timings.values())
+    origin = f"the ImageNet weights of `{told['start']}`" if told["start"] else "random weights"
     lines = [
         "# The demo",
         "",
-        f"Small DetNet-FPN Faster R-CNN from scratch on {options['images']} drawn scenes of {options['size']} pixels; "
+        f"`{told['recipe']}` from {origin}, on {options['images']} drawn scenes of {options['size']} pixels; "
         f"figures on {options['test_images']} scenes that neither training nor the choice of the checkpoint saw.",
         "",
         "- command: `python benchmarks/demo.py`",

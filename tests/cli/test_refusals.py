@@ -35,6 +35,8 @@ from tests.support.command_line import RECIPE, TINY, fails
         ("detect nothing nowhere.jpg", "nowhere.jpg: no such file or folder"),
         ("demo --output SCENES", "does not hold an earlier demo"),
         ("demo --images 0", "--images 0"),
+        ("demo --set stages.0.lenght=3", "lenght"),
+        ("demo --size 0", "--size 0"),
     ],
 )
 def test_refused_with_the_remedy(line: str, words: str, scenes: Path, tmp_path, monkeypatch, capsys):

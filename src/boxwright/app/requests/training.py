@@ -134,14 +134,14 @@ class PretrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """Options of ``boxwright demo``. Scenes are squares of ``size`` pixels."""
+    """Options of ``boxwright demo``. Scenes are squares of ``size`` pixels, inputs the next multiple of 32."""
 
     output: Annotated[Path, Parameter(help="Folder of scenes, run and report.")] = Path("demo")
-    images: Annotated[int, Parameter(help="Number of training scenes.")] = 1000
+    images: Annotated[int, Parameter(help="Number of training scenes.")] = 1600
     val_images: Annotated[int, Parameter(help="Number of validation scenes, which select the best checkpoint.")] = 40
     test_images: Annotated[int, Parameter(help="Number of test scenes, used for the reported metrics only.")] = 80
     size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256
-    steps: Annotated[int | None, Parameter(help="Number of training steps. Default: the recipe's.")] = None
+    steps: Annotated[int | None, Parameter(help="Number of training steps. Default: four epochs.")] = None
     seed: Annotated[int, Parameter(help="Seed of scenes and training.")] = 0
     sets: Annotated[
         tuple[str, ...], Parameter(name="--set", help="Override a setting of the recipe.", show_default=False)
