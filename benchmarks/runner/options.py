@@ -59,10 +59,13 @@ def training_options(
     return parser
 
 
-def planned_options(parser: argparse.ArgumentParser, size: str | None = None) -> argparse.ArgumentParser:
+def planned_options(
+    parser: argparse.ArgumentParser, size: str | None = None, sizes: bool = False
+) -> argparse.ArgumentParser:
     """Add the options of runs whose length may be given in minutes and whose networks are changed alike.
 
-    Their length is fixed before they begin, so that results do not depend on the load of the machine.
+    Their length is fixed before they begin, so that results do not depend on the load of the machine. ``sizes`` gives
+    each data set a size of its own.
     """
     parser.add_argument(
         "--minutes",
@@ -71,7 +74,10 @@ def planned_options(parser: argparse.ArgumentParser, size: str | None = None) ->
         "pace.jsonl beside the table, and one that is missing is measured by ten steps on a quiet core",
     )
     parser.add_argument("--calibrate", action="store_true", help="measure missing paces, print minutes, and end")
-    parser.add_argument("--size", default=size, help="size of the networks' input, as of boxwright train")
+    if sizes:
+        parser.add_argument("--sizes", nargs="+", help="size of the networks' input on each data set")
+    else:
+        parser.add_argument("--size", default=size, help="size of the networks' input, as of boxwright train")
     parser.add_argument("--freeze-at", type=int, help="stages of the backbone that are not trained; default: recipe's")
     return parser
 
