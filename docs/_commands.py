@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show
+from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show, split
 from boxwright.cli.recipe import diff as recipe_diff
 from boxwright.cli.recipe import listing as recipe_listing
 from boxwright.cli.recipe import show as recipe_show
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data check": check.check,
     "data show": show.show,
     "data convert": convert.convert,
+    "data split": split.split,
     "data filter": filter.filter,
     "data augment": augment.augment,
     "data anchors": anchors.anchors,
@@ -130,7 +131,9 @@ def _values(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{value}`" for value in members)
     if typing.get_origin(annotation) is tuple:
-        return "text, may be repeated" if Ellipsis in members else "two numbers"
+        if Ellipsis in members:
+            return "numbers" if float in members else "text, may be repeated"
+        return "two numbers"
     if members:
         return _values(members[0])
     names = {bool: "", int: "a whole number", float: "a number", str: "text", Path: "a path"}

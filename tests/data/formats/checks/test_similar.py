@@ -43,7 +43,7 @@ def test_images_of_two_splits_are_a_warning(tmp_path: Path) -> None:
     assert problem.message == (
         f"is a near-duplicate of {root}/images/train/t2.png in split train, and so is 1 more of the 5 images of val: "
         "w5.jpg; they make the metrics of val too good. Remove them from one of the splits, or divide the images anew "
-        f"with `boxwright data split {root} --output NEW`"
+        f"with `boxwright data split {root} --output NEW --near-duplicates`"
     )
     assert check_dataset(root).ok
 

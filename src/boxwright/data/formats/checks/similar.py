@@ -85,7 +85,7 @@ def _note_leak(
         message += f", and {verb} of the {len(index)} images of {judged}: {_named(others)}"
     message += (
         f"; they make the metrics of {judged} too good. Remove them from one of the splits, or divide the images anew "
-        f"with `boxwright data split {data} --output NEW`"
+        f"with `boxwright data split {data} --output NEW --near-duplicates`"
     )
     place = f"split {judged}, image id {index.image_id(row)}"
     log.note("similar-images", "warning", index.path(row), place, message)
