@@ -87,7 +87,7 @@ def options_of(function: Callable[..., int]) -> list[Row]:
         positional = argument.kind is not argument.KEYWORD_ONLY
         required = argument.default is argument.empty and argument.kind is not argument.VAR_POSITIONAL
         parameter, inner = _split(hints[name])
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             rows += _fields_of(inner)
         else:
             default = "required" if required else _default(argument.default)
