@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, get_args, get_origin
 
 from boxwright.backbones.resnet import ResNetConfig
 from boxwright.config.recipe import AdamWConfig, CosineConfig, SGDConfig
+from boxwright.data.config import DataConfig
 from boxwright.data.transforms.configs import LetterboxConfig, MinIoUCropConfig, MosaicConfig, PhotometricConfig
 from boxwright.detectors.refinedet import RefineDetConfig
 from boxwright.detectors.retinanet import RetinaNetConfig
@@ -74,6 +75,7 @@ _REGIONS: Mapping[str, str | Gone] = {
 """Options of every second stage that works on regions."""
 
 MOVED: Moves = {
+    DataConfig: {"repeat_threshold": "sampling.class_balance"},
     SGDConfig: {"layer_decay": Gone(None, training=True)},
     AdamWConfig: {"layer_decay": Gone(None, training=True)},
     CosineConfig: {"flat": Gone(0.0, training=True)},

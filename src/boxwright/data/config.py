@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from boxwright.data.loading.sampling import SamplingConfig
 from boxwright.data.proposals.files import ProposalsConfig
 from boxwright.data.transforms.configs import TransformConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
-from boxwright.fields import Count, CountOrZero, PositiveShare, config
+from boxwright.fields import Count, CountOrZero, config
 from boxwright.structures import InputError
 
 
@@ -45,8 +46,8 @@ class DataConfig:
     """Load instance masks."""
     drop_empty: bool = False
     """Train only on images that have an object other than a crowd."""
-    repeat_threshold: PositiveShare | None = None
-    """Repeat images of classes that are in a smaller fraction of the images (LVIS §A.1)."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Frequency of images in an epoch: rare classes, and images without objects."""
     multi_scale: MultiScaleConfig | None = None
     """Train at several input sizes, which replace those of ``train`` and ``fixed_size``."""
     proposals: ProposalsConfig | None = None
@@ -57,5 +58,10 @@ class DataConfig:
             raise InputError("shapes is empty; give one or more (height, width), or leave it out")
         if self.fixed_size is not None and self.shapes is not None:
             raise InputError("fixed_size and shapes are both given; give one of them")
+        if self.drop_empty and self.sampling.background:
+            raise InputError(
+                f"sampling.background = {self.sampling.background:g} asks for images without objects, and drop_empty "
+                "leaves them out; set one of them"
+            )
         if self.multi_scale is not None and self.shapes is not None:
             raise InputError("shapes and multi_scale are both given; multi_scale decides the sizes, leave shapes out")

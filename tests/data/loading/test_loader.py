@@ -183,11 +183,6 @@ def test_images_without_objects_stay_or_go(index: DetectionIndex) -> None:
     assert {i for batch in take(stream, stream.epoch_size) for i in batch.info.indexes.tolist()} == seen - empty
 
 
-def test_repeats_lengthen_the_epoch(index: DetectionIndex) -> None:
-    assert train_stream(index, PLAIN, 1, repeat_threshold=1.0).epoch_size > 13
-    assert train_stream(index, PLAIN, 1, repeat_threshold=1e-6).epoch_size == 13
-
-
 def test_shapes_limit_the_padded_sizes(index: DetectionIndex) -> None:
     shapes = ((48, 64), (64, 48), (64, 64))
     batches = take(train_stream(index, PLAIN, 2, shapes=shapes), 13)
@@ -297,7 +292,6 @@ def test_bad_arguments_are_named(index: DetectionIndex) -> None:
         ({"seed": -1}, "seed = -1"),
         ({"max_boxes": 0}, "max_boxes = 0"),
         ({"too_many": "cut"}, "too_many = 'cut'"),
-        ({"repeat_threshold": 0.0}, "repeat_threshold = 0.0"),
         ({"start_method": "thread"}, "start_method = 'thread'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from boxwright.data.loading.sampler import PassOrder, Pick, StreamOrder, repeat_factors, sample_seed
+from boxwright.data.loading.sampler import PassOrder, Pick, StreamOrder, sample_seed
 
 
 def order(count: int, batch: int, seed: int = 0, **options) -> StreamOrder:
@@ -71,24 +71,6 @@ def test_repeats_are_kept_on_average_and_epochs_are_equally_long() -> None:
     np.testing.assert_allclose([counts[k] / 400 for k in range(5)], repeats * 9 / repeats.sum(), atol=0.06)
     for batch in images(stream, 20):
         assert all(abs(batch.count(k) - repeats[k] * 9 / repeats.sum()) < 1 for k in range(5))
-
-
-def test_repeat_factors_are_those_of_lvis() -> None:
-    class Rows:
-        def __init__(self, labels: list[int]) -> None:
-            self.labels, self.crowd = np.array(labels, dtype=np.int64), np.zeros(len(labels), bool)
-
-    class Index:
-        classes = ("common", "rare", "absent")
-        rows = (*[Rows([0, 0])] * 98, Rows([0, 1]), Rows([]))
-
-        def annotations(self, i: int) -> Rows:
-            return self.rows[i]
-
-    factors = repeat_factors(Index(), np.arange(100), threshold=0.04)  # pyright: ignore[reportArgumentType]
-    assert factors[:98].tolist() == [1.0] * 98
-    assert factors[98] == pytest.approx(2.0)  # sqrt(0.04 / 0.01)
-    assert factors[99] == 1.0
 
 
 @pytest.mark.parametrize(("count", "batch", "world"), [(10, 3, 1), (10, 3, 2), (4, 4, 3), (0, 2, 2), (7, 1, 2)])

@@ -22,10 +22,10 @@ from boxwright.data.loading.sampler import (
     Pick,
     StreamOrder,
     aspect_groups,
-    repeat_factors,
     sample_seed,
     stream_members,
 )
+from boxwright.data.loading.sampling import sampling_factors, sampling_note
 from boxwright.data.loading.workers import SampleError, StartMethod, Workers
 from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_of_split
 from boxwright.data.transforms.affine import AffineConfig
@@ -135,13 +135,17 @@ class TrainStream(Iterator[Batch]):
         if not 0 <= seed < 2**63:
             raise InputError(f"seed = {seed} is out of range; it must be in 0..2^63-1")
         members = stream_members(index, data.drop_empty)
-        threshold = data.repeat_threshold
+        repeats = sampling_factors(index, members, data.sampling)
+        if repeats is not None:
+            members, repeats = members[repeats > 0], repeats[repeats > 0]
+        self.note = None if repeats is None else sampling_note(index, members, repeats)
+        """Description of an epoch whose images do not come once each, for the log."""
         order = StreamOrder(
             members,
             data.batch_size,
             seed,
             groups=aspect_groups(index, members) if data.group_by_aspect else None,
-            repeats=None if threshold is None else repeat_factors(index, members, threshold),
+            repeats=repeats,
         )
         given, padding = _proposals(data.proposals, "train", index, _padding(data, data.max_boxes))
         source = SampleSource(index, data.masks or transforms_use_masks(data.train, index), given)

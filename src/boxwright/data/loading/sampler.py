@@ -38,7 +38,7 @@ class StreamOrder:
     ``members`` are the positions in the data set to draw from, int64 ``[N]``. ``groups``, int ``[N]``, keeps unlike
     samples in different batches: within windows of 64 batches (or an epoch, if shorter) the stream is sorted by
     group, cut into batches, and the batches are shuffled; only batches at the border of two groups are mixed.
-    ``repeats``, float ``[N]``, is the expected number of times that a member appears in an epoch.
+    ``repeats``, float ``[N]``, is the expected number of times that a member appears in an epoch, above 0.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class StreamOrder:
         self.seed = seed
         self.groups = groups
         self.repeats = repeats
-        self.epoch_size = len(members) if repeats is None else max(1, int(repeats.sum()))
+        # A sum that rounding has left just below a whole number is that number.
+        self.epoch_size = len(members) if repeats is None else max(1, int(repeats.sum() + 1e-6))
         self.window = 1 if groups is None else max(1, min(WINDOW, self.epoch_size // batch_size))
         self._orders: dict[int, NDArray[np.int64]] = {}
         self._windows: dict[int, NDArray[np.int64]] = {}
@@ -173,17 +174,3 @@ def stream_members(index: DetectionIndex, drop_empty: bool) -> NDArray[np.int64]
 def aspect_groups(index: DetectionIndex, members: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return 0 for a portrait or square image, 1 for a landscape, int64 ``[N]``."""
     return (np.asarray(index.aspect_ratios)[members] > 1).astype(np.int64)
-
-
-def repeat_factors(index: DetectionIndex, members: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
-    """Compute repeat factors of images, float64 ``[N]``, at least 1, to show rare classes more often (LVIS §A.1).
-
-    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); an image takes the largest factor
-    of its classes.
-    """
-    present = [np.unique(rows.labels[~rows.crowd]) for rows in map(index.annotations, members.tolist())]
-    counts = np.zeros(len(index.classes))
-    for labels in present:
-        counts[labels] += 1
-    wanted = np.maximum(1.0, np.sqrt(threshold * len(members) / np.maximum(counts, 1)))
-    return np.array([max((wanted[label] for label in labels.tolist()), default=1.0) for labels in present])

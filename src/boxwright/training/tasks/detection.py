@@ -85,7 +85,7 @@ class DetectionTask:
         """Open the training batches of this process."""
         recipe, world = self.recipe, self.processes.world
         self.share = micro_batch_size(recipe.data.batch_size, world, recipe.accumulation) * recipe.accumulation
-        return TrainStream(
+        stream = TrainStream(
             self.index,
             recipe.data,
             seed=recipe.seed,
@@ -93,6 +93,8 @@ class DetectionTask:
             world=world,
             pin_memory=self.processes.device.type == "cuda",
         )
+        self.notes += [stream.note] if stream.note else []
+        return stream
 
     def build(self, resumed: bool) -> Detector:
         """Build the detector on the device. Raises InputError if data, weights or stages do not suit it."""
