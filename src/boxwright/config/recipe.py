@@ -19,6 +19,8 @@ from boxwright.precision import Precision
 from boxwright.structures import InputError
 
 Unit = Literal["steps", "epochs"]
+ClassWeighting: TypeAlias = Literal["balanced", "sqrt"] | dict[str, Positive]
+"""Weights of classes by the number of their objects, or by name."""
 
 
 @config
@@ -267,6 +269,13 @@ class Recipe:
     """ImageNet network that the backbone starts from: a name or a file; None starts from random weights.
 
     ``--backbone-weights`` takes its place (``none``: random weights), and so does a checkpoint given as ``--weights``.
+    """
+    class_weights: ClassWeighting | None = None
+    """Weights of the classes in the classification loss; None weights all alike.
+
+    By name, such as ``{platelet = 2.0}``, where classes that are not named have 1. Or from the objects of the training
+    set: "balanced" is in inverse proportion to the number of a class, "sqrt" to its root, with a mean of 1 over all
+    objects.
     """
     ema: EMAConfig | None = None
     """Exponential moving average of the weights; None evaluates the weights themselves."""

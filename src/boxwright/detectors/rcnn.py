@@ -164,6 +164,7 @@ class RCNN(Detector):
         boxes, labels, valid = self.sample(given_proposals(images), targets, self.sample_seeds(images))
         logits = self.scores(self.features(self._crops(pixels, images.sizes, boxes))[0]).float()
         entropy = F.cross_entropy(logits, labels.flatten(), reduction="none") * valid.flatten()
+        entropy = self.class_weights(entropy, labels.flatten())
         return {"classification": entropy.sum() / (self.config.windows.count * len(boxes))}
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor]:

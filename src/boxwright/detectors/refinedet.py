@@ -260,7 +260,7 @@ class RefineDet(Detector):
             labels = torch.where(odm.positive, odm.labels(targets), len(self.classes))  # [B, A]
             odm = self.filtered(odm, out.objectness.sigmoid())
         arm_ce = F.binary_cross_entropy_with_logits(out.objectness, arm.positive.float(), reduction="none")
-        odm_ce = softmax_cross_entropy(out.odm_logits, labels)
+        odm_ce = self.class_weights(softmax_cross_entropy(out.odm_logits, labels), labels)
         return {
             "arm_objectness": self._classification(arm_ce, arm),
             "arm_box": self._box(0, out.arm_deltas, anchors, targets, arm),

@@ -203,12 +203,14 @@ class RetinaNet(Detector):
         if config.classification == "quality_focal":
             with torch.no_grad():
                 alpha, quality = None, pair_iou(self.coder.decode(every, deltas), truth)
+        weight = self.class_weights(factor.unsqueeze(1).expand_as(labels), labels)
         focal = [
-            dense_focal_loss(level, label, alpha, config.gamma, value, factor.unsqueeze(1).expand_as(label))
-            for level, label, value in zip(
+            dense_focal_loss(level, label, alpha, config.gamma, value, each)
+            for level, label, value, each in zip(
                 logits,
                 labels.split(sizes, 1),
                 [None] * len(logits) if quality is None else quality.split(sizes, 1),
+                weight.split(sizes, 1),
                 strict=True,
             )
         ]

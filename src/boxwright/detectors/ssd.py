@@ -224,14 +224,15 @@ class SSD(Detector):
             labels = torch.where(matches.positive, matches.labels(targets), len(self.classes))  # [B, A]
             target = matches.boxes(targets)
         if config.classification == "softmax":
-            ce = softmax_cross_entropy(logits, labels)
+            ce = self.class_weights(softmax_cross_entropy(logits, labels), labels)
             classification = mined_cross_entropy(ce, matches, config.negative_ratio, config.min_negatives)
         else:
             labels = torch.where(matches.positive | matches.negative, labels, -1)
             quality = None
             if config.classification == "quality_focal":
                 quality = pair_iou(self.coder.decode(priors, deltas.detach()), target)
-            classification = dense_focal_loss(logits, labels, config.alpha, config.gamma, quality)
+            weight = self.class_weights.of(labels)
+            classification = dense_focal_loss(logits, labels, config.alpha, config.gamma, quality, weight)
         box = box_regression_loss(deltas, priors, target, matches.positive, self.coder, config.box, config.beta)
         total = matches.positive.sum().clamp(min=1)
         return {"classification": classification / total, "box": config.box_weight * box / total}

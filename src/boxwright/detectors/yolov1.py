@@ -242,6 +242,7 @@ class YOLOv1(Detector):
             classes = 0.5 * (predictions.classes - assigned.classes).square().sum(-1)
         else:
             classes = -(assigned.classes * predictions.classes.log_softmax(-1)).sum(-1)
+        classes = self.class_weights(classes, assigned.classes)
         box = 0.5 * config.coord_scale * (predictions.coded - self.encode(assigned.truth)).square().sum(-1)
         if config.overlap is not None:
             overlap = decoded_box_loss(predictions.boxes, assigned.truth, assigned.positive, config.overlap)

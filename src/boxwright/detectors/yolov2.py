@@ -264,7 +264,7 @@ class YOLOv2(Detector):
             objectness = 0.5 * weight * (predictions.objectness.sigmoid() - goal).square()
         else:
             objectness = weight * F.binary_cross_entropy_with_logits(predictions.objectness, goal, reduction="none")
-        entropy = softmax_cross_entropy(predictions.logits, label)
+        entropy = self.class_weights(softmax_cross_entropy(predictions.logits, label), label)
         prior = 0.5 * ((predictions.xy - 0.5).square() + predictions.wh.square()).sum(-1)
         early = (self.seen < config.prior_images) & ~positive
         return {

@@ -227,6 +227,7 @@ class YOLOv3(Detector):
         t = take_rows(raw, pairs.predictor)  # [B, R, 5 + K]
         box = self._box_loss(t, assigned, grid)
         classes = F.binary_cross_entropy_with_logits(t[..., 5:], pairs.labels, reduction="none").sum(-1)
+        classes = self.class_weights(classes, pairs.labels)
         total = raw.shape[0] if config.normaliser == "images" else pairs.valid.sum().clamp(min=1)
         return {
             "box": config.box_weight * torch.where(pairs.valid, box, 0.0).sum() / total,

@@ -32,6 +32,7 @@ from boxwright.detectors.contract.inference import OptimisedTwin, evaluating, op
 from boxwright.detectors.contract.pixels import PixelConfig
 from boxwright.detectors.contract.preparation import Preparation
 from boxwright.geometry.paste import PasteConfig
+from boxwright.heads.class_weights import ClassWeights
 from boxwright.precision import Precision
 from boxwright.structures import Classes, DetectionBatch, Images, InputError, Targets
 
@@ -65,6 +66,7 @@ class Detector(nn.Module, ABC):
         self.input_size = None
         self.wanted_losses = None
         self.paste = None
+        self.class_weights = ClassWeights()
         self._twin: OptimisedTwin[Detector] | None = None
         self._bgr = pixels.bgr
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean).reshape(1, 3, 1, 1), persistent=False)
@@ -97,6 +99,15 @@ class Detector(nn.Module, ABC):
         0..K-1 are the labels, K is background and ``SHARED`` is a row that serves all classes. Transfer between lists
         of classes copies these tensors row by row.
         """
+
+    def weigh_classes(self, weights: Tensor | None) -> None:
+        """Weight the classes in the classification loss by ``weights`` ``[K]``, positive; None weights nothing.
+
+        Losses of boxes and masks, and of objectness, which knows no classes, stay as they are.
+        """
+        for part in self.modules():
+            if isinstance(part, ClassWeights):
+                part.set(weights)
 
     def anchor_shapes(self) -> list[tuple[float, float]]:
         """Return width and height, in input pixels, of the anchors that are matched by overlap; empty without any."""

@@ -25,6 +25,7 @@ from boxwright.geometry.indexing import take_rows
 from boxwright.geometry.pooling.feature_table import FeatureTable
 from boxwright.geometry.pooling.roi_pooling import RoIPoolingConfig, pool_regions
 from boxwright.heads.class_rows import SHARED, grouped_rows
+from boxwright.heads.class_weights import ClassWeights
 from boxwright.heads.losses import box_regression_losses
 from boxwright.heads.postprocess import PostprocessConfig, best_candidates, box_factor, suppress
 from boxwright.heads.regions.classifier import take_classifier
@@ -145,6 +146,7 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
         super().__init__()
         self.statistics: TargetStatistics | None = None
         self.config, self.num_classes = config, num_classes
+        self.class_weights = ClassWeights()
         assign = config.assign
         self.coder = config.coder.build()
         self.matcher = Matcher(
@@ -216,7 +218,8 @@ class RegionHead(nn.Module, ABC, Generic[AnyRegionConfig, Features]):
     def losses_of_each(self, logits: Tensor, deltas: Tensor, sample: RegionSample) -> tuple[Tensor, Tensor]:
         """Compute log loss and own-class box loss of each region, ``[B, S]`` each; 0 where not valid."""
         entropy = F.cross_entropy(logits.flatten(0, 1), sample.labels.flatten(), reduction="none")
-        entropy = torch.where(sample.valid, entropy.reshape(sample.labels.shape), 0.0)
+        entropy = self.class_weights(entropy.reshape(sample.labels.shape), sample.labels)
+        entropy = torch.where(sample.valid, entropy, 0.0)
         own = torch.zeros_like(sample.labels) if self.config.class_agnostic else sample.labels
         own = own.clamp(max=deltas.shape[2] - 1)  # background rows read any class; the mask drops them
         delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)

@@ -35,6 +35,7 @@ from boxwright.training.logging.plots import draw_samples, plot_precision
 from boxwright.training.random_state import image_seeds
 from boxwright.training.stages.fit import FitRunner, check_fits
 from boxwright.training.tasks.best_metric import check_masks, chosen_metric
+from boxwright.training.tasks.class_weights import weights_note, weights_of_classes
 from boxwright.training.tasks.stage_starts import StageStarts
 from boxwright.training.tasks.task import Moment, Outcome, Row
 from boxwright.training.validation import validate
@@ -72,6 +73,7 @@ class DetectionTask:
             backbone_weights = recipe.backbone_weights
         self.weights = weights
         self.backbone_weights = None if backbone_weights == "none" else backbone_weights
+        self.class_weights = weights_of_classes(recipe.class_weights, index)
         self.chosen = chosen_metric(recipe.validation.metric, index, val_index)
         self.metric = self.chosen.key
         shown = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "mask_AP": "mask AP"}
@@ -105,6 +107,9 @@ class DetectionTask:
         check_inputs(detector, recipe.data)
         if warning := check_anchors(detector, self.index, recipe.data):
             self.notes.append(warning)
+        if self.class_weights is not None:
+            detector.weigh_classes(torch.tensor(self.class_weights))
+            self.notes.append(weights_note(self.index.classes.names, self.class_weights))
         if not resumed:
             self._start(detector)
         check_fits(recipe, detector, self.index)
