@@ -6,9 +6,9 @@ from typing import Literal
 
 from boxwright.data.loading.sampling import SamplingConfig
 from boxwright.data.proposals.files import ProposalsConfig
-from boxwright.data.transforms.configs import TransformConfig
+from boxwright.data.transforms.configs import MIXING, TransformConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig
-from boxwright.fields import Count, CountOrZero, config
+from boxwright.fields import Count, CountOrZero, NotNegative, config
 from boxwright.structures import InputError
 
 
@@ -48,6 +48,9 @@ class DataConfig:
     """Train only on images that have an object other than a crowd."""
     sampling: SamplingConfig = SamplingConfig()
     """Frequency of images in an epoch: rare classes, and images without objects."""
+    close_mosaic: NotNegative = 0.0
+    """Epochs at the end of training without ``mosaic``, ``mixup`` and ``copy_paste`` (YOLOX §2.1), so that it ends on
+    images as they are at inference."""
     multi_scale: MultiScaleConfig | None = None
     """Train at several input sizes, which replace those of ``train`` and ``fixed_size``."""
     proposals: ProposalsConfig | None = None
@@ -58,6 +61,11 @@ class DataConfig:
             raise InputError("shapes is empty; give one or more (height, width), or leave it out")
         if self.fixed_size is not None and self.shapes is not None:
             raise InputError("fixed_size and shapes are both given; give one of them")
+        if self.close_mosaic and not any(isinstance(transform, MIXING) for transform in self.train):
+            raise InputError(
+                f"close_mosaic = {self.close_mosaic:g}, but data.train has no mosaic, mixup or copy_paste to leave "
+                "out; set it to 0, or add one"
+            )
         if self.drop_empty and self.sampling.background:
             raise InputError(
                 f"sampling.background = {self.sampling.background:g} asks for images without objects, and drop_empty "

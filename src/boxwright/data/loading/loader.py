@@ -6,6 +6,7 @@ seed, so the stream is the same for any number of workers, including none.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from boxwright.data.loading.sampling import sampling_factors, sampling_note
 from boxwright.data.loading.workers import SampleError, StartMethod, Workers
 from boxwright.data.proposals.files import ProposalsConfig, ProposalSet, proposals_of_split
 from boxwright.data.transforms.affine import AffineConfig
-from boxwright.data.transforms.configs import Transform, TransformConfig, build_transform
+from boxwright.data.transforms.configs import Transform, TransformConfig, build_transform, without_mixing
 from boxwright.data.transforms.mixing.copy_paste import CopyPasteConfig
 from boxwright.data.transforms.multi_scale import MultiScaleConfig, check_square, with_size
 from boxwright.data.transforms.sample import Sample, SampleSource
@@ -62,6 +63,9 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
         self.masks = masks
         self.configs = tuple(transforms)
         self.transform = build_transform(self.configs, fetch=source)
+        self.closing = 0  # global batches at the end of the run without transforms that combine images
+        self.plain_configs = without_mixing(self.configs)
+        self.plain = build_transform(self.plain_configs)
         self.multi_scale = multi_scale
         self.batches: int | None = None
         self.picks = picks
@@ -79,10 +83,12 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
 
     def _of_batch(self, number: int) -> tuple[Transform, Padding]:
         """Return the transform and padding of a batch, at that batch's size."""
+        closed = self.batches is not None and number >= self.batches - self.closing
         if self.multi_scale is None:
-            return self.transform, self.padding
+            return self.plain if closed else self.transform, self.padding
+        configs = self.plain_configs if closed else self.configs
         side = self.multi_scale.size_at(self.seed, number, self.batches)
-        transform = build_transform(with_size(self.configs, (side, side)), fetch=self.source)
+        transform = build_transform(with_size(configs, (side, side)), fetch=self.source)
         padding = self.padding
         return transform, padding if padding.shapes is None else replace(padding, shapes=((side, side),))
 
@@ -132,6 +138,8 @@ class TrainStream(Iterator[Batch]):
             raise InputError(f"batch_size = {data.batch_size} is not a multiple of {world} processes")
         if data.multi_scale is not None:
             check_square(data.train)
+            if data.close_mosaic:
+                check_square(without_mixing(data.train))
         if not 0 <= seed < 2**63:
             raise InputError(f"seed = {seed} is out of range; it must be in 0..2^63-1")
         members = stream_members(index, data.drop_empty)
@@ -151,6 +159,7 @@ class TrainStream(Iterator[Batch]):
         source = SampleSource(index, data.masks or transforms_use_masks(data.train, index), given)
         picks = _RankSlice(order, rank, data.batch_size // world)
         self._batches = _Batches(source, data.train, picks, seed, padding, data.multi_scale, data.masks)
+        self._batches.closing = math.ceil(data.close_mosaic * len(index) / data.batch_size - 1e-9)
         self._workers = Workers(self._batches, data.workers, pin_memory, prefetch, start_method)
         self._iterator: Iterator[Any] | None = None
         self._identity = {
@@ -172,7 +181,10 @@ class TrainStream(Iterator[Batch]):
         return self._taken * self._identity["global_batch"] / self.epoch_size
 
     def ends_after(self, batches: int) -> None:
-        """Set the number of global batches in the run, from which `MultiScaleConfig.last` counts back."""
+        """Set the number of global batches in the run.
+
+        `MultiScaleConfig.last` and `DataConfig.close_mosaic` count back from it.
+        """
         self.close()  # running workers have a copy of the previous number
         self._batches.batches = batches
 
@@ -258,8 +270,8 @@ class EvalLoader:
             batch = _opened(made)
             if not bool((batch.info.to_original[:, :2] > 0).all()):
                 raise InputError(
-                    "a transform of the evaluation cannot be inverted; leave out flips, rotations and transforms "
-                    "that combine images"
+                    "a transform of the evaluation cannot be inverted; leave out flips, rotations, custom transforms "
+                    "and those that combine images"
                 )
             yield batch
 

@@ -75,6 +75,7 @@ __all__ = [
     "TransformConfig",
     "WarpConfig",
     "build_transform",
+    "without_mixing",
 ]
 
 TransformConfig: TypeAlias = (
@@ -96,6 +97,8 @@ TransformConfig: TypeAlias = (
     | CopyPasteConfig
 )
 Transform: TypeAlias = Callable[[Sample, Generator], Sample]
+MIXING = (MosaicConfig, MixupConfig, CopyPasteConfig)
+"""Transforms that combine images."""
 
 
 def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = None) -> Transform:
@@ -104,12 +107,26 @@ def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = No
     ``fetch`` gives the other images of the transforms that combine images. Raises InputError if it is needed and
     missing.
     """
-    mixing = [config.kind for config in configs if isinstance(config, MosaicConfig | MixupConfig | CopyPasteConfig)]
+    mixing = [config.kind for config in configs if isinstance(config, MIXING)]
     if fetch is None and mixing:
         raise InputError(
             f"transform {mixing[0]!r} needs the other images of the data set; pass fetch=SampleSource(index)"
         )
     return partial(_apply_all, configs=tuple(configs), fetch=fetch)
+
+
+def without_mixing(configs: Sequence[TransformConfig]) -> tuple[TransformConfig, ...]:
+    """Return the transforms without those that combine images.
+
+    A mosaic of all images also makes their size, so a letterbox of that size takes its place.
+    """
+    kept: list[TransformConfig] = []
+    for config in configs:
+        if isinstance(config, MosaicConfig) and config.fixed:
+            kept.append(LetterboxConfig(size=config.size, fill=config.fill))
+        elif not isinstance(config, MIXING):
+            kept.append(config)
+    return tuple(kept)
 
 
 def _apply_all(
