@@ -22,6 +22,7 @@ from boxwright.cli.app import main
 from boxwright.config.recipe import Recipe
 from boxwright.data.formats.convert import convert_dataset
 from boxwright.recipes import RECIPES
+from tests.support.entry_points import install_project
 from tests.support.pages import PAGES, ROOT, Command, all_commands, blocks_of, boxwright_words, commands_of, load_script
 
 RECIPE = "faster-rcnn-detnet-small-fpn"
@@ -29,7 +30,7 @@ RECIPE = "faster-rcnn-detnet-small-fpn"
 # What is not run as written, and why; each kind is checked by a test below.
 NOT_RUN = {
     "make ": "makes an environment: test_make_targets_exist",
-    "pip install ": "changes the environment: test_named_extras_exist",
+    "pip install ": "changes the environment: test_named_extras_exist; -e . is done by hand, see run_page",
     "torchrun ": "starts processes: test_torchrun_commands_parse, and test_torchrun_trains among the slow tests",
     "boxwright weights fetch ": "downloads: test_fetched_names_exist, and tests/weights/published/test_fetch.py",
     ".venv/bin/pytest ": "the tests themselves: test_named_test_folders_exist",
@@ -133,30 +134,32 @@ def run_command(command: Command, place: str) -> None:
         assert found >= 0, f"{place}: {piece!r} is not in\n{told}"
 
 
-def run_page(page: Path) -> None:
+def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run all that a page shows, in its order."""
     names: dict[str, object] = {"__name__": "__docs__"}
     for block in blocks_of(page):
         place = f"{page.name}, line {block.line}"
+        if named := re.match(r"# (\S+\.(?:py|toml))\n", block.text):
+            Path(named[1]).write_text(block.text)
         if block.language == "python":
             sys.modules["__docs__"] = type(sys)("__docs__")  # dataclasses look their module up
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(block.text, place, "exec"), names)
         elif block.language == "toml":
-            named = re.match(r"# (\S+\.toml)\n", block.text)
             assert named, f"{place}: begin with the file's name, as # my.toml"
-            Path(named[1]).write_text(block.text)
         elif block.language in ("bash", "console"):
             for command in commands_of(block):
-                if not shlex.join(command.words).startswith(tuple(NOT_RUN)):
+                if command.words == ["pip", "install", "-e", "."]:
+                    install_project(Path.cwd(), monkeypatch)
+                elif not shlex.join(command.words).startswith(tuple(NOT_RUN)):
                     run_command(command, f"{page.name}, line {command.line}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page_runs(page: Path, desk: Path) -> None:
+def test_page_runs(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in MAKES_ITS_OWN_RUN:
         shutil.rmtree("run")
-    run_page(page)
+    run_page(page, monkeypatch)
 
 
 def torchrun_commands() -> list[Command]:

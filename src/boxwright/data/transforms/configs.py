@@ -33,6 +33,7 @@ from boxwright.data.transforms.augment import (
     quarter_turn,
 )
 from boxwright.data.transforms.colour import HSVJitterConfig, PhotometricConfig, hsv_jitter, photometric
+from boxwright.data.transforms.custom.transform import CustomConfig, custom
 from boxwright.data.transforms.jitter import DarknetJitterConfig, darknet_jitter
 from boxwright.data.transforms.mixing.copy_paste import CopyPasteConfig, copy_paste
 from boxwright.data.transforms.mixing.mixup import MixupConfig, mixup
@@ -55,6 +56,7 @@ from boxwright.structures import InputError
 __all__ = [
     "AffineConfig",
     "CopyPasteConfig",
+    "CustomConfig",
     "DarknetJitterConfig",
     "ExpandConfig",
     "Fetch",
@@ -95,6 +97,7 @@ TransformConfig: TypeAlias = (
     | MosaicConfig
     | MixupConfig
     | CopyPasteConfig
+    | CustomConfig
 )
 Transform: TypeAlias = Callable[[Sample, Generator], Sample]
 MIXING = (MosaicConfig, MixupConfig, CopyPasteConfig)
@@ -105,8 +108,11 @@ def build_transform(configs: Sequence[TransformConfig], fetch: Fetch | None = No
     """Return a function that applies the transforms in order. It can be pickled for workers that are not forked.
 
     ``fetch`` gives the other images of the transforms that combine images. Raises InputError if it is needed and
-    missing.
+    missing, or a custom transform cannot be loaded.
     """
+    for config in configs:
+        if isinstance(config, CustomConfig):
+            config.load()  # here, before any image is read, and not first in a worker
     mixing = [config.kind for config in configs if isinstance(config, MIXING)]
     if fetch is None and mixing:
         raise InputError(
@@ -180,5 +186,7 @@ def _apply(
             return mixup(sample, config, generator, other)
         case CopyPasteConfig():
             return copy_paste(sample, config, generator, other)
+        case CustomConfig():
+            return custom(sample, config, generator)
         case _:
             assert_never(config)

@@ -1,0 +1,1 @@
+"""Transforms that other packages add."""
