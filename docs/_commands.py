@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show, split
+from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show, split, tile
 from boxwright.cli.recipe import diff as recipe_diff
 from boxwright.cli.recipe import listing as recipe_listing
 from boxwright.cli.recipe import show as recipe_show
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data convert": convert.convert,
     "data split": split.split,
     "data filter": filter.filter,
+    "data tile": tile.tile,
     "data augment": augment.augment,
     "data anchors": anchors.anchors,
     "data scenes": scenes.scenes,

@@ -59,6 +59,7 @@ def contents(folder: Path) -> list[str]:
         ("data convert SCENES OUT/voc --format voc", "OUT/voc"),
         ("data filter SCENES --output OUT/part --min-size 4", "OUT/part"),
         ("data split SCENES --output OUT/divided --val 1", "OUT/divided"),
+        ("data tile SCENES --output OUT/tiles --size 64", "OUT/tiles"),
         ("evaluate --detections FOUND --data SCENES --plots OUT", "OUT/thresholds.png"),
         ("evaluate --detections FOUND --data SCENES --save OUT/found.json", "OUT/found.json"),
     ],

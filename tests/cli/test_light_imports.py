@@ -61,6 +61,7 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["data", "convert", "data", "as_voc", "--format", "voc"],
         ["data", "filter", "data", "--output", "part", "--min-size", "1"],
         ["data", "split", "data", "--output", "divided", "--val", "1", "--near-duplicates"],
+        ["data", "tile", "data", "--output", "tiles", "--size", "32"],
         ["data", "convert", "data", "as_coco", "--format", "coco"],
     ],
     ids=" ".join,

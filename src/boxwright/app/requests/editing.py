@@ -1,4 +1,4 @@
-"""Request of ``boxwright data filter``."""
+"""Requests of ``boxwright data filter`` and ``data tile``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from boxwright.data.editing.filter import FilterRules
+    from boxwright.data.editing.tile import TileRules
 
 EmptyShare = Annotated[
     float | None,
@@ -92,5 +93,51 @@ class FilterRequest:
             match=self.match,
             without_empty=self.without_empty,
             empty_share=self.empty_share,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileRequest:
+    """Options of ``boxwright data tile``."""
+
+    size: Annotated[int, Parameter(help="Side of a tile in pixels. Images that are no larger stay as they are.")] = 640
+    overlap: Annotated[
+        float,
+        Parameter(
+            help="Share of its side that a tile has in common with the next, at least. An object no larger than "
+            "this is whole in one of them."
+        ),
+    ] = 0.2
+    min_visible: Annotated[
+        float,
+        Parameter(
+            help="Share of an object's area that must be inside a tile. Smaller parts are marked to be ignored: as "
+            "crowd regions in COCO, as difficult in VOC. YOLO has no mark, they are left out."
+        ),
+    ] = 0.3
+    empty_share: Annotated[
+        float,
+        Parameter(
+            help="Share of tiles without objects in each split but val and test, which keep all. More are left out at "
+            "random; 1 keeps all."
+        ),
+    ] = 0.1
+    seed: ChoiceSeed = 0
+    quality: Annotated[
+        int | None,
+        Parameter(help="JPEG quality of the tiles, 1 to 100. Default: PNG, without loss.", show_default=False),
+    ] = None
+
+    def rules(self) -> TileRules:
+        """Return the rules of the library."""
+        from boxwright.data.editing.tile import TileRules
+
+        return TileRules(
+            size=self.size,
+            overlap=self.overlap,
+            min_visible=self.min_visible,
+            empty_share=self.empty_share,
+            quality=self.quality,
             seed=self.seed,
         )

@@ -104,11 +104,13 @@ def write_whole(
     options: CopyOptions,
     splits: Mapping[str, DetectionIndex] | Callable[[Path], Mapping[str, DetectionIndex]],
     names: Mapping[Path, str] | None = None,
+    beside: Callable[[Path, Mapping[str, DetectionIndex]], None] | None = None,
 ) -> Written:
     """Write ``splits`` to the folder ``target`` in the format ``to`` and read it back before it appears.
 
     ``splits`` may be a function that makes the images, in the empty folder that it is given and that is removed
     afterwards. ``names``: names of image files to write instead of their own, by path.
+    ``beside`` writes further files, given the folder and the splits.
 
     Raises ``InputError`` for a full disk, and where what was written is read back with other splits or numbers of
     images or boxes.
@@ -128,6 +130,8 @@ def write_whole(
                     written = write_voc(partial, splits, transfer, fractions=fractions, cut=cut, names=names)
                 case "yolo":
                     written = write_yolo(partial, splits, transfer, options.masks, cut=options.cut, names=names)
+            if beside is not None:
+                beside(partial, splits)
             shutil.rmtree(made, ignore_errors=True)
             _check_written(partial, target, splits, written)
             return written
