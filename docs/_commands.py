@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cyclopts import Parameter
 
 from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
-from boxwright.cli.data import anchors, augment, check, convert, filter, scenes, show, split, tile
+from boxwright.cli.data import anchors, augment, check, convert, filter, merge, scenes, show, split, tile
 from boxwright.cli.recipe import diff as recipe_diff
 from boxwright.cli.recipe import listing as recipe_listing
 from boxwright.cli.recipe import show as recipe_show
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data show": show.show,
     "data convert": convert.convert,
     "data split": split.split,
+    "data merge": merge.merge,
     "data filter": filter.filter,
     "data tile": tile.tile,
     "data augment": augment.augment,

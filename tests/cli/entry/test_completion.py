@@ -78,7 +78,7 @@ def test_an_unknown_shell_is_refused(
     ("typed", "found"),
     [
         ("tr", {"train"}),
-        ("data ", {"anchors", "augment", "check", "convert", "filter", "scenes", "show", "split", "tile"}),
+        ("data ", {"anchors", "augment", "check", "convert", "filter", "merge", "scenes", "show", "split", "tile"}),
         ("weights ex", {"export"}),
         ("data convert --form", {"--format"}),
         ("detect --no-p", {"--no-pictures"}),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from boxwright.data.editing.class_names import change_classes, merged_classes
+from boxwright.data.editing.class_names import alike, change_classes, merged_classes
 from boxwright.structures import Classes, InputError
 
 BEFORE = Classes(("car", "cars", "dog", "a=b"), (7, 3, 9, 11))
@@ -55,3 +55,18 @@ def test_merges_are_told() -> None:
     change = change_classes(BEFORE, ("cars=car",), (), (), "coco")
     assert merged_classes(BEFORE, change) == ["classes car, cars are merged into one class, car"]
     assert merged_classes(BEFORE, change_classes(BEFORE, ("cars=auto",), (), (), "coco")) == []
+
+
+def test_names_that_seem_to_mean_the_same() -> None:
+    groups = [
+        ("car", "Cars", "CAR"),
+        ("traffic light", "traffic_lights", "Traffic-Light"),
+        ("berry", "berries"),
+        ("box", "boxes"),
+        ("bus", "Bus"),
+        ("glass", "Glasses"),
+        ("dish", "dishes"),
+    ]
+    assert [{alike(name) for name in group} for group in groups] == [{alike(group[0])} for group in groups]
+    assert len({alike(group[0]) for group in groups} | {"cat", "van", "gas"}) == len(groups) + 3
+    assert alike("car") != alike("cat")

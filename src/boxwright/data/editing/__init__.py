@@ -1,1 +1,1 @@
-"""Data sets made from others: divided, filtered, cut into tiles. Nothing here loads torch."""
+"""Data sets made from others: divided, merged, filtered, cut into tiles. Nothing here loads torch."""

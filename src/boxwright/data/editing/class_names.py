@@ -1,4 +1,4 @@
-"""Rename, drop and keep classes by name."""
+"""Rename, drop and keep classes by name, and find class names that seem to mean the same."""
 
 from __future__ import annotations
 
@@ -63,6 +63,16 @@ def merged_classes(before: Classes, change: ClassChange) -> list[str]:
         if len(olds) > 1:
             said.append(f"classes {', '.join(olds)} are merged into one class, {name}")
     return said
+
+
+def alike(name: str) -> str:
+    """Return what names have in common that differ in case, separators or a plural ending only."""
+    words = re.sub(r"[\W_]+", "", name.casefold())
+    if len(words) > 4 and words.endswith("ies"):
+        return words[:-3] + "y"
+    if len(words) > 4 and words.endswith(("ches", "shes", "sses", "xes")):
+        return words[:-2]
+    return words[:-1] if len(words) > 3 and words.endswith("s") and not words.endswith(("ss", "us", "is")) else words
 
 
 def _mapping(before: Classes, renames: Sequence[str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def pool_splits(splits: Mapping[str, DetectionIndex]) -> tuple[DetectionIndex, n
         place = first.setdefault(os.path.realpath(pooled.path(i)), i)
         if place == i:
             continue
-        if not _same_objects(pooled, place, i):
+        if not same_objects(pooled, place, i):
             raise InputError(
                 f"{pooled.path(i)}: is in the splits {names[owner[place]]} and {names[owner[i]]} with different "
                 "objects; remove one of the entries"
@@ -55,7 +55,9 @@ def join_indexes(indexes: Sequence[DetectionIndex]) -> DetectionIndex:
     if len(indexes) == 1:
         return first
     paths = [
-        (index.relative_path(i) if index.root == first.root else str(index.path(i))).encode("utf-8", "surrogateescape")
+        (index.relative_path(i) if index.root == first.root else str(index.path(i).absolute())).encode(
+            "utf-8", "surrogateescape"
+        )
         for index in indexes
         for i in range(len(index))
     ]
@@ -88,7 +90,7 @@ def _ends(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _same_objects(index: DetectionIndex, i: int, j: int) -> bool:
+def same_objects(index: DetectionIndex, i: int, j: int) -> bool:
     """Return True if two images have equal boxes, classes, flags and masks, in the same order."""
     a, b = index.annotations(i), index.annotations(j)
     columns = ("boxes", "labels", "crowd", "difficult")
