@@ -83,7 +83,7 @@ def _cost(config: DetectorConfig, size: tuple[int, int], regions: int | None) ->
     classes = Classes.from_names([str(k) for k in range(COCO_CLASSES)])
     preparation = None if regions is None else Preparation(most_proposals=regions)
     detector = built_of_shapes(lambda: build_detector(config, classes, preparation))
-    return count_parameters(detector), count_multiply_adds(_Outputs(detector), size)
+    return count_parameters(detector), count_multiply_adds(Outputs(detector), size)
 
 
 def input_size(recipe: Recipe) -> tuple[int, int]:
@@ -106,8 +106,8 @@ def _evaluated_size(recipe: Recipe, height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-class _Outputs(nn.Module):
-    """Detector whose forward maps a normalised image to the raw outputs of its heads."""
+class Outputs(nn.Module):
+    """A detector whose forward maps a normalised image to the raw outputs of its heads."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
