@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from cyclopts import Parameter
 
-from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, recommend, train, weights
 from boxwright.cli.data import anchors, augment, check, convert, filter, merge, scenes, show, split, tile
 from boxwright.cli.recipe import diff as recipe_diff
 from boxwright.cli.recipe import listing as recipe_listing
 from boxwright.cli.recipe import show as recipe_show
 
 COMMANDS: dict[str, Callable[..., int]] = {
+    "recommend": recommend.recommend,
     "train": train.train,
     "pretrain": pretrain.pretrain,
     "proposals": proposals.proposals,

@@ -19,7 +19,7 @@ from tests.support.command_line import RECIPE, TINY, fails
         ("data anchors SCENES --count 2 --split other", "has no split 'other'; it has train, val"),
         ("data anchors SCENES --count 2 --resize keep --size 9 9", "omit --size"),
         ("train faster-rcnn-detnet59-fp --data SCENES", "did you mean 'faster-rcnn-detnet59-fpn'"),
-        ("train --data SCENES", "needs a recipe"),
+        ("train --data SCENES --budget 15", "give a time with its unit, such as 15m"),
         (f"train {RECIPE} --data nowhere", "nowhere: there is no such file or folder"),
         (f"train {RECIPE} --data SCENES --set data.batchsize=2", "did you mean 'batch_size'"),
         (f"train {RECIPE} --data SCENES --set data.batch_size=many", "data.batch_size"),

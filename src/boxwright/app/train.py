@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from boxwright.app.choice.holdout import FILE as DIVISION
 from boxwright.app.choice.holdout import HeldBack, divide, hold_back, stored_division
+from boxwright.app.choice.request import choose_for, given_options, limits
+from boxwright.app.choice.words import CHOICE, choice_dict, choice_report
 from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
@@ -25,22 +29,34 @@ from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.loop import TrainResult, train
 
 
-def start_training(name: str | None, request: TrainRequest) -> TrainResult:
-    """Resolve the recipe, open the data and train.
+def start_training(
+    name: str | None, request: TrainRequest, tell: Callable[[str], None] = lambda line: None
+) -> TrainResult:
+    """Resolve or choose the recipe, open the data and train.
 
-    ``name``: of a recipe, or a TOML file; None to continue a run with its stored recipe. Raises InputError for options
-    that contradict each other and for everything that does not fit the recipe or the data.
+    ``name``: of a recipe, or a TOML file; None to continue a run with its stored recipe, or in a new run to choose one.
+    ``tell`` gets the lines about the choice. Raises InputError for options that contradict each other and for
+    everything that does not fit the recipe or the data.
     """
     if request.resume is not None and request.output is not None:
         raise InputError("--resume names the run's own folder; leave --output out")
-    if name is None and request.resume is None:
-        raise InputError("a new run needs a recipe; `boxwright models --kind detector` lists them")
+    if name is not None and (given := limits(request)):
+        raise InputError(
+            f"{', '.join(given[::2])}: for the choice of a recipe; leave out {name}, or give --epochs and --size"
+        )
     if request.resume is not None:
         check_resume(name, request)
     recipe = None if name is None else requested_recipe(name, request)
     train_index, val_index, held = validated_splits(request, recipe)
     if val_index is None:
         refuse_unvalidated(request)
+    records = {} if held is None or held.record is None else {DIVISION: held.record}
+    if name is None and request.resume is None:
+        choice, task = choose_for(request, train_index, val_index)
+        recipe = choice.recipe
+        for line in choice_report(choice, task):
+            tell(line)
+        records[CHOICE] = json.dumps(choice_dict(choice, task), indent=1) + "\n"
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
     return train(
         recipe,
@@ -55,7 +71,7 @@ def start_training(name: str | None, request: TrainRequest) -> TrainResult:
         tensorboard=request.tensorboard,
         resume_command=resume_command(request, output),
         workers=request.workers if name is None else None,
-        records={} if held is None or held.record is None else {DIVISION: held.record},
+        records=records,
         notes=[] if held is None else [held.note],
         extension=requested_extension(request) if name is None else None,
     )
@@ -79,7 +95,7 @@ def validated_splits(
         return train_index, None, None
     if division is not None and request.resume is not None:
         held = divide(train_index, division, request.resume)
-    elif val_index is None and request.resume is None and recipe is not None and recipe.data.proposals is None:
+    elif val_index is None and request.resume is None and (recipe is None or recipe.data.proposals is None):
         held = hold_back(train_index)
     else:
         return train_index, val_index, None
@@ -106,6 +122,7 @@ def check_resume(name: str | None, request: TrainRequest) -> None:
     changes = (
         ("--set", bool(request.sets)),
         ("--config", request.config is not None),
+        ("--effort, --budget, --latency", bool(limits(request))),
         *((f"--{o.replace('_', '-')}", getattr(request, o) is not None) for o in SHORT_OPTIONS if o not in extends),
     )
     given = [option for option, present in changes if present and name is None]
@@ -186,16 +203,7 @@ def _warn_of_shared_images(data: Path, train_index: DetectionIndex, val_index: D
 
 def resume_command(request: TrainRequest, output: Path) -> str:
     """Return the command line that continues the run."""
-    parts = ["boxwright", "train", "--data", str(request.data), "--resume", str(output)]
-    for option, value in (("--train-split", request.train_split), ("--val-split", request.val_split)):
-        if value is not None:
-            parts += [option, value]
-    if not request.val:
-        parts.append("--no-val")
-    if request.voc_zero_based:
-        parts.append("--voc-zero-based")
-    if request.device != "auto":
-        parts += ["--device", request.device]
+    parts = ["boxwright", "train", "--data", str(request.data), "--resume", str(output), *given_options(request)]
     return shlex.join(parts)
 
 

@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
 import boxwright
-from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, train, weights
+from boxwright.cli import demo, detect, env, evaluate, models, pretrain, proposals, recommend, train, weights
 from boxwright.cli.common import NEGATIVES, OPTIONS, examples, is_main_process, print_json
 from boxwright.cli.data.group import data_app
 from boxwright.cli.entry.completion import completion_command
@@ -32,7 +32,7 @@ from boxwright.io.text import printable_lines
 
 EPILOGUE = """
 Start with `boxwright demo`. On your own data: `boxwright data check PATH`, then
-`boxwright train faster-rcnn-detnet-small-fpn --data PATH`.
+`boxwright train --data PATH`.
 
 Exit codes: 0 success; 1 done, but with defects or unreadable files; 2 refused; 70 a fault in Boxwright; 130 stopped.
 `--debug` or `BOXWRIGHT_DEBUG=1` shows where in the code an error comes from.
@@ -54,13 +54,14 @@ app.command(demo.demo, sort_key=1, help_epilogue=demo.EXAMPLES)
 app.command(data_app)  # 2
 app.command(models.models, sort_key=3, help_epilogue=models.EXAMPLES)
 app.command(recipe_app)  # 3
-app.command(train.train, sort_key=4, help_epilogue=train.EXAMPLES)
-app.command(evaluate.evaluate, sort_key=5, help_epilogue=evaluate.EXAMPLES)
-app.command(detect.detect, sort_key=6, help_epilogue=detect.EXAMPLES)
-app.command(weights.weights_app)  # 7
-app.command(pretrain.pretrain, sort_key=8, help_epilogue=pretrain.EXAMPLES)
-app.command(proposals.proposals, sort_key=9, help_epilogue=proposals.EXAMPLES)
-app.command(env.env, sort_key=10, help_epilogue=env.EXAMPLES)
+app.command(recommend.recommend, sort_key=4, help_epilogue=recommend.EXAMPLES)
+app.command(train.train, sort_key=5, help_epilogue=train.EXAMPLES)
+app.command(evaluate.evaluate, sort_key=6, help_epilogue=evaluate.EXAMPLES)
+app.command(detect.detect, sort_key=7, help_epilogue=detect.EXAMPLES)
+app.command(weights.weights_app)  # 8
+app.command(pretrain.pretrain, sort_key=9, help_epilogue=pretrain.EXAMPLES)
+app.command(proposals.proposals, sort_key=10, help_epilogue=proposals.EXAMPLES)
+app.command(env.env, sort_key=11, help_epilogue=env.EXAMPLES)
 app.command(
     completion_command(app),
     name="--install-completion",

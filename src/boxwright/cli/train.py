@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from boxwright.app.requests.training import TrainRequest
 from boxwright.cli.common import FLAT, Json, examples, is_main_process, print_json, say
+from boxwright.io.text import printable_lines
 
 EXAMPLES = examples(
+    "boxwright train --data my_data",
+    "boxwright train --data my_data --budget 15m",
     "boxwright train faster-rcnn-detnet-small-fpn --data my_data",
     "boxwright train faster-rcnn-r50-fpn --data coco --epochs 12 --batch-size 8 --size 640",
     "boxwright train faster-rcnn-r50-fpn --data my_data --weights torchvision:fasterrcnn_resnet50_fpn",
@@ -19,7 +23,13 @@ EXAMPLES = examples(
 
 
 def train(
-    recipe: Annotated[str | None, Parameter(help="The name of a recipe, or a TOML file with the key `base`.")] = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(
+            help="The name of a recipe, or a TOML file with the key `base`. Default: the best known for the data and "
+            "this machine."
+        ),
+    ] = None,
     /,
     *,
     request: Annotated[TrainRequest, FLAT],
@@ -27,12 +37,14 @@ def train(
 ) -> int:
     """Train a detector on your own images.
 
-    `boxwright models --kind detector` lists the recipes. Ctrl-C stops after the current step, saves a checkpoint and
-    prints the command that continues the run. A resumed run keeps its recipe, so do not override settings then.
+    Without a recipe it chooses one for your images and this machine, and prints the choice with its reasons; `boxwright
+    recommend` shows it without training. `boxwright models --kind detector` lists the recipes. Ctrl-C stops after the
+    current step, saves a checkpoint and prints the command that continues the run. A resumed run keeps its recipe, so
+    do not override settings then.
     """
     from boxwright.app.train import next_commands, result_dict, start_training
 
-    result = start_training(recipe, request)
+    result = start_training(recipe, request, _tell)
     if not is_main_process():
         return 0
     if json:
@@ -41,3 +53,9 @@ def train(
     for purpose, command in next_commands(result, request.data):
         say(f"  {purpose}:\n    {command}")
     return 0
+
+
+def _tell(line: str) -> None:
+    """Print a line on stderr, in one process of several."""
+    if is_main_process():
+        print(printable_lines(line), file=sys.stderr, flush=True)

@@ -49,7 +49,7 @@ def test_one_class_trains_without_a_remark():
 
 
 def test_a_gpu_gets_a_larger_input_a_larger_batch_bf16_and_a_backbone_that_learns():
-    found = chosen(machine=GPU, side=20.0)
+    found = chosen(machine=GPU, side=18.0)
     assert found.size == (480, 640)
     assert (found.recipe.batch_size, found.recipe.precision) == (16, "bf16")
     assert found.recipe.detector.backbone.freeze_at == 0  # type: ignore[union-attr]

@@ -38,7 +38,7 @@ def canvas(sizes: np.ndarray, pixels: int, multiple: int = 32) -> Size:
     scale = np.zeros(len(high))
     for (height, width), count in zip(unique.tolist(), counts.tolist(), strict=True):
         scale += count * np.log(np.minimum(high / max(height, 1), wide / max(width, 1)))
-    scale = np.round(scale / counts.sum(), 2)  # canvases within a hundredth are equal
+    scale = np.round(scale / counts.sum(), 3)  # equal but for rounding
     best = np.lexsort((wide, high * wide, -scale))[0]
     return int(high[best]), int(wide[best])
 

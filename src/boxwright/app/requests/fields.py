@@ -38,6 +38,32 @@ VocZeroBased = Annotated[
     ),
 ]
 TrainSplit = Annotated[str | None, Parameter(help="Default: train, or the only split.")]
+ValSplit = Annotated[
+    str | None, Parameter(help="Default: val, else test, else a fifth of the training images is held back.")
+]
+Validated = Annotated[
+    bool,
+    Parameter(
+        help="Validate, on training images that are held back if the data have no split for it (the default); --no-val "
+        "trains on all images and validates nothing.",
+        show_default=False,
+    ),
+]
+Effort = Annotated[
+    Literal["quick", "standard", "best"] | None,
+    Parameter(
+        help="Without a recipe: how many images the run sees, and how large. quick is for a first look, best for a "
+        "detector to use. Default: standard.",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    Parameter(help="Without a recipe: the time that the training may take, such as 15m or 2h. The speed is measured."),
+]
+Latency = Annotated[
+    str | None,
+    Parameter(help="Without a recipe: the time that detection may take for an image, such as 50ms, on this machine."),
+]
 TestSplit = Annotated[str | None, Parameter(help="Default: val, else test, else the only split.")]
 Device = Annotated[
     str,

@@ -12,11 +12,14 @@ from boxwright.app.requests.fields import (
     OUTPUT,
     BatchSize,
     BestMetric,
+    Budget,
     ConfigFile,
     Data,
     Device,
+    Effort,
     Epochs,
     InputSides,
+    Latency,
     LearningRate,
     LoaderWorkers,
     Patience,
@@ -25,6 +28,8 @@ from boxwright.app.requests.fields import (
     TrainEpochs,
     TrainPrecision,
     TrainSplit,
+    Validated,
+    ValSplit,
     VocZeroBased,
 )
 
@@ -34,7 +39,8 @@ class TrainRequest:
     """Options of ``boxwright train``.
 
     ``size``, ``batch_size``, ``epochs``, ``lr``, ``precision``, ``metric``, ``patience``, ``seed`` and ``workers`` are
-    short for settings of the recipe.
+    short for settings of the recipe. ``effort``, ``budget`` and
+    ``latency`` limit the choice of one.
     """
 
     data: Data
@@ -68,6 +74,9 @@ class TrainRequest:
             "recipe's; none starts from random weights."
         ),
     ] = None
+    effort: Effort = None
+    budget: Budget = None
+    latency: Latency = None
     carry_classes: Annotated[
         bool,
         Parameter(
@@ -78,17 +87,8 @@ class TrainRequest:
     resume: Resume = None
     seed: Seed = None
     train_split: TrainSplit = None
-    val_split: Annotated[
-        str | None, Parameter(help="Default: val, else test, else a fifth of the training images is held back.")
-    ] = None
-    val: Annotated[
-        bool,
-        Parameter(
-            help="Validate, on training images that are held back if the data have no split for it (the default); "
-            "--no-val trains on all images and validates nothing.",
-            show_default=False,
-        ),
-    ] = True
+    val_split: ValSplit = None
+    val: Validated = True
     voc_zero_based: VocZeroBased = False
     device: Device = "auto"
     precision: TrainPrecision = None
@@ -96,6 +96,25 @@ class TrainRequest:
     tensorboard: Annotated[
         bool, Parameter(help="Write a TensorBoard log as well.", group=OUTPUT, show_default=False)
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendRequest:
+    """Options of ``boxwright recommend``: those of ``boxwright train`` on which the choice depends."""
+
+    data: Data
+    effort: Effort = None
+    budget: Budget = None
+    latency: Latency = None
+    size: InputSides = None
+    batch_size: BatchSize = None
+    epochs: Epochs = None
+    count: Annotated[int, Parameter(help="Largest number of candidates to show, the recommended one first.")] = 4
+    train_split: TrainSplit = None
+    val_split: ValSplit = None
+    val: Validated = True
+    voc_zero_based: VocZeroBased = False
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
