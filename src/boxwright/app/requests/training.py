@@ -71,7 +71,7 @@ class TrainRequest:
         Parameter(
             help="Initialise the backbone from an ImageNet network: a name, a file written by `boxwright pretrain`, or "
             "one of torchvision, Caffe, Darknet, Detectron and others. efficientnet-lite0 is installed. Default: the "
-            "recipe's; none starts from random weights."
+            "recipe's; none starts from random weights, with all stages and batch norms of the backbone trained."
         ),
     ] = None
     effort: Effort = None

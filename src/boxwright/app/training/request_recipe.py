@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from boxwright.app.requests.fields import MoreEpochs
@@ -43,7 +43,12 @@ def requested_recipe(name: str, request: TrainRequest) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overlays: Sequence[Overlay], request: TrainRequest) -> Recipe:
-    """Apply ``overlays``, then what ``request`` changes: ``--config``, each ``--set``, and last the short options."""
+    """Apply ``overlays``, then what ``request`` changes: ``--config``, each ``--set``, and last the short options.
+
+    With ``--backbone-weights none`` the recipe is first made one that learns from random weights.
+    """
+    if request.backbone_weights == "none":
+        recipe = from_random_weights(recipe)
     short = [
         _overlay(f"--{option} {value}", setting, value)
         for option, setting in SHORT_FOR.items()
@@ -58,6 +63,28 @@ def change_recipe(recipe: Recipe, overlays: Sequence[Overlay], request: TrainReq
     if request.lr is not None:
         recipe = with_lr(recipe, request.lr)
     return recipe if request.epochs is None else with_epochs(recipe, request.epochs)
+
+
+def from_random_weights(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` without what spares pretrained layers of the backbone.
+
+    No stage is frozen, frozen batch norms are batch norms, and the backbone learns as fast as the layers behind it.
+    """
+    changes: dict[str, Any] = {"backbone_weights": None}
+    backbone = getattr(recipe.detector, "backbone", None)
+    if backbone is not None:
+        settings = {field.name: getattr(backbone, field.name) for field in fields(backbone)}
+        trained = {"freeze_at": 0} if "freeze_at" in settings else {}
+        trained |= {"norm": "bn"} if settings.get("norm") == "frozen_bn" else {}
+        changes["detector"] = replace(recipe.detector, backbone=replace(backbone, **trained))
+    changes["stages"] = tuple(_without_spared(stage) if isinstance(stage, Stage) else stage for stage in recipe.stages)
+    return replace(recipe, **changes)
+
+
+def _without_spared(stage: Stage) -> Stage:
+    groups = getattr(stage.optimiser, "groups", ())
+    kept = tuple(group for group in groups if group.prefix != "backbone" or group.lr >= 1)
+    return stage if kept == groups else replace(stage, optimiser=replace(stage.optimiser, groups=kept))
 
 
 def _overlay(origin: str, setting: str, value: Any) -> Overlay:
