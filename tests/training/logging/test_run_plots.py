@@ -80,6 +80,19 @@ def test_no_label_is_off_the_picture(rate: float, figures: list[Figure], tmp_pat
         assert axes.yaxis.label.get_window_extent().x0 >= 0
 
 
+def test_the_legend_covers_no_curve_and_is_on_the_picture(figures: list[Figure], tmp_path: Path) -> None:
+    terms = ("rpn_objectness", "rpn_box", "refined_classification", "refined_box", "classification", "box", "mask")
+    rows = [{"step": step, "lr": 1.0, "loss": 7.0} | {f"loss_{term}": 1.0 for term in terms} for step in (1, 2)]
+    plot_losses(tmp_path / "loss.png", rows, rows[:1])
+    (figure,) = figures
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    place, (width, height) = legend.get_window_extent(), figure.canvas.get_width_height()
+    assert place.y0 >= figure.axes[0].get_window_extent().y1
+    assert 0 <= place.x0 < place.x1 <= width
+    assert place.y1 <= height
+
+
 def test_precision_of_masks_is_drawn_where_there_is_some(figures: list[Figure], tmp_path: Path) -> None:
     row = {"step": 1, "AP": 0.2, "AP50": 0.4}
     plot_precision(tmp_path / "ap.png", [row, row | {"step": 2}])

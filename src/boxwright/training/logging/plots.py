@@ -136,7 +136,7 @@ def _axes(count: int, ratios: tuple[int, ...] = (1,)) -> tuple[Figure, list[Axes
     # Figures of their own, not pyplot's: nothing global, no display.
     figure = Figure(figsize=(9, 5))
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.97, bottom=0.1, hspace=0.08)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.1, hspace=0.14)
     grid = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=list(ratios))
     return figure, [axes for row in grid for axes in row]
 
@@ -153,5 +153,6 @@ def _finish(figure: Figure, legends: Sequence[Axes], bottom: Axes) -> Figure:
         axes.grid(alpha=0.3)
     for axes in legends:
         if axes.lines:
-            axes.legend(fontsize="small", ncols=2)
+            # Above the axes: losses fall at any pace, so no corner inside is free in all runs.
+            axes.legend(fontsize="small", ncols=6, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     return figure
