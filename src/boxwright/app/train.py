@@ -8,7 +8,7 @@ import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from boxwright.app.choice.holdout import FILE as DIVISION
 from boxwright.app.choice.holdout import HeldBack, divide, hold_back, stored_division
@@ -17,6 +17,7 @@ from boxwright.app.choice.words import CHOICE, choice_dict, choice_report
 from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
+from boxwright.app.training.preview import Preview, preview
 from boxwright.app.training.request_recipe import SHORT_OPTIONS, requested_extension, requested_recipe
 from boxwright.config.recipe import Recipe
 from boxwright.data.formats.entries.image_uses import identity
@@ -28,6 +29,8 @@ from boxwright.structures import InputError
 from boxwright.training.logging.run_folder import new_run_folder
 from boxwright.training.loop import TrainResult, train
 
+R = TypeVar("R")
+
 
 def start_training(
     name: str | None, request: TrainRequest, tell: Callable[[str], None] = lambda line: None
@@ -38,6 +41,18 @@ def start_training(
     ``tell`` gets the lines about the choice. Raises InputError for options that contradict each other and for
     everything that does not fit the recipe or the data.
     """
+    return _call(train, name, request, tell)
+
+
+def preview_training(
+    name: str | None, request: TrainRequest, tell: Callable[[str], None] = lambda line: None
+) -> Preview:
+    """Resolve the recipe and open the data as :func:`start_training`, and say what it would do. Nothing is written."""
+    return _call(preview, name, request, tell)
+
+
+def _call(run: Callable[..., R], name: str | None, request: TrainRequest, tell: Callable[[str], None]) -> R:
+    """Call ``run``, which takes the arguments of :func:`~boxwright.training.loop.train`, with what is requested."""
     if request.resume is not None and request.output is not None:
         raise InputError("--resume names the run's own folder; leave --output out")
     if name is not None and (given := limits(request)):
@@ -58,7 +73,7 @@ def start_training(
             tell(line)
         records[CHOICE] = json.dumps(choice_dict(choice, task), indent=1) + "\n"
     output = request.resume or request.output or new_run_folder("runs", recipe.name if recipe else "run")
-    return train(
+    return run(
         recipe,
         train_index,
         val_index,

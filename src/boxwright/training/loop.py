@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,26 +81,20 @@ def train(
     SIGTERM, with a checkpoint to resume from.
     """
     output = Path(output)
-    if extension is not None and not resume:
-        raise InputError("an extension adds epochs to a run; resume it")
-
-    def open_task(processes: Processes, state: dict[str, Any] | None) -> DetectionTask:
-        stored = None if state is None else _stored_recipe(state, output)
-        agreed = agreed_recipe(recipe, stored, output, "a recipe")
-        lines = [*notes]
-        if extension is not None and state is not None:
-            agreed = extended(agreed, state, extension)
-            lines += [f"extended by {s.length:g} epochs, the stage {s.name!r}" for s in added_stages(agreed)[-1:]]
-        if workers is not None:
-            agreed = replace(agreed, data=replace(agreed.data, workers=workers))
-        check_data(train_index, val_index)
-        if agreed.data.proposals is not None and val_index is not None:
-            proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch
-        start = (None, None) if resume else (weights, backbone_weights)
-        task = DetectionTask(agreed, train_index, val_index, processes, build, *start, carry_classes)
-        task.notes += lines
-        return task
-
+    open_task = opener(
+        recipe,
+        train_index,
+        val_index,
+        output,
+        build=build,
+        resume=resume,
+        weights=weights,
+        backbone_weights=backbone_weights,
+        carry_classes=carry_classes,
+        workers=workers,
+        notes=notes,
+        extension=extension,
+    )
     own = ["boxwright", "train", "--data", str(train_index.root), "--resume", str(output)]
     command = resume_command or shlex.join(own)
     session, stopped_early = run_task(
@@ -123,6 +117,45 @@ def train(
         best_checkpoint=output / f"best{SUFFIX}" if session.best is not None else None,
         last_checkpoint=output / f"last{SUFFIX}",
     )
+
+
+def opener(
+    recipe: Recipe | None,
+    train_index: DetectionIndex,
+    val_index: DetectionIndex | None,
+    output: Path,
+    *,
+    resume: bool,
+    build: Build,
+    weights: Start | None = None,
+    backbone_weights: Path | str | None = None,
+    carry_classes: bool = True,
+    workers: int | None = None,
+    notes: Sequence[str] = (),
+    extension: Extension | None = None,
+) -> Callable[[Processes, dict[str, Any] | None], DetectionTask]:
+    """Return a function that opens the task of :func:`train`, of a new run or of one with a training state."""
+    if extension is not None and not resume:
+        raise InputError("an extension adds epochs to a run; resume it")
+
+    def open_task(processes: Processes, state: dict[str, Any] | None) -> DetectionTask:
+        stored = None if state is None else _stored_recipe(state, output)
+        agreed = agreed_recipe(recipe, stored, output, "a recipe")
+        lines = [*notes]
+        if extension is not None and state is not None:
+            agreed = extended(agreed, state, extension)
+            lines += [f"extended by {s.length:g} epochs, the stage {s.name!r}" for s in added_stages(agreed)[-1:]]
+        if workers is not None:
+            agreed = replace(agreed, data=replace(agreed.data, workers=workers))
+        check_data(train_index, val_index)
+        if agreed.data.proposals is not None and val_index is not None:
+            proposals_of_split(agreed.data.proposals, "val", val_index)  # fail now, not after an epoch
+        start = (None, None) if resume else (weights, backbone_weights)
+        task = DetectionTask(agreed, train_index, val_index, processes, build, *start, carry_classes)
+        task.notes += lines
+        return task
+
+    return open_task
 
 
 def check_data(train_index: DetectionIndex, val_index: DetectionIndex | None) -> None:

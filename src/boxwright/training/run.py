@@ -57,8 +57,8 @@ def run_task(
     with processes(device) as joined, StopRequest() as stop, ExitStack() as holding:
         locks = holding.enter_context(run_folder(output, resume)) if joined.main else True
         joined.gather(None)  # no process reads or writes before the folder is checked
-        session = _open_session(open_task, joined, output / f"last{TRAIN_SUFFIX}" if resume else None)
-        record = _compare_data(session, output, resume)
+        session = open_session(open_task, joined, output / f"last{TRAIN_SUFFIX}" if resume else None)
+        record = compare_files(session, output, resume)
         if not locks:
             session.notes.append(
                 f"WARNING: the file system of {output} has no locks: let no second process train into this folder"
@@ -73,7 +73,7 @@ def run_task(
         return session, run.go()
 
 
-def _open_session(
+def open_session(
     open_task: Callable[[Processes, State | None], Task[Any]], joined: Processes, path: Path | None
 ) -> Session[Any]:
     """Begin a run, or go to the training state in the file ``path``; errors about its entries name the file."""
@@ -87,7 +87,7 @@ def _open_session(
         raise InputError(f"{path}: {error}") from error
 
 
-def _compare_data(session: Session[Any], folder: Path, resume: bool) -> bytes:
+def compare_files(session: Session[Any], folder: Path, resume: bool) -> bytes:
     """Compare the files of the data with those at the start of the run; return the record of them.
 
     Raises InputError at all processes, although only the main one looks.
@@ -154,7 +154,7 @@ class Run(Generic[B]):
     def go(self) -> bool:
         """Train to the end and note in the folder how it ended. Returns True if the run stopped early."""
         try:
-            for line in self._announcement():
+            for line in announcement(self.session, self.folder):
                 self.reporter.say(line)
             self.clock.seconds_per_step(self.session.step)
             stopped_early = self._steps()
@@ -312,26 +312,27 @@ class Run(Generic[B]):
         finish_run(self.folder, status, step=self.session.step, best=best, last_validation=self.session.last_validation)
         self._plot(last=True)
 
-    def _announcement(self) -> list[str]:
-        """Describe the run in a few lines."""
-        session, recipe, plan, device = self.session, self.recipe, self.plan, self.processes.device
-        total = sum(p.numel() for p in session.model.parameters())
-        seen = sum(s.steps * s.step_images for s in plan.stages if s.schedule is not None)
-        lines = [
-            f"recipe {recipe.name}: {total:,} parameters, {session.runner.learning:,} of them learn",
-            *self.task.description(),
-            f"{plan.batches} steps of {plan.batch_size} images, {seen / plan.images:.1f} epochs, "
-            f"{session.runner.description}, {recipe.precision} on {device}, {self.processes.world} process(es)",
-            *([note] if (note := precision_note(device, recipe.precision)) else []),
-            *(
-                f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
-                for planned in plan.stages
-                if planned.schedule is None
-            ),
-            f"run folder {self.folder}",
-            *([f"resuming after step {session.step}"] if session.step else []),
-        ]
-        return [*lines, *self.task.warnings(), *self.task.notes, *session.notes]
+
+def announcement(session: Session[Any], folder: Path) -> list[str]:
+    """Describe a run into ``folder`` in a few lines, before its next step."""
+    recipe, plan, task, device = session.recipe, session.plan, session.task, session.processes.device
+    total = sum(p.numel() for p in session.model.parameters())
+    seen = sum(s.steps * s.step_images for s in plan.stages if s.schedule is not None)
+    lines = [
+        f"recipe {recipe.name}: {total:,} parameters, {session.runner.learning:,} of them learn",
+        *task.description(),
+        f"{plan.batches} steps of {plan.batch_size} images, {seen / plan.images:.1f} epochs, "
+        f"{session.runner.description}, {recipe.precision} on {device}, {session.processes.world} process(es)",
+        *([note] if (note := precision_note(device, recipe.precision)) else []),
+        *(
+            f"then {planned.steps} steps of one image to fit {planned.stage.name!r}"
+            for planned in plan.stages
+            if planned.schedule is None
+        ),
+        f"run folder {folder}",
+        *([f"resuming after step {session.step}"] if session.step else []),
+    ]
+    return [*lines, *task.warnings(), *task.notes, *session.notes]
 
 
 def _loss_terms(losses: dict[str, float]) -> dict[str, float]:

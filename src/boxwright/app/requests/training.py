@@ -90,6 +90,14 @@ class TrainRequest:
     val_split: ValSplit = None
     val: Validated = True
     voc_zero_based: VocZeroBased = False
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            help="Check everything and print what would be done, with the whole recipe; train and write nothing.",
+            show_default=False,
+            negative=(),
+        ),
+    ] = False
     device: Device = "auto"
     precision: TrainPrecision = None
     workers: LoaderWorkers = None

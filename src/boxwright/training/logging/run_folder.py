@@ -66,7 +66,7 @@ def run_folder(folder: Path, resume: bool) -> Iterator[bool]:
     raises InputError before it has written anything leaves no folder.
     """
     remove_leftovers(folder, at_once=True)
-    _check_folder(folder, resume)
+    check_folder(folder, resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,7 +74,7 @@ def run_folder(folder: Path, resume: bool) -> Iterator[bool]:
     busy = f"{folder}: {{holder}} is training into this folder; wait for it or stop it, or choose another folder"
     try:
         with locked(folder / LOCK, busy) as held:
-            _check_folder(folder, resume, own_lock=True)
+            check_folder(folder, resume, own_lock=True)
             yield held
     except InputError:
         with suppress(OSError):
@@ -82,7 +82,7 @@ def run_folder(folder: Path, resume: bool) -> Iterator[bool]:
         raise
 
 
-def _check_folder(folder: Path, resume: bool, own_lock: bool = False) -> None:
+def check_folder(folder: Path, resume: bool, own_lock: bool = False) -> None:
     """Raise InputError if there is nothing to resume, or if a new run would mix with other files.
 
     A folder with a lock is looked at again once the lock is this process's own: it may be that of a living run.
