@@ -73,6 +73,13 @@ def test_a_finished_run_is_extended(scenes: Path, tmp_path: Path, capsys: pytest
     assert outcome["steps"] > 2
 
 
+@pytest.mark.parametrize("recipe", [[], [RECIPE]])
+def test_more_epochs_need_a_run(recipe: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the recipe would be chosen: 10 epochs in all are something else."""
+    message = fails(capsys, "train", *recipe, "--data", "nowhere", "--epochs", "+10")
+    assert "--epochs +10: extends a run; name it with --resume, or give --epochs 10" in message
+
+
 def test_epochs_stretch_the_schedule(scenes: Path):
     from boxwright.app.requests.training import TrainRequest
     from boxwright.app.training.request_recipe import requested_recipe

@@ -18,7 +18,12 @@ from boxwright.app.requests.fields import MoreEpochs
 from boxwright.app.requests.training import TrainRequest
 from boxwright.app.splits import choose_split
 from boxwright.app.training.preview import Preview, preview
-from boxwright.app.training.request_recipe import SHORT_OPTIONS, requested_extension, requested_recipe
+from boxwright.app.training.request_recipe import (
+    SHORT_OPTIONS,
+    refuse_more_epochs,
+    requested_extension,
+    requested_recipe,
+)
 from boxwright.config.recipe import Recipe
 from boxwright.data.formats.entries.image_uses import identity
 from boxwright.data.formats.opening import Source, find_source, read_source, same_classes
@@ -59,7 +64,9 @@ def _call(run: Callable[..., R], name: str | None, request: TrainRequest, tell: 
         raise InputError(
             f"{', '.join(given[::2])}: for the choice of a recipe; leave out {name}, or give --epochs and --size"
         )
-    if request.resume is not None:
+    if request.resume is None:
+        refuse_more_epochs(request.epochs)
+    else:
         check_resume(name, request)
     recipe = None if name is None else requested_recipe(name, request)
     train_index, val_index, held = validated_splits(request, recipe)

@@ -126,10 +126,15 @@ def with_lr(recipe: Recipe, lr: float) -> Recipe:
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
     """Set the length of the one gradient-descent stage to ``epochs``, and scale the milestones of its schedule."""
     check_positive("--epochs", epochs)
-    if isinstance(epochs, MoreEpochs):
-        raise InputError(f"--epochs +{epochs:g}: extends a run; name it with --resume, or give --epochs {epochs:g}")
+    refuse_more_epochs(epochs)
     stage = gradient_stage(recipe, "--epochs", "stages.0.length")
     return _with_stage(recipe, stage, stretched(stage, epochs))
+
+
+def refuse_more_epochs(epochs: float | None) -> None:
+    """Raise InputError for epochs with a plus sign, where no run is extended."""
+    if isinstance(epochs, MoreEpochs):
+        raise InputError(f"--epochs +{epochs:g}: extends a run; name it with --resume, or give --epochs {epochs:g}")
 
 
 def check_positive(option: str, value: float) -> None:
