@@ -86,7 +86,7 @@ def test_epochs_stretch_the_schedule(scenes: Path):
 
     recipe = requested_recipe("faster-rcnn-r50-fpn", TrainRequest(data=scenes, epochs=12))
     stage = recipe.stages[0]
-    assert (stage.length, stage.unit) == (12, "epochs")
+    assert (stage.length, stage.unit) == (12, "epochs")  # type: ignore[union-attr]
     assert stage.schedule.milestones == pytest.approx((8.0, 32 / 3))  # type: ignore[union-attr]
 
 
