@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boxwright.app.training.canvas import Size, canvas_text, evaluation_canvas, training_canvas
 from boxwright.checkpoints.checkpoint import TRAIN_SUFFIX
@@ -101,7 +101,7 @@ def preview(
         try:
             if resume:
                 compare_files(session, output, resume)
-            found, model = session.recipe, session.model
+            found, model = cast(Recipe, session.recipe), session.model
             task = session.task
             files = {**task.files(), **FILES, "README.txt": "the commands to use and to resume the run"}
             if not task.validated:
