@@ -15,7 +15,7 @@ from boxwright.testing import forbid_host_sync
 from tests.support.boxes import SHEET, random_boxes
 
 SIZES = torch.tensor([[130, 130]])
-KINDS = ["greedy", "soft_linear", "soft_gaussian", "diou", "weighted"]
+KINDS = ["greedy", "soft_linear", "soft_gaussian", "diou", "weighted", "matrix"]
 
 
 def probabilities(boxes: int, classes: int, images: int = 1, seed: int = 0) -> torch.Tensor:

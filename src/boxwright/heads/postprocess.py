@@ -16,6 +16,7 @@ from boxwright.fields import Count, Finite, Fraction, InnerShare, Positive, Posi
 from boxwright.geometry.boxes import clip_boxes
 from boxwright.geometry.constants import constant
 from boxwright.geometry.indexing import take_rows
+from boxwright.geometry.matrix_nms import matrix_nms
 from boxwright.geometry.nms import class_offsets, nms
 from boxwright.geometry.sequential_nms import sequential_nms
 from boxwright.structures import DetectionBatch, InputError
@@ -27,17 +28,18 @@ class PostprocessConfig:
 
     score_threshold: Fraction = 0.05
     """Maximum score of boxes that are dropped."""
-    nms: Literal["greedy", "soft_linear", "soft_gaussian", "diou", "weighted"] = "greedy"
+    nms: Literal["greedy", "soft_linear", "soft_gaussian", "diou", "weighted", "matrix"] = "greedy"
     """Kind of NMS. "greedy" drops boxes that overlap a better one of their class by more than ``nms_iou``.
     "soft_linear" and "soft_gaussian" lower their scores (Soft-NMS, Bodla et al. 2017: nms_iou 0.3, sigma 0.5). "diou"
     compares distance IoU (Zheng et al. 2020). "weighted" drops as "greedy" does, and replaces the box that stays by the
-    mean of it and the dropped ones, weighted by score."""
+    mean of it and the dropped ones, weighted by score. "matrix" lowers all scores at once, nearly as "soft_gaussian"
+    does box by box (Wang et al. 2020; sigma 0.5)."""
     nms_iou: PositiveShare = 0.5
     """IoU threshold of NMS."""
     sigma: Positive = 0.5
-    """Sigma of "soft_gaussian", which does not use ``nms_iou``."""
+    """Sigma of "soft_gaussian" and "matrix", which do not use ``nms_iou``."""
     soft_floor: InnerShare = 1e-3
-    """Lowered score below which the soft kinds drop a box."""
+    """Lowered score below which the soft kinds and "matrix" drop a box."""
     detections: Count = 100
     """Maximum number of detections in an image."""
     candidates: Count = 2000
@@ -127,7 +129,7 @@ def box_factor(scales: Tensor) -> Tensor:
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, config: PostprocessConfig) -> DetectionBatch:
     """Run NMS per class on boxes that are clipped."""
     if config.nms != "greedy":
-        index, scores, boxes = _sequential(boxes, scores, labels, config, config.detections)
+        index, scores, boxes = _changing(boxes, scores, labels, config, config.detections)
         valid = scores > -torch.inf
         return _batch(boxes, scores, labels.gather(1, index), valid)
     extended = boxes + constant([0, 0, config.offset, config.offset], boxes.device)
@@ -166,7 +168,7 @@ def multiclass_detections(
         index, valid = nms(extended, score, config._threshold, keep)
         score, candidates = torch.where(valid, score.gather(1, index), -torch.inf), take_rows(candidates, index)
     else:
-        _, score, candidates = _sequential(candidates, score, torch.zeros_like(score, dtype=torch.int64), config, keep)
+        _, score, candidates = _changing(candidates, score, torch.zeros_like(score, dtype=torch.int64), config, keep)
 
     score, candidates = score.unflatten(0, (batch, classes)).flatten(1), candidates.unflatten(0, (batch, classes))
     best, position = score.topk(min(config.detections, score.shape[1]), dim=1)
@@ -186,11 +188,14 @@ def _within_image(boxes: Tensor, scores: Tensor, sizes: Tensor, config: Postproc
     return boxes, scores.masked_fill((sides < config.min_size).any(-1), -torch.inf)
 
 
-def _sequential(
+def _changing(
     boxes: Tensor, scores: Tensor, labels: Tensor, config: PostprocessConfig, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kinds of NMS that are not greedy. Return index, changed scores and changed boxes."""
     offset = constant([0, 0, config.offset, config.offset], boxes.device)
+    if config.nms == "matrix":
+        index, scores = matrix_nms(boxes + offset, scores, labels, config.sigma, config.soft_floor, count)
+        return index, scores, take_rows(boxes, index)
     index, scores, boxes = sequential_nms(
         boxes + offset, scores, labels, config.nms, config._threshold, config.sigma, config.soft_floor, count
     )
