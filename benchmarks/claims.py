@@ -54,7 +54,7 @@ class Claim:
     paper: dict[str, str]
     """The paper's figures of each row."""
     measure: str
-    """What the paper's figures are."""
+    """The metric and data of the paper's figures."""
     gains: tuple[tuple[str, str], ...]
     """Pairs of rows of which the paper finds the first better."""
     metrics: tuple[tuple[str, str], ...] = OVERALL
