@@ -133,7 +133,12 @@ def test_a_video_that_ends_too_soon_is_named(tmp_path: Path):
     summary = run([whole, tmp_path / "cut.mp4"], tmp_path / "out", pictures=False)
     assert summary.pictures == 200
     (failure,) = summary.failed
-    assert re.search(r"cut\.mp4: ends after \d+ of 200 frames; the file is incomplete", failure.message)
+    # Whether the decoder refuses the frame that was cut or ends before it depends on its version and threads.
+    ends, refused = (
+        r"ends after \d+ of 200 frames; the file is incomplete",
+        r"frame \d+ cannot .*; is the file complete",
+    )
+    assert re.search(rf"cut\.mp4: ({ends}|{refused})", failure.message)
 
 
 @pytest.mark.parametrize(
