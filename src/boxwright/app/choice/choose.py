@@ -166,19 +166,24 @@ def _start_reason(recipe: Recipe, wishes: Wishes) -> str:
 
 
 def _with_frozen(recipe: Recipe, task: Task, wishes: Wishes, decisions: list[Decision]) -> Recipe:
-    """Keep the first stages of a trained backbone as they are, on a CPU and for few images."""
-    config = recipe.detector
-    backbone = getattr(config, "backbone", None)
-    if not isinstance(backbone, EfficientNetLiteConfig) or wishes.untrained:
+    """Keep the first stages of a trained backbone as they are, on a CPU and for few images; else let all learn."""
+    if not isinstance(getattr(recipe.detector, "backbone", None), EfficientNetLiteConfig):
         return recipe
+    if wishes.untrained:
+        return _frozen_to(0, recipe)
     if task.machine.on_gpu or task.data.images >= table.FREEZE_BELOW:
         why = "a GPU has the time" if task.machine.on_gpu else f"{task.data.images:,} images are enough for it"
         decisions.append(Decision("backbone", "all stages learn", why))
-        return recipe
+        return _frozen_to(0, recipe)
     why = "they are general, and cost the most time of a step"
     decisions.append(Decision("backbone", f"stages to C{table.FREEZE_AT} are kept", why))
-    frozen = replace(backbone, freeze_at=table.FREEZE_AT)
-    return replace(recipe, detector=cast("DetectorConfig", replace(cast(Any, config), backbone=frozen)))
+    return _frozen_to(table.FREEZE_AT, recipe)
+
+
+def _frozen_to(stage: int, recipe: Recipe) -> Recipe:
+    config = cast(Any, recipe.detector)
+    backbone = replace(config.backbone, freeze_at=stage)
+    return replace(recipe, detector=cast("DetectorConfig", replace(config, backbone=backbone)))
 
 
 def _as_given(decisions: Sequence[Decision], recipe: Recipe, wishes: Wishes) -> tuple[Decision, ...]:
