@@ -1,12 +1,16 @@
 """Fixtures of all tests, and the selection of slow and GPU tests."""
 
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip slow and GPU tests unless ``-m`` asks for them."""
     # The longest go first, so that none of them runs alone at the end.
     items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
-    expression = config.getoption("-m")
+    expression = config.getoption("-m") or ""
     for item in items:
         if item.get_closest_marker("slow") and "slow" not in expression:
             item.add_marker(pytest.mark.skip(reason="slow: run with `make test-slow`"))
@@ -42,6 +46,17 @@ def shared_golden() -> Path:
     if not folder.is_dir():
         pytest.skip("the parity fixtures are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module of ``benchmarks/`` as its commands do."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def found(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return found
 
 
 @pytest.fixture(autouse=True)

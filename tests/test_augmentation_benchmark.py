@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,19 +11,6 @@ import pytest
 from boxwright.data.formats.coco.writer import write_coco
 from boxwright.structures import InputError
 from tests.support.tiny_index import write_index
-
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of ``benchmarks/`` as its commands do."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-    def found(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return found
 
 
 def test_variants_of_augmentation_differ_in_one_thing(tmp_path: Path, benchmark: Any) -> None:

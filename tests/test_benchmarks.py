@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,17 +23,6 @@ from boxwright.structures import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of ``benchmarks/`` as its commands do."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-    def found(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return found
 
 
 @pytest.mark.slow

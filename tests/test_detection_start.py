@@ -15,9 +15,6 @@ from boxwright.detectors.build import build_detector
 from boxwright.recipes import get_recipe
 from boxwright.structures import Classes
 from boxwright.training.tasks.detection import start_from
-from tests.test_benchmarks import benchmark
-
-__all__ = ["benchmark"]
 
 RECIPE = "retinanet-lite0"
 

@@ -145,7 +145,7 @@ def test_the_size_is_that_of_the_recipe_with_all_other_changes() -> None:
 
 
 def test_a_start_from_random_weights_trains_all_of_the_backbone() -> None:
-    """What spares ImageNet weights would leave random numbers as they are."""
+    """Settings that spare ImageNet weights would leave random numbers as they are."""
     recipe = recipe_of("faster-rcnn-lite0-fpn", backbone_weights="none")
     groups = {f"stages.0.optimiser.groups.0.{key}" for key in ("prefix", "lr", "weight_decay")}
     settings = {"backbone_weights", "detector.backbone.freeze_at", "detector.backbone.norm"}

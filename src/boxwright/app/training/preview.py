@@ -24,7 +24,7 @@ VALIDATED = ("best.safetensors", "ap.png", "samples.jpg", "validation.csv")
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do. ``lines``: what it would say before its first step.
+    """The plan of a run that is not started. ``lines``: what it would say before its first step.
 
     ``parameters`` and ``learning`` count values of the network and those that learn in its current stage; ``done`` are
     the steps of the run to resume. ``training_canvas`` and ``validation_canvas``: smallest and largest (height, width)
