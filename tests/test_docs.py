@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.app.choice.table import LENGTHS
 from boxwright.cli.app import app as command_line
 from boxwright.cli.app import main
 from boxwright.config.recipe import Recipe
@@ -109,6 +110,9 @@ def desk(supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setitem(RECIPES, RECIPE, shortened(RECIPES[RECIPE]))
     for other in (RECIPE.replace("detnet", "resnet"), RECIPE.replace("faster", "mask")):
         monkeypatch.setitem(RECIPES, other, shortened(RECIPES[other]))
+    for device, efforts in LENGTHS.items():  # what is chosen without a recipe is trained for an epoch
+        brief = {name: replace(length, areas=(64 * 64,), least=1, most=1) for name, length in efforts.items()}
+        monkeypatch.setitem(LENGTHS, device, brief)
     return tmp_path
 
 
