@@ -25,10 +25,10 @@ def test_boxes_on_a_cpu_get_faster_rcnn_on_installed_weights_in_the_shape_of_the
     found = chosen()
     assert found.recipe.name == "faster-rcnn-lite0-fpn"
     assert found.recipe.backbone_weights == "efficientnet-lite0"
-    assert found.size == (192, 256)
-    assert found.recipe.data.eval[-1].size == (192, 256)  # type: ignore[union-attr]
+    assert found.size == (256, 352)
+    assert found.recipe.data.eval[-1].size == (256, 352)  # type: ignore[union-attr]
     assert found.recipe.detector.backbone.freeze_at == 2  # type: ignore[union-attr]
-    assert (found.recipe.batch_size, epochs_of(found), found.recipe.precision) == (8, 60, "fp32")
+    assert (found.recipe.batch_size, epochs_of(found), found.recipe.precision) == (8, 40, "fp32")
     assert all(d.reason for d in found.decisions)
 
 
@@ -93,10 +93,10 @@ def test_the_budget_bounds_the_epochs():
 
 def test_a_budget_too_short_for_the_input_that_suits_gets_a_smaller_one():
     small = {"side": 20.0, "images": 800}
-    assert chosen(**small).size == (288, 384)
+    assert chosen(**small).size == (352, 448)
     found = chosen(wishes=Wishes(budget=900.0), measure=by_pixels, **small)
     assert found.size == (192, 256)
-    assert "288x384 would suit the objects, for want of time" in decision(found, "input size")[1]
+    assert "352x448 would suit the objects, for want of time" in decision(found, "input size")[1]
 
 
 def test_a_budget_that_nothing_fits_is_refused_with_one_that_does():

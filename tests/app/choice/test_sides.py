@@ -37,8 +37,8 @@ def test_canvas_comes_in_whole_cells_and_is_never_a_strip():
 
 def test_small_objects_get_more_pixels():
     faster = DETECTORS[1]
-    sizes = [choose_size(task_of(boxes_index(side=side)), Wishes(), faster)[0] for side in (100.0, 35.0, 27.0, 5.0)]
-    assert sizes == [(192, 256), (256, 352), (288, 384), (288, 384)]
+    sizes = [choose_size(task_of(boxes_index(side=side)), Wishes(), faster)[0] for side in (130.0, 100.0, 35.0, 5.0)]
+    assert sizes == [(192, 256), (256, 352), (352, 448), (352, 448)]
     assert object_pixels(boxes_index(side=100.0), (192, 256), 0.5) == pytest.approx(40.0)
 
 

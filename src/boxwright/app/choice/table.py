@@ -76,8 +76,8 @@ MANY_CLASSES = 200
 """Classes above which a detector that scores each class at every anchor is not preferred."""
 SMALL_SHARE = 0.25
 """Share of the objects that may be smaller than `SMALL_SIDE` in the input."""
-SMALL_SIDE = 16.0
-"""Side in pixels of the input that the other objects should reach: that of the smallest anchor."""
+SMALL_SIDE = 48.0
+"""Side in pixels of the input that the other objects should reach: larger ones gain little from more pixels."""
 TINY_SIDE = 12.0
 """Side in pixels of the input below which an object needs a map of stride 4."""
 ENLARGED = 1.5
@@ -109,8 +109,8 @@ class Length:
 LENGTHS: dict[Literal["cpu", "gpu"], dict[EffortName, Length]] = {
     "cpu": {
         "quick": Length(areas=(192 * 256,), seen=4_000, least=4, most=20),
-        "standard": Length(areas=(192 * 256, 256 * 320, 288 * 384), seen=12_000, least=10, most=60),
-        "best": Length(areas=(288 * 384, 320 * 448, 384 * 512), seen=40_000, least=24, most=120),
+        "standard": Length(areas=(192 * 256, 256 * 352, 320 * 448), seen=8_000, least=10, most=60),
+        "best": Length(areas=(288 * 384, 384 * 512, 480 * 640), seen=30_000, least=24, most=120),
     },
     "gpu": {
         "quick": Length(areas=(384 * 512,), seen=12_000, least=6, most=40),
