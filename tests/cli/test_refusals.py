@@ -25,7 +25,7 @@ from tests.support.command_line import RECIPE, TINY, fails
         (f"train {RECIPE} --data SCENES --set data.batch_size=many", "data.batch_size"),
         (f"train {RECIPE} --data SCENES --set data.batch_size=0", "greater than or equal to 1"),
         (f"train {RECIPE} --data SCENES --val-split other", "has no split 'other'; it has train, val"),
-        (f"train {RECIPE} --data SCENES --epochs 0", "more than 0"),
+        (f"train {RECIPE} --data SCENES --epochs 0", "a number above 0"),
         (f"train {RECIPE} --data SCENES --device tpu", "device 'tpu'"),
         (f"train {RECIPE} --data SCENES --output SCENES", "not empty"),
         ("evaluate --data SCENES", "give either a checkpoint or a results file"),
