@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from boxwright.data.formats.writing.boxes import cut_polygon
+from boxwright.data.masks.clipping import cut_polygon
 from boxwright.data.masks.masks import Segmentation, decompress_counts, encode
 
 Window = tuple[int, int, int, int]
@@ -17,8 +17,7 @@ def cut_segmentation(segmentation: Segmentation, window: Window) -> Segmentation
         mask = window_of_runs(segmentation, window)
         return encode(mask) if mask.any() else None
     _, _, width, height = window
-    parts = [cut_polygon(polygon, height, width) for polygon in _moved(segmentation, window)]
-    return [part for part in parts if part is not None] or None
+    return [part for polygon in _moved(segmentation, window) for part in cut_polygon(polygon, height, width)] or None
 
 
 def shifted(segmentation: Segmentation, window: Window) -> Segmentation:

@@ -58,27 +58,6 @@ def reaches_over(box: Box, height: int, width: int) -> bool:
     return box[0] < -NEAR or box[1] < -NEAR or box[2] > width + NEAR or box[3] > height + NEAR
 
 
-def cut_polygon(polygon: list[float], height: int, width: int) -> list[float] | None:
-    """Return the part of a flat polygon that lies in its image, None if it has no area (Sutherland and Hodgman)."""
-    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
-    for axis, bound, sign in ((0, 0.0, 1), (0, float(width), -1), (1, 0.0, 1), (1, float(height), -1)):
-        kept: list[tuple[float, float]] = []
-        for start, end in zip(points[-1:] + points[:-1], points, strict=True):
-            inside = (sign * (start[axis] - bound) >= 0, sign * (end[axis] - bound) >= 0)
-            if inside[0] != inside[1]:
-                share = (bound - start[axis]) / (end[axis] - start[axis])
-                crossing = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
-                crossing[axis] = bound
-                kept.append((crossing[0], crossing[1]))
-            if inside[1]:
-                kept.append(end)
-        points = kept
-        if len(points) < 3:
-            return None
-    spans = [max(p[axis] for p in points) - min(p[axis] for p in points) for axis in (0, 1)]
-    return [v for point in points for v in point] if min(spans) > 0 else None
-
-
 def whole_corners(low: float, high: float, size: int | None) -> tuple[int, int] | None:
     """Return the first and last pixel, counted from 1, of a side from ``low`` to ``high``, each rounded.
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import yaml
 
 from boxwright.data.formats.splits import split_rank
-from boxwright.data.formats.writing.boxes import Box, BoxChanges, cut_box, cut_polygon, reaches_over
+from boxwright.data.formats.writing.boxes import Box, BoxChanges, cut_box, reaches_over
 from boxwright.data.formats.writing.names import check_splits, unique_names
 from boxwright.data.formats.writing.output import ImageTransfer, Written, lost_views, place_image, write_text_file
 from boxwright.data.formats.yolo.layout import OTHER_KEYS
 from boxwright.data.index import DetectionIndex
+from boxwright.data.masks.clipping import cut_polygon
 from boxwright.data.masks.contours import one_polygon, outlines
 from boxwright.data.masks.masks import Segmentation, rasterise
 
@@ -167,7 +168,7 @@ def _polygon(segmentation: Segmentation, height: int, width: int, cut: bool, los
         polygons = segmentation
         lost.joined += len(polygons) > 1
     if cut:
-        polygons = [part for polygon in polygons if (part := cut_polygon(polygon, height, width)) is not None]
+        polygons = [part for polygon in polygons for part in cut_polygon(polygon, height, width)]
     return one_polygon(polygons)
 
 
