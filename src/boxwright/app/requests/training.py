@@ -168,7 +168,7 @@ class DemoRequest:
     val_images: Annotated[int, Parameter(help="Number of validation scenes, which select the best checkpoint.")] = 40
     test_images: Annotated[int, Parameter(help="Number of test scenes, used for the reported metrics only.")] = 80
     size: Annotated[int, Parameter(help="Side of a scene in pixels.")] = 256
-    steps: Annotated[int | None, Parameter(help="Number of training steps. Default: four epochs.")] = None
+    steps: Annotated[int | None, Parameter(help="Number of training steps. Default: three epochs.")] = None
     seed: Annotated[int, Parameter(help="Seed of scenes and training.")] = 0
     sets: Annotated[
         tuple[str, ...], Parameter(name="--set", help="Override a setting of the recipe.", show_default=False)
