@@ -13,7 +13,7 @@ CUDA_LINES := ^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: env  ## Train, evaluate and look at a small detector on drawn scenes; less than ten minutes on two cores
+demo: env  ## Train, evaluate and look at a small detector on drawn scenes; about ten minutes on two cores
 	@$(BIN)/boxwright demo --output demo
 
 test: env-dev lint types  ## Format, lint, types and the default test suite

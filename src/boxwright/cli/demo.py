@@ -17,7 +17,7 @@ EXAMPLES = examples("boxwright demo --output demo")
 
 
 def demo(*, request: Annotated[DemoRequest, FLAT] = DemoRequest(), json: Json = False) -> int:
-    """Draw scenes, train a detector from ImageNet weights and report: less than ten minutes on two cores, offline."""
+    """Draw scenes, train a detector from ImageNet weights and report: about ten minutes on two cores, offline."""
     from boxwright.app.demo import run_demo
 
     result = run_demo(request)
