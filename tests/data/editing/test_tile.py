@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import tracemalloc
 from pathlib import Path
@@ -221,6 +222,21 @@ def test_images_of_one_name_stay_apart(tmp_path: Path) -> None:
             assert (read_image(tmp_path / "out/images/train" / row["tile"]) == pixels).all()
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "in", "yolo", {"train": {"a.png": [("red", 5, 4, 25, 30)]}}, size=SIZE)
+    try:
+        for folder, suffix in (("images", b".png"), ("labels", b".txt")):
+            (data / folder / "train/a").with_suffix(suffix.decode()).rename(
+                data / folder / "train" / os.fsdecode(b"caf\xe9" + suffix)
+            )
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    tile_dataset(data, tmp_path / "out", TileRules(size=64, empty_share=0))
+    with (tmp_path / "out" / TILES_FILE).open(newline="") as file:
+        rows = [(row["tile"], row["origin"]) for row in csv.DictReader(file)]
+    assert rows == [("caf__x0_y0.png", r"images/train/caf\udce9.png")]
+
+
 def test_memory_does_not_grow_with_the_number_of_tiles_and_images(tmp_path: Path) -> None:
     def peak(folder: str, images: int, size: int) -> int:
         objects = [("red", 1000 + k, 100, 1100 + k, 150) for k in range(3)]
@@ -281,6 +297,12 @@ def test_refusals(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tile_dataset(data, out, TileRules(size=64))
     assert not out.exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_overlap_told_is_below_a_tile(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "in", "coco", {"val": {"a.png": [("red", 2, 2, 28, 28)]}}, size=(30, 30))
+    report = tile_dataset(data, tmp_path / "out", TileRules(size=16, overlap=0.99), dry_run=True)
+    assert any("tiles of 16 pixels overlap by 15" in text for text in report.announcements)
 
 
 def test_a_split_without_any_object(tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def _table(written: Mapping[str, Sequence[str]], origins: Mapping[str, Sequence[
     writer.writerow(("split", "tile", "origin", "x", "y", "width", "height"))
     for split, names in written.items():
         for name, (origin, window) in zip(names, origins[split], strict=True):
-            writer.writerow((split, name, origin, *window))
+            told = origin.encode(errors="backslashreplace").decode()  # bytes of a name that are not UTF-8
+            writer.writerow((split, name, told, *window))
     return text.getvalue()
 
 
@@ -239,7 +240,7 @@ def _sentences(counts: TileCounts, rules: TileRules, format: DatasetFormat) -> l
         "voc": "there they are difficult, which evaluation ignores and most recipes train on; COCO can ignore both",
         "yolo": "there they are left out and count as background; --format coco keeps them as regions to ignore",
     }[format]
-    overlap = math.ceil(rules.size * rules.overlap)
+    overlap = min(math.ceil(rules.size * rules.overlap), rules.size - 1)
     found = (
         (counts.ignored, f"{counts.ignored} parts of objects are less than {least} of the object; {ignoring}"),
         (
