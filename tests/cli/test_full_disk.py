@@ -5,6 +5,7 @@ A limit on the size of files makes the system refuse to write, so that no disk m
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ def contents(folder: Path) -> list[str]:
         ("data show SCENES --output OUT/page.png --count 2", "OUT/page.png"),
         ("data convert SCENES OUT/voc --format voc", "OUT/voc"),
         ("data filter SCENES --output OUT/part --min-size 4", "OUT/part"),
+        ("data merge SCENES OTHER --output OUT/both", "OUT/both"),
         ("data split SCENES --output OUT/divided --val 1", "OUT/divided"),
         ("data tile SCENES --output OUT/tiles --size 64", "OUT/tiles"),
         ("evaluate --detections FOUND --data SCENES --plots OUT", "OUT/thresholds.png"),
@@ -69,7 +71,8 @@ def test_commands(line: str, named: str, scenes: Path, tmp_path: Path, capsys: p
     out.mkdir()
     row = '{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.5}'
     found.write_text(f"[{', '.join([row] * 60)}]")
-    paths = {"OUT": str(out), "SCENES": str(scenes), "FOUND": str(found)}
+    other = shutil.copytree(scenes, tmp_path / "other")
+    paths = {"OUT": str(out), "SCENES": str(scenes), "OTHER": str(other), "FOUND": str(found)}
     words = [paths.get(word, word.replace("OUT/", f"{out}/")) for word in line.split()]
     with full():
         assert main(words) == 2

@@ -33,9 +33,10 @@ def modules_of(*words: str, cwd: Path, code: int = 0) -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small COCO data set named ``data``."""
+    """A folder with small COCO data sets named ``data`` and ``data2``."""
     folder = tmp_path_factory.mktemp("light")
     write_coco_files(folder / "data")
+    write_coco_files(folder / "data2")
     return folder
 
 
@@ -60,6 +61,7 @@ def test_help_loads_no_numpy_either(words: list[str], folder: Path):
         ["data", "convert", "data", "as_yolo", "--format", "yolo"],
         ["data", "convert", "data", "as_voc", "--format", "voc"],
         ["data", "filter", "data", "--output", "part", "--min-size", "1"],
+        ["data", "merge", "data", "data2", "--output", "both"],
         ["data", "split", "data", "--output", "divided", "--val", "1", "--near-duplicates"],
         ["data", "tile", "data", "--output", "tiles", "--size", "32"],
         ["data", "convert", "data", "as_coco", "--format", "coco"],

@@ -142,6 +142,10 @@ def test_images_of_several_data_sets(format: str, tmp_path: Path) -> None:
     found = read_set(tmp_path / "out")
     assert set(found["train"]) == {"s.png", "d.png", "l.png", "e.png"}
     assert set(found["val"]) == {"m.png"}
+    assert {row.name: row.boxes for row in report.classes if any(row.boxes)} == {
+        "red": (3, 1)
+    }  # s.png of b is left out
+    assert sum(split.boxes for split in report.splits.values()) == 4
     said = "\n".join(report.announcements)
     assert (
         "1 images are in several data sets with the same objects, and are taken once; the first is s.png of b" in said

@@ -25,7 +25,10 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class MergedClass:
-    """A class of the new data set, and its boxes in each of the data sets, in the order in which they are given."""
+    """A class of the new data set, and the boxes that each of the data sets adds, in the order in which they are given.
+
+    Those of images that were taken from an earlier data set are not counted.
+    """
 
     name: str
     boxes: tuple[int, ...]
@@ -91,13 +94,13 @@ def merge_datasets(
     said += merged_classes(united, change)
     relabelled = [_relabelled(read, united, change) for read in reads]
     said += _class_notes(sources, reads, relabelled, change.classes)
-    merged, repeats = _merged(sources, relabelled)
+    merged, owners, repeats = _merged(sources, relabelled)
     said += repeats
     splits = {name: _split_counts(name, relabelled, index) for name, index in merged.items()}
     if not dry_run:
         said += write_whole(target, to, options, merged).announcements
     place = None if dry_run else str(target)
-    return MergeReport(place, to, sources, splits, _class_counts(relabelled, change.classes), tuple(said))
+    return MergeReport(place, to, sources, splits, _class_counts(merged, owners, len(reads)), tuple(said))
 
 
 def _check_paths(paths: Sequence[Path | str]) -> None:
@@ -175,8 +178,8 @@ def _class_notes(
 
 def _merged(
     sources: Sequence[str], relabelled: Sequence[Mapping[str, DetectionIndex]]
-) -> tuple[dict[str, DetectionIndex], list[str]]:
-    """Return the splits of the new data set, and sentences about images that are in several data sets."""
+) -> tuple[dict[str, DetectionIndex], dict[str, np.ndarray], list[str]]:
+    """Return the splits of the new data set, the number of the data set of each image, and sentences about repeats."""
     names = sorted({split for splits in relabelled for split in splits}, key=split_rank)
     parts = {name: [(n, splits[name]) for n, splits in enumerate(relabelled) if name in splits] for name in names}
     # a split of other root folders is joined by full paths
@@ -186,11 +189,15 @@ def _merged(
         for name, found in parts.items()
         if joined[name].image_ids.tolist() != [i for _, index in found for i in index.image_ids.tolist()]
     ]
-    owners = np.concatenate([np.repeat(n, len(index)) for found in parts.values() for n, index in found])
+    owners_of = {
+        name: np.concatenate([np.repeat(n, len(index)) for n, index in found]) for name, found in parts.items()
+    }
+    owners = np.concatenate(list(owners_of.values()))
     rows = [(name, i) for name, index in joined.items() for i in range(len(index))]
     said = [f"{', '.join(renumbered)}: ids repeat between the data sets, so images and objects are numbered anew"]
     kept, notes = _without_repeats(sources, joined, rows, owners)
-    return {name: joined[name].subset(kept[name]) for name in names}, (said if renumbered else []) + notes
+    merged = {name: joined[name].subset(kept[name]) for name in names}
+    return merged, {name: owners_of[name][kept[name]] for name in names}, (said if renumbered else []) + notes
 
 
 def _without_repeats(
@@ -242,9 +249,11 @@ def _split_counts(name: str, relabelled: Sequence[Mapping[str, DetectionIndex]],
     )
 
 
-def _class_counts(relabelled: Sequence[Mapping[str, DetectionIndex]], classes: Classes) -> tuple[MergedClass, ...]:
-    counts = np.zeros((len(relabelled), len(classes)), dtype=np.int64)
-    for n, splits in enumerate(relabelled):
-        for index in splits.values():
-            counts[n] += np.bincount(index.labels, minlength=len(classes))
+def _class_counts(
+    merged: Mapping[str, DetectionIndex], owners: Mapping[str, np.ndarray], sources: int
+) -> tuple[MergedClass, ...]:
+    classes = next(iter(merged.values())).classes
+    counts = np.zeros((sources, len(classes)), dtype=np.int64)
+    for name, index in merged.items():
+        np.add.at(counts, (np.repeat(owners[name], np.diff(index.box_ends)), index.labels), 1)
     return tuple(MergedClass(name, tuple(counts[:, k].tolist())) for k, name in enumerate(classes.names))
