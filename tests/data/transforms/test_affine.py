@@ -113,3 +113,13 @@ def test_proposals_move_with_the_boxes() -> None:
     before = replace(painted([[5, 8, 35, 28]]), proposals=torch.tensor([[5.0, 8, 35, 28], [0, 0, 4, 4]]))
     after = transformed(before, Affine((60, 90), (1.0, 0.0, 0.0, 1.0), (-4.0, 0.0)), STILL)
     assert after.proposals.tolist() == [[1, 8, 31, 28]]  # type: ignore[union-attr]
+
+
+def test_an_object_without_a_mask_among_others_has_the_bounds_of_the_configuration() -> None:
+    """Its mask is its filled box, whose corners would always count."""
+    before = replace(painted([[25, 10, 65, 50], [25, 10, 65, 50]]), with_mask=torch.tensor([True, False]))
+    config = replace(STILL, rotate=45.0, bounds="ellipse")
+    after = transformed(before, Affine(before.size, EIGHTH, (0.0, 0.0)), config)
+    middle, half = torch.tensor([45.0, 30.0, 45.0, 30.0]), torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    assert after.boxes[0] == pytest.approx(middle + half * 20 * sqrt(2), abs=1e-4)  # the corners of the mask
+    assert after.boxes[1] == pytest.approx(middle + half * 20, abs=1e-4)  # a circle stays as wide

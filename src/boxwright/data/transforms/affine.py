@@ -119,6 +119,8 @@ def transformed(sample: Sample, move: Affine, config: AffineConfig) -> Sample:
     masks, lost = sample.masks, torch.zeros(len(sample), dtype=torch.bool)
     if masks is not None:
         drawn = masks.flatten(1).any(1)
+        if sample.with_mask is not None:
+            drawn &= sample.with_mask  # the others are filled boxes, so the configuration has its say
         boxes = torch.where(drawn[:, None], _mask_bounds(masks, move), boxes)
         nearest = y.long().clamp(0, height - 1) * width + x.long().clamp(0, width - 1)
         masks = masks.flatten(1)[:, nearest.flatten()].reshape(masks.shape) & inside
