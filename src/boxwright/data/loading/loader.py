@@ -95,6 +95,12 @@ class _Batches(torch.utils.data.Dataset[tuple[Batch, list[str]] | _Failure]):
     def _sample(self, pick: Pick, transform: Transform) -> Sample:
         generator = torch.Generator().manual_seed(sample_seed(self.seed, pick, "transform"))
         made = transform(self.source(pick.image), generator)
+        classes = len(self.source.index.classes)
+        if len(made) and int(made.labels.max()) >= classes:  # only a transform of the user's own knows no classes
+            raise InputError(
+                f"image id {made.image_id}: a custom transform gave an object the label {int(made.labels.max())}, and "
+                f"the data set has {classes} classes, from 0 to {classes - 1}; correct the transform"
+            )
         return made if self.masks else replace(made, masks=None)  # read for a transform alone
 
 

@@ -69,6 +69,8 @@ class Wrong:
                 return replace(sample, boxes=sample.boxes + 80)
             case "label":
                 return replace(sample, labels=sample.labels - 1)
+            case "unknown class":
+                return replace(sample, labels=sample.labels + 50)
             case "raises":
                 return sample.picture
 
@@ -130,6 +132,15 @@ def test_a_stream_is_the_same_with_and_without_workers(index: DetectionIndex) ->
     assert all(int(labels.max()) < 2 for batch in batches for labels in [batch.targets.labels])
     with pytest.raises(InputError, match="cannot be inverted; leave out flips, rotations, custom transforms"):
         list(eval_loader(index, train[:1], 2))
+
+
+@pytest.mark.usefixtures("package")
+def test_a_label_beyond_the_classes_stops_training(index: DetectionIndex) -> None:
+    train = (CustomConfig(name="wrong", options={"how": "unknown class"}),)
+    with pytest.raises(
+        InputError, match=r"image id \d+: a custom transform gave an object the label 5\d, and the data"
+    ):
+        take(train_stream(index, train, 2), 4)
 
 
 @pytest.mark.usefixtures("package")
