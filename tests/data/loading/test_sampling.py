@@ -10,11 +10,12 @@ from PIL import Image
 
 from boxwright.config.overlay import parse_set
 from boxwright.data.index import DetectionIndex, ImageRecord
-from boxwright.data.loading.sampling import SamplingConfig, repeat_factors, sampling_factors
+from boxwright.data.loading.sampling import SamplingConfig, repeat_factors, sampling_factors, sampling_note
 from boxwright.data.transforms.configs import ResizeConfig
 from boxwright.recipes import resolve_recipe
 from boxwright.structures import Classes, InputError
 from tests.support.streams import same_batches, take, train_stream
+from tests.support.tiny_index import write_index
 
 PLAIN = (ResizeConfig(short=(16,), long=32),)
 
@@ -150,3 +151,13 @@ def test_settings_on_the_command_line() -> None:
     assert parse_set(sets[0]).tree == {"data": {"sampling": {"class_balance": "auto"}}}
     with pytest.raises(InputError, match=r"data.sampling.class_balance: 'atuo' should be a number"):
         resolve_recipe(name, sets=["data.sampling.class_balance=atuo"])
+
+
+def test_masks_are_not_parsed_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_index(tmp_path)
+    assert index.has_masks
+    monkeypatch.setattr(DetectionIndex, "_segmentation", None)  # a call fails
+    members, config = np.arange(len(index)), SamplingConfig(class_balance="auto", background=0.25)
+    made = sampling_factors(index, members, config)
+    assert made is not None
+    assert "25 % have no objects" in sampling_note(index, members, made)

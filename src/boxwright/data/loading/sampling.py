@@ -55,7 +55,7 @@ def sampling_factors(
     """
     if config.class_balance is None and config.background is None:
         return None
-    present = [np.unique(rows.labels[~rows.crowd]) for rows in map(index.annotations, members.tolist())]
+    present = _labels_present(index, members)
     factors = np.ones(len(members))
     if config.class_balance is not None:
         factors = repeat_factors(present, len(index.classes), config.class_balance)
@@ -78,12 +78,19 @@ def sampling_factors(
 
 def sampling_note(index: DetectionIndex, members: NDArray[np.int64], factors: NDArray[np.float64]) -> str:
     """Describe an epoch of ``members`` that come ``factors`` times each, for the log."""
-    empty = np.array([bool(np.all(rows.crowd)) for rows in map(index.annotations, members.tolist())])
+    empty = np.array([len(labels) == 0 for labels in _labels_present(index, members)])
     share = 100 * factors[empty].sum() / factors.sum()
     return (
         f"sampling: an epoch shows {int(factors.sum() + 1e-6):,} images for the {len(index):,} of the training set, "
         f"some up to {factors.max():.1f} times; {share:.0f} % have no objects"
     )
+
+
+def _labels_present(index: DetectionIndex, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the labels that each of ``members`` has, crowd regions aside; masks are not parsed."""
+    objects, labels = ~index.crowd, index.labels
+    rows = [slice(int(index.box_ends[i]), int(index.box_ends[i + 1])) for i in members.tolist()]
+    return [np.unique(labels[row][objects[row]]).astype(np.int64) for row in rows]
 
 
 def repeat_factors(
