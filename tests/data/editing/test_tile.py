@@ -77,6 +77,13 @@ def test_boxes_lie_on_what_is_drawn(data: Path, tmp_path: Path, overlap: float) 
         rows = list(csv.DictReader(file))
     listed = {(row["split"], row["tile"]): row for row in rows}
     assert len(listed) == len(rows) == sum(counts.tiles for counts in report.splits.values())
+    if report.format == "coco":
+        for split in SPLITS:
+            content = json.loads((tmp_path / f"out/annotations/instances_{split}.json").read_text())
+            for entry in content["images"]:
+                row = listed[split, entry["file_name"]]
+                assert entry["origin"] == row["origin"]
+                assert entry["window"] == [int(row[key]) for key in ("x", "y", "width", "height")]
     for split, index in open_splits(tmp_path / "out").items():
         for i in range(len(index)):
             row = listed[split, index.path(i).name]

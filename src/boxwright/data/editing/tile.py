@@ -136,7 +136,8 @@ def tile_dataset(
     Images that are no larger than a tile are copied or linked as they are. The others are read upright, as RGB with 8
     bits, one at a time. A tile is called as its origin with the place of its left upper corner, ``a_x512_y0.png``.
     The file ``tiles.csv`` lists split, name, origin (its path below the data set), and x y width height of the tile in
-    pixels of the origin, so that what is found in a tile can be moved to the origin.
+    pixels of the origin, so that what is found in a tile can be moved to the origin. In COCO the image entries have
+    them too, as ``origin`` and ``window``.
 
     Raises ``InputError`` as `boxwright.data.formats.convert.convert_dataset`, for an image that cannot be decoded, and
     for more than a million tiles.
@@ -157,6 +158,7 @@ def tile_dataset(
         said.append(f"no image is larger than a tile of {rules.size} pixels, so none is cut; give a smaller --size")
     if not dry_run:
         names: dict[Path, str] = {}
+        places: dict[Path, dict[str, Any]] = {}
         origins_of: dict[str, list[tuple[str, Window]]] = {
             split: [(cut.origin, window) for cut in plan for window, _ in cut.tiles] for split, plan in plans.items()
         }
@@ -166,18 +168,15 @@ def tile_dataset(
             write_text_file(folder / TILES_FILE, _table(written, origins_of))
 
         def fill(folder: Path) -> dict[str, DetectionIndex]:
-            linked = options.images == "link"
-            return {
-                split: DetectionIndex.build(
-                    read.splits[split].classes,
-                    _write_tiles(folder, plan, names, rules, linked),
-                    root=folder,
-                    name=split,
-                )
-                for split, plan in plans.items()
-            }
+            linked, made = options.images == "link", dict[str, DetectionIndex]()
+            for split, plan in plans.items():
+                records = _write_tiles(folder, plan, names, rules, linked)
+                made[split] = DetectionIndex.build(read.splits[split].classes, records, root=folder, name=split)
+                for record, (origin, window) in zip(records, origins_of[split], strict=True):
+                    places[record.path] = {"origin": _told(origin), "window": list(window)}
+            return made
 
-        said += write_whole(target, read.format, options, fill, names, list_tiles).announcements
+        said += write_whole(target, read.format, options, fill, names, list_tiles, places).announcements
     place = None if dry_run else str(target)
     return TileReport(place, read.source.format, read.format, counts, TILE_PATTERN, (*read.announcements, *said))
 
@@ -189,9 +188,13 @@ def _table(written: Mapping[str, Sequence[str]], origins: Mapping[str, Sequence[
     writer.writerow(("split", "tile", "origin", "x", "y", "width", "height"))
     for split, names in written.items():
         for name, (origin, window) in zip(names, origins[split], strict=True):
-            told = origin.encode(errors="backslashreplace").decode()  # bytes of a name that are not UTF-8
-            writer.writerow((split, name, told, *window))
+            writer.writerow((split, name, _told(origin), *window))
     return text.getvalue()
+
+
+def _told(origin: str) -> str:
+    """Return a path with escapes for bytes that are not UTF-8."""
+    return origin.encode(errors="backslashreplace").decode()
 
 
 def _check_number(splits: dict[str, DetectionIndex], rules: TileRules) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from boxwright.data.formats.writing.names import check_splits, unique_names
 from boxwright.data.formats.writing.output import ImageTransfer, Written, lost_views, place_image, write_text_file
@@ -17,14 +18,15 @@ def write_coco(
     images: ImageTransfer = "copy",
     *,
     names: Mapping[Path, str] | None = None,
+    keys: Mapping[Path, Mapping[str, Any]] | None = None,
 ) -> Written:
     """Write ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``.
 
     Returns one sentence for each kind of content that did not fit the format. With ``images="none"`` the images stay
     where they are: the JSON names them relative to ``folder`` if they are below it, else by the full path. ``names``:
-    file names to write instead of the images' own, by path. Category ids, annotation ids, crowds, masks and the values
-    of the boxes are written unchanged. Difficult boxes get the key ``difficult``. Existing JSON files are replaced
-    atomically. Raises InputError for a split that cannot name a folder.
+    file names to write instead of the images' own, by path. ``keys``: further keys of image entries, by path. Category
+    ids, annotation ids, crowds, masks and the values of the boxes are written unchanged. Difficult boxes get the key
+    ``difficult``. Existing JSON files are replaced atomically. Raises InputError for a split that cannot name a folder.
     """
     root = Path(folder).absolute()
     check_splits(splits, taken=("annotations",))
@@ -33,6 +35,7 @@ def write_coco(
     for split, index in splits.items():
         content = index.to_coco()
         for i, entry in enumerate(content["images"]):
+            entry.update((keys or {}).get(index.path(i), {}))
             if images == "none":
                 path = index.path(i).absolute()
                 entry["file_name"] = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from boxwright.data.formats.checks.lines import gathered
 from boxwright.data.formats.checks.outside import refuse_outside
@@ -105,12 +105,14 @@ def write_whole(
     splits: Mapping[str, DetectionIndex] | Callable[[Path], Mapping[str, DetectionIndex]],
     names: Mapping[Path, str] | None = None,
     beside: Callable[[Path, Mapping[str, DetectionIndex]], None] | None = None,
+    keys: Mapping[Path, Mapping[str, Any]] | None = None,
 ) -> Written:
     """Write ``splits`` to the folder ``target`` in the format ``to`` and read it back before it appears.
 
     ``splits`` may be a function that makes the images, in the empty folder that it is given and that is removed
     afterwards. ``names``: names of image files to write instead of their own, by path.
-    ``beside`` writes further files, given the folder and the splits.
+    ``beside`` writes further files, given the folder and the splits. ``keys``: further keys of image entries in COCO,
+    by path.
 
     Raises ``InputError`` for a full disk, and where what was written is read back with other splits or numbers of
     images or boxes.
@@ -124,7 +126,7 @@ def write_whole(
                 splits, transfer = splits(made), "link"
             match to:
                 case "coco":
-                    written = write_coco(partial, splits, transfer, names=names)
+                    written = write_coco(partial, splits, transfer, names=names, keys=keys)
                 case "voc":
                     fractions, cut = options.voc_fractions, options.cut
                     written = write_voc(partial, splits, transfer, fractions=fractions, cut=cut, names=names)
