@@ -109,7 +109,13 @@ def _wide(base: Recipe) -> Recipe:
         detector,
         neck=replace(detector.neck, channels=96),
         rpn=replace(detector.rpn, samples=256, pre_nms=(500, 300), post_nms=(300, 150)),
-        head=replace(detector.head, samples=128, hidden=(512, 512), post=replace(detector.head.post, nms="matrix")),
+        head=replace(
+            detector.head,
+            samples=128,
+            hidden=(512, 512),
+            # As many as in SOLOv2: Matrix NMS compares all pairs of them.
+            post=replace(detector.head.post, nms="matrix", candidates=500),
+        ),
     )
     return replace(base, detector=wider)
 
