@@ -194,12 +194,7 @@ class DetectionIndex:
         chosen = np.array([self._row(int(i)) for i in indices], dtype=np.int64)
         rows, box_ends = _gather(self.box_ends, chosen)
         path_bytes, path_ends = _gather(self.path_ends, chosen)
-        texts, text_ends = self.texts, None
-        if self.text_ends is not None:
-            text_bytes, text_ends = _gather(self.text_ends, rows)
-            texts = self.texts[text_bytes]
-            if not len(texts):
-                text_ends = None
+        texts, text_ends = self._texts_of(rows)
         return replace(
             self,
             image_ids=self.image_ids[chosen],
@@ -216,15 +211,18 @@ class DetectionIndex:
             text_ends=text_ends,
         )
 
+    def _texts_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the segmentations of the boxes ``rows`` and their ends; None if these boxes have none."""
+        if self.text_ends is None:
+            return self.texts, None
+        text_bytes, text_ends = _gather(self.text_ends, rows)
+        texts = self.texts[text_bytes]
+        return texts, text_ends if len(texts) else None
+
     def select_boxes(self, keep: np.ndarray) -> DetectionIndex:
         """Return an index of all images with the boxes where ``keep``, bool ``[M]``, is true."""
         rows = np.flatnonzero(keep)
-        texts, text_ends = self.texts, None
-        if self.text_ends is not None:
-            text_bytes, text_ends = _gather(self.text_ends, rows)
-            texts = self.texts[text_bytes]
-            if not len(texts):
-                text_ends = None
+        texts, text_ends = self._texts_of(rows)
         return replace(
             self,
             box_ends=np.concatenate([[0], np.cumsum(keep)])[self.box_ends].astype(np.int64),
