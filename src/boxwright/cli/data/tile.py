@@ -35,8 +35,8 @@ def tile(
     """Cut large images into overlapping tiles, with their boxes and masks, in a new data set.
 
     A tile is named as its image with the place of its corner, such as `a_x512_y0.png`, and listed with its image and
-    place in `tiles.csv`. Split a data set before it is
-    tiled, or keep the tiles of an image together with `data split --group-by`.
+    place in `tiles.csv`. Split a data set before it is tiled, or keep the tiles of an image
+    together with `data split --group-by`.
     """
     from boxwright.data.editing.tile import tile_dataset
 
